@@ -1,0 +1,159 @@
+"""One frozen dataclass per job; tyro makes the command line from it. Imports neither torch nor ray."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from artsel_ray.errors import InputError
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class SimulateConfig:
+    """Writes a simulated world: titles, artworks, interactions, impressions, and apart from them the oracle.
+
+    With --source movielens the histories, titles, years and genres are real; artworks, captions and
+    engagement are always simulated.
+    """
+
+    output: str
+    """Where the world goes: a path or URI; OUTPUT/{titles,artworks,interactions,impressions,oracle}/*.parquet."""
+    source: Literal["movielens", "synthetic"] = "synthetic"
+    """Real histories (MovieLens 100K, for research only, fetched at run time) or generated ones of any size."""
+    users: int | None = None
+    """Number of users; with movielens at most 943. Default: 1,000 synthetic ones, or all of MovieLens's."""
+    titles: int | None = None
+    """Number of titles; with movielens at most 1,682, the most watched. Default: 500, or all of MovieLens's."""
+    interactions_per_user: float = 60.0
+    """Mean number of interactions of a synthetic user."""
+    min_candidates: int = 4
+    """Fewest artworks of a title."""
+    max_candidates: int = 44
+    """Most artworks of a title."""
+    themes: int = 10
+    """How many themes an artwork can show and a user can like, 2 to 12. Fewer is easier."""
+    caption_tokens: int = 200
+    """Mean length of a caption in tokens (about 1.3 to a word)."""
+    shared_words: float = 0.3
+    """From 0 to 1: how much of a caption's theme is told in words that histories use too. More is easier."""
+    taste_strength: float = 4.0
+    """How much a match of taste and theme moves the chance of engagement. More is easier."""
+    noise: float = 0.5
+    """Standard deviation of an artwork's appeal to everybody, which has nothing to do with taste. Less is easier."""
+    exploration: float = 0.2
+    """Share of impressions for which the logging policy draws the artwork uniformly."""
+    seed: int = 0
+    """Same seed and flags, same world."""
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Turns logs and artworks into examples, splits and requests; bad rows go to OUTPUT/rejected."""
+
+    input: str
+    """Folder with titles/, artworks/, interactions/ and impressions/ (Parquet): a path or URI."""
+    output: str
+    """Where examples/{train,validation,test}/, requests/test/ and rejected/ go: a path or URI."""
+    history_length: int = 50
+    """A user is this many of the newest interactions strictly before the impression."""
+    split: Literal["hash", "time"] = "hash"
+    """Whole user-title pairs go to a split by a salted hash, or the newest ones to test by time."""
+    train_size: int = 110_000
+    """Most examples in train."""
+    validation_size: int = 1_000
+    """Most examples in validation."""
+    test_size: int = 5_000
+    """Most examples in test."""
+    max_reject_rate: float = 0.1
+    """Stop, with exit code 1, if more than this share of the impressions is rejected."""
+    buckets: int | None = None
+    """Number of groups of users that are worked on apart. Default: by the size of the input."""
+    seed: int = 0
+    """Salt of the hash that splits."""
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Chooses an artwork for every user-title pair of the requests. Run again to resume."""
+
+    requests: str
+    """Parquet of user_id, history, title_ids: a path or URI."""
+    titles: str
+    """Parquet of the titles."""
+    artworks: str
+    """Parquet of the artworks with their captions."""
+    output: str
+    """Where part-*.parquet, rejected/ and, last, _manifest.json go: a path or URI."""
+    model: str
+    """'smollm2' (bundled), a hub id, a local path, or the output of training (its spec.json is then obeyed)."""
+    decoding: Literal["choose", "rank", "labels", "freetext"] = "choose"
+    """choose: the best candidate. rank: also every candidate's probability. labels: rank by the number of the
+    candidate. freetext: the paper's way, write a caption and take the candidate that resembles it most."""
+    layout: Literal["title_first", "user_first"] | None = None
+    """Order of the prompt, where the model brings no spec.json. Default: title_first, which shares most work."""
+    output_format: Literal["text", "number"] | None = None
+    """What the model answers with, where it brings no spec.json. Default: text; number for --decoding labels."""
+    history_length: int | None = None
+    """Newest interactions in the prompt, where the model brings no spec.json. Default: 50."""
+    engines: int = 1
+    """Number of vLLM engines, each on its own GPU or its own share of the CPUs."""
+    gpus_per_engine: float | None = None
+    """GPUs for each engine. Default: 1 where the cluster has GPUs, else 0."""
+    dtype: str = "auto"
+    """Type of the weights in vLLM; 'auto' is float32 on CPUs."""
+    max_model_length: int = 8192
+    """Longest prompt in tokens, at most what the model takes; a longer one first loses its oldest history."""
+    shard_pairs: int = 4096
+    """User-title pairs in a shard: what is redone when a machine dies."""
+    max_reject_rate: float = 0.05
+    """Stop, with exit code 1, if more than this share of the pairs is rejected."""
+    engine: Annotated[Literal["vllm", "null"], tyro.conf.Suppress] = "vllm"
+    """null answers at once with made-up numbers: for measuring all but the model."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Accuracy, IPS and SNIPS of predictions, with intervals, as metrics.json and report.html."""
+
+    examples: str
+    """Held-out examples: a path or URI, such as D/examples/test."""
+    predictions: str
+    """Output of jobs/score.py, or any Parquet of predictions."""
+    output: str
+    """Where metrics.json and report.html go: a path or URI."""
+    baseline: str | None = None
+    """Predictions to compare with, such as B/predictions/test."""
+    oracle: str | None = None
+    """Oracle of a simulated world, for the best that any model could reach."""
+    train: str | None = None
+    """Examples to count engagements in, for the most-engaged-artwork reference. Default: ../train, if there."""
+    resamples: int = 2_000
+    """Bootstrap resamples of users."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+
+
+def run(config_type: type[Config], import_job: Callable[[], Callable[[Config], None]]) -> None:
+    """Parses the command line, then imports the job and runs it, so that `--help` stays fast.
+
+    Exits with 1 and one line on standard error for an `InputError`; wrong flags are tyro's, with 2.
+    """
+    config = tyro.cli(config_type)
+    try:
+        import_job()(config)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        sys.exit(130)
+
+
+def resolved(config: Any) -> dict[str, Any]:
+    """Returns a config as plain values, for `config.json`."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,1 @@
+"""From logs to examples: simulated worlds, preparation and splits."""

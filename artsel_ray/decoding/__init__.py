@@ -1,0 +1,1 @@
+"""From a language model's log-probabilities to a chosen candidate."""

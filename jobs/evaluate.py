@@ -1,0 +1,15 @@
+"""Accuracy, IPS and SNIPS of predictions, with intervals."""
+
+from collections.abc import Callable
+
+from artsel_ray.config import EvaluateConfig, run
+
+
+def job() -> Callable[[EvaluateConfig], None]:
+    from artsel_ray.report.evaluate import evaluate
+
+    return evaluate
+
+
+if __name__ == "__main__":
+    run(EvaluateConfig, job)

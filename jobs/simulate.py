@@ -1,0 +1,15 @@
+"""Writes a simulated world: titles, artworks, interactions, impressions and the oracle."""
+
+from collections.abc import Callable
+
+from artsel_ray.config import SimulateConfig, run
+
+
+def job() -> Callable[[SimulateConfig], None]:
+    from artsel_ray.data.simulate import simulate
+
+    return simulate
+
+
+if __name__ == "__main__":
+    run(SimulateConfig, job)
