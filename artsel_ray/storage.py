@@ -168,7 +168,7 @@ def read_json(uri: str) -> Any:
 
 def write_table(uri: str, table: pa.Table, name: str, metadata: dict[str, str] | None = None) -> None:
     """Writes one Parquet object with the named table's schema."""
-    target = schema.TABLES[name].with_metadata(metadata)
+    target = schema.TABLES[name].with_metadata(metadata or {})
     sink = pa.BufferOutputStream()
     pq.write_table(table.select(target.names).cast(target), sink, compression="zstd")
     write_object(uri, sink.getvalue())
