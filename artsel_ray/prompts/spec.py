@@ -1,0 +1,29 @@
+"""What decides how a prompt reads. It is stored with a trained model and obeyed when that model scores."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Layout = Literal["title_first", "user_first"]
+Output = Literal["text", "number"]
+
+
+@dataclass(frozen=True)
+class PromptSpec:
+    """The rendering of a prompt: equal specs and equal tokenizers give equal token ids."""
+
+    layout: Layout = "title_first"
+    """Options before the history, so that all users of a title share a prefix; or the paper's order."""
+    output: Output = "text"
+    """The model answers with the caption's text or with the option's number."""
+    reason: bool = False
+    """Whether the model writes a reason before its prediction."""
+    history_length: int = 50
+    """Newest interactions that the prompt shows."""
+    history_tokens: int = 2048
+    """Most tokens of history; the oldest interactions go first."""
+    caption_tokens: int = 256
+    """Most tokens of a caption; the rest is cut."""
+    reason_tokens: int = 256
+    """Most tokens of a reason that the model writes."""
+    template: str = "paper-1"
+    """Version of the wording; changes whenever a token of any prompt would."""

@@ -1,0 +1,233 @@
+"""From tables to token ids and loss masks.
+
+Text from data and from the template is always tokenized as plain text: only this module's own code places the
+ids of `<option>`, `</option>`, chat markers and end tokens. Histories are tokenized by column: each distinct
+date, title and watch time once, then joined with Arrow's `take`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from transformers import PreTrainedTokenizerBase
+
+from artsel_ray.errors import InputError
+from artsel_ray.prompts import render
+from artsel_ray.prompts.options import OPTION, OPTION_END
+from artsel_ray.prompts.spec import PromptSpec
+
+_CONTENT = "\u241fcontent\u241f"
+_SEPARATOR = "\x1f"
+# Llama 3's chat template writes the current day unless told another; a prompt must not change overnight.
+_CHAT_DATE = "26 Jul 2024"
+_MOST_SECONDS = 1e9
+
+
+@dataclass(frozen=True)
+class Options:
+    """A title's tokenized part of the prompt, and the answer that stands for each candidate."""
+
+    block: list[int]
+    """Ids of the title's line and all its options."""
+    answers: list[list[int]]
+    """For each candidate, the ids between `<option>` and `</option>` of the answer."""
+    captions_cut: int
+    """Captions that lost tokens to the budget."""
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Tokenized histories, one list of ids for each row."""
+
+    ids: pa.ListArray
+    items_cut: np.ndarray
+    """Interactions of each row that the budget left out, beyond those that `history_length` does."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A training example: `ids[i]` is supervised where `supervised[i]`."""
+
+    ids: list[int]
+    supervised: list[bool]
+
+
+class PromptTokenizer:
+    """Tokenizes prompts of one spec with one tokenizer; keeps what it has tokenized of histories."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, spec: PromptSpec) -> None:
+        """Takes a tokenizer that has the two option tokens.
+
+        Raises:
+            InputError: if it lacks them.
+        """
+        self.tokenizer = tokenizer
+        self.spec = spec
+        self.option, self.option_end = tokenizer.convert_tokens_to_ids([OPTION, OPTION_END])
+        unknown = {None, tokenizer.unk_token_id}
+        if self.option in unknown or self.option_end in unknown:
+            raise InputError(f"the model's tokenizer has no {OPTION} and {OPTION_END}; load it with artsel_ray.models")
+        self._pieces: dict[str, np.ndarray] = {}
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text; what looks like a special token stays text."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+        return encoded["input_ids"]
+
+    @cached_property
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """The ids before and after the user's message: the chat template's, or just a begin token."""
+        if self.tokenizer.chat_template is None:
+            bos = self.tokenizer.bos_token_id
+            return ([] if bos is None else [bos]), self.encode(["\n\n"])[0]
+        chat = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": _CONTENT}],
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=_CHAT_DATE,
+        )
+        before, _, after = str(chat).partition(_CONTENT)
+        return tuple(self.tokenizer([before, after], add_special_tokens=False)["input_ids"])
+
+    @cached_property
+    def head(self) -> list[int]:
+        """Ids that every prompt begins with: chat head and instruction."""
+        return self._frame[0] + self.encode([render.INSTRUCTION])[0]
+
+    @cached_property
+    def tail(self) -> list[int]:
+        """Ids that every prompt ends with: question, chat tail and the start of the answer."""
+        asked = self.encode([render.question(self.spec)])[0] + self._frame[1]
+        return asked + (self.encode([render.REASON])[0] if self.spec.reason else self.prediction)
+
+    @cached_property
+    def prediction(self) -> list[int]:
+        """Ids of `Prediction: <option>`."""
+        return [*self.encode([render.PREDICTION])[0], self.option]
+
+    @cached_property
+    def after_reason(self) -> list[int]:
+        """Ids that lead from a written reason to its prediction."""
+        return self.encode(["\n"])[0] + self.prediction
+
+    @cached_property
+    def end(self) -> list[int]:
+        """Ids that end an answer: `</option>` and the model's end of turn."""
+        return [self.option_end, int(self.tokenizer.eos_token_id)]
+
+    def options(self, name: str, genres: Sequence[str], captions: Sequence[str]) -> Options:
+        """Tokenizes a title with its candidates' captions."""
+        spec, block = self.spec, self.encode([render.new_title(name, list(genres))])[0]
+        heads = self.encode([render.option_head(index, spec.output) for index in range(len(captions))])
+        texts = self.encode([render.option_text(caption) for caption in captions])
+        cut = [ids[: spec.caption_tokens] for ids in texts]
+        for head, ids in zip(heads, cut, strict=True):
+            block += [*head, self.option, *ids, self.option_end]
+        answers = cut
+        if spec.output == "number":
+            answers = self.encode([render.answer_text(index, "", "number") for index in range(len(captions))])
+        return Options(block, answers, sum(len(ids) > spec.caption_tokens for ids in texts))
+
+    def prompt(self, block: list[int], history: list[int]) -> list[int]:
+        """Joins a prompt from a title's options and a user's history, in the spec's order."""
+        first, second = (block, history) if self.spec.layout == "title_first" else (history, block)
+        return self.head + first + second + self.tail
+
+    def fixed_tokens(self) -> int:
+        """Returns the length of a prompt without options and history."""
+        return len(self.head) + len(self.tail)
+
+    def example(
+        self, block: list[int], history: list[int], answer: list[int], reason: str | None = None
+    ) -> Encoded:
+        """Returns a training example: the prompt, and supervised behind it the answer with its end.
+
+        Raises:
+            ValueError: if the spec asks for a reason and there is none, or the other way round.
+        """
+        if (reason is not None) != self.spec.reason:
+            raise ValueError(f"spec.reason is {self.spec.reason}, the example {'has' if reason else 'lacks'} a reason")
+        prompt = self.prompt(block, history)
+        written = [] if reason is None else self.reason(reason) + self.after_reason
+        target = written + answer + self.end
+        return Encoded(prompt + target, [False] * len(prompt) + [True] * len(target))
+
+    def reason(self, text: str) -> list[int]:
+        """Tokenizes a reason, cut to its budget."""
+        return self.encode([render.option_text(text)])[0][: self.spec.reason_tokens]
+
+    def histories(self, history: pa.Array | pa.ChunkedArray, budgets: np.ndarray) -> Histories:
+        """Tokenizes histories: the newest `history_length` items, then of these the newest that fit.
+
+        Args:
+            history: [N] lists of the schema's history structs, newest last; a null counts as empty.
+            budgets: [N] most tokens for each row's history, its head included; `spec.history_tokens` holds too.
+        """
+        rows = history.combine_chunks() if isinstance(history, pa.ChunkedArray) else history
+        ends = np.cumsum(pc.fill_null(pc.list_value_length(rows), 0).to_numpy(zero_copy_only=False), dtype=np.int64)
+        begins = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+        pieces, codes = self._item_pieces(rows.flatten())
+        lengths = pc.list_value_length(pieces).to_numpy()[codes].sum(axis=1)
+        before = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        head = np.array(self.encode([render.HISTORY_HEAD])[0], dtype=np.int32)
+        empty = np.array(self.encode([render.HISTORY_EMPTY])[0], dtype=np.int32)
+        room = np.maximum(np.minimum(budgets, self.spec.history_tokens) - len(head), 0)
+        newest = np.maximum(begins, ends - self.spec.history_length)
+        # The first item that fits: everything from it to the row's end has at most `room` tokens.
+        starts = np.maximum(newest, np.minimum(np.searchsorted(before, before[ends] - room), ends))
+        flat = pieces.take(pa.array(codes.ravel())).flatten().to_numpy()
+        parts = []
+        for begin, start, end in zip(begins, starts, ends, strict=True):
+            body = empty if begin == end else flat[before[start] : before[end]]
+            parts += [head, body]
+        part_lengths = np.array([len(part) for part in parts], dtype=np.int64).reshape(-1, 2).sum(axis=1)
+        offsets = np.concatenate([[0], np.cumsum(part_lengths)]).astype(np.int32)
+        values = np.concatenate(parts) if parts else np.empty(0, np.int32)
+        return Histories(pa.ListArray.from_arrays(pa.array(offsets), pa.array(values)), starts - newest)
+
+    def _item_pieces(self, items: pa.StructArray) -> tuple[pa.ListArray, np.ndarray]:
+        """Returns the distinct pieces' ids, and for each item the indices of its three pieces: [items, 3]."""
+        columns = [_dates(items.field("timestamp")), _titles(items), _watches(items.field("watch_seconds"))]
+        texts = [text for column_texts, _ in columns for text in column_texts]
+        firsts = np.cumsum([0] + [len(column_texts) for column_texts, _ in columns[:-1]])
+        codes = np.stack([first + column for first, (_, column) in zip(firsts, columns, strict=True)], axis=1)
+        missing = [text for text in dict.fromkeys(texts) if text not in self._pieces]
+        for text, ids in zip(missing, self.encode(missing), strict=True):
+            self._pieces[text] = np.array(ids, dtype=np.int32)
+        ids = [self._pieces[text] for text in texts]
+        offsets = np.cumsum([0] + [len(piece) for piece in ids], dtype=np.int32)
+        values = np.concatenate(ids) if ids else np.empty(0, np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.int32())), codes
+
+
+def _distinct(values: pa.Array) -> tuple[list, np.ndarray]:
+    """Returns the distinct values (null as None) and the index of each value's own."""
+    encoded = pc.dictionary_encode(values, null_encoding="encode")
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
+
+
+def _dates(timestamps: pa.Array) -> tuple[list[str], np.ndarray]:
+    days, codes = _distinct(timestamps.cast(pa.timestamp("us")).cast(pa.date32(), safe=False))
+    return [render.history_date(day) for day in days], codes
+
+
+def _titles(items: pa.StructArray) -> tuple[list[str], np.ndarray]:
+    names = pc.fill_null(items.field("title_name"), "")
+    genres = pc.fill_null(pc.binary_join(items.field("genres"), _SEPARATOR), "")
+    joined, codes = _distinct(pc.binary_join_element_wise(names, genres, _SEPARATOR * 2))
+    texts = []
+    for text in joined:
+        name, _, genre_text = text.partition(_SEPARATOR * 2)
+        texts.append(render.described_title(name, [genre for genre in genre_text.split(_SEPARATOR) if genre]))
+    return texts, codes
+
+
+def _watches(seconds: pa.Array) -> tuple[list[str], np.ndarray]:
+    known = pc.and_(pc.is_finite(seconds), pc.and_(pc.greater_equal(seconds, 0), pc.less(seconds, _MOST_SECONDS)))
+    minutes, codes = _distinct(pc.round(pc.divide(pc.if_else(known, seconds, None), 60.0)).cast(pa.int64()))
+    return [render.history_watch(value) for value in minutes], codes
