@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tyro
 
@@ -112,7 +112,7 @@ class ScoreConfig:
     """User-title pairs in a shard: what is redone when a machine dies."""
     max_reject_rate: float = 0.05
     """Stop, with exit code 1, if more than this share of the pairs is rejected."""
-    engine: Annotated[Literal["vllm", "null"], tyro.conf.Suppress] = "vllm"
+    engine: Literal["vllm", "null"] = "vllm"
     """null answers at once with made-up numbers: for measuring all but the model."""
 
 
