@@ -104,7 +104,7 @@ class ScoreConfig:
     """Number of vLLM engines, each on its own GPU or its own share of the CPUs."""
     gpus_per_engine: float | None = None
     """GPUs for each engine. Default: 1 where the cluster has GPUs, else 0."""
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights in vLLM; 'auto' is float32 on CPUs."""
     max_model_length: int = 8192
     """Longest prompt in tokens, at most what the model takes; a longer one first loses its oldest history."""

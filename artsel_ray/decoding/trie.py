@@ -49,11 +49,12 @@ def build(answers: Sequence[list[int]], end: int) -> list[Branch]:
 def _add(branches: list[Branch], sequences: list[list[int]], members: list[int], depth: int) -> int:
     """Adds the branches below a node and returns the first one's index, or LEAF if the members are identical."""
     first = sequences[members[0]]
-    # All sequences end with the same token, which stands nowhere else: none is a prefix of another.
-    while all(len(sequences[member]) > depth and sequences[member][depth] == first[depth] for member in members):
+    # All sequences end with the same token, which stands nowhere else: none is a prefix of another, so that
+    # a sequence which agrees so far is as long as the first one at least.
+    while depth < len(first) and all(sequences[member][depth] == first[depth] for member in members):
         depth += 1
-        if depth == len(first):
-            return LEAF
+    if depth == len(first):
+        return LEAF
     children: dict[int, list[int]] = {}
     for member in members:
         children.setdefault(sequences[member][depth], []).append(member)
@@ -93,8 +94,7 @@ def choose(engine: Engine, prompts: Sequence[list[int]], tries: Sequence[list[Br
             open_at[index] = branch.next[child]
         open_at = {index: branch for index, branch in open_at.items() if branch != LEAF}
     return [
-        Choice(*result)
-        for result in zip(candidate, (np.exp(log_probability) / np.array(twins)).tolist(), strict=True)
+        Choice(*result) for result in zip(candidate, (np.exp(log_probability) / np.array(twins)).tolist(), strict=True)
     ]
 
 

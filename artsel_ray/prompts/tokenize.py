@@ -92,7 +92,8 @@ class PromptTokenizer:
             date_string=_CHAT_DATE,
         )
         before, _, after = str(chat).partition(_CONTENT)
-        return tuple(self.tokenizer([before, after], add_special_tokens=False)["input_ids"])
+        before_ids, after_ids = self.tokenizer([before, after], add_special_tokens=False)["input_ids"]
+        return before_ids, after_ids
 
     @cached_property
     def head(self) -> list[int]:
@@ -142,9 +143,7 @@ class PromptTokenizer:
         """Returns the length of a prompt without options and history."""
         return len(self.head) + len(self.tail)
 
-    def example(
-        self, block: list[int], history: list[int], answer: list[int], reason: str | None = None
-    ) -> Encoded:
+    def example(self, block: list[int], history: list[int], answer: list[int], reason: str | None = None) -> Encoded:
         """Returns a training example: the prompt, and supervised behind it the answer with its end.
 
         Raises:
@@ -199,9 +198,9 @@ class PromptTokenizer:
         missing = [text for text in dict.fromkeys(texts) if text not in self._pieces]
         for text, ids in zip(missing, self.encode(missing), strict=True):
             self._pieces[text] = np.array(ids, dtype=np.int32)
-        ids = [self._pieces[text] for text in texts]
-        offsets = np.cumsum([0] + [len(piece) for piece in ids], dtype=np.int32)
-        values = np.concatenate(ids) if ids else np.empty(0, np.int32)
+        pieces = [self._pieces[text] for text in texts]
+        offsets = np.cumsum([0] + [len(piece) for piece in pieces], dtype=np.int32)
+        values = np.concatenate(pieces) if pieces else np.empty(0, np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.int32())), codes
 
 

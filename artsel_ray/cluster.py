@@ -1,0 +1,22 @@
+"""The Ray cluster that a job runs on: the one it was submitted to, one that runs on this machine, or its own."""
+
+import logging
+
+import ray
+
+
+def start_ray() -> None:
+    """Connects to the cluster of `RAY_ADDRESS` or of this machine, or else starts one for this job alone.
+
+    Ray's own progress bars and logs stay off: a job prints its own progress. Does nothing if connected already.
+    """
+    if not ray.is_initialized():
+        logging.getLogger("ray").setLevel(logging.WARNING)
+        try:
+            ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
+        except ConnectionError:
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.enable_operator_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)

@@ -1,0 +1,133 @@
+"""The one vLLM class: captions, reasons and scores all go through it. And a null engine, to measure the rest."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass
+class Usage:
+    """What an engine has done since it was last asked."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    decoded_tokens: int = 0
+    seconds: float = 0.0
+
+
+class VllmEngine:
+    """Runs a model in vLLM inside this process."""
+
+    def __init__(self, model: Path, max_model_length: int, max_allowed: int, dtype: Dtype = "auto") -> None:
+        """Loads the model; on a CPU that takes about a minute.
+
+        Args:
+            model: a folder from `artsel_ray.models.load`.
+            max_model_length: longest prompt and answer together, in tokens.
+            max_allowed: most allowed tokens of one question.
+            dtype: of the weights; `auto` is float32 on CPUs, where half precision is emulated.
+        """
+        # In-process: one process to watch and to kill, and no copy of each prompt between two.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        import torch
+        from vllm import LLM
+
+        on_cpu = not torch.cuda.is_available()
+        self._llm = LLM(
+            str(model),
+            dtype="float32" if on_cpu and dtype == "auto" else dtype,
+            max_model_len=max_model_length,
+            max_logprobs=max_allowed,
+            enforce_eager=on_cpu,
+            enable_prefix_caching=True,
+            load_format="safetensors",
+            trust_remote_code=False,
+            seed=0,
+        )
+        self.usage = Usage()
+
+    def take_usage(self) -> Usage:
+        """Returns what was used since the last call."""
+        used, self.usage = self.usage, Usage()
+        return used
+
+    def logprobs(self, prompts: Sequence[list[int]], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+        """See `artsel_ray.decoding.engine.Engine`."""
+        from vllm import SamplingParams
+
+        params = [
+            SamplingParams(
+                temperature=0.0, max_tokens=1, logprob_token_ids=ids, allowed_token_ids=ids, detokenize=False
+            )
+            for ids in allowed
+        ]
+        outputs = self._generate(prompts, params)
+        first_steps = [output.outputs[0].logprobs[0] for output in outputs]
+        return [
+            np.array([step[token].logprob for token in ids]) for step, ids in zip(first_steps, allowed, strict=True)
+        ]
+
+    def write(self, prompts: Sequence[list[int]], max_tokens: int, stop: Sequence[int]) -> list[list[int]]:
+        """See `artsel_ray.decoding.engine.Engine`."""
+        from vllm import SamplingParams
+
+        params = SamplingParams(
+            temperature=0.0, max_tokens=max_tokens, stop_token_ids=list(stop), ignore_eos=True, detokenize=False
+        )
+        outputs = self._generate(prompts, [params] * len(prompts))
+        written = [list(output.outputs[0].token_ids) for output in outputs]
+        return [ids[:-1] if ids and ids[-1] in stop else ids for ids in written]
+
+    def _generate(self, prompts: Sequence[list[int]], params: list[Any]) -> list[Any]:
+        from vllm.inputs import TokensPrompt
+
+        if not prompts:
+            return []
+        begun = time.perf_counter()
+        outputs = self._llm.generate([TokensPrompt(prompt_token_ids=ids) for ids in prompts], params, use_tqdm=False)
+        self.usage.seconds += time.perf_counter() - begun
+        for prompt, output in zip(prompts, outputs, strict=True):
+            self.usage.prompt_tokens += len(prompt)
+            self.usage.cached_tokens += output.num_cached_tokens or 0
+            self.usage.decoded_tokens += len(output.outputs[0].token_ids)
+        return outputs
+
+
+class NullEngine:
+    """Answers at once, with numbers that depend on the prompt's length and last token only."""
+
+    def __init__(self) -> None:
+        """Needs nothing."""
+        self.usage = Usage()
+
+    def take_usage(self) -> Usage:
+        """Returns what was used since the last call."""
+        used, self.usage = self.usage, Usage()
+        return used
+
+    def logprobs(self, prompts: Sequence[list[int]], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+        """See `artsel_ray.decoding.engine.Engine`."""
+        self._count(prompts)
+        return [
+            -np.abs(np.sin(np.array(ids, dtype=np.float64) * (len(prompt) + 1))) - 0.1
+            for prompt, ids in zip(prompts, allowed, strict=True)
+        ]
+
+    def write(self, prompts: Sequence[list[int]], max_tokens: int, stop: Sequence[int]) -> list[list[int]]:
+        """See `artsel_ray.decoding.engine.Engine`."""
+        self._count(prompts)
+        return [prompt[-max_tokens:] for prompt in prompts]
+
+    def _count(self, prompts: Sequence[list[int]]) -> None:
+        self.usage.prompt_tokens += sum(map(len, prompts))
+        self.usage.decoded_tokens += len(prompts)

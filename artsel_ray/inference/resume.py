@@ -1,0 +1,68 @@
+"""What a run is, and which of its shards are done already."""
+
+import json
+import re
+from typing import Any
+
+from artsel_ray import storage
+from artsel_ray.errors import InputError
+
+CONFIG = "config.json"
+_PART = re.compile(r"part-(\d{6})\.parquet$")
+_STATISTICS = b"artsel_ray"
+
+
+def part_name(shard: int) -> str:
+    """Returns the name of a shard's object, in the output and in its folder of rejected rows."""
+    return f"part-{shard:06d}.parquet"
+
+
+def begin(output: str, run: dict[str, Any], config: dict[str, Any]) -> None:
+    """Writes `config.json` at a run's start, or checks that the run found there is this one.
+
+    Args:
+        run: what decides the answers: model, prompt, decoding, inputs. Two runs with the same may be mixed.
+
+    Raises:
+        InputError: if the output holds another run.
+    """
+    path = storage.join(output, CONFIG)
+    if storage.exists(path):
+        known = storage.read_json(path).get("run")
+        if known != run:
+            differing = sorted(key for key in run if not isinstance(known, dict) or known.get(key) != run[key])
+            raise InputError(
+                f"{output} holds another run, which differs in: {', '.join(differing)}; "
+                "give another --output, or delete that one"
+            )
+    elif storage.find_files(output):
+        raise InputError(f"{output} holds Parquet files but no {CONFIG} of a run; give another --output")
+    else:
+        storage.write_json(path, {"run": run, "config": config})
+
+
+def describe_files(uri: str) -> str:
+    """Returns a digest of the names, sizes and times of the files below a URI."""
+    entries = []
+    for file in storage.list_files(uri):
+        fs, path = storage.filesystem(file)
+        info = fs.get_file_info(path)
+        entries.append([file.removeprefix(uri), info.size, info.mtime_ns])
+    return storage.fingerprint(entries)
+
+
+def done(output: str) -> set[int]:
+    """Returns the shards whose objects are there. An object is written whole, so that to be there is to be done."""
+    matches = (_PART.search(file.partition("?")[0]) for file in storage.find_files(output) if "/rejected/" not in file)
+    return {int(match[1]) for match in matches if match}
+
+
+def statistics_metadata(statistics: dict[str, float]) -> dict[str, str]:
+    """Returns a shard's statistics as metadata for its object."""
+    return {_STATISTICS.decode(): json.dumps(statistics)}
+
+
+def read_statistics(output: str, shard: int) -> dict[str, float]:
+    """Reads a done shard's statistics out of its object."""
+    metadata = storage.open_parquet(storage.join(output, part_name(shard))).schema_arrow.metadata
+    return json.loads(metadata[_STATISTICS])

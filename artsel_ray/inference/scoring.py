@@ -1,0 +1,115 @@
+"""A rendered shard through an engine and a decoder into rows of predictions."""
+
+import datetime
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from artsel_ray.decoding import freetext, trie
+from artsel_ray.decoding.engine import Engine
+from artsel_ray.inference.rendering import RenderedShard, Rendering, prompt_tokenizer
+from artsel_ray.prompts.render import PREDICTION
+from artsel_ray.prompts.tokenize import PromptTokenizer
+from artsel_ray.schema import PREDICTIONS
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The decoder's answer to each of N prompts."""
+
+    candidates: list[int]
+    probabilities: list[float | None]
+    distributions: list[np.ndarray] | None = None
+    unmatched: int = 0
+    """Free texts that resembled no candidate; the first candidate is taken for them."""
+
+
+def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> tuple[pa.Table, dict[str, int]]:
+    """Returns a shard's predictions, in the order of its groups, and the counts that scoring adds."""
+    tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
+    prompts, answers, tries = [], [], []
+    for group in shard.groups:
+        branches = trie.build(group.options.answers, tokenizer.option_end)
+        for history in group.histories.to_pylist():
+            prompts.append(tokenizer.prompt(group.options.block, history))
+            answers.append(group.options.answers)
+            tries.append(branches)
+    reasons = None
+    if rendering.spec.reason:
+        prompts, reasons = _write_reasons(engine, tokenizer, prompts)
+    choices = _decode(engine, rendering.decoding, tokenizer, prompts, answers, tries)
+    return _predictions(shard, choices, reasons, rendering.model_id), {"unmatched": choices.unmatched}
+
+
+def _decode(
+    engine: Engine,
+    decoding: str,
+    tokenizer: PromptTokenizer,
+    prompts: list[list[int]],
+    answers: list[list[list[int]]],
+    tries: list[list[trie.Branch]],
+) -> Choices:
+    if decoding == "freetext":
+        return _write_freely(engine, tokenizer, prompts, answers)
+    if decoding == "choose":
+        chosen = trie.choose(engine, prompts, tries)
+        return Choices([choice.candidate for choice in chosen], [choice.probability for choice in chosen])
+    distributions = trie.rank(engine, prompts, tries, [len(each) for each in answers])
+    best = [int(np.argmax(each)) for each in distributions]
+    return Choices(best, [float(each[i]) for each, i in zip(distributions, best, strict=True)], distributions)
+
+
+def _write_freely(
+    engine: Engine, tokenizer: PromptTokenizer, prompts: list[list[int]], answers: list[list[list[int]]]
+) -> Choices:
+    longest = max((len(answer) for each in answers for answer in each), default=0) + 1
+    texts = tokenizer.tokenizer.batch_decode(engine.write(prompts, longest, tokenizer.end))
+    decoded: dict[int, list[str]] = {}
+    matches = []
+    for text, each in zip(texts, answers, strict=True):
+        if id(each) not in decoded:  # the same list for all users of a title
+            decoded[id(each)] = tokenizer.tokenizer.batch_decode(each)
+        matches.append(freetext.match(text, decoded[id(each)]))
+    return Choices([found or 0 for found in matches], [None] * len(matches), unmatched=matches.count(None))
+
+
+def _write_reasons(
+    engine: Engine, tokenizer: PromptTokenizer, prompts: list[list[int]]
+) -> tuple[list[list[int]], list[str]]:
+    """Has the model write a reason behind each prompt; returns the prompts that go on to the prediction."""
+    stop = [tokenizer.option, *tokenizer.end]
+    written = tokenizer.tokenizer.batch_decode(engine.write(prompts, tokenizer.spec.reason_tokens, stop))
+    reasons = [text.partition(PREDICTION.strip())[0].strip() for text in written]
+    followed = [
+        prompt + tokenizer.reason(reason) + tokenizer.after_reason
+        for prompt, reason in zip(prompts, reasons, strict=True)
+    ]
+    return followed, reasons
+
+
+def _predictions(shard: RenderedShard, choices: Choices, reasons: list[str] | None, model_id: str) -> pa.Table:
+    sizes = [len(group.fingerprints) for group in shard.groups]
+    groups = [group for group, size in zip(shard.groups, sizes, strict=True) for _ in range(size)]
+    count = len(groups)
+    candidates = pa.nulls(count, PREDICTIONS.field("candidates").type)
+    if choices.distributions is not None:
+        lengths = [len(each) for each in choices.distributions]
+        inner = PREDICTIONS.field("candidates").type.value_type
+        ids = pa.array([artwork for group in groups for artwork in group.artwork_ids], pa.string())
+        values = pa.array(np.concatenate([*choices.distributions, np.empty(0)]))
+        structs = pa.StructArray.from_arrays([ids, values], fields=list(inner))
+        candidates = pa.ListArray.from_arrays(pa.array(np.cumsum([0, *lengths]), pa.int32()), structs)
+    now = datetime.datetime.now(datetime.UTC)
+    columns = [
+        pa.concat_arrays([group.user_ids for group in shard.groups]) if shard.groups else pa.array([], pa.string()),
+        pa.array([group.title_id for group in groups], pa.string()),
+        pa.array([g.artwork_ids[i] for g, i in zip(groups, choices.candidates, strict=True)], pa.string()),
+        pa.array(choices.probabilities, pa.float64()),
+        candidates,
+        pa.array(reasons, pa.string()) if reasons is not None else pa.nulls(count, pa.string()),
+        pa.repeat(model_id, count),
+        pa.array([print_ for group in shard.groups for print_ in group.fingerprints], pa.string()),
+        pa.array([now] * count, PREDICTIONS.field("scored_at").type),
+    ]
+    return pa.table(columns, names=PREDICTIONS.names).cast(PREDICTIONS)
