@@ -1,0 +1,62 @@
+"""Self-contained HTML from Jinja templates, with everything escaped that comes from data."""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from artsel_ray.evaluation.metrics import METRICS
+from artsel_ray.report.plots import plot_positions, plot_references
+
+LABELS = {
+    "model": "Model",
+    "random": "Random draw",
+    "popularity": "Most engaged with",
+    "oracle": "Oracle",
+    "baseline": "Baseline",
+}
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:+,.1f} %".replace("-", "−")
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("artsel_ray.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "percent": _percent}
+    return environment
+
+
+def render_evaluation(metrics: dict[str, Any], shown: list[dict[str, Any]], sources: dict[str, str]) -> str:
+    """Returns the report of an evaluation as one HTML file without scripts or links.
+
+    Args:
+        metrics: the content of metrics.json.
+        shown: examples of choices, ids only.
+        sources: what was evaluated, by the name of the flag.
+    """
+    model = {name: metrics[name] for name in (*METRICS, "effective_sample_size")}
+    rows = {LABELS[name]: row for name, row in {"model": model, **metrics["references"]}.items()}
+    return (
+        _environment()
+        .get_template("evaluation.html")
+        .render(
+            metrics=metrics,
+            rows=rows,
+            relative={LABELS[name]: row for name, row in metrics["relative"].items()},
+            shown=shown,
+            sources=sources,
+            positions=Markup(plot_positions(metrics["by_position"])),
+            references=Markup(plot_references(rows)),
+        )
+    )

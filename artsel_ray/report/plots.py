@@ -1,0 +1,96 @@
+"""Plots as inline SVG: no scripts, no links, text that stays text."""
+
+import io
+import re
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID, MODEL, BAR = "#1f2933", "#6b7785", "#e4e8ec", "#0b6e99", "#cfdde6"
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["system-ui", "Segoe UI", "Helvetica", "Arial", "DejaVu Sans"],
+    "font.size": 11,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """Returns the figure as an SVG element; `name` keeps the ids of two figures on one page apart."""
+    stream = io.StringIO()
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    svg = stream.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+    return re.sub(
+        r'<svg ([^>]*?)width="[^"]*"', r'<svg \1role="img"', re.sub(r' height="[\d.]+pt"', "", svg, count=1), count=1
+    )
+
+
+def plot_positions(rows: list[dict[str, Any]]) -> str:
+    """Figure 1 of the paper: accuracy by the place of the engaged artwork, over the number of examples.
+
+    Args:
+        rows: `by_position` of metrics.json.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 4.4), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        place = [row["position"] for row in rows]
+        top.vlines(place, *([row[end] or 0 for row in rows] for end in ("low", "high")), color=MODEL, alpha=0.35, lw=4)
+        top.plot(
+            place, [row["accuracy"] for row in rows], "o-", color=MODEL, ms=5, lw=1.2, label="model, 95 % interval"
+        )
+        top.plot(place, [row["random"] for row in rows], "--", color=MUTED, lw=1.5, label="random draw, mean of 1/m")
+        top.set_ylabel("accuracy")
+        top.set_ylim(0, 1.05 * max([row["high"] or 0 for row in rows] + [row["random"] for row in rows]))
+        top.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+        bottom.bar(place, [row["examples"] for row in rows], color=BAR, width=0.8)
+        bottom.set_ylabel("examples")
+        bottom.set_xlabel("place of the engaged artwork among the candidates (0 is first)")
+        bottom.xaxis.get_major_locator().set_params(integer=True)
+        for axes in (top, bottom):
+            axes.grid(axis="y", color=GRID)
+            axes.set_axisbelow(True)
+        return _svg(figure, "positions")
+
+
+def plot_references(rows: dict[str, dict[str, Any]]) -> str:
+    """Accuracy and IPS of every policy with their intervals, one below the other.
+
+    Args:
+        rows: for each label, the policy's metrics.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 0.9 + 0.42 * len(rows)), layout="constrained")
+        for axes, metric, name in zip(
+            figure.subplots(1, 2, sharey=True), ("accuracy", "ips"), ("accuracy", "IPS, uniform π"), strict=True
+        ):
+            _forest(axes, [row[metric] for row in rows.values()])
+            axes.set_xlabel(name)
+            axes.set_yticks(range(len(rows)), list(rows), color=INK)
+            axes.set_ylim(len(rows) - 0.5, -0.5)
+        return _svg(figure, "references")
+
+
+def _forest(axes: Axes, estimates: list[dict[str, Any]]) -> None:
+    for place, estimate in enumerate(estimates):
+        color = MODEL if place == 0 else MUTED
+        if None not in estimate.values():
+            axes.hlines(place, estimate["low"], estimate["high"], color=color, lw=4, alpha=0.4)
+            axes.plot([estimate["value"]], [place], "o", color=color, ms=7)
+    axes.set_xlim(left=0)
+    axes.grid(axis="x", color=GRID)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
