@@ -143,10 +143,16 @@ def read_object(uri: str) -> bytes:
 
 
 def delete(uri: str) -> None:
-    """Deletes a folder and all below it; an absent one is no error."""
+    """Deletes an object, or a folder and all below it; an absent one is no error."""
     fs, path = filesystem(uri)
-    if fs.get_file_info(path).type == pafs.FileType.Directory:
-        fs.delete_dir(path)
+    try:
+        kind = fs.get_file_info(path).type
+        if kind == pafs.FileType.Directory:
+            fs.delete_dir(path)
+        elif kind == pafs.FileType.File:
+            fs.delete_file(path)
+    except OSError as error:
+        raise InputError(f"cannot delete {uri}: {_first_line(error)}") from None
 
 
 def write_json(uri: str, value: Any) -> None:
