@@ -6,6 +6,7 @@ appended to the prompt, not decoded. Candidates with identical sequences share a
 them, `rank` gives each the same part of the leaf's probability.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,28 +42,38 @@ def build(answers: Sequence[list[int]], end: int) -> list[Branch]:
     if not answers:
         raise ValueError("no candidate to choose from")
     sequences = [[*answer, end] for answer in answers]
+    order = sorted(range(len(sequences)), key=sequences.__getitem__)
     branches: list[Branch] = []
-    _add(branches, sequences, list(range(len(answers))), 0)
+    _add(branches, sequences, order)
     return branches
 
 
-def _add(branches: list[Branch], sequences: list[list[int]], members: list[int], depth: int) -> int:
-    """Adds the branches below a node and returns the first one's index, or LEAF if the members are identical."""
-    first = sequences[members[0]]
-    # All sequences end with the same token, which stands nowhere else: none is a prefix of another, so that
-    # a sequence which agrees so far is as long as the first one at least.
-    while depth < len(first) and all(sequences[member][depth] == first[depth] for member in members):
-        depth += 1
-    if depth == len(first):
+def _add(branches: list[Branch], sequences: list[list[int]], order: list[int]) -> int:
+    """Adds the branches below the node that these candidates share; returns the first one's index, or LEAF.
+
+    Args:
+        order: the candidates below the node, in the order of their sequences, identical ones ascending.
+    """
+    # In sorted order the first and the last sequence share what all of them share.
+    path = _shared(sequences[order[0]], sequences[order[-1]])
+    depth = len(path)
+    if depth == len(sequences[order[0]]):
         return LEAF
-    children: dict[int, list[int]] = {}
-    for member in members:
-        children.setdefault(sequences[member][depth], []).append(member)
-    tokens = sorted(children)
+    # All sequences end with the same token, which stands nowhere else: none ends where others go on.
+    children = [
+        (token, list(members)) for token, members in itertools.groupby(order, lambda member: sequences[member][depth])
+    ]
     index = len(branches)
-    branches.append(Branch(first[:depth], tokens, [children[token] for token in tokens], []))
-    branches[index].next.extend(_add(branches, sequences, children[token], depth + 1) for token in tokens)
+    tokens = [token for token, _ in children]
+    branches.append(Branch(path, tokens, [sorted(members) for _, members in children], []))
+    branches[index].next.extend(_add(branches, sequences, members) for _, members in children)
     return index
+
+
+def _shared(first: list[int], second: list[int]) -> list[int]:
+    """Returns the ids that both begin with."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return first[: next((place for place, (left, right) in pairs if left != right), min(len(first), len(second)))]
 
 
 @dataclass(frozen=True)
@@ -86,10 +97,9 @@ def choose(engine: Engine, prompts: Sequence[list[int]], tries: Sequence[list[Br
     twins = [1] * len(prompts)
     while open_at:
         at = [(index, tries[index][branch]) for index, branch in open_at.items()]
-        answers = engine.logprobs([prompts[i] + branch.path for i, branch in at], [branch.tokens for _, branch in at])
-        for (index, branch), answer in zip(at, answers, strict=True):
+        for (index, branch), answer in zip(at, _ask(engine, prompts, at), strict=True):
             child = int(np.argmax(answer))
-            log_probability[index] += float(log_softmax(answer)[child])
+            log_probability[index] += float(answer[child])
             candidate[index], twins[index] = branch.members[child][0], len(branch.members[child])
             open_at[index] = branch.next[child]
         open_at = {index: branch for index, branch in open_at.items() if branch != LEAF}
@@ -115,18 +125,23 @@ def rank(
         [N] arrays of [M] probabilities, which sum to 1.
     """
     at = [(index, branch) for index, branches in enumerate(tries) for branch in branches]
-    answers = engine.logprobs([prompts[i] + branch.path for i, branch in at], [branch.tokens for _, branch in at])
+    answers = _ask(engine, prompts, at)
     log_m = [np.zeros(count) for count in candidates]
     twins_m = [np.full(count, 1 if branches else count) for count, branches in zip(candidates, tries, strict=True)]
     for (index, branch), answer in zip(at, answers, strict=True):
-        for members, following, value in zip(branch.members, branch.next, log_softmax(answer), strict=True):
+        for members, following, value in zip(branch.members, branch.next, answer, strict=True):
             log_m[index][members] += value
             if following == LEAF:
                 twins_m[index][members] = len(members)
     return [np.exp(log) / twins for log, twins in zip(log_m, twins_m, strict=True)]
 
 
-def log_softmax(values: np.ndarray) -> np.ndarray:
-    """Returns log-probabilities renormalised over these values, [C] to [C]."""
-    shifted = np.asarray(values, dtype=np.float64) - np.max(values)
+def _ask(engine: Engine, prompts: Sequence[list[int]], at: list[tuple[int, Branch]]) -> list[np.ndarray]:
+    """Returns the children's log-probabilities, renormalised, at branches of prompts: [C] each."""
+    questions = [prompts[index] + branch.path if branch.path else prompts[index] for index, branch in at]
+    return [_log_softmax(answer) for answer in engine.logprobs(questions, [branch.tokens for _, branch in at])]
+
+
+def _log_softmax(values: np.ndarray) -> np.ndarray:
+    shifted = values - values.max()
     return shifted - np.log(np.exp(shifted).sum())

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 

@@ -19,23 +19,27 @@ from artsel_ray.schema import HISTORY
 
 @dataclass(frozen=True)
 class TitleGroup:
-    """All users of a title in a shard. They share the title's tokenized options."""
+    """A title with as many of the shard's users, who share its tokenized options."""
 
     title_id: str
     artwork_ids: list[str]
     options: Options
-    user_ids: pa.Array
-    histories: pa.ListArray
-    """[N] lists of ids."""
-    fingerprints: list[str]
+    users: int
 
 
 @dataclass(frozen=True)
 class RenderedShard:
-    """What an engine needs to score a shard, and what rendering left out."""
+    """What an engine needs to score a shard's N pairs, and what rendering left out."""
 
     index: int
     groups: list[TitleGroup]
+    """In the order of the pairs; their `users` add up to N."""
+    user_ids: pa.ChunkedArray
+    """[N]"""
+    histories: pa.ListArray
+    """[N] lists of ids."""
+    fingerprints: list[str]
+    """[N]"""
     rejected: pa.Table
     counts: dict[str, int]
 
@@ -89,19 +93,21 @@ def render_shard(index: int, work: list[str], titles: pa.Table, rendering: Rende
     reject(room < 0, "title_ids", f"without any history the prompt exceeds {rendering.max_model_length} tokens")
     kept = rooms >= 0
     histories = tokenizer.histories(pairs["history"], room[room >= 0])
-    groups, first = [], 0
-    sizes = np.diff(np.append(starts, len(room)))[kept]
-    for place, each, size in zip(places[kept].tolist(), np.array(options, dtype=object)[kept], sizes, strict=True):
-        chosen = slice(first, first + int(size))
-        groups.append(_group(titles, place, each, pairs["user_id"][chosen], histories.ids[chosen], rendering))
-        first += int(size)
+    sizes = np.diff(np.append(starts, len(room)))[kept].tolist()
+    groups = [
+        TitleGroup(titles["title_id"][place].as_py(), titles["artwork_ids"][place].as_py(), each, size)
+        for place, each, size in zip(places[kept].tolist(), itertools.compress(options, kept), sizes, strict=True)
+    ]
     counts = {
         "pairs": pairs.num_rows,
         "rejected": sum(part.num_rows for part in rejected),
         "histories_cut": int((histories.items_cut > 0).sum()),
         "captions_cut": sum(each.captions_cut for each in options),
     }
-    return RenderedShard(index, groups, pa.concat_tables(rejected), counts)
+    fingerprints = _fingerprints(groups, histories.ids, rendering)
+    return RenderedShard(
+        index, groups, pairs["user_id"], histories.ids, fingerprints, pa.concat_tables(rejected), counts
+    )
 
 
 def _repeated(pairs: pa.Table) -> np.ndarray:
@@ -128,18 +134,15 @@ def _history_room(tokenizer: PromptTokenizer, rendering: Rendering, options: Opt
     return room if room >= least_history else -1
 
 
-def _group(
-    titles: pa.Table, place: int, options: Options, users: pa.ChunkedArray, histories: pa.ListArray,
-    rendering: Rendering,
-) -> TitleGroup:  # fmt: skip
-    artwork_ids = titles["artwork_ids"][place].as_py()
-    shared = repr((rendering.model_id, rendering.spec, rendering.decoding, artwork_ids, options.block)).encode()
-    common = hashlib.blake2b(shared, digest_size=16)
-    fingerprints = []
-    values, offsets = histories.values.to_numpy(), histories.offsets.to_numpy()
-    for begin, end in itertools.pairwise(offsets.tolist()):
-        digest = common.copy()
-        digest.update(values[begin:end].tobytes())
-        fingerprints.append(digest.hexdigest())
-    title_id = titles["title_id"][place].as_py()
-    return TitleGroup(title_id, artwork_ids, options, users.combine_chunks(), histories, fingerprints)
+def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, rendering: Rendering) -> list[str]:
+    """Returns a digest of all that decides a pair's answer, for each pair."""
+    digests = []
+    values, bounds = histories.values.to_numpy(), itertools.pairwise(histories.offsets.to_pylist())
+    for group in groups:
+        shared = (rendering.model_id, rendering.spec, rendering.decoding, group.artwork_ids, group.options.block)
+        common = hashlib.blake2b(repr(shared).encode(), digest_size=16)
+        for begin, end in itertools.islice(bounds, group.users):
+            digest = common.copy()
+            digest.update(values[begin:end].tobytes())
+            digests.append(digest.hexdigest())
+    return digests

@@ -1,6 +1,7 @@
 """A rendered shard through an engine and a decoder into rows of predictions."""
 
 import datetime
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +30,11 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> t
     """Returns a shard's predictions, in the order of its groups, and the counts that scoring adds."""
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
     prompts, answers, tries = [], [], []
+    histories = iter(shard.histories)
     for group in shard.groups:
         branches = trie.build(group.options.answers, tokenizer.option_end)
-        for history in group.histories.to_pylist():
-            prompts.append(tokenizer.prompt(group.options.block, history))
+        for history in itertools.islice(histories, group.users):
+            prompts.append(tokenizer.prompt(group.options.block, history.values.tolist()))
             answers.append(group.options.answers)
             tries.append(branches)
     reasons = None
@@ -89,8 +91,7 @@ def _write_reasons(
 
 
 def _predictions(shard: RenderedShard, choices: Choices, reasons: list[str] | None, model_id: str) -> pa.Table:
-    sizes = [len(group.fingerprints) for group in shard.groups]
-    groups = [group for group, size in zip(shard.groups, sizes, strict=True) for _ in range(size)]
+    groups = [group for group in shard.groups for _ in range(group.users)]
     count = len(groups)
     candidates = pa.nulls(count, PREDICTIONS.field("candidates").type)
     if choices.distributions is not None:
@@ -102,14 +103,14 @@ def _predictions(shard: RenderedShard, choices: Choices, reasons: list[str] | No
         candidates = pa.ListArray.from_arrays(pa.array(np.cumsum([0, *lengths]), pa.int32()), structs)
     now = datetime.datetime.now(datetime.UTC)
     columns = [
-        pa.concat_arrays([group.user_ids for group in shard.groups]) if shard.groups else pa.array([], pa.string()),
+        shard.user_ids,
         pa.array([group.title_id for group in groups], pa.string()),
         pa.array([g.artwork_ids[i] for g, i in zip(groups, choices.candidates, strict=True)], pa.string()),
         pa.array(choices.probabilities, pa.float64()),
         candidates,
         pa.array(reasons, pa.string()) if reasons is not None else pa.nulls(count, pa.string()),
         pa.repeat(model_id, count),
-        pa.array([print_ for group in shard.groups for print_ in group.fingerprints], pa.string()),
+        pa.array(shard.fingerprints, pa.string()),
         pa.array([now] * count, PREDICTIONS.field("scored_at").type),
     ]
     return pa.table(columns, names=PREDICTIONS.names).cast(PREDICTIONS)

