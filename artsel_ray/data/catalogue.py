@@ -1,0 +1,115 @@
+"""Titles and artworks that can be used, as arrays that an integer code of a title points into."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from artsel_ray import storage
+from artsel_ray.data import checks
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """X titles, in the order of their rows, and their A artworks, by title and then by artwork_id."""
+
+    title_ids: pa.Array
+    names: pa.Array
+    genres: pa.Array
+    """list<string>."""
+    artwork_ids: pa.Array
+    offsets: np.ndarray
+    """int64 of length X + 1: title x has the artworks `offsets[x]` to `offsets[x + 1]`."""
+
+
+def read_catalogue(titles: list[str], artworks: list[str]) -> tuple[Catalogue, pa.Array, pa.Table]:
+    """Reads the files of titles and of artworks.
+
+    Returns:
+        The catalogue, the artworks' captions (large_string, in the catalogue's order), and the rejected rows.
+
+    Raises:
+        InputError: if a file is broken or is not such a table.
+    """
+    good_titles, bad_titles = _read_titles(titles)
+    title_ids = _whole(good_titles["title_id"])
+    good, bad = _read_artworks(artworks, title_ids)
+    code = checks.codes(good["title_id"], title_ids)
+    order = pc.sort_indices(
+        pa.table({"title": code, "artwork_id": good["artwork_id"]}),
+        sort_keys=[("title", "ascending"), ("artwork_id", "ascending")],
+    )
+    catalogue = Catalogue(
+        title_ids=title_ids,
+        names=_whole(good_titles["name"]),
+        genres=_whole(good_titles["genres"]),
+        artwork_ids=_whole(good["artwork_id"]).take(order),
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(code, minlength=len(title_ids)))]),
+    )
+    captions = _whole(good["caption"].cast(pa.large_string())).take(order)
+    return catalogue, captions, pa.concat_tables([bad_titles, bad])
+
+
+def _read_titles(files: list[str]) -> tuple[pa.Table, pa.Table]:
+    table = _read(files, "titles", ["title_id", "name", "genres"])
+    genres = _whole(table["genres"])
+    holes = np.zeros(table.num_rows, dtype=bool)
+    holes[pc.list_parent_indices(genres).filter(pc.list_flatten(genres).is_null()).to_numpy()] = True
+    return _part_unique(
+        table,
+        "titles",
+        files,
+        "title_id",
+        [
+            ("title_id", checks.MISSING, checks.missing(table["title_id"])),
+            ("name", checks.MISSING, checks.missing(table["name"])),
+            ("genres", checks.MISSING, checks.missing(table["genres"])),
+            ("genres", "null among the genres", holes),
+        ],
+    )
+
+
+def _read_artworks(files: list[str], title_ids: pa.Array) -> tuple[pa.Table, pa.Table]:
+    table = _read(files, "artworks", ["artwork_id", "title_id", "caption"])
+    return _part_unique(
+        table,
+        "artworks",
+        files,
+        "artwork_id",
+        [
+            ("artwork_id", checks.MISSING, checks.missing(table["artwork_id"])),
+            ("title_id", checks.MISSING, checks.missing(table["title_id"])),
+            ("title_id", checks.UNKNOWN_TITLE, checks.codes(table["title_id"], title_ids) < 0),
+            ("caption", checks.MISSING, checks.missing(table["caption"])),
+        ],
+    )
+
+
+def _part_unique(
+    table: pa.Table, name: str, files: list[str], key: str, found: list[checks.Check]
+) -> tuple[pa.Table, pa.Table]:
+    """Parts off bad rows first, so that a bad row never hides a good one with the same id."""
+    good, bad = checks.part(table, name, files, found)
+    repeated = (key, "repeated id; the first row is kept", checks.repeated(good[key]))
+    good, again = checks.part(good, name, files, [repeated])
+    return good, pa.concat_tables([bad, again])
+
+
+def _read(files: list[str], name: str, columns: list[str]) -> pa.Table:
+    parts = []
+    for number, uri in enumerate(files):
+        for first_row, table in storage.iter_batches(uri, name, columns):
+            parts.append(placed(table, number, first_row))
+    return pa.concat_tables(parts)
+
+
+def placed(table: pa.Table, file: int, first_row: int) -> pa.Table:
+    """Appends the columns `file` and `row`, which say where a row comes from."""
+    file_column = pa.array(np.full(table.num_rows, file, dtype=np.int32))
+    rows = pa.array(np.arange(first_row, first_row + table.num_rows))
+    return table.append_column("file", file_column).append_column("row", rows)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
