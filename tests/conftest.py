@@ -1,8 +1,10 @@
-"""Fixtures shared by all tests: one Ray for the whole session."""
+"""Fixtures shared by all tests: one Ray and one small model for the whole session, each made when first asked for."""
 
 from collections.abc import Iterator
 
 import pytest
+
+from artsel_ray.models.load import SMOLLM2, Model, load
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +15,9 @@ def ray_cluster() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Model:
+    """The bundled model, converted in the cache."""
+    return load(SMOLLM2)

@@ -31,10 +31,17 @@ class Branch:
     """For each child, the index of the next branch below it, or `LEAF`."""
 
 
-def build(answers: Sequence[list[int]], end: int) -> list[Branch]:
-    """Returns the branching nodes of the candidates' trie, the root's first, parents before children.
+@dataclass(frozen=True)
+class Trie:
+    """The candidates of one title."""
 
-    Empty if there is nothing to decide: one candidate, or only identical ones.
+    candidates: int
+    branches: list[Branch]
+    """The root's first, parents before children; none if all candidates are identical."""
+
+
+def build(answers: Sequence[list[int]], end: int) -> Trie:
+    """Returns the trie of the candidates' answers, each closed by the end token.
 
     Raises:
         ValueError: if there is no candidate.
@@ -45,7 +52,7 @@ def build(answers: Sequence[list[int]], end: int) -> list[Branch]:
     order = sorted(range(len(sequences)), key=sequences.__getitem__)
     branches: list[Branch] = []
     _add(branches, sequences, order)
-    return branches
+    return Trie(len(answers), branches)
 
 
 def _add(branches: list[Branch], sequences: list[list[int]], order: list[int]) -> int:
@@ -85,7 +92,7 @@ class Choice:
     """Product of the renormalised probabilities on the way to it; the candidate's part, where it has twins."""
 
 
-def choose(engine: Engine, prompts: Sequence[list[int]], tries: Sequence[list[Branch]]) -> list[Choice]:
+def choose(engine: Engine, prompts: Sequence[list[int]], tries: Sequence[Trie]) -> list[Choice]:
     """Returns the candidate that greedy decoding takes when it is held to the candidates' sequences.
 
     Args:
@@ -93,10 +100,10 @@ def choose(engine: Engine, prompts: Sequence[list[int]], tries: Sequence[list[Br
         tries: [N] from `build`; prompts of one title may share one.
     """
     candidate, log_probability = [0] * len(prompts), [0.0] * len(prompts)
-    open_at = {index: 0 for index, branches in enumerate(tries) if branches}
-    twins = [1] * len(prompts)
+    open_at = {index: 0 for index, trie in enumerate(tries) if trie.branches}
+    twins = [trie.candidates for trie in tries]
     while open_at:
-        at = [(index, tries[index][branch]) for index, branch in open_at.items()]
+        at = [(index, tries[index].branches[branch]) for index, branch in open_at.items()]
         for (index, branch), answer in zip(at, _ask(engine, prompts, at), strict=True):
             child = int(np.argmax(answer))
             log_probability[index] += float(answer[child])
@@ -108,9 +115,7 @@ def choose(engine: Engine, prompts: Sequence[list[int]], tries: Sequence[list[Br
     ]
 
 
-def rank(
-    engine: Engine, prompts: Sequence[list[int]], tries: Sequence[list[Branch]], candidates: Sequence[int]
-) -> list[np.ndarray]:
+def rank(engine: Engine, prompts: Sequence[list[int]], tries: Sequence[Trie]) -> list[np.ndarray]:
     """Returns each prompt's distribution over its candidates.
 
     At each branching node the children's probabilities are renormalised; a candidate's probability is the
@@ -119,15 +124,14 @@ def rank(
     Args:
         prompts: [N] ids up to the answer.
         tries: [N] from `build`.
-        candidates: [N] number of candidates M of each prompt.
 
     Returns:
         [N] arrays of [M] probabilities, which sum to 1.
     """
-    at = [(index, branch) for index, branches in enumerate(tries) for branch in branches]
+    at = [(index, branch) for index, trie in enumerate(tries) for branch in trie.branches]
     answers = _ask(engine, prompts, at)
-    log_m = [np.zeros(count) for count in candidates]
-    twins_m = [np.full(count, 1 if branches else count) for count, branches in zip(candidates, tries, strict=True)]
+    log_m = [np.zeros(trie.candidates) for trie in tries]
+    twins_m = [np.full(trie.candidates, trie.candidates) for trie in tries]
     for (index, branch), answer in zip(at, answers, strict=True):
         for members, following, value in zip(branch.members, branch.next, answer, strict=True):
             log_m[index][members] += value

@@ -32,11 +32,11 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> t
     prompts, answers, tries = [], [], []
     histories = iter(shard.histories)
     for group in shard.groups:
-        branches = trie.build(group.options.answers, tokenizer.option_end)
+        built = trie.build(group.options.answers, tokenizer.option_end)
         for history in itertools.islice(histories, group.users):
             prompts.append(tokenizer.prompt(group.options.block, history.values.tolist()))
             answers.append(group.options.answers)
-            tries.append(branches)
+            tries.append(built)
     reasons = None
     if rendering.spec.reason:
         prompts, reasons = _write_reasons(engine, tokenizer, prompts)
@@ -50,14 +50,14 @@ def _decode(
     tokenizer: PromptTokenizer,
     prompts: list[list[int]],
     answers: list[list[list[int]]],
-    tries: list[list[trie.Branch]],
+    tries: list[trie.Trie],
 ) -> Choices:
     if decoding == "freetext":
         return _write_freely(engine, tokenizer, prompts, answers)
     if decoding == "choose":
         chosen = trie.choose(engine, prompts, tries)
         return Choices([choice.candidate for choice in chosen], [choice.probability for choice in chosen])
-    distributions = trie.rank(engine, prompts, tries, [len(each) for each in answers])
+    distributions = trie.rank(engine, prompts, tries)
     best = [int(np.argmax(each)) for each in distributions]
     return Choices(best, [float(each[i]) for each, i in zip(distributions, best, strict=True)], distributions)
 

@@ -1,0 +1,41 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artsel_ray.decoding.freetext import match, ngrams, overlap
+
+
+def test_overlap_by_hand() -> None:
+    # "a b" has the n-grams a, b, ab; "a b c" has a, b, c, ab, bc, abc: three are shared, 2*3/(3+6).
+    assert overlap(ngrams("A b"), ngrams("a, b! c")) == 6 / 9
+
+
+def test_the_most_similar_candidate_wins() -> None:
+    assert match("two friends laughing by the sea", ["A red tower", "Two friends laugh by the sea"]) == 1
+
+
+def test_a_tie_goes_to_the_first() -> None:
+    assert match("tower", ["red tower", "old tower"]) == 0
+
+
+def test_nothing_in_common_matches_nothing() -> None:
+    assert match("", ["red tower"]) is None
+    assert match("sea", ["red tower", ""]) is None
+    assert match("sea", []) is None
+
+
+def test_numbers_match_whole() -> None:
+    assert match(" 1", [" 11", " 1"]) == 1
+
+
+@given(st.lists(st.text(alphabet="abc ", max_size=12), min_size=1, max_size=6), st.data())
+def test_a_candidate_written_out_is_found(candidates: list[str], data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, len(candidates) - 1))
+    found = match(candidates[index], candidates)
+    assert found == (None if not candidates[index].split() else found)
+    if found is not None:
+        assert ngrams(candidates[found]) == ngrams(candidates[index])
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_overlap_is_symmetric_and_bounded(first: str, second: str) -> None:
+    assert 0 <= overlap(ngrams(first), ngrams(second)) == overlap(ngrams(second), ngrams(first)) <= 1

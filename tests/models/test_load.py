@@ -1,0 +1,97 @@
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from artsel_ray.errors import InputError
+from artsel_ray.models.load import Model, load
+from artsel_ray.models.spec import write_spec
+from artsel_ray.prompts.options import OPTION, OPTION_END
+from artsel_ray.prompts.spec import PromptSpec
+
+
+@pytest.fixture
+def bare_model(tmp_path: Path, smollm2: Model) -> Path:
+    """A tiny Llama whose tokenizer has no option tokens."""
+    folder = tmp_path / "bare"
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer = json.loads((smollm2.path / "tokenizer.json").read_text())
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if "option>" not in token["content"]]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = json.loads((smollm2.path / "tokenizer_config.json").read_text())
+    settings.pop("additional_special_tokens", None)
+    settings.pop("extra_special_tokens", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_smollm2_is_a_llama_with_option_tokens(smollm2: Model) -> None:
+    config = json.loads((smollm2.path / "config.json").read_text())
+    assert (config["model_type"], config["vocab_size"]) == ("llama", 49154)
+    assert smollm2.model_id.startswith("smollm2@")
+    assert smollm2.spec is None
+    assert load("smollm2") == smollm2
+
+
+def test_a_model_gets_option_tokens_as_the_mean_of_their_pieces(
+    bare_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARTSEL_RAY_CACHE", str(tmp_path / "cache"))
+    ready = load(str(bare_model))
+    tokenizer = AutoTokenizer.from_pretrained(ready.path)
+    before = AutoModelForCausalLM.from_pretrained(bare_model)
+    after = AutoModelForCausalLM.from_pretrained(ready.path)
+    for token in (OPTION, OPTION_END):
+        row = tokenizer.convert_tokens_to_ids(token)
+        pieces = tokenizer(token, split_special_tokens=True, add_special_tokens=False)["input_ids"]
+        assert tokenizer(token, add_special_tokens=False)["input_ids"] == [row]
+        for old, new in (
+            (before.get_input_embeddings(), after.get_input_embeddings()),
+            (before.get_output_embeddings(), after.get_output_embeddings()),
+        ):
+            torch.testing.assert_close(new.weight[row], old.weight[pieces].mean(dim=0))
+            torch.testing.assert_close(new.weight[:49152], old.weight)
+    assert load(str(ready.path)).path == ready.path
+
+
+def test_a_training_output_brings_its_prompt(smollm2: Model, tmp_path: Path) -> None:
+    spec = PromptSpec(layout="user_first", output="number")
+    write_spec(str(tmp_path), spec)
+    (tmp_path / "merged").symlink_to(smollm2.path)
+    trained = load(str(tmp_path))
+    assert trained.spec == spec
+    assert trained.model_id.split("@")[1] == smollm2.model_id.split("@")[1]
+
+
+def test_pickled_weights_are_refused(bare_model: Path) -> None:
+    (bare_model / "model.safetensors").unlink()
+    (bare_model / "pytorch_model.bin").write_bytes(pickle.dumps({}))
+    with pytest.raises(InputError, match="safetensors"):
+        load(str(bare_model))
+
+
+def test_code_of_a_model_is_refused(bare_model: Path) -> None:
+    config = json.loads((bare_model / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Evil"}
+    (bare_model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="code that comes with the model"):
+        load(str(bare_model))
+
+
+def test_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match="nor to be had from the hub"):
+        load("nobody/nothing")
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    with pytest.raises(InputError, match="no config"):
+        load(str(tmp_path))
