@@ -11,12 +11,12 @@ def start_ray() -> None:
     Ray's own progress bars and logs stay off: a job prints its own progress. Does nothing if connected already.
     """
     if not ray.is_initialized():
-        logging.getLogger("ray").setLevel(logging.WARNING)
+        logging.getLogger("ray").setLevel(logging.ERROR)
         try:
-            ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         except ConnectionError:
-            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

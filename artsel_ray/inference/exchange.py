@@ -8,6 +8,7 @@ disk.
 """
 
 import math
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artsel_ray import storage
-from artsel_ray.data import shuffle
-from artsel_ray.inference.catalogue import rejections
+from artsel_ray.data import checks, shuffle
+from artsel_ray.data.catalogue import placed
+from artsel_ray.schema import REJECTED
 
 # Pairs that one work object holds; with histories of 50 items about 100 MB in memory.
 _SLICE_PAIRS = 32_768
 _BATCH_ROWS = 8_192
+_CLOCK_SKEW_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
@@ -58,52 +61,47 @@ def assign(counts: Counter[str], shard_pairs: int) -> Assignment:
     return Assignment(shard_of, shard + bool(filled), sum(counts.values()))
 
 
-def exchange_file(file: str, file_index: int, assignment: Assignment, work: str, rejected: str) -> list[str]:
+def exchange_file(files: list[str], index: int, assignment: Assignment, work: str, rejected: str) -> list[str]:
     """Writes one file's pairs as work objects and its unusable rows as one object of rejected rows.
+
+    Args:
+        files: all files of the requests.
+        index: of the file to do.
 
     Returns:
         The work objects' URIs.
     """
-    uris, bad = [], []
-    for first_row, table in storage.iter_batches(file, "requests", batch_rows=_BATCH_ROWS):
-        rows = pa.array(np.arange(first_row, first_row + table.num_rows))
-        table = table.append_column("row", rows)
-        table, refused = _check_rows(table, file)
+    uris, bad = [], [REJECTED.empty_table()]
+    for first_row, table in storage.iter_batches(files[index], "requests", batch_rows=_BATCH_ROWS):
+        good, refused = checks.part(placed(table, index, first_row), "requests", files, _row_checks(table))
         bad.append(refused)
-        for number, part in enumerate(_slices(table)):
-            pairs = _explode(part, file)
-            shard = _shards(pairs, assignment)
-            uri = storage.join(work, f"requests-{file_index:05d}-{first_row:012d}-{number:04d}.arrow")
-            shuffle.write_partitions(uri, pairs, shard, assignment.shards)
+        for number, part in enumerate(_slices(good)):
+            pairs = _explode(part)
+            uri = storage.join(work, f"requests-{index:05d}-{first_row:012d}-{number:04d}.arrow")
+            shuffle.write_partitions(uri, pairs, _shards(pairs, assignment), assignment.shards)
             uris.append(uri)
-    refused = pa.concat_tables(bad) if bad else None
-    if refused is not None and refused.num_rows:
-        storage.write_table(storage.join(rejected, f"requests-{file_index:05d}.parquet"), refused, "rejected")
+    if any(part.num_rows for part in bad):
+        target = storage.join(rejected, f"requests-{index:05d}.parquet")
+        storage.write_table(target, pa.concat_tables(bad), "rejected")
     return uris
 
 
-def _check_rows(table: pa.Table, file: str) -> tuple[pa.Table, pa.Table]:
-    """Parts the rows that ask for nothing, or whose history cannot be true, from the others."""
-    now = pa.scalar(pd.Timestamp.now(tz="UTC") + pd.Timedelta(days=1), pa.timestamp("us", tz="UTC"))
+def _row_checks(table: pa.Table) -> list[checks.Check]:
+    """Finds the rows that ask for nothing, or whose history cannot be true."""
     history = table["history"].combine_chunks()
-    late = pc.fill_null(pc.greater(pc.struct_field(history.flatten(), "timestamp"), now), False)
-    late_rows = np.unique(pc.list_parent_indices(history).filter(late).to_numpy())
-    is_late = np.zeros(table.num_rows, dtype=bool)
-    is_late[late_rows] = True
-    wanted = pc.fill_null(pc.list_value_length(table["title_ids"]), 0)
-    checks = [
-        ("user_id", "missing", pc.fill_null(pc.equal(table["user_id"], ""), True)),
-        ("title_ids", "no title is asked for", pc.equal(wanted, 0)),
-        ("history", "an interaction later than now", pa.chunked_array([pa.array(is_late)])),
+    in_future = checks.later_than(_field(history, "timestamp"), int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6))
+    late = np.zeros(table.num_rows, dtype=bool)
+    late[pc.list_parent_indices(history).to_numpy()[in_future]] = True
+    wanted = pc.fill_null(pc.list_value_length(table["title_ids"]), 0).to_numpy()
+    return [
+        ("user_id", checks.MISSING, checks.missing(table["user_id"])),
+        ("title_ids", "no title is asked for", wanted == 0),
+        ("history", "an interaction later than now", late),
     ]
-    bad = pa.chunked_array([pa.array(np.zeros(table.num_rows, dtype=bool))])
-    refused = []
-    for column, reason, mask in checks:
-        rows = table.filter(pc.and_not(mask, bad))
-        files = pa.repeat(file, rows.num_rows)
-        refused.append(rejections("requests", files, rows["row"], column, reason, user_id=rows["user_id"]))
-        bad = pc.or_(bad, mask)
-    return table.filter(pc.invert(bad)), pa.concat_tables(refused)
+
+
+def _field(history: pa.ListArray, name: str) -> pa.ChunkedArray:
+    return pa.chunked_array([pc.struct_field(history.flatten(), name)])
 
 
 def _slices(table: pa.Table) -> Iterator[pa.Table]:
@@ -117,7 +115,7 @@ def _slices(table: pa.Table) -> Iterator[pa.Table]:
         start = stop
 
 
-def _explode(table: pa.Table, file: str) -> pa.Table:
+def _explode(table: pa.Table) -> pa.Table:
     """Returns one row per user and title: user_id, title_id, history, file, row."""
     title_ids = table["title_ids"].combine_chunks()
     parents = pc.list_parent_indices(title_ids)
@@ -126,7 +124,7 @@ def _explode(table: pa.Table, file: str) -> pa.Table:
             "user_id": table["user_id"].take(parents),
             "title_id": pc.fill_null(title_ids.flatten(), ""),
             "history": table["history"].take(parents),
-            "file": pa.repeat(file, len(parents)),
+            "file": table["file"].take(parents),
             "row": table["row"].take(parents),
         }
     )

@@ -1,9 +1,11 @@
 """Bulk scoring on Ray Data: shards are rendered by tasks, scored by a pool of engines, written by tasks."""
 
 import collections
+import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,20 +15,20 @@ import ray
 from artsel_ray import storage
 from artsel_ray.cluster import start_ray
 from artsel_ray.config import ScoreConfig, resolved
+from artsel_ray.data.catalogue import Catalogue, read_catalogue
 from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
-from artsel_ray.inference.catalogue import Catalogue, read_catalogue
 from artsel_ray.inference.engine import NullEngine, VllmEngine
 from artsel_ray.inference.exchange import Assignment, assign, count_titles, exchange_file
-from artsel_ray.inference.rendering import RenderedShard, Rendering, render_shard
+from artsel_ray.inference.progress import Progress
+from artsel_ray.inference.rendering import RenderedShard, render_shard
 from artsel_ray.inference.scoring import score_shard
-from artsel_ray.models.load import Model, load
-from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.inference.settings import Rendering, resolve
+from artsel_ray.models.load import load
 
 _WORK = "_work"
 _REJECTED = "rejected"
 _SUMMARY = "summary.json"
-_PROGRESS_SECONDS = 5.0
 # Rendering and writing are light beside an engine; together they may take what one engine leaves of two cores.
 _LIGHT_CPUS = 0.5
 
@@ -38,59 +40,28 @@ def score(config: ScoreConfig) -> None:
         InputError: for wrong input, another run's output, or too many rejected pairs.
     """
     begun = time.perf_counter()
-    catalogue = read_catalogue(config.titles, config.artworks)
-    model = load(config.model)
-    spec = prompt_spec(config, model)
-    length = min(config.max_model_length, model_length(model))
-    rendering = Rendering(config.model, model.model_id, spec, length, config.decoding)
-    resume.begin(config.output, _run(config, rendering, catalogue), resolved(config))
+    files = storage.list_files(config.requests)
+    titles, artworks = storage.list_files(config.titles), storage.list_files(config.artworks)
+    catalogue, captions, bad = read_catalogue(titles, artworks)
+    rendering = resolve(config)
+    resume.begin(config.output, _run(config, rendering), resolved(config))
     start_ray()
     seconds = {"start": time.perf_counter() - begun}
-    assignment, work = _exchange(config, seconds)
-    print(f"{assignment.pairs:,} pairs in {assignment.shards:,} shards; model {model.model_id}", flush=True)
+    assignment, work = _exchange(config, files, seconds)
+    print(f"{assignment.pairs:,} pairs in {assignment.shards:,} shards; model {rendering.model_id}", flush=True)
     done = resume.done(config.output)
     if done:
         print(f"{len(done):,} shards are done already", flush=True)
     missing = [shard for shard in range(assignment.shards) if shard not in done]
     scoring_begun = time.perf_counter()
     if missing:
-        _score_shards(config, rendering, catalogue, work, missing, assignment)
+        _score_shards(config, rendering, (catalogue, captions), files, work, missing, assignment)
     seconds["score"] = time.perf_counter() - scoring_begun
     seconds["total"] = time.perf_counter() - begun
-    _publish(config, rendering, catalogue, assignment, seconds)
+    _publish(config, rendering, bad, assignment, seconds)
 
 
-def prompt_spec(config: ScoreConfig, model: Model) -> PromptSpec:
-    """Returns the prompt that the model was trained for, or for a model without one what the flags say.
-
-    Raises:
-        InputError: if flags ask for another prompt than the model's, or `labels` of a model that answers in text.
-    """
-    flags: dict[str, Any] = {
-        "layout": config.layout,
-        "output": config.output_format or ("number" if config.decoding == "labels" and not model.spec else None),
-        "history_length": config.history_length,
-    }
-    given = {name: value for name, value in flags.items() if value is not None}
-    if model.spec is None:
-        spec = PromptSpec(**given)
-    else:
-        spec = model.spec
-        wrong = [f"{name} {value}" for name, value in given.items() if getattr(spec, name) != value]
-        if wrong:
-            raise InputError(f"{config.model} was trained for another prompt than {', '.join(wrong)}; leave these out")
-    if config.decoding == "labels" and spec.output != "number":
-        raise InputError("--decoding labels needs a model that answers with numbers; take rank")
-    return spec
-
-
-def model_length(model: Model) -> int:
-    """Returns the most tokens that a model takes."""
-    settings = json.loads((model.path / "config.json").read_text())
-    return int(settings.get("text_config", settings)["max_position_embeddings"])
-
-
-def _run(config: ScoreConfig, rendering: Rendering, catalogue: Catalogue) -> dict[str, Any]:
+def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
     return {
         "model": rendering.model_id,
         "prompt": dataclasses.asdict(rendering.spec),
@@ -98,55 +69,68 @@ def _run(config: ScoreConfig, rendering: Rendering, catalogue: Catalogue) -> dic
         "decoding": rendering.decoding,
         "shard_pairs": config.shard_pairs,
         "requests": resume.describe_files(config.requests),
-        "titles and artworks": storage.fingerprint(catalogue.titles.to_pydict()),
+        "titles": resume.describe_files(config.titles),
+        "artworks": resume.describe_files(config.artworks),
         "engine": config.engine,
     }
 
 
-def _exchange(config: ScoreConfig, seconds: dict[str, float]) -> tuple[Assignment, list[str]]:
+def _exchange(config: ScoreConfig, files: list[str], seconds: dict[str, float]) -> tuple[Assignment, list[str]]:
     """Counts the pairs and writes the work objects, or takes those of an earlier run."""
     begun = time.perf_counter()
-    work = storage.join(config.output, _WORK)
-    files = list(enumerate(storage.list_files(config.requests)))
-    blocks = [{"index": index, "file": file} for index, file in files]
-    counted = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map(
-        lambda row: {"counts": json.dumps(count_titles(row["file"]))}
-    )
+    work, rejected = storage.join(config.output, _WORK), storage.join(config.output, _REJECTED)
     counts: collections.Counter[str] = collections.Counter()
-    for row in counted.iter_rows():
-        counts.update(json.loads(row["counts"]))
+    for counted in _map_files(len(files), lambda index: count_titles(files[index])):
+        counts.update(counted)
     assignment = assign(counts, config.shard_pairs)
+    if not assignment.pairs:
+        raise InputError(f"{config.requests} asks for no title; there is nothing to score")
     known = storage.read_manifest(work)
-    if known is not None:
-        return assignment, known["objects"]
-    shared, rejected = ray.put(assignment), storage.join(config.output, _REJECTED)
-
-    def exchange(row: dict[str, Any]) -> dict[str, Any]:
-        return {"uris": json.dumps(exchange_file(row["file"], row["index"], ray.get(shared), work, rejected))}
-
-    moved = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map(exchange)
-    objects = sorted(uri for row in moved.iter_rows() for uri in json.loads(row["uris"]))
-    storage.write_manifest(work, {"objects": objects})
+    if known is None:
+        shared = ray.put(assignment)
+        moved = _map_files(len(files), lambda index: exchange_file(files, index, ray.get(shared), work, rejected))
+        known = {"objects": sorted(uri for uris in moved for uri in uris)}
+        storage.write_manifest(work, known)
     seconds["exchange"] = time.perf_counter() - begun
-    return assignment, objects
+    return assignment, known["objects"]
+
+
+def _map_files(count: int, function: Callable[[int], Any]) -> Iterator[Any]:
+    """Yields what a function returns for each file's index, one task a file; the values are plain JSON."""
+    indices = ray.data.range(count, override_num_blocks=count)
+    answers = indices.map(lambda row: {"answer": json.dumps(function(int(row["id"])))})
+    with _clear_errors():
+        yield from (json.loads(row["answer"]) for row in answers.iter_rows())
+
+
+@contextlib.contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Turns a task's `InputError` back into one; any other failure keeps its traceback."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, InputError):
+            raise error.cause from None
+        raise
 
 
 def _score_shards(
     config: ScoreConfig,
     rendering: Rendering,
-    catalogue: Catalogue,
+    catalogue: tuple[Catalogue, pa.Array],
+    files: list[str],
     work: list[str],
     shards: list[int],
     assignment: Assignment,
 ) -> None:
-    titles, objects = ray.put(catalogue.titles), ray.put(work)
+    shared = ray.put((work, files, *catalogue))
     cpus, gpus = ray.cluster_resources().get("CPU", 1.0), ray.cluster_resources().get("GPU", 0.0)
     gpus_per_engine = config.gpus_per_engine if config.gpus_per_engine is not None else float(gpus > 0)
     threads = max(1, int(cpus // config.engines))
 
-    def render(batch: dict[str, np.ndarray]) -> dict[str, Any]:
+    def render(batch: dict[str, Any]) -> dict[str, Any]:
         begun = time.perf_counter()
-        rendered = render_shard(int(batch["shard"][0]), ray.get(objects), ray.get(titles), rendering)
+        rendered = render_shard(int(batch["shard"][0]), *ray.get(shared), rendering)
         return {"shard": _boxed(rendered), "render_seconds": [time.perf_counter() - begun]}
 
     def write(batch: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +141,7 @@ def _score_shards(
         .map_batches(render, batch_size=1, num_cpus=_LIGHT_CPUS)
         .map_batches(
             Scorer,
-            fn_constructor_args=[config, rendering, _most_candidates(catalogue)],
+            fn_constructor_args=[config, rendering, int(np.diff(catalogue[0].offsets).max(initial=1))],
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=config.engines),
             num_cpus=1,
@@ -167,14 +151,10 @@ def _score_shards(
         .map_batches(write, batch_size=1, num_cpus=_LIGHT_CPUS)
     )
     progress = Progress(assignment.pairs, len(shards))
-    try:
+    with _clear_errors():
         for row in dataset.iter_rows():
             progress.add(json.loads(row["statistics"]))
             _check_reject_rate(config, progress.rejected, assignment.pairs)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, InputError):
-            raise error.cause from None
-        raise
 
 
 def _boxed(value: Any) -> np.ndarray:
@@ -182,11 +162,6 @@ def _boxed(value: Any) -> np.ndarray:
     box = np.empty(1, dtype=object)
     box[0] = value
     return box
-
-
-def _most_candidates(catalogue: Catalogue) -> int:
-    lengths = catalogue.titles["artwork_ids"].combine_chunks().value_lengths().drop_null()
-    return max(lengths.to_pylist(), default=1)
 
 
 class Scorer:
@@ -235,32 +210,6 @@ def write_shard(output: str, scored: tuple[int, pa.Table, pa.Table, dict[str, fl
     return statistics
 
 
-class Progress:
-    """Prints how far a run is, at most every few seconds."""
-
-    def __init__(self, pairs: int, shards: int) -> None:
-        """Takes what is to be done."""
-        self._pairs, self._shards = pairs, shards
-        self._begun = self._printed = time.perf_counter()
-        self._done_shards = self._done_pairs = 0
-        self.rejected = 0
-
-    def add(self, statistics: dict[str, float]) -> None:
-        """Counts one more shard."""
-        self._done_shards += 1
-        self._done_pairs += int(statistics["pairs"])
-        self.rejected += int(statistics["rejected"])
-        now = time.perf_counter()
-        if now - self._printed > _PROGRESS_SECONDS or self._done_shards == self._shards:
-            self._printed, elapsed = now, now - self._begun
-            left = elapsed / self._done_shards * (self._shards - self._done_shards)
-            print(
-                f"{self._done_shards:,}/{self._shards:,} shards, {self._done_pairs:,} pairs, "
-                f"{self._done_pairs / elapsed:,.1f} pairs/s, {left:,.0f} s left",
-                flush=True,
-            )
-
-
 def _check_reject_rate(config: ScoreConfig, rejected: int, pairs: int) -> None:
     if rejected > config.max_reject_rate * pairs:
         raise InputError(
@@ -270,21 +219,20 @@ def _check_reject_rate(config: ScoreConfig, rejected: int, pairs: int) -> None:
 
 
 def _publish(
-    config: ScoreConfig, rendering: Rendering, catalogue: Catalogue, assignment: Assignment, seconds: dict[str, float]
+    config: ScoreConfig, rendering: Rendering, bad: pa.Table, assignment: Assignment, seconds: dict[str, float]
 ) -> None:
     """Sums up the shards, writes the summary, and last the manifest."""
     totals: collections.Counter[str] = collections.Counter()
     for shard in range(assignment.shards):
         totals.update(resume.read_statistics(config.output, shard))
     _check_reject_rate(config, int(totals["rejected"]), assignment.pairs)
-    if catalogue.rejected.num_rows:
-        target = storage.join(config.output, _REJECTED, "catalogue.parquet")
-        storage.write_table(target, catalogue.rejected, "rejected")
+    if bad.num_rows:
+        storage.write_table(storage.join(config.output, _REJECTED, "catalogue.parquet"), bad, "rejected")
     counted = {name: value for name, value in totals.items() if not name.endswith("_seconds")}
     stages = {name.removesuffix("_seconds"): value for name, value in totals.items() if name.endswith("_seconds")}
     summary = {
         **{name: int(value) for name, value in counted.items()},
-        "catalogue_rejected": catalogue.rejected.num_rows,
+        "catalogue_rejected": bad.num_rows,
         "model_id": rendering.model_id,
         "decoding": rendering.decoding,
         "seconds": {**seconds, "stages": stages},

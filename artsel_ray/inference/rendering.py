@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artsel_ray.data import shuffle
-from artsel_ray.inference.catalogue import rejections
+from artsel_ray.data import checks, shuffle
+from artsel_ray.data.catalogue import Catalogue
+from artsel_ray.inference.settings import Rendering
 from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenize import Options, PromptTokenizer
-from artsel_ray.schema import HISTORY
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,6 @@ class RenderedShard:
     counts: dict[str, int]
 
 
-@dataclass(frozen=True)
-class Rendering:
-    """What rendering depends on beside the data."""
-
-    model: str
-    model_id: str
-    spec: PromptSpec
-    max_model_length: int
-    decoding: str
-
-
 @lru_cache(maxsize=2)
 def prompt_tokenizer(model: str, spec: PromptSpec) -> PromptTokenizer:
     """Returns this process's tokenizer of a model."""
@@ -63,75 +52,89 @@ def prompt_tokenizer(model: str, spec: PromptSpec) -> PromptTokenizer:
     return PromptTokenizer(AutoTokenizer.from_pretrained(load(model).path, trust_remote_code=False), spec)
 
 
-def render_shard(index: int, work: list[str], titles: pa.Table, rendering: Rendering) -> RenderedShard:
+def render_shard(
+    index: int, work: list[str], files: list[str], catalogue: Catalogue, captions: pa.Array, rendering: Rendering
+) -> RenderedShard:
     """Reads a shard's pairs out of the work objects and tokenizes them, grouped by title.
 
     Rejected are pairs of an unknown title, of a title without candidates, repeated pairs, and pairs whose
     prompt does not fit the model even without a history.
+
+    Args:
+        index: the shard's number.
+        work: URIs of the exchange's objects.
+        files: of the requests, for the places of rejected rows.
+        captions: of the catalogue's artworks.
+        rendering: model, prompt and limits.
     """
-    pairs = shuffle.read_partition(work, index)
-    pairs = pairs.append_column("place", pc.index_in(pairs["title_id"], value_set=titles["title_id"]))
-    rejected = []
-
-    def reject(mask: np.ndarray, column: str, reason: str) -> None:
-        nonlocal pairs
-        bad = pairs.filter(pa.array(mask))
-        ids = {"user_id": bad["user_id"], "title_id": bad["title_id"]}
-        rejected.append(rejections("requests", bad["file"], bad["row"], column, reason, **ids))
-        pairs = pairs.filter(pa.array(~mask))
-
-    reject(pc.is_null(pairs["place"]).to_numpy(), "title_ids", "unknown title")
-    reject(_repeated(pairs), "title_ids", "the pair was asked for before")
-    bare = pc.is_null(titles["artwork_ids"].take(pairs["place"]))
-    reject(bare.to_numpy(), "title_ids", "the title has no candidate with a caption")
-    pairs = pairs.sort_by("place")
-    places, starts = np.unique(pairs["place"].to_numpy(), return_index=True)
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
-    options = [_tokenize_title(tokenizer, titles, place) for place in places.tolist()]
+    pairs, rejected = _read_pairs(index, work, files, catalogue)
+    titles, users = np.unique(pairs["title"].to_numpy(), return_counts=True)
+    options = [_tokenize_title(tokenizer, catalogue, captions, title) for title in titles.tolist()]
     rooms = np.array([_history_room(tokenizer, rendering, each) for each in options], dtype=np.int64)
-    room = np.repeat(rooms, np.diff(np.append(starts, pairs.num_rows)))
-    reject(room < 0, "title_ids", f"without any history the prompt exceeds {rendering.max_model_length} tokens")
-    kept = rooms >= 0
+    room = np.repeat(rooms, users)
+    too_long = f"without any history the prompt exceeds {rendering.max_model_length} tokens"
+    pairs, over = checks.part(pairs, "requests", files, [("title_ids", too_long, room < 0)])
     histories = tokenizer.histories(pairs["history"], room[room >= 0])
-    sizes = np.diff(np.append(starts, len(room)))[kept].tolist()
+    fits = rooms >= 0
     groups = [
-        TitleGroup(titles["title_id"][place].as_py(), titles["artwork_ids"][place].as_py(), each, size)
-        for place, each, size in zip(places[kept].tolist(), itertools.compress(options, kept), sizes, strict=True)
+        _group(catalogue, title, each, count)
+        for title, each, count in zip(
+            titles[fits].tolist(), itertools.compress(options, fits), users[fits].tolist(), strict=True
+        )
     ]
     counts = {
         "pairs": pairs.num_rows,
-        "rejected": sum(part.num_rows for part in rejected),
+        "rejected": rejected.num_rows + over.num_rows,
         "histories_cut": int((histories.items_cut > 0).sum()),
         "captions_cut": sum(each.captions_cut for each in options),
     }
     fingerprints = _fingerprints(groups, histories.ids, rendering)
-    return RenderedShard(
-        index, groups, pairs["user_id"], histories.ids, fingerprints, pa.concat_tables(rejected), counts
-    )
+    rejected = pa.concat_tables([rejected, over])
+    return RenderedShard(index, groups, pairs["user_id"], histories.ids, fingerprints, rejected, counts)
 
 
-def _repeated(pairs: pa.Table) -> np.ndarray:
-    """Marks the pairs that stand earlier in the shard already; [N] bool."""
-    repeated = np.ones(pairs.num_rows, dtype=bool)
-    users = pc.dictionary_encode(pairs["user_id"]).combine_chunks().indices.to_numpy().astype(np.int64)
-    keys = users * (int(pc.max(pairs["place"]).as_py() or 0) + 1) + pairs["place"].to_numpy()
-    repeated[np.unique(keys, return_index=True)[1]] = False
+def _read_pairs(index: int, work: list[str], files: list[str], catalogue: Catalogue) -> tuple[pa.Table, pa.Table]:
+    """Returns a shard's good pairs, ordered by title, with the title's place as `title`; and the rejected ones."""
+    pairs = shuffle.read_partition(work, index)
+    title = checks.codes(pairs["title_id"], catalogue.title_ids)
+    candidates = np.diff(catalogue.offsets)
+    found = [
+        ("title_ids", checks.UNKNOWN_TITLE, title < 0),
+        ("title_ids", "the title has no candidate with a caption", candidates[title] == 0),
+        ("title_ids", "the pair was asked for before", _repeated(pairs["user_id"], title)),
+    ]
+    good, bad = checks.part(pairs.append_column("title", pa.array(title)), "requests", files, found)
+    return good.sort_by("title"), bad
+
+
+def _repeated(user_ids: pa.ChunkedArray, title: np.ndarray) -> np.ndarray:
+    """Returns where a pair stands in an earlier row of the shard already."""
+    users = pc.dictionary_encode(user_ids).combine_chunks().indices.to_numpy().astype(np.int64)
+    repeated = np.ones(len(title), dtype=bool)
+    repeated[np.unique(users * (title.max(initial=0) + 2) + title, return_index=True)[1]] = False
     return repeated
 
 
-def _tokenize_title(tokenizer: PromptTokenizer, titles: pa.Table, place: int) -> Options:
-    name, genres, captions = (titles[column][place].as_py() for column in ("name", "genres", "captions"))
-    return tokenizer.options(name, [genre for genre in genres or [] if genre], captions)
+def _tokenize_title(tokenizer: PromptTokenizer, catalogue: Catalogue, captions: pa.Array, title: int) -> Options:
+    artworks = slice(*catalogue.offsets[title : title + 2].tolist())
+    name, genres = catalogue.names[title].as_py(), catalogue.genres[title].as_py()
+    return tokenizer.options(name, genres, captions[artworks].to_pylist())
+
+
+def _group(catalogue: Catalogue, title: int, options: Options, users: int) -> TitleGroup:
+    artworks = slice(*catalogue.offsets[title : title + 2].tolist())
+    artwork_ids = catalogue.artwork_ids[artworks].to_pylist()
+    return TitleGroup(catalogue.title_ids[title].as_py(), artwork_ids, options, users)
 
 
 def _history_room(tokenizer: PromptTokenizer, rendering: Rendering, options: Options) -> int:
-    """Returns how many tokens of history fit beside a title's options and the longest answer."""
+    """Returns how many tokens of history fit beside a title's options and the longest answer; -1 if none do."""
     answer = max(map(len, options.answers)) + len(tokenizer.end)
     if rendering.spec.reason:
         answer += rendering.spec.reason_tokens + len(tokenizer.after_reason)
-    least_history = int(tokenizer.histories(pa.array([[]], HISTORY), np.array([0])).ids.value_lengths()[0].as_py())
     room = rendering.max_model_length - tokenizer.fixed_tokens() - len(options.block) - answer
-    return room if room >= least_history else -1
+    return room if room >= tokenizer.least_history_tokens else -1
 
 
 def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, rendering: Rendering) -> list[str]:

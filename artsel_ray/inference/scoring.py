@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from artsel_ray.decoding import freetext, trie
 from artsel_ray.decoding.engine import Engine
-from artsel_ray.inference.rendering import RenderedShard, Rendering, prompt_tokenizer
+from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer
+from artsel_ray.inference.settings import Rendering
 from artsel_ray.prompts.render import PREDICTION
 from artsel_ray.prompts.tokenize import PromptTokenizer
 from artsel_ray.schema import PREDICTIONS

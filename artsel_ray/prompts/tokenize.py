@@ -124,6 +124,11 @@ class PromptTokenizer:
         """Ids that end an answer: `</option>` and the model's end of turn."""
         return [self.option_end, int(self.tokenizer.eos_token_id)]
 
+    @cached_property
+    def least_history_tokens(self) -> int:
+        """Length of a history of which nothing is shown."""
+        return len(self.encode([render.HISTORY_HEAD])[0]) + len(self.encode([render.HISTORY_EMPTY])[0])
+
     def options(self, name: str, genres: Sequence[str], captions: Sequence[str]) -> Options:
         """Tokenizes a title with its candidates' captions."""
         spec, block = self.spec, self.encode([render.new_title(name, list(genres))])[0]

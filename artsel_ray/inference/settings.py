@@ -1,0 +1,58 @@
+"""What a run's answers depend on beside the data: model, prompt, decoding and limits."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from artsel_ray.config import ScoreConfig
+from artsel_ray.errors import InputError
+from artsel_ray.models.load import Model, load
+from artsel_ray.prompts.spec import PromptSpec
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What rendering and decoding depend on beside the data."""
+
+    model: str
+    model_id: str
+    spec: PromptSpec
+    max_model_length: int
+    decoding: str
+
+
+def resolve(config: ScoreConfig) -> Rendering:
+    """Makes the model ready on this machine and settles how its prompts read."""
+    model = load(config.model)
+    length = min(config.max_model_length, model_length(model))
+    return Rendering(config.model, model.model_id, prompt_spec(config, model), length, config.decoding)
+
+
+def prompt_spec(config: ScoreConfig, model: Model) -> PromptSpec:
+    """Returns the prompt that the model was trained for, or for a model without one what the flags say.
+
+    Raises:
+        InputError: if flags ask for another prompt than the model's, or `labels` of a model that answers in text.
+    """
+    flags: dict[str, Any] = {
+        "layout": config.layout,
+        "output": config.output_format or ("number" if config.decoding == "labels" and not model.spec else None),
+        "history_length": config.history_length,
+    }
+    given = {name: value for name, value in flags.items() if value is not None}
+    if model.spec is None:
+        spec = PromptSpec(**given)
+    else:
+        spec = model.spec
+        wrong = [f"{name} {value}" for name, value in given.items() if getattr(spec, name) != value]
+        if wrong:
+            raise InputError(f"{config.model} was trained for another prompt than {', '.join(wrong)}; leave these out")
+    if config.decoding == "labels" and spec.output != "number":
+        raise InputError("--decoding labels needs a model that answers with numbers; take rank")
+    return spec
+
+
+def model_length(model: Model) -> int:
+    """Returns the most tokens that a model takes."""
+    settings = json.loads((model.path / "config.json").read_text())
+    return int(settings.get("text_config", settings)["max_position_embeddings"])
