@@ -53,6 +53,8 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     path, _, query = uri.partition("?")
     scheme, _, rest = path.partition("://")
     bucket = rest.partition("/")[0]
+    if "@" in bucket:
+        raise InputError(f"leave the credentials out of the {scheme}:// URI; set them in the environment instead")
     root = f"{scheme}://{bucket}" + (f"?{query}" if query else "")
     if scheme == "file":
         return pafs.LocalFileSystem(), rest

@@ -1,0 +1,60 @@
+import pyarrow as pa
+import pytest
+
+from artsel_ray import schema
+from artsel_ray.errors import InputError
+
+GOOD = pa.table({"user_id": ["u"], "title_id": ["t"], "timestamp": pa.array([0], schema.TIMESTAMP)})
+
+
+def test_a_nullable_column_may_be_absent_and_others_are_passed_over() -> None:
+    table = GOOD.append_column("colour", [["red"]])
+    got = schema.cast(table, "interactions", "x.parquet")
+    assert got.column_names == schema.INTERACTIONS.names
+    assert got["watch_seconds"].null_count == 1
+
+
+def test_narrower_types_of_the_same_kind_are_taken() -> None:
+    table = pa.table(
+        {
+            "user_id": pa.array(["u"], pa.large_string()).dictionary_encode(),
+            "title_id": pa.array(["t"], pa.large_string()),
+            "timestamp": pa.array([1], pa.timestamp("s", tz="Europe/Berlin")),
+            "watch_seconds": pa.array([3], pa.int32()),
+        }
+    )
+    got = schema.cast(table, "interactions", "x.parquet")
+    assert got.schema.types == schema.INTERACTIONS.types
+    assert got["watch_seconds"].to_pylist() == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("table", "difference"),
+    [
+        (GOOD.drop(["title_id"]), "column 'title_id' (string) is missing"),
+        (GOOD.set_column(0, "user_id", pa.array([7])), "column 'user_id' is int64, expected string"),
+        (
+            GOOD.set_column(2, "timestamp", pa.array([0], pa.timestamp("us"))),
+            "column 'timestamp' is timestamp[us], expected timestamp[us, tz=UTC]",
+        ),
+    ],
+)
+def test_a_wrong_table_is_answered_with_both_schemas_and_the_difference(table: pa.Table, difference: str) -> None:
+    with pytest.raises(InputError) as caught:
+        schema.cast(table, "interactions", "logs/x.parquet")
+    message = str(caught.value)
+    assert message.startswith(f"logs/x.parquet is not a table of interactions: {difference}")
+    assert "expected:\n  user_id: string\n" in message
+    assert message.count("got:\n") == 1
+
+
+def test_nested_columns_are_compared_by_their_fields() -> None:
+    wrong = pa.table({"user_id": ["u"], "history": pa.array([[{"title_name": "x"}]]), "title_ids": [["t"]]})
+    with pytest.raises(InputError, match="column 'history'"):
+        schema.conform(wrong.schema, "requests", "x.parquet")
+
+
+def test_a_value_that_does_not_fit_is_an_error() -> None:
+    wide = pa.table({"title_id": ["t"], "name": ["n"], "genres": [["g"]], "year": pa.array([2**40])})
+    with pytest.raises(InputError, match="'year' does not fit int32"):
+        schema.cast(wide, "titles", "x.parquet")

@@ -1,0 +1,126 @@
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artsel_ray import storage
+from artsel_ray.errors import InputError
+
+
+def test_join_keeps_the_query() -> None:
+    assert storage.join("/a/b/", "c", "d.parquet") == "/a/b/c/d.parquet"
+    assert (
+        storage.join("s3://b/p?endpoint_override=x:1&scheme=http", "c")
+        == "s3://b/p/c?endpoint_override=x:1&scheme=http"
+    )
+
+
+def test_files_are_listed_in_order_without_hidden_ones(tmp_path: Path) -> None:
+    for name in ("b.parquet", "a.parquet", "sub/c.parquet", "_work/d.parquet", ".tmp.parquet", "e.txt"):
+        storage.write_object(str(tmp_path / name), b"x")
+    names = [file.removeprefix(f"{tmp_path}/") for file in storage.list_files(str(tmp_path))]
+    assert names == ["a.parquet", "b.parquet", "sub/c.parquet"]
+    assert storage.list_files(str(tmp_path / "a.parquet")) == [str(tmp_path / "a.parquet")]
+
+
+def test_nothing_there_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no \.parquet file there"):
+        storage.list_files(str(tmp_path / "absent"))
+    with pytest.raises(InputError, match="cannot read"):
+        storage.read_object(str(tmp_path / "absent"))
+
+
+def test_an_unreachable_bucket_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-print")
+    uri = "s3://bucket/logs?endpoint_override=127.0.0.1:9&scheme=http"
+    with pytest.raises(InputError) as caught:
+        storage.list_files(uri)
+    assert str(caught.value).startswith(f"cannot list {uri}: ")
+    assert "\n" not in str(caught.value)
+    assert "do-not-print" not in str(caught.value)
+
+
+def test_credentials_in_a_uri_are_refused_and_not_shown() -> None:
+    with pytest.raises(InputError, match="environment") as caught:
+        storage.list_files("s3://key:secret@bucket/x")
+    assert "secret" not in str(caught.value)
+
+
+def test_an_unknown_scheme_is_a_clear_error() -> None:
+    with pytest.raises(InputError, match="cannot use ftp://host"):
+        storage.list_files("ftp://host/x")
+
+
+def test_a_broken_parquet_file_is_named(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.parquet"
+    pq.write_table(pa.table({"a": [1]}), whole)
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(whole.read_bytes()[:-5])
+    with pytest.raises(InputError, match=r"broken\.parquet as Parquet"):
+        storage.open_parquet(str(broken))
+
+
+def _overwrite_for_ever(path: str) -> None:
+    for number in range(10**9):
+        storage.write_object(path, str(number % 10).encode() * 2_000_000)
+
+
+def test_a_killed_writer_leaves_the_old_object_or_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "object"
+    for wait in (0.02, 0.05, 0.09):
+        storage.write_object(str(path), b"0" * 2_000_000)
+        writer = multiprocessing.get_context("fork").Process(target=_overwrite_for_ever, args=(str(path),))
+        writer.start()
+        time.sleep(wait)
+        assert writer.pid
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+        content = path.read_bytes()
+        assert len(content) == 2_000_000
+        assert len(set(content)) == 1
+
+
+def test_a_table_keeps_its_metadata_and_schema(tmp_path: Path) -> None:
+    rows = pa.table({"title_id": ["t"], "name": ["n"], "genres": [["g"]], "year": [1999], "synopsis": [None]})
+    uri = str(tmp_path / "t.parquet")
+    storage.write_table(uri, rows, "titles", {"made": "here"})
+    assert storage.open_parquet(uri).schema_arrow.metadata[b"made"] == b"here"
+    assert storage.read_table(uri, "titles").to_pylist() == rows.to_pylist()
+    assert storage.read_table(uri, "titles", ["name"]).column_names == ["name"]
+
+
+def test_batches_say_where_they_begin(tmp_path: Path) -> None:
+    ids = [f"t{number}" for number in range(10)]
+    rows = pa.table({"title_id": ids, "name": ids, "genres": [["g"]] * 10})
+    pq.write_table(rows, tmp_path / "t.parquet", row_group_size=4)
+    batches = list(storage.iter_batches(str(tmp_path / "t.parquet"), "titles", ["title_id"], batch_rows=3))
+    assert [row for first, table in batches for row in range(first, first + len(table))] == list(range(10))
+    assert [value for _, table in batches for value in table["title_id"].to_pylist()] == ids
+
+
+def test_the_manifest_is_read_back_or_absent(tmp_path: Path) -> None:
+    assert storage.read_manifest(str(tmp_path)) is None
+    storage.write_manifest(str(tmp_path), {"parts": ["p"]})
+    assert storage.read_manifest(str(tmp_path)) == {"parts": ["p"]}
+    (tmp_path / "_manifest.json").write_text("{")
+    with pytest.raises(InputError, match="is not JSON"):
+        storage.read_manifest(str(tmp_path))
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda each: st.lists(each, max_size=3))
+
+
+@given(JSON, JSON)
+def test_fingerprints_are_equal_for_equal_parts_only(first: object, second: object) -> None:
+    same = json.dumps(first) == json.dumps(second)
+    assert (storage.fingerprint(first) == storage.fingerprint(second)) == same
+    assert storage.fingerprint({"a": first, "b": second}) == storage.fingerprint({"b": second, "a": first})
