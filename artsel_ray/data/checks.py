@@ -55,19 +55,13 @@ def missing(column: pa.ChunkedArray) -> np.ndarray:
     """Returns where a value is null or, for text, nothing but white space."""
     if not pa.types.is_string(column.type):
         return mask(column.is_null())
-    if column.null_count == 0 and pc.min(pc.binary_length(column)).as_py():
-        # The usual column, ids without gaps: looking for white space alone costs as much as all other checks.
-        blank = pc.match_substring_regex(column, r"^\s")
-        if not pc.any(blank).as_py():
-            return np.zeros(len(column), dtype=bool)
-    return mask(pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True))
+    empty = pc.equal(pc.binary_length(column), 0)
+    return mask(pc.fill_null(pc.or_(empty, pc.utf8_is_space(column)), True))
 
 
 def mask(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Returns an Arrow array of bool as numpy's, null as False."""
-    return pc.fill_null(values, False).to_numpy(zero_copy_only=False) if isinstance(values, pa.Array) else np.asarray(
-        pc.fill_null(values, False).to_numpy(), dtype=bool
-    )  # fmt: skip
+    return np.asarray(pc.fill_null(values, False), dtype=bool)
 
 
 def codes(ids: pa.ChunkedArray, known: pa.Array) -> np.ndarray:

@@ -188,7 +188,7 @@ def bucket_examples(
         chosen = pairs.filter(split == number)
         counts[f"examples/{name}"] = chosen.num_rows
         batches = examples.example_batches(chosen, interactions, catalogue, captions)
-        _write_examples(storage.join(plan.output, "examples", name), bucket, batches)
+        write_examples(storage.join(plan.output, "examples", name), bucket, batches)
         if name == "test" and chosen.num_rows:
             asked = examples.requests(chosen, interactions, catalogue)
             counts["requests"] = asked.num_rows
@@ -200,7 +200,7 @@ def _part(bucket: int, number: int) -> str:
     return f"part-{bucket:06d}-{number:03d}.parquet"
 
 
-def _write_examples(folder: str, bucket: int, batches: Iterator[pa.Table]) -> None:
+def write_examples(folder: str, bucket: int, batches: Iterator[pa.Table]) -> None:
     """Writes batches as row groups, up to `PART_BATCHES` in an object; holds one batch and compressed bytes."""
     for number in itertools.count():
         if (first := next(batches, None)) is None:
