@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artsel_ray import storage
+from artsel_ray import schema, storage
 from artsel_ray.data import checks
 
 
@@ -97,7 +97,8 @@ def _part_unique(
 
 
 def _read(files: list[str], name: str, columns: list[str]) -> pa.Table:
-    parts = []
+    nothing = schema.cast(schema.TABLES[name].empty_table(), name, name, columns)
+    parts = [placed(nothing, 0, 0)]
     for number, uri in enumerate(files):
         for first_row, table in storage.iter_batches(uri, name, columns):
             parts.append(placed(table, number, first_row))

@@ -235,6 +235,17 @@ def test_a_wrong_or_broken_table_is_named_before_anything_is_written(tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
+def test_an_unreachable_bucket_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "K")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    # Port 9 of this machine: nothing listens there.
+    world = "s3://bucket/world?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
+    with pytest.raises(InputError, match=r"cannot list s3://bucket/world/titles") as caught:
+        prepare(PrepareConfig(world, str(tmp_path / "out")))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_page_broken_inside_a_file_is_one_line(tmp_path: Path, ray_cluster: None) -> None:
     _good_world(tmp_path / "world", users=500)
     path = tmp_path / "world" / "interactions" / "part-0.parquet"

@@ -1,0 +1,51 @@
+"""The catalogue's artworks are by title, and a bad row never hides a good one."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from artsel_ray import schema
+from artsel_ray.data.catalogue import read_catalogue
+
+
+def _write(path: Path, rows: list[dict], table: str) -> str:
+    fields = [field.with_nullable(True) for field in schema.TABLES[table]]
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(fields)), path)
+    return str(path)
+
+
+def test_artworks_are_sorted_by_title_and_id_over_all_files(tmp_path: Path) -> None:
+    titles = [
+        _write(tmp_path / "t1", [{"title_id": "z", "name": "Z", "genres": []}], "titles"),
+        _write(tmp_path / "t2", [{"title_id": "a", "name": "A", "genres": ["x"]}], "titles"),
+    ]
+    artworks = [
+        _write(tmp_path / "a1", [{"artwork_id": "3", "title_id": "a", "caption": "three"}], "artworks"),
+        _write(
+            tmp_path / "a2",
+            [
+                {"artwork_id": "9", "title_id": "z", "caption": "nine"},
+                {"artwork_id": "10", "title_id": "z", "caption": "ten"},
+                {"artwork_id": "1", "title_id": "a", "caption": "one"},
+            ],
+            "artworks",
+        ),
+    ]
+    catalogue, captions, rejected = read_catalogue(titles, artworks)
+    assert catalogue.title_ids.to_pylist() == ["z", "a"]
+    # Ids are text: "10" comes before "9".
+    assert catalogue.artwork_ids.to_pylist() == ["10", "9", "1", "3"]
+    assert captions.to_pylist() == ["ten", "nine", "one", "three"]
+    assert catalogue.offsets.tolist() == [0, 2, 4]
+    assert rejected.num_rows == 0
+
+
+def test_a_bad_row_does_not_hide_a_good_one_with_its_id(tmp_path: Path) -> None:
+    rows: list[dict] = [{"title_id": "a", "name": name, "genres": []} for name in ("", "First", "Second")]
+    titles = [_write(tmp_path / "t", rows, "titles")]
+    artworks = [_write(tmp_path / "a", [], "artworks")]
+    catalogue, _, rejected = read_catalogue(titles, artworks)
+    assert catalogue.names.to_pylist() == ["First"]
+    assert catalogue.offsets.tolist() == [0, 0]
+    assert [(row["row"], row["column"]) for row in rejected.to_pylist()] == [(0, "name"), (2, "title_id")]
