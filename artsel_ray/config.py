@@ -64,7 +64,7 @@ class PrepareConfig:
     split: Literal["hash", "time"] = "hash"
     """Whole user-title pairs go to a split by a salted hash, or the newest ones to test by time."""
     train_size: int = 110_000
-    """Most examples in train."""
+    """Most examples in train. With fewer pairs than the three sizes ask for, each split gets its share."""
     validation_size: int = 1_000
     """Most examples in validation."""
     test_size: int = 5_000
@@ -72,7 +72,7 @@ class PrepareConfig:
     max_reject_rate: float = 0.1
     """Stop, with exit code 1, if more than this share of the impressions is rejected."""
     buckets: int | None = None
-    """Number of groups of users that are worked on apart. Default: by the size of the input."""
+    """Number of groups of users that are worked on apart. Default: one for 300,000 interactions."""
     seed: int = 0
     """Salt of the hash that splits."""
 

@@ -103,6 +103,8 @@ def _run(config: PrepareConfig, plan: stages.Plan) -> tuple[stages.Counts, dict[
     laps.append(("catalogue", time.monotonic()))
     _start_ray()
     known = (ray.put(plan), ray.put(catalogue))
+    words = ray.put(captions)
+    del captions
     laps.append(("ray_start", time.monotonic()))
     for part, _ in _stage("partition", stages.partition_slice, known, len(plan.slices)):
         counts.update(part)
@@ -115,7 +117,7 @@ def _run(config: PrepareConfig, plan: stages.Plan) -> tuple[stages.Counts, dict[
     _check_counts(config, plan, counts)
     laps.append(("pairs", time.monotonic()))
     last = splits.last_keys(keys, splits.allot(counts["pairs"], *sizes))
-    for part, _ in _stage("examples", stages.bucket_examples, (*known, ray.put(captions), ray.put(last)), plan.buckets):
+    for part, _ in _stage("examples", stages.bucket_examples, (*known, words, ray.put(last)), plan.buckets):
         counts.update(part)
     _write_empty_splits(config.output, counts)
     laps.append(("examples", time.monotonic()))
