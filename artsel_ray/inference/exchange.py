@@ -30,6 +30,16 @@ _CLOCK_SKEW_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
+class Moved:
+    """What became of one file of requests."""
+
+    uris: list[str]
+    """Of its work objects."""
+    pairs: int
+    rejected_rows: int
+
+
+@dataclass(frozen=True)
 class Assignment:
     """Which shard each title's pairs belong to."""
 
@@ -44,8 +54,7 @@ def count_titles(file: str) -> Counter[str]:
     counts: Counter[str] = Counter()
     for _, table in storage.iter_batches(file, "requests", ["title_ids"]):
         for entry in pc.value_counts(pc.list_flatten(table["title_ids"])).to_pylist():
-            if entry["values"]:
-                counts[entry["values"]] += entry["counts"]
+            counts[entry["values"] or ""] += entry["counts"]
     return counts
 
 
@@ -61,17 +70,17 @@ def assign(counts: Counter[str], shard_pairs: int) -> Assignment:
     return Assignment(shard_of, shard + bool(filled), sum(counts.values()))
 
 
-def exchange_file(files: list[str], index: int, assignment: Assignment, work: str, rejected: str) -> list[str]:
+def exchange_file(files: list[str], index: int, assignment: Assignment, work: str, rejected: str) -> Moved:
     """Writes one file's pairs as work objects and its unusable rows as one object of rejected rows.
 
     Args:
         files: all files of the requests.
         index: of the file to do.
-
-    Returns:
-        The work objects' URIs.
+        assignment: of all files' titles.
+        work: folder of the work objects.
+        rejected: folder of the rejected rows.
     """
-    uris, bad = [], [REJECTED.empty_table()]
+    uris, moved, bad = [], 0, [REJECTED.empty_table()]
     for first_row, table in storage.iter_batches(files[index], "requests", batch_rows=_BATCH_ROWS):
         good, refused = checks.part(placed(table, index, first_row), "requests", files, _row_checks(table))
         bad.append(refused)
@@ -80,10 +89,11 @@ def exchange_file(files: list[str], index: int, assignment: Assignment, work: st
             uri = storage.join(work, f"requests-{index:05d}-{first_row:012d}-{number:04d}.arrow")
             shuffle.write_partitions(uri, pairs, _shards(pairs, assignment), assignment.shards)
             uris.append(uri)
-    if any(part.num_rows for part in bad):
-        target = storage.join(rejected, f"requests-{index:05d}.parquet")
-        storage.write_table(target, pa.concat_tables(bad), "rejected")
-    return uris
+            moved += pairs.num_rows
+    refused_rows = pa.concat_tables(bad)
+    if refused_rows.num_rows:
+        storage.write_table(storage.join(rejected, f"requests-{index:05d}.parquet"), refused_rows, "rejected")
+    return Moved(uris, moved, refused_rows.num_rows)
 
 
 def _row_checks(table: pa.Table) -> list[checks.Check]:

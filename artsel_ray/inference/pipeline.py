@@ -1,7 +1,6 @@
 """Bulk scoring on Ray Data: shards are rendered by tasks, scored by a pool of engines, written by tasks."""
 
 import collections
-import contextlib
 import dataclasses
 import json
 import time
@@ -47,18 +46,20 @@ def score(config: ScoreConfig) -> None:
     resume.begin(config.output, _run(config, rendering), resolved(config))
     start_ray()
     seconds = {"start": time.perf_counter() - begun}
-    assignment, work = _exchange(config, files, seconds)
-    print(f"{assignment.pairs:,} pairs in {assignment.shards:,} shards; model {rendering.model_id}", flush=True)
+    exchange_begun = time.perf_counter()
+    assignment, work = _exchange(config, files)
+    seconds["exchange"] = time.perf_counter() - exchange_begun
+    print(f"{work['pairs']:,} pairs in {assignment.shards:,} shards; model {rendering.model_id}", flush=True)
     done = resume.done(config.output)
     if done:
         print(f"{len(done):,} shards are done already", flush=True)
     missing = [shard for shard in range(assignment.shards) if shard not in done]
     scoring_begun = time.perf_counter()
     if missing:
-        _score_shards(config, rendering, (catalogue, captions), files, work, missing, assignment)
+        _score_shards(config, rendering, (catalogue, captions), files, work, missing)
     seconds["score"] = time.perf_counter() - scoring_begun
     seconds["total"] = time.perf_counter() - begun
-    _publish(config, rendering, bad, assignment, seconds)
+    _publish(config, rendering, bad, assignment.shards, work, seconds)
 
 
 def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
@@ -75,43 +76,52 @@ def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
     }
 
 
-def _exchange(config: ScoreConfig, files: list[str], seconds: dict[str, float]) -> tuple[Assignment, list[str]]:
-    """Counts the pairs and writes the work objects, or takes those of an earlier run."""
-    begun = time.perf_counter()
+def _exchange(config: ScoreConfig, files: list[str]) -> tuple[Assignment, dict[str, Any]]:
+    """Counts the titles' pairs and writes the work objects, or takes those of an earlier run.
+
+    Returns:
+        The assignment, and the work folder's manifest: `uris`, `pairs` and `rejected_rows`.
+    """
     work, rejected = storage.join(config.output, _WORK), storage.join(config.output, _REJECTED)
     counts: collections.Counter[str] = collections.Counter()
     for counted in _map_files(len(files), lambda index: count_titles(files[index])):
         counts.update(counted)
     assignment = assign(counts, config.shard_pairs)
-    if not assignment.pairs:
-        raise InputError(f"{config.requests} asks for no title; there is nothing to score")
     known = storage.read_manifest(work)
     if known is None:
         shared = ray.put(assignment)
-        moved = _map_files(len(files), lambda index: exchange_file(files, index, ray.get(shared), work, rejected))
-        known = {"objects": sorted(uri for uris in moved for uri in uris)}
+
+        def move(index: int) -> dict[str, Any]:
+            return dataclasses.asdict(exchange_file(files, index, ray.get(shared), work, rejected))
+
+        moved = list(_map_files(len(files), move))
+        known = {"uris": sorted(uri for part in moved for uri in part["uris"])}
+        known |= {name: sum(part[name] for part in moved) for name in ("pairs", "rejected_rows")}
         storage.write_manifest(work, known)
-    seconds["exchange"] = time.perf_counter() - begun
-    return assignment, known["objects"]
+    if not known["pairs"]:
+        raise InputError(f"{config.requests} asks for no title; {known['rejected_rows']} rows were rejected")
+    return assignment, known
 
 
 def _map_files(count: int, function: Callable[[int], Any]) -> Iterator[Any]:
     """Yields what a function returns for each file's index, one task a file; the values are plain JSON."""
     indices = ray.data.range(count, override_num_blocks=count)
-    answers = indices.map(lambda row: {"answer": json.dumps(function(int(row["id"])))})
-    with _clear_errors():
-        yield from (json.loads(row["answer"]) for row in answers.iter_rows())
+    for row in indices.map(lambda row: _answer(function, int(row["id"]))).iter_rows():
+        yield _value(row)
 
 
-@contextlib.contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Turns a task's `InputError` back into one; any other failure keeps its traceback."""
+def _answer(function: Callable[[Any], Any], argument: Any) -> dict[str, str]:
+    """Calls a function in a task; its `InputError` comes back as a value, for Ray would make a traceback of it."""
     try:
-        yield
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, InputError):
-            raise error.cause from None
-        raise
+        return {"error": "", "answer": json.dumps(function(argument))}
+    except InputError as error:
+        return {"error": str(error), "answer": ""}
+
+
+def _value(row: dict[str, str]) -> Any:
+    if row["error"]:
+        raise InputError(row["error"])
+    return json.loads(row["answer"])
 
 
 def _score_shards(
@@ -119,11 +129,10 @@ def _score_shards(
     rendering: Rendering,
     catalogue: tuple[Catalogue, pa.Array],
     files: list[str],
-    work: list[str],
+    work: dict[str, Any],
     shards: list[int],
-    assignment: Assignment,
 ) -> None:
-    shared = ray.put((work, files, *catalogue))
+    shared = ray.put((work["uris"], files, *catalogue))
     cpus, gpus = ray.cluster_resources().get("CPU", 1.0), ray.cluster_resources().get("GPU", 0.0)
     gpus_per_engine = config.gpus_per_engine if config.gpus_per_engine is not None else float(gpus > 0)
     threads = max(1, int(cpus // config.engines))
@@ -134,7 +143,8 @@ def _score_shards(
         return {"shard": _boxed(rendered), "render_seconds": [time.perf_counter() - begun]}
 
     def write(batch: dict[str, Any]) -> dict[str, Any]:
-        return {"statistics": [json.dumps(write_shard(config.output, batch["scored"][0]))]}
+        answer = _answer(lambda scored: write_shard(config.output, scored), batch["scored"][0])
+        return {name: [value] for name, value in answer.items()}
 
     dataset = (
         ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
@@ -150,11 +160,10 @@ def _score_shards(
         )
         .map_batches(write, batch_size=1, num_cpus=_LIGHT_CPUS)
     )
-    progress = Progress(assignment.pairs, len(shards))
-    with _clear_errors():
-        for row in dataset.iter_rows():
-            progress.add(json.loads(row["statistics"]))
-            _check_reject_rate(config, progress.rejected, assignment.pairs)
+    progress = Progress(len(shards))
+    for row in dataset.iter_rows():
+        progress.add(_value(row))
+        _check_reject_rate(config, progress.rejected, work["pairs"])
 
 
 def _boxed(value: Any) -> np.ndarray:
@@ -219,26 +228,32 @@ def _check_reject_rate(config: ScoreConfig, rejected: int, pairs: int) -> None:
 
 
 def _publish(
-    config: ScoreConfig, rendering: Rendering, bad: pa.Table, assignment: Assignment, seconds: dict[str, float]
+    config: ScoreConfig,
+    rendering: Rendering,
+    bad: pa.Table,
+    shards: int,
+    work: dict[str, Any],
+    seconds: dict[str, float],
 ) -> None:
     """Sums up the shards, writes the summary, and last the manifest."""
     totals: collections.Counter[str] = collections.Counter()
-    for shard in range(assignment.shards):
+    for shard in range(shards):
         totals.update(resume.read_statistics(config.output, shard))
-    _check_reject_rate(config, int(totals["rejected"]), assignment.pairs)
+    _check_reject_rate(config, int(totals["rejected"]), work["pairs"])
     if bad.num_rows:
         storage.write_table(storage.join(config.output, _REJECTED, "catalogue.parquet"), bad, "rejected")
     counted = {name: value for name, value in totals.items() if not name.endswith("_seconds")}
     stages = {name.removesuffix("_seconds"): value for name, value in totals.items() if name.endswith("_seconds")}
     summary = {
         **{name: int(value) for name, value in counted.items()},
-        "catalogue_rejected": bad.num_rows,
+        "rejected_request_rows": work["rejected_rows"],
+        "rejected_catalogue_rows": bad.num_rows,
         "model_id": rendering.model_id,
         "decoding": rendering.decoding,
         "seconds": {**seconds, "stages": stages},
     }
     storage.write_json(storage.join(config.output, _SUMMARY), summary)
-    parts = [resume.part_name(shard) for shard in range(assignment.shards)]
+    parts = [resume.part_name(shard) for shard in range(shards)]
     manifest = {"parts": parts, "pairs": int(totals["pairs"]), "rejected": int(totals["rejected"])}
     storage.write_manifest(config.output, {**manifest, "model_id": rendering.model_id, "decoding": config.decoding})
     storage.delete(storage.join(config.output, _WORK))

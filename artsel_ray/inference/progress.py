@@ -8,9 +8,9 @@ _PROGRESS_SECONDS = 5.0
 class Progress:
     """Prints how far a run is, at most every few seconds."""
 
-    def __init__(self, pairs: int, shards: int) -> None:
-        """Takes what is to be done."""
-        self._pairs, self._shards = pairs, shards
+    def __init__(self, shards: int) -> None:
+        """Takes how many shards are to be done."""
+        self._shards = shards
         self._begun = self._printed = time.perf_counter()
         self._done_shards = self._done_pairs = 0
         self.rejected = 0

@@ -1,0 +1,71 @@
+"""A small catalogue with requests, written as a user would bring them."""
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from artsel_ray import schema, storage
+
+DAY = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
+TITLES = {
+    "t1": ["A red tower.", "Two friends laugh by the sea.", "Two friends fight in the rain."],
+    "t2": ["A lonely house."],
+    "t3": ["The same words.", "The same words.", "The same"],
+    "t4": [],
+}
+
+
+def make_history(days: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "timestamp": DAY + datetime.timedelta(days=day),
+            "title_name": f"Film {day}",
+            "genres": ["Drama"],
+            "watch_seconds": 600.0,
+        }
+        for day in range(days)
+    ]
+
+
+Row = tuple[str | None, list[dict[str, Any]], list[str] | None]
+
+
+def write(uri: str, rows: list[Row]) -> None:
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(schema.REQUESTS.names)}
+    fields = [field.with_nullable(True) for field in schema.REQUESTS]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns, schema=pa.schema(fields)), sink)
+    storage.write_object(uri, sink.getvalue())
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """W/titles, W/artworks and W/requests: 12 users who ask for two of the titles each."""
+    titles = {"title_id": list(TITLES), "name": [f"Name of {title}" for title in TITLES], "genres": [["Crime"]] * 4}
+    titles |= {"year": [None] * 4, "synopsis": [None] * 4}
+    storage.write_table(str(tmp_path / "titles/a.parquet"), pa.table(titles), "titles")
+    artworks = [(f"{title}-{i}", title, caption) for title, all_ in TITLES.items() for i, caption in enumerate(all_)]
+    columns = [list(column) for column in zip(*artworks, strict=True)]
+    table = pa.table([*columns, pa.nulls(len(artworks), pa.string())], names=schema.ARTWORKS.names)
+    storage.write_table(str(tmp_path / "artworks/a.parquet"), table, "artworks")
+    for part in range(2):
+        rows: list[Row] = [(f"u{part}{i}", make_history(i), ["t1", ("t2", "t3")[i % 2]]) for i in range(6)]
+        write(str(tmp_path / f"requests/part-{part}.parquet"), rows)
+    return tmp_path
+
+
+@pytest.fixture
+def write_requests() -> Callable[..., None]:
+    """Writes rows of user_id, history and title_ids, nulls included, as one file."""
+    return write
+
+
+@pytest.fixture
+def history() -> Callable[[int], list[dict[str, Any]]]:
+    """Makes a history of as many days."""
+    return make_history

@@ -1,0 +1,224 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from artsel_ray import storage
+from artsel_ray.config import ScoreConfig
+from artsel_ray.data.catalogue import read_catalogue
+from artsel_ray.errors import InputError
+from artsel_ray.inference.pipeline import score
+from artsel_ray.models.load import Model
+from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.prompts.tokenize import PromptTokenizer
+
+ROOT = Path(__file__).parent.parent.parent
+PAIRS = sorted((f"u{part}{i}", title) for part in range(2) for i in range(6) for title in ("t1", ("t2", "t3")[i % 2]))
+
+
+def config_for(world: Path, model: str, **changes: object) -> ScoreConfig:
+    config = ScoreConfig(
+        requests=str(world / "requests"),
+        titles=str(world / "titles"),
+        artworks=str(world / "artworks"),
+        output=str(world / "P"),
+        model=model,
+        shard_pairs=4,
+        engine="null",
+    )
+    return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def command(config: ScoreConfig) -> list[str]:
+    flags = ["requests", "titles", "artworks", "output", "model", "decoding", "shard_pairs", "engine"]
+    pairs = [(f"--{flag.replace('_', '-')}", str(getattr(config, flag))) for flag in flags]
+    return [sys.executable, str(ROOT / "jobs/score.py"), *(word for pair in pairs for word in pair)]
+
+
+def predictions(output: Path) -> pa.Table:
+    """The night's rows without the time of scoring, in the order of the shards."""
+    return storage.read_table(str(output), "predictions").drop(["scored_at"])
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_every_pair_is_scored_once_and_the_manifest_lists_the_parts(world: Path, smollm2: Model) -> None:
+    score(config_for(world, "smollm2", decoding="rank"))
+    rows = predictions(world / "P").to_pylist()
+    assert sorted((row["user_id"], row["title_id"]) for row in rows) == PAIRS
+    for row in rows:
+        assert sum(each["probability"] for each in row["candidates"]) == pytest.approx(1)
+        best = max(row["candidates"], key=lambda each: each["probability"])
+        assert (row["artwork_id"], row["probability"]) == (best["artwork_id"], best["probability"])
+    manifest = storage.read_manifest(str(world / "P"))
+    assert manifest is not None
+    assert manifest["pairs"] == 24
+    assert [f"{world}/P/{part}" for part in manifest["parts"]] == storage.list_files(str(world / "P"))
+    summary = storage.read_json(str(world / "P/summary.json"))
+    assert (summary["pairs"], summary["rejected"]) == (24, 0)
+    assert not (world / "P/_work").exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_lost_shard_is_redone_and_nothing_else(world: Path, smollm2: Model) -> None:
+    score(config_for(world, "smollm2"))
+    before = predictions(world / "P")
+    (world / "P/part-000001.parquet").unlink()
+    kept = (world / "P/part-000000.parquet").stat().st_mtime_ns
+    score(config_for(world, "smollm2"))
+    assert predictions(world / "P").equals(before)
+    assert (world / "P/part-000000.parquet").stat().st_mtime_ns == kept
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_another_run_may_not_be_mixed_in(world: Path, smollm2: Model) -> None:
+    score(config_for(world, "smollm2"))
+    with pytest.raises(InputError, match="differs in: decoding"):
+        score(config_for(world, "smollm2", decoding="rank"))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_shard_size_does_not_change_the_choices(world: Path, smollm2: Model) -> None:
+    by_pair = []
+    for size in (1, 5, 1000):
+        output = world / f"P{size}"
+        score(config_for(world, "smollm2", shard_pairs=size, output=str(output)))
+        by_pair.append(sorted(predictions(output).to_pylist(), key=lambda row: (row["user_id"], row["title_id"])))
+    assert by_pair[0] == by_pair[1] == by_pair[2]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_too_many_rejected_pairs_stop_loudly(world: Path, smollm2: Model, write_requests: Callable[..., None]) -> None:
+    write_requests(str(world / "requests/part-2.parquet"), [(f"v{i}", [], ["t9"]) for i in range(9)])
+    with pytest.raises(InputError, match=r"more than --max-reject-rate 0\.05; the reasons are in"):
+        score(config_for(world, "smollm2"))
+    assert storage.read_manifest(str(world / "P")) is None
+    score(config_for(world, "smollm2", max_reject_rate=0.5))
+    reasons = storage.read_table(str(world / "P/rejected"), "rejected")["reason"].to_pylist()
+    assert reasons == ["unknown title"] * 9
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_requests_for_nothing_are_an_error(world: Path, smollm2: Model, write_requests: Callable[..., None]) -> None:
+    for file in (world / "requests").iterdir():
+        file.unlink()
+    write_requests(str(world / "requests/a.parquet"), [("u", [], [])])
+    with pytest.raises(InputError, match="asks for no title; 1 rows were rejected"):
+        score(config_for(world, "smollm2"))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_broken_file_found_in_a_task_is_one_clear_line(world: Path, smollm2: Model) -> None:
+    (world / "requests/part-1.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(InputError, match=r"part-1\.parquet as Parquet"):
+        score(config_for(world, "smollm2"))
+
+
+@pytest.fixture(scope="module")
+def tiny_model(smollm2: Model, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random Llama of two layers with SmolLM2's tokenizer: vLLM loads it in seconds."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    torch.manual_seed(0)
+    settings = LlamaConfig(
+        vocab_size=49154, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=2048, initializer_range=0.3,
+    )  # fmt: skip
+    LlamaForCausalLM(settings).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(smollm2.path).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.slow
+def test_after_kill_9_the_same_command_ends_as_if_nothing_had_happened(world: Path, tiny_model: str) -> None:
+    whole = config_for(world, tiny_model, engine="vllm", decoding="rank", output=str(world / "whole"))
+    subprocess.run(command(whole), check=True)
+    config = replace(whole, output=str(world / "killed"))
+    for parts in (0, 1, 3):  # objects that are there when the driver is killed
+        driver = subprocess.Popen(command(config), start_new_session=True)
+        while len(storage.find_files(config.output)) < parts or (parts == 0 and not storage.exists(config.output)):
+            assert driver.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.05)
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+        assert storage.read_manifest(config.output) is None
+    subprocess.run(command(config), check=True)
+    got, expected = predictions(world / "killed"), predictions(world / "whole")
+    assert got.drop(["probability", "candidates"]).equals(expected.drop(["probability", "candidates"]))
+    np.testing.assert_allclose(got["probability"], expected["probability"], atol=1e-5)
+
+
+def brute_force(model: torch.nn.Module, prompt: list[int], answers: list[list[int]], end: int) -> np.ndarray:
+    """Every candidate's probability, token by token over the whole vocabulary, held to the candidates' sequences."""
+    sequences = [[*answer, end] for answer in answers]
+    probabilities = []
+    for sequence in sequences:
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + sequence])).logits[0, len(prompt) - 1 : -1]
+        probability = 1.0
+        for place, token in enumerate(sequence):
+            following = sorted({other[place] for other in sequences if other[:place] == sequence[:place]})
+            probability *= float(logits[place, following].softmax(0)[following.index(token)])
+        probabilities.append(probability / sequences.count(sequence))
+    return np.array(probabilities)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "spec", [PromptSpec(), PromptSpec(layout="user_first", output="number")], ids=["text", "number"]
+)
+def test_rank_equals_brute_force_on_the_real_model(world: Path, smollm2: Model, spec: PromptSpec) -> None:
+    output = world / "P"
+    flags = ["--layout", spec.layout, "--output-format", spec.output, "--decoding"]
+    config = config_for(world, "smollm2", engine="vllm", shard_pairs=100)
+    for decoding in ("labels" if spec.output == "number" else "rank", "choose"):
+        run = replace(config, output=str(output / decoding), decoding=decoding)
+        subprocess.run([*command(run), *flags, decoding], check=True)
+    ranked = predictions(output / ("labels" if spec.output == "number" else "rank")).to_pylist()
+    chosen = {(row["user_id"], row["title_id"]): row for row in predictions(output / "choose").to_pylist()}
+
+    model = AutoModelForCausalLM.from_pretrained(smollm2.path, dtype=torch.float32)
+    tokenizer = PromptTokenizer(AutoTokenizer.from_pretrained(smollm2.path), spec)
+    catalogue, captions, _ = read_catalogue([str(world / "titles/a.parquet")], [str(world / "artworks/a.parquet")])
+    requests = storage.read_table(str(world / "requests"), "requests")
+    histories = tokenizer.histories(requests["history"], np.full(requests.num_rows, 4096)).ids.to_pylist()
+    history_of = dict(zip(requests["user_id"].to_pylist(), histories, strict=True))
+    for row in ranked[::3]:
+        title = catalogue.title_ids.to_pylist().index(row["title_id"])
+        of_title = captions[slice(*catalogue.offsets[title : title + 2].tolist())].to_pylist()
+        options = tokenizer.options(f"Name of {row['title_id']}", ["Crime"], of_title)
+        prompt = tokenizer.prompt(options.block, history_of[row["user_id"]])
+        expected = brute_force(model, prompt, options.answers, tokenizer.option_end)
+        got = [each["probability"] for each in row["candidates"]]
+        assert sum(got) == pytest.approx(1)
+        np.testing.assert_allclose(got, expected, atol=1e-3)
+        choice = chosen[row["user_id"], row["title_id"]]
+        ids = [each["artwork_id"] for each in row["candidates"]]
+        assert choice["probability"] == pytest.approx(expected[ids.index(choice["artwork_id"])], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_free_text_and_reasons_run_on_the_real_engine(world: Path, smollm2: Model, tmp_path: Path) -> None:
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    (trained / "merged").symlink_to(smollm2.path)
+    spec = {**PromptSpec(reason=True, reason_tokens=12).__dict__}
+    (trained / "spec.json").write_text(json.dumps(spec))
+    for model, decoding in (("smollm2", "freetext"), (str(trained), "choose")):
+        config = config_for(
+            world, model, engine="vllm", shard_pairs=100, decoding=decoding, output=str(world / decoding)
+        )
+        subprocess.run(command(config), check=True)
+        rows = predictions(world / decoding).to_pylist()
+        assert sorted((row["user_id"], row["title_id"]) for row in rows) == PAIRS
+        assert all(row["artwork_id"].startswith(row["title_id"]) for row in rows)
+        assert all((row["reason"] is not None) == (decoding == "choose") for row in rows)

@@ -1,0 +1,88 @@
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from artsel_ray import storage
+from artsel_ray.data.catalogue import read_catalogue
+from artsel_ray.inference.exchange import assign, count_titles, exchange_file
+from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer, render_shard
+from artsel_ray.inference.settings import Rendering
+from artsel_ray.models.load import Model
+from artsel_ray.prompts.spec import PromptSpec
+
+RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 8192, "choose")
+
+
+def render(world: Path, rendering: Rendering = RENDERING) -> RenderedShard:
+    files = storage.list_files(str(world / "requests"))
+    counts = sum((count_titles(file) for file in files), Counter())
+    assignment = assign(counts, 1000)
+    work = str(world / "work")
+    uris = [uri for i in range(len(files)) for uri in exchange_file(files, i, assignment, work, str(world / "r")).uris]
+    catalogue, captions, _ = read_catalogue(
+        storage.list_files(str(world / "titles")), storage.list_files(str(world / "artworks"))
+    )
+    return render_shard(0, uris, files, catalogue, captions, rendering)
+
+
+def test_groups_are_whole_titles_in_order(world: Path, smollm2: Model) -> None:
+    shard = render(world)
+    assert [(group.title_id, group.users) for group in shard.groups] == [("t1", 12), ("t2", 6), ("t3", 6)]
+    assert shard.groups[0].artwork_ids == ["t1-0", "t1-1", "t1-2"]
+    assert len(shard.user_ids) == len(shard.histories) == len(shard.fingerprints) == shard.counts["pairs"] == 24
+    tokenizer = prompt_tokenizer("smollm2", PromptSpec())
+    # The third user of t1, u02, has two days of history.
+    text = tokenizer.tokenizer.decode(tokenizer.prompt(shard.groups[0].options.block, shard.histories[2].as_py()))
+    assert "New title: Name of t1 (Crime)\nAvailable artworks:\n<option> A red tower.</option>\n<option> Two" in text
+    assert text.count("\n- ") == 2
+
+
+def test_equal_fingerprints_for_equal_answers_only(world: Path, smollm2: Model) -> None:
+    shard = render(world)
+    # Users u00 … u05 and u10 … u15 have the same histories: each fingerprint stands twice.
+    assert set(Counter(shard.fingerprints).values()) == {2}
+    assert render(world).fingerprints == shard.fingerprints
+    for other in (
+        replace(RENDERING, model_id="other"),
+        replace(RENDERING, decoding="rank"),
+        replace(RENDERING, spec=PromptSpec(layout="user_first")),
+    ):
+        assert not set(render(world, other).fingerprints) & set(shard.fingerprints)
+
+
+def test_pairs_that_cannot_be_scored_are_rejected(
+    world: Path, smollm2: Model, write_requests: Callable[..., None]
+) -> None:
+    write_requests(
+        str(world / "requests/part-2.parquet"), [("u00", [], ["t1", "t4", "t9", ""]), ("v", [], ["t1", "t1"])]
+    )
+    shard = render(world)
+    rejected = shard.rejected.select(["file", "row", "column", "reason", "user_id", "title_id"]).to_pylist()
+    assert {(row["user_id"], row["title_id"], row["reason"]) for row in rejected} == {
+        ("u00", "t1", "the pair was asked for before"),
+        ("u00", "t4", "the title has no candidate with a caption"),
+        ("u00", "t9", "unknown title"),
+        ("u00", "", "unknown title"),
+        ("v", "t1", "the pair was asked for before"),
+    }
+    assert all(row["file"].endswith("part-2.parquet") and row["column"] == "title_ids" for row in rejected)
+    assert shard.counts["pairs"] == 25
+
+
+def test_a_prompt_never_exceeds_the_model(world: Path, smollm2: Model) -> None:
+    tokenizer = prompt_tokenizer("smollm2", PromptSpec())
+    whole = render(world)
+    lengths = [tokenizer.fixed_tokens() + len(whole.groups[0].options.block) + len(ids) for ids in whole.histories[:12]]
+    answer = max(map(len, whole.groups[0].options.answers)) + 2
+    limit = max(lengths) + answer - 1
+    cut = render(world, replace(RENDERING, max_model_length=limit))
+    assert cut.counts["histories_cut"] > 0
+    for group, start in zip(cut.groups, np.cumsum([0, *[group.users for group in cut.groups]]), strict=False):
+        for ids in cut.histories[start : start + group.users]:
+            assert len(tokenizer.prompt(group.options.block, ids.as_py())) + answer <= limit
+    tiny = render(world, replace(RENDERING, max_model_length=tokenizer.fixed_tokens()))
+    assert (tiny.counts["pairs"], tiny.counts["rejected"]) == (0, 24)
+    assert "exceeds" in tiny.rejected["reason"][0].as_py()

@@ -1,0 +1,37 @@
+from dataclasses import replace
+
+import pytest
+
+from artsel_ray.config import ScoreConfig
+from artsel_ray.errors import InputError
+from artsel_ray.inference.settings import model_length, prompt_spec
+from artsel_ray.models.load import Model
+from artsel_ray.prompts.spec import PromptSpec
+
+CONFIG = ScoreConfig(requests="r", titles="t", artworks="a", output="o", model="m")
+
+
+def test_flags_make_the_prompt_of_a_model_without_one(smollm2: Model) -> None:
+    config = replace(CONFIG, layout="user_first", history_length=7)
+    assert prompt_spec(config, smollm2) == PromptSpec(layout="user_first", history_length=7)
+    assert prompt_spec(CONFIG, smollm2) == PromptSpec()
+
+
+def test_labels_ask_for_numbers(smollm2: Model) -> None:
+    assert prompt_spec(replace(CONFIG, decoding="labels"), smollm2).output == "number"
+    with pytest.raises(InputError, match="answers with numbers"):
+        prompt_spec(replace(CONFIG, decoding="labels", output_format="text"), smollm2)
+
+
+def test_a_trained_models_prompt_is_obeyed_and_no_other(smollm2: Model) -> None:
+    trained = Model(smollm2.path, smollm2.model_id, PromptSpec(layout="user_first", history_length=7))
+    assert prompt_spec(CONFIG, trained) == trained.spec
+    assert prompt_spec(replace(CONFIG, layout="user_first"), trained) == trained.spec
+    with pytest.raises(InputError, match="trained for another prompt than layout title_first"):
+        prompt_spec(replace(CONFIG, layout="title_first"), trained)
+    with pytest.raises(InputError, match="answers with numbers"):
+        prompt_spec(replace(CONFIG, decoding="labels"), trained)
+
+
+def test_the_models_length_is_read_from_its_config(smollm2: Model) -> None:
+    assert model_length(smollm2) == 8192
