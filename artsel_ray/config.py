@@ -41,8 +41,10 @@ class SimulateConfig:
     """Mean length of a caption in tokens (about 1.3 to a word)."""
     shared_words: float = 0.3
     """From 0 to 1: how much of a caption's theme is told in words that histories use too. More is easier."""
-    taste_strength: float = 4.0
+    taste_strength: float = 2.0
     """How much a match of taste and theme moves the chance of engagement. More is easier."""
+    engagement_rate: float = 0.2
+    """Share of impressions that the user engages with. Less tells more about taste, and is easier."""
     noise: float = 0.5
     """Standard deviation of an artwork's appeal to everybody, which has nothing to do with taste. Less is easier."""
     exploration: float = 0.2

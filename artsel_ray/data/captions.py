@@ -1,0 +1,78 @@
+"""Captions of simulated artworks: ordinary English out of a small grammar."""
+
+import random
+
+import numpy as np
+
+from artsel_ray.data.themes import COMPOSITIONS, DETAILS, THEMES, TYPOGRAPHIES, Theme
+
+# Measured with SmolLM2's tokenizer on captions of this grammar.
+TOKENS_PER_WORD = 1.3
+_LENGTH_SPREAD = 0.25
+_THEME_SHARE = 0.6
+
+_SUBJECTS = ("{Subject} {action}.", "At the centre, {subject} {action}.", "{Subject} {action}, seen against {setting}.")
+_SENTENCES = (
+    "Behind lies {setting}.",
+    "The background shows {setting}.",
+    "It takes place in {setting}.",
+    "{Object} lies in the foreground.",
+    "On one side {object} can be seen.",
+    "A detail that catches the eye is {object}.",
+    "The scene is lit by {light}.",
+    "{Light} falls across the picture.",
+    "Most of the colour comes from {light}.",
+    "The whole feels {mood}.",
+    "The mood is {mood}.",
+    "One would call it {mood}.",
+    "Further back, {subject} {action}.",
+    "To the right, {subject} {action}.",
+)
+_GENRE_SENTENCES = (
+    "It has the air of a {genre} film.",
+    "Everything about it says {genre}.",
+    "The style is that of {genre}.",
+)
+
+
+def write_caption(mix: np.ndarray, tokens: int, shared_words: float, rng: random.Random) -> str:
+    """Writes a caption of about so many tokens for an artwork.
+
+    The first sentence shows the mix's strongest theme; the others show themes drawn from the mix, or details
+    that have to do with none.
+
+    Args:
+        mix: [T] weights of the themes, which sum to 1.
+        tokens: mean length; captions differ in length by about a quarter.
+        shared_words: chance that a sentence about a theme names one of its genres, as histories do.
+        rng: source of all choices.
+    """
+    words_wanted = tokens / TOKENS_PER_WORD * rng.lognormvariate(0.0, _LENGTH_SPREAD)
+    strongest = THEMES[int(np.argmax(mix))]
+    sentences = [_themed(strongest, _SUBJECTS[:2], 0.0, rng)]
+    if rng.random() < shared_words:
+        sentences.append(_themed(strongest, _GENRE_SENTENCES, 1.0, rng))
+    weights = mix.tolist()
+    words = sum(len(sentence.split()) for sentence in sentences)
+    while words + 5 < words_wanted:
+        if rng.random() < _THEME_SHARE:
+            (theme,) = rng.choices(THEMES[: len(weights)], weights)
+            sentence = _themed(theme, _SUBJECTS + _SENTENCES, shared_words, rng)
+        else:
+            sentence = rng.choice(rng.choice((COMPOSITIONS, TYPOGRAPHIES, DETAILS)))
+        if sentence not in sentences:
+            sentences.append(sentence)
+        words += len(sentence.split())
+    return " ".join(sentences)
+
+
+def _themed(theme: Theme, templates: tuple[str, ...], shared_words: float, rng: random.Random) -> str:
+    if rng.random() < shared_words:
+        (genre,) = rng.choices(list(theme.genres), list(theme.genres.values()))
+        return rng.choice(_GENRE_SENTENCES).format(genre=genre.lower())
+    words = {
+        name: rng.choice(getattr(theme, f"{name}s"))
+        for name in ("subject", "action", "setting", "object", "light", "mood")
+    }
+    capitals = {name.capitalize(): text[0].upper() + text[1:] for name, text in words.items()}
+    return rng.choice(templates).format(**words, **capitals)
