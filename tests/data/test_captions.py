@@ -1,0 +1,57 @@
+import random
+import re
+
+import numpy as np
+import pytest
+
+from artsel_ray.data.captions import write_caption
+from artsel_ray.data.themes import THEMES
+
+STEMS = ["tender", "peril", "wonder", "mirth", "grief", "griev", "kinship", "enigma", "voyag", "solit", "spectac",
+         "melod", "strife"]  # fmt: skip
+
+
+def captions(tokens: int, shared: float, count: int = 600) -> list[str]:
+    rng = random.Random(0)
+    mixes = np.random.default_rng(0).dirichlet(np.full(12, 0.3), count)
+    return [write_caption(mix, tokens, shared, rng) for mix in mixes]
+
+
+def test_a_caption_never_names_a_theme() -> None:
+    assert all(any(theme.label.startswith(stem[:5]) for stem in STEMS) for theme in THEMES)
+    for shared in (0.0, 1.0):
+        for caption in captions(200, shared):
+            assert not re.search("|".join(STEMS), caption, re.IGNORECASE), caption
+
+
+@pytest.mark.parametrize("tokens", [12, 24, 60, 200, 400])
+def test_captions_have_about_the_length_asked_for(tokens: int) -> None:
+    words = np.array([len(caption.split()) for caption in captions(tokens, 0.3)])
+    assert words.mean() * 1.3 == pytest.approx(tokens, rel=0.35 if tokens < 30 else 0.12)
+    if tokens >= 60:
+        assert words.std() > 0.15 * words.mean()
+
+
+def test_captions_differ_and_repeat_no_sentence() -> None:
+    written = captions(200, 0.3)
+    assert len(set(written)) == len(written)
+    for caption in written:
+        sentences = caption.split(". ")
+        assert len(set(sentences)) == len(sentences)
+        assert caption[0].isupper()
+        assert caption.endswith(".")
+
+
+@pytest.mark.parametrize("theme", range(len(THEMES)))
+def test_the_shortest_caption_shows_the_strongest_theme(theme: int) -> None:
+    mix = np.full(12, 0.01)
+    mix[theme] = 0.89
+    caption = write_caption(mix, 8, 0.0, random.Random(1)).casefold()
+    assert any(subject in caption for subject in THEMES[theme].subjects)
+
+
+def test_shared_words_name_genres() -> None:
+    genres = "|".join({genre.lower() for theme in THEMES for genre in theme.genres})
+    shares = [np.mean([bool(re.search(genres, text)) for text in captions(60, shared)]) for shared in (0.0, 1.0)]
+    assert shares[0] < 0.1
+    assert shares[1] > 0.9
