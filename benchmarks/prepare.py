@@ -5,6 +5,7 @@
 `tests/data/test_prepare.py` checks on a small world. Polars leaves out the places of rejected rows.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -235,16 +236,12 @@ def _measure(folder: Path, side: str) -> dict[str, float]:
 
 def _tree_bytes(pid: int) -> int:
     """Returns the proportional set size of a process and its descendants: shared memory counts once."""
-    try:
-        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0
-    total = 0
+    total, processes = 0, [psutil.Process(pid)]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        processes += processes[0].children(recursive=True)
     for process in processes:
-        try:
+        with contextlib.suppress(psutil.Error):
             total += process.memory_full_info().pss
-        except psutil.Error:
-            continue
     return total
 
 

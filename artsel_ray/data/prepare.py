@@ -55,7 +55,7 @@ def prepare(config: PrepareConfig) -> None:
     written = {name: _files(config.output, name) for name in ("examples", "requests", "rejected")}
     storage.write_manifest(config.output, {"rows": {name: counts[name] for name in sorted(counts)}, **written})
     sizes = ", ".join(f"{counts[f'examples/{name}']:,} {name}" for name in reversed(splits.SPLITS))
-    print(f"prepare: {sizes} examples in {config.output}/examples ({seconds['total']} s)")
+    print(f"prepare: {sizes} examples in {storage.join(config.output, 'examples')} ({seconds['total']} s)")
 
 
 def _check(config: PrepareConfig) -> None:

@@ -1,10 +1,12 @@
 """Prepare on Ray: every row is accounted for, whatever is wrong with it, and the output is the same every time."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -194,6 +196,25 @@ def test_requests_are_those_of_the_test_examples(tmp_path: Path, ray_cluster: No
     assert {row["user_id"]: (row["history"], row["title_ids"]) for row in requests} == {
         user: (history, ["t0"]) for user, history in histories.items()
     }
+
+
+def test_examples_equal_those_of_one_polars_process(tmp_path: Path, ray_cluster: None) -> None:
+    spec = importlib.util.spec_from_file_location("benchmark", Path(__file__).parents[2] / "benchmarks" / "prepare.py")
+    assert spec
+    assert spec.loader
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    benchmark.write_world(tmp_path / "world", 30_000, 3_000, titles=60)
+    prepare(_config(tmp_path, buckets=3, history_length=20))
+    benchmark.prepare_with_polars(tmp_path / "world", tmp_path / "polars", (110_000, 1_000, 5_000), 20)
+    # Not the ids, whose hashes differ, nor which split a pair is in.
+    columns = [name for name in schema.EXAMPLES.names if name != "example_id"]
+    ours, theirs = (
+        pl.read_parquet(tmp_path / side / "examples" / "*" / "*.parquet", columns=columns).sort("user_id", "title_id")
+        for side in ("out", "polars")
+    )
+    assert len(ours) > 500
+    assert ours.equals(theirs)
 
 
 def test_too_many_rejected_rows_stop_the_run_with_the_reason(tmp_path: Path, ray_cluster: None) -> None:
