@@ -38,7 +38,7 @@ class SimulateConfig:
     themes: int = 10
     """How many themes an artwork can show and a user can like, 2 to 12. Fewer is easier."""
     caption_tokens: int = 200
-    """Mean length of a caption in tokens (about 1.3 to a word)."""
+    """Mean length of a caption in tokens."""
     shared_words: float = 0.3
     """From 0 to 1: how much of a caption's theme is told in words that histories use too. More is easier."""
     taste_strength: float = 2.0

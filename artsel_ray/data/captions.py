@@ -7,7 +7,7 @@ import numpy as np
 from artsel_ray.data.themes import COMPOSITIONS, DETAILS, THEMES, TYPOGRAPHIES, Theme
 
 # Measured with SmolLM2's tokenizer on captions of this grammar.
-TOKENS_PER_WORD = 1.3
+TOKENS_PER_WORD = 1.17
 _LENGTH_SPREAD = 0.25
 _THEME_SHARE = 0.6
 
@@ -29,7 +29,7 @@ _SENTENCES = (
     "To the right, {subject} {action}.",
 )
 _GENRE_SENTENCES = (
-    "It has the air of a {genre} film.",
+    "It has the air of {genre}.",
     "Everything about it says {genre}.",
     "The style is that of {genre}.",
 )

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from artsel_ray.data.captions import write_caption
+from artsel_ray.data.captions import TOKENS_PER_WORD, write_caption
 from artsel_ray.data.themes import THEMES
 
 STEMS = ["tender", "peril", "wonder", "mirth", "grief", "griev", "kinship", "enigma", "voyag", "solit", "spectac",
@@ -27,7 +27,7 @@ def test_a_caption_never_names_a_theme() -> None:
 @pytest.mark.parametrize("tokens", [12, 24, 60, 200, 400])
 def test_captions_have_about_the_length_asked_for(tokens: int) -> None:
     words = np.array([len(caption.split()) for caption in captions(tokens, 0.3)])
-    assert words.mean() * 1.3 == pytest.approx(tokens, rel=0.35 if tokens < 30 else 0.12)
+    assert words.mean() * TOKENS_PER_WORD == pytest.approx(tokens, rel=0.35 if tokens < 30 else 0.12)
     if tokens >= 60:
         assert words.std() > 0.15 * words.mean()
 
