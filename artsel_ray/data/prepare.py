@@ -11,7 +11,6 @@ Three stages, each over items that one task works on alone (`stages`):
 
 import itertools
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,6 +19,7 @@ from typing import Any
 import ray
 
 from artsel_ray import schema, storage
+from artsel_ray.cluster import start_ray
 from artsel_ray.config import PrepareConfig, resolved
 from artsel_ray.data import splits, stages
 from artsel_ray.data.catalogue import read_catalogue
@@ -101,7 +101,7 @@ def _run(config: PrepareConfig, plan: stages.Plan) -> tuple[stages.Counts, dict[
     catalogue, captions, bad = read_catalogue(plan.files["titles"], plan.files["artworks"])
     counts = stages.write_rejected(plan, "catalogue", bad)
     laps.append(("catalogue", time.monotonic()))
-    _start_ray()
+    start_ray()
     known = (ray.put(plan), ray.put(catalogue))
     words = ray.put(captions)
     del captions
@@ -122,16 +122,6 @@ def _run(config: PrepareConfig, plan: stages.Plan) -> tuple[stages.Counts, dict[
     _write_empty_splits(config.output, counts)
     laps.append(("examples", time.monotonic()))
     return counts, {name: round(end - start, 1) for (_, start), (name, end) in itertools.pairwise(laps)}
-
-
-def _start_ray() -> None:
-    """Starts Ray, or joins the one that RAY_ADDRESS names."""
-    if not ray.is_initialized():
-        ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def _stage(

@@ -74,19 +74,16 @@ def pair_keys(
 def allot(pairs: int, train_size: int, validation_size: int, test_size: int) -> dict[str, int]:
     """Returns how many of the pairs each split gets.
 
-    With at least as many pairs as the three sizes ask for, exactly the sizes. With fewer, test and validation
-    get their share of what there is, rounded down but at least one pair, and train gets the rest.
+    Test and validation get exactly their sizes, and train what is left, at most its own. Only where the two would
+    take more than half of the pairs, they share that half in proportion, each at least one pair if there are three.
     """
-    wanted = train_size + validation_size + test_size
-    if pairs >= wanted:
-        return {"test": test_size, "validation": validation_size, "train": train_size}
-    test = _share(pairs, test_size, wanted)
-    validation = _share(pairs, validation_size, wanted)
-    return {"test": test, "validation": validation, "train": pairs - test - validation}
-
-
-def _share(pairs: int, size: int, wanted: int) -> int:
-    return max(pairs * size // wanted, min(size, 1) if pairs > len(SPLITS) - 1 else 0)
+    held_out, half = validation_size + test_size, pairs // 2
+    test, validation = test_size, validation_size
+    if held_out > half:
+        least = int(pairs >= len(SPLITS))
+        test = max(half * test_size // held_out, min(test_size, least))
+        validation = max(half * validation_size // held_out, min(validation_size, least))
+    return {"test": test, "validation": validation, "train": min(train_size, pairs - test - validation)}
 
 
 def last_keys(keys: Keys, sizes: dict[str, int]) -> list[tuple[int, int]]:

@@ -80,16 +80,16 @@ def test_the_hash_never_changes() -> None:
     [
         (116_000, (5_000, 1_000, 110_000)),
         (200_000, (5_000, 1_000, 110_000)),
-        # 11,600 is a tenth of what is asked for: a tenth each.
-        (11_600, (500, 100, 11_000)),
-        # 5_000 * 100 / 116_000 = 4.3; 1_000 * 100 / 116_000 = 0.86, but at least one.
-        (100, (4, 1, 95)),
+        (12_000, (5_000, 1_000, 6_000)),
+        # Half of 11,600 is 5,800, of which 5/6 are 4,833.3 and 1/6 is 966.7.
+        (11_600, (4_833, 966, 5_801)),
+        (100, (41, 8, 51)),
         (3, (1, 1, 1)),
         (2, (0, 0, 2)),
         (0, (0, 0, 0)),
     ],
 )
-def test_fewer_pairs_than_asked_for_keep_the_proportions(pairs: int, expected: tuple[int, int, int]) -> None:
+def test_held_out_pairs_take_half_at_most(pairs: int, expected: tuple[int, int, int]) -> None:
     assert tuple(splits.allot(pairs, 110_000, 1_000, 5_000).values()) == expected
 
 
