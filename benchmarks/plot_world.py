@@ -18,7 +18,7 @@ from artsel_ray.data.simulate import simulate
 
 TARGET = Path(__file__).parent.parent / "docs/images/simulated-world.png"
 BASE = SimulateConfig(output="", users=400, titles=200, interactions_per_user=30)
-KNOBS = {
+KNOBS: dict[str, list[float]] = {
     "taste_strength": [0.25, 0.5, 1.0, 2.0, 4.0, 8.0],
     "noise": [0.0, 0.5, 1.0, 2.0, 4.0],
     "max_candidates": [4, 8, 16, 24, 44],

@@ -74,12 +74,13 @@ def pair_keys(
 def allot(pairs: int, train_size: int, validation_size: int, test_size: int) -> dict[str, int]:
     """Returns how many of the pairs each split gets.
 
-    Test and validation get exactly their sizes, and train what is left, at most its own. Only where the two would
-    take more than half of the pairs, they share that half in proportion, each at least one pair if there are three.
+    Test and validation get exactly their sizes, and train what is left, at most its own. Only where there are
+    fewer pairs than the three sizes ask for, and the two would take more than half of them, they share that half in
+    proportion, each at least one pair if there are three.
     """
     held_out, half = validation_size + test_size, pairs // 2
     test, validation = test_size, validation_size
-    if held_out > half:
+    if pairs < train_size + held_out and held_out > half:
         least = int(pairs >= len(SPLITS))
         test = max(half * test_size // held_out, min(test_size, least))
         validation = max(half * validation_size // held_out, min(validation_size, least))

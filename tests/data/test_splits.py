@@ -93,6 +93,10 @@ def test_held_out_pairs_take_half_at_most(pairs: int, expected: tuple[int, int, 
     assert tuple(splits.allot(pairs, 110_000, 1_000, 5_000).values()) == expected
 
 
+def test_enough_pairs_give_exactly_the_sizes() -> None:
+    assert tuple(splits.allot(7_000, 1, 1_000, 5_000).values()) == (5_000, 1_000, 1)
+
+
 def test_keys_travel_as_bytes_and_the_smallest_come_first() -> None:
     keys = splits.Keys(np.array([1, 0, 0, -5]), np.array([0, 9, 2, 2**64 - 1], dtype=np.uint64))
     smallest = splits.Keys.from_bytes(keys.smallest(3).to_bytes())

@@ -106,7 +106,7 @@ def test_a_reason_is_supervised_with_what_follows_it(tokenizer: PreTrainedTokeni
 def test_history_keeps_the_newest(tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = PromptTokenizer(tokenizer, PromptSpec(history_length=2))
     got = prompts.histories(history([item(1), item(2), item(3)], [], None), np.full(3, 4096))
-    texts = [tokenizer.decode(ids) for ids in got.ids.to_pylist()]
+    texts = [str(tokenizer.decode(ids)) for ids in got.ids.to_pylist()]
     assert texts[0].splitlines()[3:] == [
         "- 2024-05-02: Heat (Crime), watched 1 min",
         "- 2024-05-03: Heat (Crime), watched 1 min",
