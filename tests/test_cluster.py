@@ -1,0 +1,51 @@
+"""Jobs submitted to a Ray head, as on a cluster."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from artsel_ray import storage
+from artsel_ray.models.load import Model
+
+ROOT = Path(__file__).parent.parent
+ADDRESS = "http://127.0.0.1:8265"
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    "RAY_API_SERVER_ADDRESS": ADDRESS,
+    "RAY_AUTH_MODE": "token",
+}
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def head() -> Iterator[None]:
+    """A head node, with token authentication as it is by default."""
+    subprocess.run(["ray", "start", "--head", "--num-cpus=2", "--disable-usage-stats"], env=ENVIRONMENT, check=True)
+    yield
+    subprocess.run(["ray", "stop", "--force"], env=ENVIRONMENT, check=True)
+
+
+@pytest.mark.usefixtures("head")
+def test_the_whole_path_runs_as_submitted_jobs(smollm2: Model, tmp_path: Path) -> None:
+    world, data = tmp_path / "world", tmp_path / "data"
+    jobs = [
+        f"simulate.py --output {world} --users 60 --titles 10 --interactions-per-user 6 --caption-tokens 16",
+        f"prepare.py --input {world} --output {data} --test-size 20 --validation-size 5",
+        f"score.py --requests {data}/requests/test --titles {world}/titles --artworks {world}/artworks "
+        f"--model smollm2 --engine null --decoding rank --output {tmp_path}/predictions",
+        f"evaluate.py --examples {data}/examples/test --predictions {tmp_path}/predictions "
+        f"--oracle {world}/oracle --output {tmp_path}/evaluation",
+    ]
+    for job in jobs:
+        command = ["ray", "job", "submit", "--working-dir", ".", "--", "python", *f"jobs/{job}".split()]
+        done = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    metrics = storage.read_json(str(tmp_path / "evaluation/metrics.json"))
+    assert (metrics["examples"], metrics["missing"]) == (20, 0)
+    report = (tmp_path / "evaluation/report.html").read_text()
+    assert "simulated" in report.lower()
