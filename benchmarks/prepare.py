@@ -225,7 +225,7 @@ def _measure(folder: Path, side: str) -> dict[str, float]:
     started, peak = time.perf_counter(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         while process.poll() is None:
-            peak = max(peak, _tree_bytes(process.pid))
+            peak = max(peak, tree_bytes(process.pid))
             time.sleep(0.5)
         output = process.stdout.read() if process.stdout else ""
     if process.returncode:
@@ -234,7 +234,7 @@ def _measure(folder: Path, side: str) -> dict[str, float]:
     return {**json.loads(output.splitlines()[-1]), "wall": wall, "peak": peak / 2**30}
 
 
-def _tree_bytes(pid: int) -> int:
+def tree_bytes(pid: int) -> int:
     """Returns the proportional set size of a process and its descendants: shared memory counts once."""
     total, processes = 0, [psutil.Process(pid)]
     with contextlib.suppress(psutil.NoSuchProcess):
