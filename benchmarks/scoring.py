@@ -101,10 +101,8 @@ def score(world: Path, output: Path, *flags: str) -> tuple[dict[str, Any], float
 
 
 def measure_null_engine(benchmark: Benchmark) -> None:
-    print(
-        "| pairs | titles | tokens a prompt | pairs/s | exchange, s | scoring, s | whole process, s | peak memory, GiB |"
-    )
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    heads = "pairs", "titles", "tokens a prompt", "pairs/s", "exchange, s", "scoring, s", "process, s", "peak, GiB"
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
     for pairs in benchmark.pairs:
         world, titles = benchmark.folder / f"null-{pairs}", pairs // benchmark.users_per_title
         if not world.exists():
@@ -124,8 +122,10 @@ def tiny_llama(folder: Path) -> str:
 
     from artsel_ray.models.load import load
 
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=49154, head_dim=32, **sizes)).save_pretrained(folder)
+    settings = LlamaConfig(
+        vocab_size=49154, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, head_dim=32
+    )
+    LlamaForCausalLM(settings).save_pretrained(folder)
     AutoTokenizer.from_pretrained(load("smollm2").path).save_pretrained(folder)
     return str(folder)
 
