@@ -37,8 +37,10 @@ def evaluate(config: EvaluateConfig) -> None:
     metrics = _metrics(config, table, choices, policies)
     uris = [storage.join(config.output, name) for name in ("metrics.json", "report.html")]
     report = render_evaluation(metrics, _shown(table, choices["model"], config.seed), _sources(config))
+    rejected = storage.join(config.output, "rejected", "examples.parquet")
+    storage.delete(rejected)
     if table.rejected.num_rows:
-        storage.write_table(storage.join(config.output, "rejected", "examples.parquet"), table.rejected, "rejected")
+        storage.write_table(rejected, table.rejected, "rejected")
     storage.write_json(storage.join(config.output, "config.json"), resolved(config))
     storage.write_json(uris[0], metrics)
     storage.write_object(uris[1], report.encode())
@@ -57,13 +59,28 @@ def _check(config: EvaluateConfig) -> None:
         raise InputError(f"--output {config.output} is an input's folder; give another")
 
 
+def _above(uri: str, levels: int) -> str:
+    """Returns the folder that many levels above; never above the bucket."""
+    if "://" not in uri:
+        return storage.join(uri, *[".."] * levels)
+    path, mark, query = uri.partition("?")
+    scheme, _, rest = path.rstrip("/").partition("://")
+    parts = rest.split("/")
+    return f"{scheme}://{'/'.join(parts[: max(1, len(parts) - levels)])}{mark}{query}"
+
+
 def _train_engagements(config: EvaluateConfig, table: ExampleTable) -> IntArray | None:
     """Counts engagements in --train; without that flag in `../train`, if it is there."""
     if config.train:
         return engagements(config.train, table)
-    path, mark, query = config.examples.rstrip("/").partition("?") if "://" in config.examples else ("", "", "")
-    beside = f"{path.rpartition('/')[0]}/train{mark}{query}" if path else storage.join(config.examples, "..", "train")
+    beside = storage.join(_above(config.examples, 1), "train")
     return engagements(beside, table) if storage.find_files(beside) else None
+
+
+def _simulated(config: EvaluateConfig) -> bool:
+    """Tells whether there is an oracle, or the summary of the prepared data says that its input is simulated."""
+    summary = storage.join(_above(config.examples, 2), "summary.json")
+    return bool(config.oracle) or (storage.exists(summary) and bool(storage.read_json(summary).get("simulated")))
 
 
 def _policies(
@@ -111,7 +128,7 @@ def _metrics(
         "rejected_predictions": count_rejected(config.predictions),
         "known_propensities": known,
         "invalid_propensities": table.invalid_propensities,
-        "simulated": table.simulated or "oracle" in choices,
+        "simulated": _simulated(config),
         "note": " ".join(_notes(config, table, known, policies)),
         "by_position": results["by_position"],
         "relative": relative,
@@ -164,13 +181,9 @@ def _shown(table: ExampleTable, choices: Choices, seed: int) -> list[dict[str, A
 
 
 def _sources(config: EvaluateConfig) -> dict[str, str]:
-    """Returns the ends of the inputs' paths: a full URI can hold credentials, and a report is passed around."""
+    """Returns the ends of the inputs' paths: a URI's query can hold what is private, and a report is passed around."""
     given = {name: getattr(config, name) for name in ("examples", "predictions", "baseline", "oracle")}
-    return {
-        name: "/".join(uri.partition("?")[0].rstrip("/").split("/")[-2:]).rpartition("@")[2]
-        for name, uri in given.items()
-        if uri
-    }
+    return {name: "/".join(uri.partition("?")[0].rstrip("/").split("/")[-2:]) for name, uri in given.items() if uri}
 
 
 def _lines(metrics: dict[str, Any]) -> list[str]:

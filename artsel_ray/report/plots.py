@@ -48,9 +48,7 @@ def plot_positions(rows: list[dict[str, Any]]) -> str:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         place = [row["position"] for row in rows]
         top.vlines(place, *([row[end] or 0 for row in rows] for end in ("low", "high")), color=MODEL, alpha=0.35, lw=4)
-        top.plot(
-            place, [row["accuracy"] for row in rows], "o-", color=MODEL, ms=5, lw=1.2, label="model, 95 % interval"
-        )
+        top.plot(place, [row["accuracy"] for row in rows], "o", color=MODEL, ms=5, label="model, 95 % interval")
         top.plot(place, [row["random"] for row in rows], "--", color=MUTED, lw=1.5, label="random draw, mean of 1/m")
         top.set_ylabel("accuracy")
         top.set_ylim(0, 1.05 * max([row["high"] or 0 for row in rows] + [row["random"] for row in rows]))

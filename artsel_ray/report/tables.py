@@ -40,7 +40,6 @@ class ExampleTable:
     key_p: IntArray
     rejected: pa.Table
     invalid_propensities: int
-    simulated: bool
 
     @property
     def truth_n(self) -> IntArray:
@@ -187,7 +186,6 @@ def read_examples(uri: str) -> ExampleTable:
         np.concatenate([[0], np.cumsum(size_n)[:-1]]),
         *(pair_n, key_p, rejected),
         int((~usable_n & ~np.isnan(propensity_n)).sum()),
-        any(b"simulated" in (storage.open_parquet(file).schema_arrow.metadata or {}) for file in files),
     )
 
 

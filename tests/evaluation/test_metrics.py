@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from artsel_ray.evaluation.metrics import Examples, evaluate_policies, truth_probability
+
+# u1 twice, u2 twice; m = 2, 4, 2, 4; see the table in tests/report/conftest.py.
+SMALL = Examples(np.array([0, 0, 1, 1]), np.array([0, 3, 1, 0]), np.array([2, 4, 2, 4]), np.array([0.8, 0.1, 0.2, 0.5]))
+HIT_N = np.array([1.0, 1, 0, 0])
+
+
+@st.composite
+def examples(draw: st.DrawFn) -> Examples:
+    size_n = np.array(draw(st.lists(st.integers(1, 40), min_size=1, max_size=40)))
+    position_n = np.array([draw(st.integers(0, int(size) - 1)) for size in size_n])
+    user_n = np.unique([draw(st.integers(0, 9)) for _ in size_n], return_inverse=True)[1]
+    propensity_n = np.array([draw(st.sampled_from([np.nan, 0.05, 0.5, 1.0])) for _ in size_n])
+    return Examples(user_n, position_n, size_n, propensity_n)
+
+
+def test_values_by_hand() -> None:
+    model = evaluate_policies(SMALL, {"model": HIT_N}, 100, 0)["model"]
+    assert {name: model[name]["value"] for name in ("accuracy", "ips", "snips")} == pytest.approx(
+        {"accuracy": 2 / 4, "ips": (2 + 4) / 4, "snips": (2 + 4) / 12}
+    )
+    # 1/0.8 + 1/0.1 = 11.25, and all four 1/p: 1.25 + 10 + 5 + 2 = 18.25
+    assert model["ips_logged"]["value"] == pytest.approx(11.25 / 4)
+    assert model["snips_logged"]["value"] == pytest.approx(11.25 / 18.25)
+    # 11.25² / (1.25² + 10²) = 126.5625 / 101.5625
+    assert model["effective_sample_size"] == pytest.approx(126.5625 / 101.5625)
+
+
+def test_positions_by_hand() -> None:
+    rows = evaluate_policies(SMALL, {"model": HIT_N}, 100, 0)["by_position"]
+    assert [(row["position"], row["examples"], row["accuracy"]) for row in rows] == [(0, 2, 0.5), (1, 1, 0), (3, 1, 1)]
+    # Place 0: m = 2 and m = 4, mean of 1/2 and 1/4.
+    assert [row["random"] for row in rows] == pytest.approx([0.375, 0.5, 0.25])
+
+
+def test_relative_by_hand() -> None:
+    policies = {"model": HIT_N, "random": SMALL.uniform_n, "never": np.zeros(4)}
+    relative = evaluate_policies(SMALL, policies, 100, 0)["relative"]
+    # Random's accuracy is (1/2 + 1/4 + 1/2 + 1/4) / 4 = 0.375, its IPS 1.
+    assert relative["random"]["accuracy"]["value"] == pytest.approx(100 * (0.5 / 0.375 - 1))
+    assert relative["random"]["ips"]["value"] == pytest.approx(50)
+    assert relative["never"]["accuracy"] == {"value": None, "low": None, "high": None}
+
+
+def test_highest_scored_candidates_share_the_draw() -> None:
+    # Three titles: the truth alone is best; it ties with another; it is not best.
+    three = Examples(np.zeros(3, np.int64), np.array([1, 0, 0]), np.array([2, 3, 2]), np.full(3, np.nan))
+    score_c = np.array([1, 5, 7, 7, 2, 0, 1])
+    assert truth_probability(score_c, three).tolist() == [1, 0.5, 0]
+
+
+@given(examples())
+def test_equal_scores_are_the_random_draw(given_examples: Examples) -> None:
+    score_c = np.zeros(given_examples.candidates_n.sum())
+    np.testing.assert_allclose(truth_probability(score_c, given_examples), 1 / given_examples.candidates_n)
+
+
+@settings(max_examples=100, deadline=None)
+@given(examples(), st.integers(0, 2**32 - 1))
+def test_bounds_and_json(given_examples: Examples, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    hit_n = (generator.random(len(given_examples.user_n)) < 0.5).astype(float)
+    policies = {"model": hit_n, "random": given_examples.uniform_n, "perfect": np.ones(len(hit_n))}
+    results = evaluate_policies(given_examples, policies, 50, seed)
+    for row in (results["model"], *results["references"].values()):
+        for name in ("accuracy", "snips"):
+            assert -1e-9 <= row[name]["low"] <= row[name]["high"] <= 1 + 1e-9
+        assert row["accuracy"]["value"] <= row["ips"]["value"] + 1e-9
+    perfect = results["references"]["perfect"]
+    assert perfect["accuracy"] == {"value": 1, "low": 1, "high": 1}
+    assert perfect["ips"]["value"] == pytest.approx(given_examples.candidates_n.mean())
+    assert sum(row["examples"] for row in results["by_position"]) == len(hit_n)
+    hits = sum(row["examples"] * row["accuracy"] for row in results["by_position"])
+    assert hits == pytest.approx(hit_n.sum())
+    json.dumps(results, allow_nan=False)

@@ -1,0 +1,74 @@
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+from artsel_ray.evaluation.metrics import METRICS
+from artsel_ray.report.html import render_evaluation
+
+ESTIMATE = {"value": 0.5, "low": 0.25, "high": 0.75}
+UNKNOWN = {"value": None, "low": None, "high": None}
+
+
+def metrics(**changes: Any) -> dict[str, Any]:
+    row = dict.fromkeys(METRICS, ESTIMATE) | {"effective_sample_size": 12.0}
+    counts = ("missing", "unknown_artwork", "other_predictions", "rejected_examples", "rejected_predictions")
+    return {
+        **row,
+        **dict.fromkeys((*counts, "known_propensities", "invalid_propensities"), 0),
+        "examples": 4321,
+        "users": 99,
+        "simulated": False,
+        "note": "A note.",
+        "by_position": [{"position": 0, "examples": 4321, "accuracy": 0.5, "low": 0.2, "high": 0.8, "random": 0.1}],
+        "relative": {"random": {"accuracy": {"value": -12.34, "low": None, "high": 5.0}, "ips": UNKNOWN}},
+        "references": {"random": row | {"ips_logged": UNKNOWN}},
+    } | changes
+
+
+def choice(**changes: Any) -> dict[str, Any]:
+    row = {"user": "u", "title": "t", "chosen": "a", "truth": "a", "missing": False, "hit": True}
+    return row | {"probability": None, "candidates": 4} | changes
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attributes: list[tuple[str, str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value) for name, value in attrs] or [(tag, "", None)]
+
+
+def parsed(page: str) -> Tags:
+    tags = Tags()
+    tags.feed(page)
+    return tags
+
+
+def test_one_file_without_scripts_or_links() -> None:
+    page = render_evaluation(metrics(), [choice()], {"examples": "examples/test"})
+    assert "http" not in page
+    links = [value for _, name, value in parsed(page).attributes if name in ("href", "src", "xlink:href")]
+    assert all(link and link.startswith("#") for link in links)
+    assert not {tag for tag, _, _ in parsed(page).attributes} & {"script", "link", "iframe", "img", "object"}
+    assert "url(" not in re.sub(r"url\(#", "", page)
+    assert page.count("<svg") == 2
+
+
+def test_ids_are_escaped() -> None:
+    hostile = "<script>alert(1)</script>\"'&"
+    page = render_evaluation(metrics(), [choice(user=hostile, chosen=hostile)], {"examples": hostile})
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;") == 3
+
+
+def test_numbers_and_gaps() -> None:
+    shown = [choice(chosen=None, missing=True, hit=False), choice(chosen=None, hit=False), choice(probability=0.123)]
+    page = render_evaluation(metrics(), shown, {})
+    for text in ("50.0 %", "4,321", "−12.3 %", "– to +5.0 %", "no prediction", "not a candidate", "0.123", "A note."):
+        assert text in page
+
+
+def test_simulated_is_said_only_where_it_is() -> None:
+    assert "Simulated" not in render_evaluation(metrics(), [], {})
+    assert "Simulated" in render_evaluation(metrics(simulated=True), [], {})

@@ -1,0 +1,34 @@
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+from artsel_ray.report.plots import plot_positions, plot_references
+
+ROWS: list[dict[str, Any]] = [
+    {"position": 0, "examples": 30, "accuracy": 0.5, "low": 0.4, "high": 0.6, "random": 0.25},
+    {"position": 7, "examples": 1, "accuracy": 0.0, "low": None, "high": None, "random": 0.05},
+]
+POINT = {"value": 0.5, "low": 0.4, "high": 0.6}
+NOTHING = {"value": None, "low": None, "high": None}
+
+
+def test_positions_are_one_svg_element_with_its_text() -> None:
+    svg = plot_positions(ROWS)
+    for text in ("accuracy", "examples", "random draw, mean of 1/m", "model, 95 % interval"):
+        assert f">{text}</text>" in svg
+    ElementTree.fromstring(svg.replace("xlink:href", "href"))
+    assert "http" not in svg
+
+
+def test_references_name_every_policy_and_survive_gaps() -> None:
+    svg = plot_references({"Model": {"accuracy": POINT, "ips": POINT}, "Other": {"accuracy": NOTHING, "ips": NOTHING}})
+    assert ">Model</text>" in svg
+    assert ">Other</text>" in svg
+
+
+def test_two_figures_share_no_id_and_a_figure_is_reproducible() -> None:
+    first, second = plot_positions(ROWS), plot_references({"Model": {"accuracy": POINT, "ips": POINT}})
+    assert first == plot_positions(ROWS)
+    clips = [set(re.findall(r'id="(p[0-9a-f]+)"', svg)) for svg in (first, second)]
+    assert clips[0]
+    assert not clips[0] & clips[1]
