@@ -27,12 +27,12 @@ model: setup  ## Fetch and convert the bundled model once, into the cache
 
 demo: setup model  ## From real viewing histories to chosen artworks and a report, in demo/
 	rm -rf $(DEMO)
-	$(BIN)/python jobs/simulate.py --source movielens --caption-tokens 24 --min-candidates 4 --max-candidates 8 \
+	$(BIN)/python jobs/simulate.py --source movielens --caption-tokens 18 --min-candidates 4 --max-candidates 8 \
 		--output $(DEMO)/world
-	$(BIN)/python jobs/prepare.py --input $(DEMO)/world --output $(DEMO)/data --history-length 8 \
-		--validation-size 100 --test-size 120
+	$(BIN)/python jobs/prepare.py --input $(DEMO)/world --output $(DEMO)/data --history-length 6 \
+		--validation-size 100 --test-size 110
 	$(BIN)/python jobs/score.py --requests $(DEMO)/data/requests/test --titles $(DEMO)/world/titles \
-		--artworks $(DEMO)/world/artworks --model smollm2 --decoding rank --history-length 8 --shard-pairs 40 \
+		--artworks $(DEMO)/world/artworks --model smollm2 --decoding rank --history-length 6 --shard-pairs 40 \
 		--output $(DEMO)/predictions
 	$(BIN)/python jobs/evaluate.py --examples $(DEMO)/data/examples/test --predictions $(DEMO)/predictions \
 		--oracle $(DEMO)/world/oracle --output $(DEMO)/evaluation

@@ -31,13 +31,11 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> t
     """Returns a shard's predictions, in the order of its groups, and the counts that scoring adds."""
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
     prompts, answers, tries = [], [], []
-    histories = iter(shard.histories)
+    histories = (history.values.tolist() for history in shard.histories)
     for group in shard.groups:
-        built = trie.build(group.options.answers, tokenizer.option_end)
-        for history in itertools.islice(histories, group.users):
-            prompts.append(tokenizer.prompt(group.options.block, history.values.tolist()))
-            answers.append(group.options.answers)
-            tries.append(built)
+        prompts += tokenizer.prompts(group.options.block, itertools.islice(histories, group.users))
+        answers += [group.options.answers] * group.users
+        tries += [trie.build(group.options.answers, tokenizer.option_end)] * group.users
     reasons = None
     if rendering.spec.reason:
         prompts, reasons = _write_reasons(engine, tokenizer, prompts)

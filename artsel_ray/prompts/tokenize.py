@@ -5,9 +5,9 @@ ids of `<option>`, `</option>`, chat markers and end tokens. Histories are token
 date, title and watch time once, then joined with Arrow's `take`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ _SEPARATOR = "\x1f"
 # Llama 3's chat template writes the current day unless told another; a prompt must not change overnight.
 _CHAT_DATE = "26 Jul 2024"
 _MOST_SECONDS = 1e9
+_KEPT_TITLES = 2**18
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,15 @@ class PromptTokenizer:
 
     def prompt(self, block: list[int], history: list[int]) -> list[int]:
         """Joins a prompt from a title's options and a user's history, in the spec's order."""
-        first, second = (block, history) if self.spec.layout == "title_first" else (history, block)
-        return [*self.head, *first, *second, *self.tail]
+        return self.prompts(block, [history])[0]
+
+    def prompts(self, block: list[int], histories: Iterable[list[int]]) -> list[list[int]]:
+        """Joins the prompts of a title's users; what they share is joined once."""
+        if self.spec.layout == "title_first":
+            shared = self.head + block
+            return [shared + (history + self.tail) for history in histories]
+        shared = block + self.tail
+        return [self.head + history + shared for history in histories]
 
     def fixed_tokens(self) -> int:
         """Returns the length of a prompt without options and history."""
@@ -227,11 +235,13 @@ def _titles(items: pa.StructArray) -> tuple[list[str], np.ndarray]:
     names = pc.fill_null(items.field("title_name"), "")
     genres = pc.fill_null(pc.binary_join(items.field("genres"), _SEPARATOR), "")
     joined, codes = _distinct(pc.binary_join_element_wise(names, genres, _SEPARATOR * 2))
-    texts = []
-    for text in joined:
-        name, _, genre_text = text.partition(_SEPARATOR * 2)
-        texts.append(render.described_title(name, [genre for genre in genre_text.split(_SEPARATOR) if genre]))
-    return texts, codes
+    return [_described(text) for text in joined], codes
+
+
+@lru_cache(maxsize=_KEPT_TITLES)
+def _described(joined: str) -> str:
+    name, _, genres = joined.partition(_SEPARATOR * 2)
+    return render.described_title(name, [genre for genre in genres.split(_SEPARATOR) if genre])
 
 
 def _watches(seconds: pa.Array) -> tuple[list[str], np.ndarray]:

@@ -200,4 +200,6 @@ def _lines(metrics: dict[str, Any]) -> list[str]:
     for name in ("missing", "unknown_artwork", "other_predictions", "rejected_examples", "invalid_propensities"):
         if metrics[name]:
             lines.append(f"{name.replace('_', ' ')}: {metrics[name]:,}")
+    if metrics["known_propensities"] < metrics["examples"]:
+        lines.append(f"usable propensities: {metrics['known_propensities']:,} of {metrics['examples']:,}")
     return lines
