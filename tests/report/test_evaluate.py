@@ -139,6 +139,24 @@ def test_command_line_prints_table_and_paths(small: Path) -> None:
     assert "missing: 1" in lines
 
 
+@pytest.mark.parametrize(("propensity", "invalid"), [(float("nan"), 0), (0.0, 1)])
+def test_unusable_propensity_leaves_the_logged_metrics_only(
+    small: Path, capsys: pytest.CaptureFixture[str], propensity: float, invalid: int
+) -> None:
+    file = small / "examples/test/part-0.parquet"
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    rows[1]["propensity"] = propensity
+    pq.write_table(table.from_pylist(rows, table.schema), file)
+    found = metrics(small)
+    # Left are 1/0.8 = 1.25 (a hit), 1/0.2 = 5 and 1/0.5 = 2.
+    assert [found[name]["value"] for name in ("ips", "ips_logged", "snips_logged")] == pytest.approx(
+        [1.5, 1.25 / 3, 1.25 / 8.25]
+    )
+    assert (found["known_propensities"], found["invalid_propensities"]) == (3, invalid)
+    assert "usable propensities: 3 of 4" in capsys.readouterr().out
+
+
 def test_command_line_answers_bad_input_with_a_line(small: Path) -> None:
     (small / "predictions/part-0.parquet").write_bytes(b"PAR1 is not enough PAR1")
     done = run(small)
