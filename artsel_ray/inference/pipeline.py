@@ -168,6 +168,7 @@ def _score_shards(
         )
         .map_batches(write, batch_size=1, num_cpus=_LIGHT_CPUS)
     )
+    print(f"starting {config.engines} engine(s), which takes a minute or more", flush=True)
     progress = Progress(len(shards))
     for row in dataset.iter_rows():
         progress.add(_value(row))

@@ -1,0 +1,47 @@
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from artsel_ray.config import EvaluateConfig, resolved, run
+from artsel_ray.errors import InputError
+
+FLAGS = ["job", "--examples", "e", "--predictions", "p", "--output", "o"]
+
+
+def fails_with(error: BaseException) -> Callable[[], Callable[[EvaluateConfig], None]]:
+    def job(config: EvaluateConfig) -> None:
+        raise error
+
+    return lambda: job
+
+
+def test_the_parsed_config_reaches_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[EvaluateConfig] = []
+    monkeypatch.setattr(sys, "argv", [*FLAGS, "--resamples", "7"])
+    run(EvaluateConfig, lambda: seen.append)
+    assert seen == [EvaluateConfig(examples="e", predictions="p", output="o", resamples=7)]
+    assert resolved(seen[0])["resamples"] == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("x.parquet is broken; mend it"), 1, "error: x.parquet is broken; mend it\n"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command resumes\n"),
+    ],
+)
+def test_expected_errors_are_a_line_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, line: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", FLAGS)
+    with pytest.raises(SystemExit) as ended:
+        run(EvaluateConfig, fails_with(error))
+    assert ended.value.code == code
+    assert capsys.readouterr().err == line
+
+
+def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", FLAGS)
+    with pytest.raises(ZeroDivisionError):
+        run(EvaluateConfig, fails_with(ZeroDivisionError()))
