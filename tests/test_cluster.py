@@ -45,6 +45,7 @@ def test_the_whole_path_runs_as_submitted_jobs(smollm2: Model, tmp_path: Path) -
         command = ["ray", "job", "submit", "--working-dir", ".", "--", "python", *f"jobs/{job}".split()]
         done = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+    assert "artworks" in storage.read_json(str(data / "summary.json"))["simulated"]
     metrics = storage.read_json(str(tmp_path / "evaluation/metrics.json"))
     assert (metrics["examples"], metrics["missing"]) == (20, 0)
     report = (tmp_path / "evaluation/report.html").read_text()

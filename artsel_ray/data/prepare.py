@@ -51,7 +51,8 @@ def prepare(config: PrepareConfig) -> None:
         storage.delete(storage.join(config.output, "_work"))
     seconds["total"] = round(time.monotonic() - started, 1)
     storage.write_json(storage.join(config.output, "config.json"), resolved(config))
-    storage.write_json(storage.join(config.output, "summary.json"), _summary(plan, counts, seconds))
+    summary = {**_summary(plan, counts, seconds), "simulated": _simulated(config.input)}
+    storage.write_json(storage.join(config.output, "summary.json"), summary)
     written = {name: _files(config.output, name) for name in ("examples", "requests", "rejected")}
     storage.write_manifest(config.output, {"rows": {name: counts[name] for name in sorted(counts)}, **written})
     sizes = ", ".join(f"{counts[f'examples/{name}']:,} {name}" for name in reversed(splits.SPLITS))
@@ -206,6 +207,12 @@ def _summary(plan: stages.Plan, counts: stages.Counts, seconds: dict[str, float]
         "buckets": plan.buckets,
         "seconds": seconds,
     }
+
+
+def _simulated(world: str) -> list[str]:
+    """Returns what of the input is simulated, as its summary says; nothing where it has none."""
+    summary = storage.join(world, "summary.json")
+    return storage.read_json(summary).get("simulated", []) if storage.exists(summary) else []
 
 
 def _files(output: str, name: str) -> list[str]:
