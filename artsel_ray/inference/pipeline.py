@@ -1,4 +1,4 @@
-"""Bulk scoring on Ray Data: shards are rendered by tasks, scored by a pool of engines, written by tasks."""
+"""Bulk scoring on Ray Data: actors that render shards, actors with an engine that score them, one that writes."""
 
 import collections
 import dataclasses
@@ -145,18 +145,15 @@ def _score_shards(
     gpus_per_engine = config.gpus_per_engine if config.gpus_per_engine is not None else float(gpus > 0)
     threads = max(1, int(cpus // config.engines))
 
-    def render(batch: dict[str, Any]) -> dict[str, Any]:
-        begun = time.perf_counter()
-        rendered = render_shard(int(batch["shard"][0]), *ray.get(shared), rendering)
-        return {"shard": _boxed(rendered), "render_seconds": [time.perf_counter() - begun]}
-
-    def write(batch: dict[str, Any]) -> dict[str, Any]:
-        answer = _answer(lambda scored: write_shard(config.output, scored), batch["scored"][0])
-        return {name: [value] for name, value in answer.items()}
-
     dataset = (
         ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
-        .map_batches(render, batch_size=1, num_cpus=_LIGHT_CPUS)
+        .map_batches(
+            Renderer,
+            fn_constructor_args=[shared, rendering],
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=config.engines),
+            num_cpus=_LIGHT_CPUS,
+        )
         .map_batches(
             Scorer,
             fn_constructor_args=[config, rendering, int(np.diff(catalogue[0].offsets).max(initial=1))],
@@ -166,7 +163,13 @@ def _score_shards(
             num_gpus=gpus_per_engine,
             runtime_env={"env_vars": {**_ENGINE_ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}},
         )
-        .map_batches(write, batch_size=1, num_cpus=_LIGHT_CPUS)
+        .map_batches(
+            Writer,
+            fn_constructor_args=[config.output],
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=1),
+            num_cpus=_LIGHT_CPUS,
+        )
     )
     print(f"starting {config.engines} engine(s), which takes a minute or more", flush=True)
     progress = Progress(len(shards))
@@ -180,6 +183,22 @@ def _boxed(value: Any) -> np.ndarray:
     box = np.empty(1, dtype=object)
     box[0] = value
     return box
+
+
+class Renderer:
+    """An actor that renders shards. Tasks would do, but Ray ends idle workers, and each new one loads a tokenizer."""
+
+    def __init__(self, shared: ray.ObjectRef, rendering: Rendering) -> None:
+        """Takes the work objects, the requests' files and the catalogue from the object store."""
+        self._work, self._files, self._catalogue, self._captions = ray.get(shared)
+        self._rendering = rendering
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Renders one shard."""
+        begun = time.perf_counter()
+        index, data = int(batch["shard"][0]), (self._work, self._files, self._catalogue, self._captions)
+        rendered = render_shard(index, *data, self._rendering)
+        return {"shard": _boxed(rendered), "render_seconds": [time.perf_counter() - begun]}
 
 
 class Scorer:
@@ -219,6 +238,19 @@ class Scorer:
         }
         self._load_seconds = 0.0
         return {"scored": _boxed((shard.index, predictions, shard.rejected, statistics))}
+
+
+class Writer:
+    """An actor that writes scored shards."""
+
+    def __init__(self, output: str) -> None:
+        """Takes the run's output."""
+        self._output = output
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Writes one shard and passes its statistics on."""
+        answer = _answer(lambda scored: write_shard(self._output, scored), batch["scored"][0])
+        return {name: [value] for name, value in answer.items()}
 
 
 def write_shard(output: str, scored: tuple[int, pa.Table, pa.Table, dict[str, float]]) -> dict[str, float]:
