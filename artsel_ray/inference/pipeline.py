@@ -29,8 +29,8 @@ from artsel_ray.models.load import load
 _WORK = "_work"
 _REJECTED = "rejected"
 _SUMMARY = "summary.json"
-# Rendering and writing are light beside an engine; together they may take what one engine leaves of two cores.
-_LIGHT_CPUS = 0.5
+# Rendering and writing are light beside an engine: they claim no CPU, so that engines on all CPUs never wait for them.
+_LIGHT_CPUS = 0
 # Engines on one machine must not bind to the same cores. And a shard's prompts are hundreds of MB that come and go:
 # handing them back to the system and faulting them in again took half of the time beside the model.
 _ENGINE_ENVIRONMENT = {
@@ -159,7 +159,7 @@ def _score_shards(
             fn_constructor_args=[config, rendering, int(np.diff(catalogue[0].offsets).max(initial=1))],
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=config.engines),
-            num_cpus=1,
+            num_cpus=min(1.0, cpus / config.engines),
             num_gpus=gpus_per_engine,
             runtime_env={"env_vars": {**_ENGINE_ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}},
         )
