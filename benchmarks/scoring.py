@@ -177,7 +177,7 @@ def run_processor(world: Path, model: str) -> None:
     for group in shard.groups:
         root = trie.build(group.options.answers, tokenizer.option_end).branches[0]
         for _ in range(group.users):
-            prompt = tokenizer.prompt(group.options.block, next(histories)) + root.path
+            prompt = np.concatenate((tokenizer.prompt(group.options.block, next(histories)), root.path))
             rows.append({"tokenized_prompt": prompt, "allowed": root.tokens})
     start_ray()
     settings = vLLMEngineProcessorConfig(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from artsel_ray.decoding.engine import Engine
+from artsel_ray.prompts.tokenize import Ids
 
 LEAF = -1
 
@@ -21,7 +22,7 @@ LEAF = -1
 class Branch:
     """A node of the trie where candidates part."""
 
-    path: list[int]
+    path: Ids
     """Ids from the root to this node, to be appended to the prompt."""
     tokens: list[int]
     """The children's ids, ascending."""
@@ -72,7 +73,7 @@ def _add(branches: list[Branch], sequences: list[list[int]], order: list[int]) -
     ]
     index = len(branches)
     tokens = [token for token, _ in children]
-    branches.append(Branch(path, tokens, [sorted(members) for _, members in children], []))
+    branches.append(Branch(np.array(path, dtype=np.int32), tokens, [sorted(members) for _, members in children], []))
     branches[index].next.extend(_add(branches, sequences, members) for _, members in children)
     return index
 
@@ -92,7 +93,7 @@ class Choice:
     """Product of the renormalised probabilities on the way to it; the candidate's part, where it has twins."""
 
 
-def choose(engine: Engine, prompts: Sequence[list[int]], tries: Sequence[Trie]) -> list[Choice]:
+def choose(engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie]) -> list[Choice]:
     """Returns the candidate that greedy decoding takes when it is held to the candidates' sequences.
 
     Args:
@@ -115,7 +116,7 @@ def choose(engine: Engine, prompts: Sequence[list[int]], tries: Sequence[Trie]) 
     ]
 
 
-def rank(engine: Engine, prompts: Sequence[list[int]], tries: Sequence[Trie]) -> list[np.ndarray]:
+def rank(engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie]) -> list[np.ndarray]:
     """Returns each prompt's distribution over its candidates.
 
     At each branching node the children's probabilities are renormalised; a candidate's probability is the
@@ -140,9 +141,9 @@ def rank(engine: Engine, prompts: Sequence[list[int]], tries: Sequence[Trie]) ->
     return [np.exp(log) / twins for log, twins in zip(log_m, twins_m, strict=True)]
 
 
-def _ask(engine: Engine, prompts: Sequence[list[int]], at: list[tuple[int, Branch]]) -> list[np.ndarray]:
+def _ask(engine: Engine, prompts: Sequence[Ids], at: list[tuple[int, Branch]]) -> list[np.ndarray]:
     """Returns the children's log-probabilities, renormalised, at branches of prompts: [C] each."""
-    questions = [prompts[index] + branch.path if branch.path else prompts[index] for index, branch in at]
+    questions = [np.concatenate((prompts[index], branch.path)) for index, branch in at]
     return [_log_softmax(answer) for answer in engine.logprobs(questions, [branch.tokens for _, branch in at])]
 
 

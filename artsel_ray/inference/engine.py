@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from artsel_ray.prompts.tokenize import Ids
+
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -60,7 +62,7 @@ class VllmEngine:
         used, self.usage = self.usage, Usage()
         return used
 
-    def logprobs(self, prompts: Sequence[list[int]], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]]) -> list[np.ndarray]:
         """See `artsel_ray.decoding.engine.Engine`."""
         from vllm import SamplingParams
 
@@ -76,7 +78,7 @@ class VllmEngine:
             np.array([step[token].logprob for token in ids]) for step, ids in zip(first_steps, allowed, strict=True)
         ]
 
-    def write(self, prompts: Sequence[list[int]], max_tokens: int, stop: Sequence[int]) -> list[list[int]]:
+    def write(self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int]) -> list[list[int]]:
         """See `artsel_ray.decoding.engine.Engine`."""
         from vllm import SamplingParams
 
@@ -87,13 +89,14 @@ class VllmEngine:
         written = [list(output.outputs[0].token_ids) for output in outputs]
         return [ids[:-1] if ids and ids[-1] in stop else ids for ids in written]
 
-    def _generate(self, prompts: Sequence[list[int]], params: list[Any]) -> list[Any]:
+    def _generate(self, prompts: Sequence[Ids], params: list[Any]) -> list[Any]:
         from vllm.inputs import TokensPrompt
 
         if not prompts:
             return []
         begun = time.perf_counter()
-        outputs = self._llm.generate([TokensPrompt(prompt_token_ids=ids) for ids in prompts], params, use_tqdm=False)
+        tokens = [TokensPrompt(prompt_token_ids=ids.tolist()) for ids in prompts]
+        outputs = self._llm.generate(tokens, params, use_tqdm=False)
         self.usage.seconds += time.perf_counter() - begun
         for prompt, output in zip(prompts, outputs, strict=True):
             self.usage.prompt_tokens += len(prompt)
@@ -114,7 +117,7 @@ class NullEngine:
         used, self.usage = self.usage, Usage()
         return used
 
-    def logprobs(self, prompts: Sequence[list[int]], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]]) -> list[np.ndarray]:
         """See `artsel_ray.decoding.engine.Engine`."""
         self._count(prompts)
         return [
@@ -122,11 +125,11 @@ class NullEngine:
             for prompt, ids in zip(prompts, allowed, strict=True)
         ]
 
-    def write(self, prompts: Sequence[list[int]], max_tokens: int, stop: Sequence[int]) -> list[list[int]]:
+    def write(self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int]) -> list[list[int]]:
         """See `artsel_ray.decoding.engine.Engine`."""
         self._count(prompts)
-        return [prompt[-max_tokens:] for prompt in prompts]
+        return [prompt[-max_tokens:].tolist() for prompt in prompts]
 
-    def _count(self, prompts: Sequence[list[int]]) -> None:
+    def _count(self, prompts: Sequence[Ids]) -> None:
         self.usage.prompt_tokens += sum(map(len, prompts))
         self.usage.decoded_tokens += len(prompts)

@@ -12,7 +12,7 @@ from artsel_ray.decoding.engine import Engine
 from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer
 from artsel_ray.inference.settings import Rendering
 from artsel_ray.prompts.render import PREDICTION
-from artsel_ray.prompts.tokenize import PromptTokenizer
+from artsel_ray.prompts.tokenize import Ids, PromptTokenizer
 from artsel_ray.schema import PREDICTIONS
 
 
@@ -31,7 +31,7 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> t
     """Returns a shard's predictions, in the order of its groups, and the counts that scoring adds."""
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
     prompts, answers, tries = [], [], []
-    histories = (history.values.tolist() for history in shard.histories)
+    histories = (history.values.to_numpy() for history in shard.histories)
     for group in shard.groups:
         prompts += tokenizer.prompts(group.options.block, itertools.islice(histories, group.users))
         answers += [group.options.answers] * group.users
@@ -47,7 +47,7 @@ def _decode(
     engine: Engine,
     decoding: str,
     tokenizer: PromptTokenizer,
-    prompts: list[list[int]],
+    prompts: list[Ids],
     answers: list[list[list[int]]],
     tries: list[trie.Trie],
 ) -> Choices:
@@ -62,7 +62,7 @@ def _decode(
 
 
 def _write_freely(
-    engine: Engine, tokenizer: PromptTokenizer, prompts: list[list[int]], answers: list[list[list[int]]]
+    engine: Engine, tokenizer: PromptTokenizer, prompts: list[Ids], answers: list[list[list[int]]]
 ) -> Choices:
     longest = max((len(answer) for each in answers for answer in each), default=0) + 1
     texts = tokenizer.tokenizer.batch_decode(engine.write(prompts, longest, tokenizer.end))
@@ -75,15 +75,13 @@ def _write_freely(
     return Choices([found or 0 for found in matches], [None] * len(matches), unmatched=matches.count(None))
 
 
-def _write_reasons(
-    engine: Engine, tokenizer: PromptTokenizer, prompts: list[list[int]]
-) -> tuple[list[list[int]], list[str]]:
+def _write_reasons(engine: Engine, tokenizer: PromptTokenizer, prompts: list[Ids]) -> tuple[list[Ids], list[str]]:
     """Has the model write a reason behind each prompt; returns the prompts that go on to the prediction."""
     stop = [tokenizer.option, *tokenizer.end]
     written = tokenizer.tokenizer.batch_decode(engine.write(prompts, tokenizer.spec.reason_tokens, stop))
     reasons = [text.partition(PREDICTION.strip())[0].strip() for text in written]
     followed = [
-        prompt + tokenizer.reason(reason) + tokenizer.after_reason
+        np.concatenate((prompt, np.array(tokenizer.reason(reason) + tokenizer.after_reason, dtype=np.int32)))
         for prompt, reason in zip(prompts, reasons, strict=True)
     ]
     return followed, reasons

@@ -8,16 +8,23 @@ date, title and watch time once, then joined with Arrow's `take`.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from transformers import PreTrainedTokenizerBase
+from numpy.typing import NDArray
 
 from artsel_ray.errors import InputError
 from artsel_ray.prompts import render
 from artsel_ray.prompts.options import OPTION, OPTION_END
 from artsel_ray.prompts.spec import PromptSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# A whole prompt's ids: [tokens]. It has thousands, and joining lists of them cost more than all else beside a model.
+Ids = NDArray[np.int32]
 
 _CONTENT = "\u241fcontent\u241f"
 _SEPARATOR = "\x1f"
@@ -59,7 +66,7 @@ class Encoded:
 class PromptTokenizer:
     """Tokenizes prompts of one spec with one tokenizer; keeps what it has tokenized of histories."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, spec: PromptSpec) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", spec: PromptSpec) -> None:
         """Takes a tokenizer that has the two option tokens.
 
         Raises:
@@ -143,17 +150,18 @@ class PromptTokenizer:
             answers = self.encode([render.answer_text(index, "", "number") for index in range(len(captions))])
         return Options(block, answers, sum(len(ids) > spec.caption_tokens for ids in texts))
 
-    def prompt(self, block: list[int], history: list[int]) -> list[int]:
+    def prompt(self, block: Sequence[int], history: Sequence[int] | Ids) -> Ids:
         """Joins a prompt from a title's options and a user's history, in the spec's order."""
         return self.prompts(block, [history])[0]
 
-    def prompts(self, block: list[int], histories: Iterable[list[int]]) -> list[list[int]]:
+    def prompts(self, block: Sequence[int], histories: Iterable[Sequence[int] | Ids]) -> list[Ids]:
         """Joins the prompts of a title's users; what they share is joined once."""
         if self.spec.layout == "title_first":
-            shared = self.head + block
-            return [shared + (history + self.tail) for history in histories]
-        shared = block + self.tail
-        return [self.head + history + shared for history in histories]
+            before, after = [*self.head, *block], self.tail
+        else:
+            before, after = self.head, [*block, *self.tail]
+        first, last = np.array(before, dtype=np.int32), np.array(after, dtype=np.int32)
+        return [np.concatenate((first, np.asarray(history, dtype=np.int32), last)) for history in histories]
 
     def fixed_tokens(self) -> int:
         """Returns the length of a prompt without options and history."""
@@ -167,7 +175,7 @@ class PromptTokenizer:
         """
         if (reason is not None) != self.spec.reason:
             raise ValueError(f"spec.reason is {self.spec.reason}, the example {'has' if reason else 'lacks'} a reason")
-        prompt = self.prompt(block, history)
+        prompt = self.prompt(block, history).tolist()
         written = [] if reason is None else self.reason(reason) + self.after_reason
         target = written + answer + self.end
         return Encoded(prompt + target, [False] * len(prompt) + [True] * len(target))

@@ -7,9 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artsel_ray.decoding.trie import build, choose, rank
+from artsel_ray.prompts.tokenize import Ids
 
 END = 99
 ANSWERS = st.lists(st.lists(st.integers(0, 3), max_size=5), min_size=1, max_size=12)
+
+
+def ids(*tokens: int) -> Ids:
+    return np.array(tokens, dtype=np.int32)
 
 
 class HashModel:
@@ -21,11 +26,12 @@ class HashModel:
     def score(self, prompt: list[int], token: int) -> float:
         return math.sin(sum((place + 1) * (value + 1) for place, value in enumerate([*prompt, token]))) * 3
 
-    def logprobs(self, prompts: Sequence[list[int]], allowed: Sequence[list[int]]) -> list[np.ndarray]:
-        self.questions += zip(prompts, allowed, strict=True)
-        return [np.array([self.score(p, t) for t in ids]) for p, ids in zip(prompts, allowed, strict=True)]
+    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+        questions = [(prompt.tolist(), each) for prompt, each in zip(prompts, allowed, strict=True)]
+        self.questions += questions
+        return [np.array([self.score(prompt, token) for token in each]) for prompt, each in questions]
 
-    def write(self, prompts: Sequence[list[int]], max_tokens: int, stop: Sequence[int]) -> list[list[int]]:
+    def write(self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int]) -> list[list[int]]:
         raise NotImplementedError
 
 
@@ -54,14 +60,14 @@ def greedy(model: HashModel, prompt: list[int], answers: list[list[int]]) -> int
 
 @given(ANSWERS, st.lists(st.integers(0, 9), max_size=3))
 def test_rank_is_the_brute_force_and_sums_to_one(answers: list[list[int]], prompt: list[int]) -> None:
-    (got,) = rank(HashModel(), [prompt], [build(answers, END)])
+    (got,) = rank(HashModel(), [ids(*prompt)], [build(answers, END)])
     np.testing.assert_allclose(got, brute_force(HashModel(), prompt, answers), atol=1e-12)
     assert got.sum() == pytest.approx(1)
 
 
 @given(ANSWERS, st.lists(st.integers(0, 9), max_size=3))
 def test_choose_is_greedy_constrained_decoding(answers: list[list[int]], prompt: list[int]) -> None:
-    (got,) = choose(HashModel(), [prompt], [build(answers, END)])
+    (got,) = choose(HashModel(), [ids(*prompt)], [build(answers, END)])
     assert got.candidate == greedy(HashModel(), prompt, answers)
     assert got.probability == pytest.approx(brute_force(HashModel(), prompt, answers)[got.candidate])
 
@@ -75,35 +81,35 @@ def test_branches_part_the_candidates(answers: list[list[int]]) -> None:
         assert len(branch.tokens) >= 2
         for token, members in zip(branch.tokens, branch.members, strict=True):
             for member in members:
-                assert [*answers[member], END][: len(branch.path) + 1] == [*branch.path, token]
+                assert [*answers[member], END][: len(branch.path) + 1] == [*branch.path.tolist(), token]
 
 
 def test_a_shared_beginning_is_appended_not_decoded() -> None:
     model = HashModel()
-    choose(model, [[7]], [build([[1, 2, 3], [1, 2, 4]], END)])
+    choose(model, [ids(7)], [build([[1, 2, 3], [1, 2, 4]], END)])
     assert model.questions == [([7, 1, 2], [3, 4])]
 
 
 def test_a_prefix_of_another_candidate_ends_with_the_end_token() -> None:
     (branch,) = build([[1, 2], [1, 2, 3]], END).branches
-    assert (branch.path, branch.tokens, branch.members) == ([1, 2], [3, END], [[1], [0]])
+    assert (branch.path.tolist(), branch.tokens, branch.members) == ([1, 2], [3, END], [[1], [0]])
 
 
 def test_identical_candidates_share_their_probability_and_the_first_is_chosen() -> None:
     tries = [build([[1], [2], [1]], END)]
-    (distribution,) = rank(HashModel(), [[0]], tries)
+    (distribution,) = rank(HashModel(), [ids(0)], tries)
     assert distribution[0] == distribution[2]
     assert distribution.sum() == pytest.approx(1)
     model = HashModel()
     model.score = lambda prompt, token: float(token == 1)  # type: ignore[method-assign]
-    assert choose(model, [[0]], tries)[0].candidate == 0
+    assert choose(model, [ids(0)], tries)[0].candidate == 0
 
 
 @pytest.mark.parametrize("answers", [[[1, 2]], [[1, 2], [1, 2]], [[]]])
 def test_nothing_to_decide_asks_nothing(answers: list[list[int]]) -> None:
     model, tries = HashModel(), [build(answers, END)]
-    assert choose(model, [[0]], tries)[0].candidate == 0
-    np.testing.assert_allclose(rank(model, [[0]], tries)[0], 1 / len(answers))
+    assert choose(model, [ids(0)], tries)[0].candidate == 0
+    np.testing.assert_allclose(rank(model, [ids(0)], tries)[0], 1 / len(answers))
     assert model.questions == []
 
 

@@ -198,7 +198,7 @@ def test_rank_equals_brute_force_on_the_real_model(world: Path, smollm2: Model, 
         title = catalogue.title_ids.to_pylist().index(row["title_id"])
         of_title = captions[slice(*catalogue.offsets[title : title + 2].tolist())].to_pylist()
         options = tokenizer.options(f"Name of {row['title_id']}", ["Crime"], of_title)
-        prompt = tokenizer.prompt(options.block, history_of[row["user_id"]])
+        prompt = tokenizer.prompt(options.block, history_of[row["user_id"]]).tolist()
         expected = brute_force(model, prompt, options.answers, tokenizer.option_end)
         got = [each["probability"] for each in row["candidates"]]
         assert sum(got) == pytest.approx(1)

@@ -9,6 +9,7 @@ from artsel_ray.inference.scoring import score_shard
 from artsel_ray.inference.settings import Rendering
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.prompts.tokenize import Ids
 from artsel_ray.schema import REJECTED
 
 CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "Two friends fight."]
@@ -20,13 +21,13 @@ class Scripted:
 
     def __init__(self, texts: Sequence[list[int]] = ()) -> None:
         self.texts = list(texts)
-        self.prompts: list[list[int]] = []
+        self.prompts: list[Ids] = []
 
-    def logprobs(self, prompts: Sequence[list[int]], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]]) -> list[np.ndarray]:
         self.prompts += prompts
         return [np.array(ids, dtype=float) / 1000 for ids in allowed]
 
-    def write(self, prompts: Sequence[list[int]], max_tokens: int, stop: Sequence[int]) -> list[list[int]]:
+    def write(self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int]) -> list[list[int]]:
         return [self.texts.pop(0)[:max_tokens] for _ in prompts]
 
 
@@ -53,7 +54,7 @@ def test_rows_keep_the_order_of_the_groups(smollm2: Model) -> None:
     assert counts == {"unmatched": 0}
     tokenizer = prompt_tokenizer("smollm2", PromptSpec())
     block = shard(RENDERING).groups[0].options.block
-    assert engine.prompts[0] == tokenizer.prompt(block, [11])
+    assert engine.prompts[0].tolist() == tokenizer.prompt(block, [11]).tolist()
 
 
 def test_free_text_is_matched_and_what_matches_nothing_is_counted(smollm2: Model) -> None:
