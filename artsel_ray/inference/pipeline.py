@@ -1,9 +1,7 @@
-"""Bulk scoring on Ray Data: actors that render shards, actors with an engine that score them, one that writes."""
+"""Bulk scoring on Ray Data: requests are exchanged into shards, which actors render, score and write."""
 
 import collections
 import dataclasses
-import gc
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,26 +16,16 @@ from artsel_ray.config import ScoreConfig, resolved
 from artsel_ray.data.catalogue import Catalogue, read_catalogue
 from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
-from artsel_ray.inference.engine import NullEngine, VllmEngine
+from artsel_ray.inference.actors import REJECTED, Renderer, Scorer, Writer
+from artsel_ray.inference.answers import answer, value
 from artsel_ray.inference.exchange import Assignment, assign, count_titles, exchange_file
 from artsel_ray.inference.progress import Progress
-from artsel_ray.inference.rendering import RenderedShard, render_shard
-from artsel_ray.inference.scoring import score_shard
 from artsel_ray.inference.settings import Rendering, resolve
-from artsel_ray.models.load import load
 
 _WORK = "_work"
-_REJECTED = "rejected"
 _SUMMARY = "summary.json"
 # Rendering and writing are light beside an engine: they claim no CPU, so that engines on all CPUs never wait for them.
 _LIGHT_CPUS = 0
-# Engines on one machine must not bind to the same cores. And a shard's prompts are hundreds of MB that come and go:
-# handing them back to the system and faulting them in again took half of the time beside the model.
-_ENGINE_ENVIRONMENT = {
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "MALLOC_TRIM_THRESHOLD_": str(2**31),
-    "MALLOC_TOP_PAD_": str(2**28),
-}
 
 
 def score(config: ScoreConfig) -> None:
@@ -90,7 +78,7 @@ def _exchange(config: ScoreConfig, files: list[str]) -> tuple[Assignment, dict[s
     Returns:
         The assignment, and the work folder's manifest: `uris`, `pairs` and `rejected_rows`.
     """
-    work, rejected = storage.join(config.output, _WORK), storage.join(config.output, _REJECTED)
+    work, rejected = storage.join(config.output, _WORK), storage.join(config.output, REJECTED)
     counts: collections.Counter[str] = collections.Counter()
     for counted in _map_files(len(files), lambda index: count_titles(files[index])):
         counts.update(counted)
@@ -114,22 +102,8 @@ def _exchange(config: ScoreConfig, files: list[str]) -> tuple[Assignment, dict[s
 def _map_files(count: int, function: Callable[[int], Any]) -> Iterator[Any]:
     """Yields what a function returns for each file's index, one task a file; the values are plain JSON."""
     indices = ray.data.range(count, override_num_blocks=count)
-    for row in indices.map(lambda row: _answer(function, int(row["id"]))).iter_rows():
-        yield _value(row)
-
-
-def _answer(function: Callable[[Any], Any], argument: Any) -> dict[str, str]:
-    """Calls a function in a task; its `InputError` comes back as a value, for Ray would make a traceback of it."""
-    try:
-        return {"error": "", "answer": json.dumps(function(argument))}
-    except InputError as error:
-        return {"error": str(error), "answer": ""}
-
-
-def _value(row: dict[str, str]) -> Any:
-    if row["error"]:
-        raise InputError(row["error"])
-    return json.loads(row["answer"])
+    for row in indices.map(lambda row: answer(function, int(row["id"]))).iter_rows():
+        yield value(row)
 
 
 def _score_shards(
@@ -161,7 +135,8 @@ def _score_shards(
             compute=ray.data.ActorPoolStrategy(size=config.engines),
             num_cpus=min(1.0, cpus / config.engines),
             num_gpus=gpus_per_engine,
-            runtime_env={"env_vars": {**_ENGINE_ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}},
+            # Engines on one machine must not bind to the same cores.
+            runtime_env={"env_vars": {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}},
         )
         .map_batches(
             Writer,
@@ -174,101 +149,15 @@ def _score_shards(
     print(f"starting {config.engines} engine(s), which takes a minute or more", flush=True)
     progress = Progress(len(shards))
     for row in dataset.iter_rows():
-        progress.add(_value(row))
+        progress.add(value(row))
         _check_reject_rate(config, progress.rejected, work["pairs"])
-
-
-def _boxed(value: Any) -> np.ndarray:
-    """Returns an array of one object: Ray Data then moves it as it is."""
-    box = np.empty(1, dtype=object)
-    box[0] = value
-    return box
-
-
-class Renderer:
-    """An actor that renders shards. Tasks would do, but Ray ends idle workers, and each new one loads a tokenizer."""
-
-    def __init__(self, shared: ray.ObjectRef, rendering: Rendering) -> None:
-        """Takes the work objects, the requests' files and the catalogue from the object store."""
-        self._work, self._files, self._catalogue, self._captions = ray.get(shared)
-        self._rendering = rendering
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Renders one shard."""
-        begun = time.perf_counter()
-        index, data = int(batch["shard"][0]), (self._work, self._files, self._catalogue, self._captions)
-        rendered = render_shard(index, *data, self._rendering)
-        return {"shard": _boxed(rendered), "render_seconds": [time.perf_counter() - begun]}
-
-
-class Scorer:
-    """An actor with one engine."""
-
-    def __init__(self, config: ScoreConfig, rendering: Rendering, most_candidates: int) -> None:
-        """Loads the model."""
-        begun = time.perf_counter()
-        self._rendering = rendering
-        self._engine: NullEngine | VllmEngine = (
-            NullEngine()
-            if config.engine == "null"
-            else VllmEngine(load(config.model).path, rendering.max_model_length, most_candidates + 1, config.dtype)
-        )
-        self._load_seconds = time.perf_counter() - begun
-        # A shard's prompts are millions of list entries without a cycle among them: looking for one in each of the
-        # collector's usual rounds took a quarter of the time beside the model.
-        gc.freeze()
-        gc.set_threshold(200_000, 50, 50)
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Scores one shard."""
-        shard: RenderedShard = batch["shard"][0]
-        begun = time.perf_counter()
-        predictions, counts = score_shard(shard, self._engine, self._rendering)
-        usage = self._engine.take_usage()
-        statistics = {
-            **shard.counts,
-            **counts,
-            "prompt_tokens": usage.prompt_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "decoded_tokens": usage.decoded_tokens,
-            "load_seconds": self._load_seconds,
-            "render_seconds": float(batch["render_seconds"][0]),
-            "engine_seconds": usage.seconds,
-            "score_seconds": time.perf_counter() - begun,
-        }
-        self._load_seconds = 0.0
-        return {"scored": _boxed((shard.index, predictions, shard.rejected, statistics))}
-
-
-class Writer:
-    """An actor that writes scored shards."""
-
-    def __init__(self, output: str) -> None:
-        """Takes the run's output."""
-        self._output = output
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Writes one shard and passes its statistics on."""
-        answer = _answer(lambda scored: write_shard(self._output, scored), batch["scored"][0])
-        return {name: [value] for name, value in answer.items()}
-
-
-def write_shard(output: str, scored: tuple[int, pa.Table, pa.Table, dict[str, float]]) -> dict[str, float]:
-    """Writes a shard's rejected rows, then its predictions: their object says that the shard is done."""
-    index, predictions, rejected, statistics = scored
-    name = resume.part_name(index)
-    if rejected.num_rows:
-        storage.write_table(storage.join(output, _REJECTED, name), rejected, "rejected")
-    metadata = resume.statistics_metadata(statistics)
-    storage.write_table(storage.join(output, name), predictions, "predictions", metadata)
-    return statistics
 
 
 def _check_reject_rate(config: ScoreConfig, rejected: int, pairs: int) -> None:
     if rejected > config.max_reject_rate * pairs:
         raise InputError(
             f"{rejected:,} of {pairs:,} pairs were rejected, more than --max-reject-rate {config.max_reject_rate}; "
-            f"the reasons are in {storage.join(config.output, _REJECTED)}"
+            f"the reasons are in {storage.join(config.output, REJECTED)}"
         )
 
 
@@ -286,7 +175,7 @@ def _publish(
         totals.update(resume.read_statistics(config.output, shard))
     _check_reject_rate(config, int(totals["rejected"]), work["pairs"])
     if bad.num_rows:
-        storage.write_table(storage.join(config.output, _REJECTED, "catalogue.parquet"), bad, "rejected")
+        storage.write_table(storage.join(config.output, REJECTED, "catalogue.parquet"), bad, "rejected")
     counted = {name: value for name, value in totals.items() if not name.endswith("_seconds")}
     stages = {name.removesuffix("_seconds"): value for name, value in totals.items() if name.endswith("_seconds")}
     summary = {

@@ -47,9 +47,9 @@ class RenderedShard:
 @lru_cache(maxsize=2)
 def prompt_tokenizer(model: str, spec: PromptSpec) -> PromptTokenizer:
     """Returns this process's tokenizer of a model."""
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast  # tokenizer.json is all it needs; AutoTokenizer takes seconds
 
-    return PromptTokenizer(AutoTokenizer.from_pretrained(load(model).path, trust_remote_code=False), spec)
+    return PromptTokenizer(PreTrainedTokenizerFast.from_pretrained(load(model).path), spec)
 
 
 def render_shard(

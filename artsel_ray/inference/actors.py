@@ -1,0 +1,108 @@
+"""The actors of bulk scoring: they render shards, score them with an engine, and write them.
+
+Tasks would do for rendering and writing, but Ray ends idle workers, and each new one loads everything again.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from artsel_ray import storage
+from artsel_ray.config import ScoreConfig
+from artsel_ray.inference import resume
+from artsel_ray.inference.answers import answer
+from artsel_ray.inference.engine import NullEngine, VllmEngine
+from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer, render_shard
+from artsel_ray.inference.scoring import score_shard
+from artsel_ray.inference.settings import Rendering
+from artsel_ray.models.load import load
+
+REJECTED = "rejected"
+
+
+class Renderer:
+    """Renders shards."""
+
+    def __init__(self, shared: ray.ObjectRef, rendering: Rendering) -> None:
+        """Takes the work objects, the requests' files and the catalogue from the object store."""
+        self._work, self._files, self._catalogue, self._captions = ray.get(shared)
+        self._rendering = rendering
+        prompt_tokenizer(rendering.model, rendering.spec)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Renders one shard."""
+        begun = time.perf_counter()
+        index, data = int(batch["shard"][0]), (self._work, self._files, self._catalogue, self._captions)
+        rendered = render_shard(index, *data, self._rendering)
+        return {"shard": _boxed(rendered), "render_seconds": [time.perf_counter() - begun]}
+
+
+class Scorer:
+    """Scores rendered shards with an engine of its own."""
+
+    def __init__(self, config: ScoreConfig, rendering: Rendering, most_candidates: int) -> None:
+        """Loads the model."""
+        begun = time.perf_counter()
+        self._rendering = rendering
+        prompt_tokenizer(rendering.model, rendering.spec)
+        self._engine: NullEngine | VllmEngine = (
+            NullEngine()
+            if config.engine == "null"
+            else VllmEngine(load(config.model).path, rendering.max_model_length, most_candidates + 1, config.dtype)
+        )
+        self._load_seconds = time.perf_counter() - begun
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Scores one shard."""
+        shard: RenderedShard = batch["shard"][0]
+        begun = time.perf_counter()
+        predictions, counts = score_shard(shard, self._engine, self._rendering)
+        usage = self._engine.take_usage()
+        statistics = {
+            **shard.counts,
+            **counts,
+            "prompt_tokens": usage.prompt_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "decoded_tokens": usage.decoded_tokens,
+            "load_seconds": self._load_seconds,
+            "render_seconds": float(batch["render_seconds"][0]),
+            "engine_seconds": usage.seconds,
+            "score_seconds": time.perf_counter() - begun,
+        }
+        self._load_seconds = 0.0
+        return {"scored": _boxed((shard.index, predictions, shard.rejected, statistics))}
+
+
+class Writer:
+    """Writes scored shards."""
+
+    def __init__(self, output: str) -> None:
+        """Takes the run's output."""
+        self._output = output
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Writes one shard and passes its statistics on."""
+        written = answer(lambda scored: _write_shard(self._output, *scored), batch["scored"][0])
+        return {name: [value] for name, value in written.items()}
+
+
+def _write_shard(
+    output: str, index: int, predictions: pa.Table, rejected: pa.Table, statistics: dict[str, float]
+) -> dict[str, float]:
+    """Writes a shard's rejected rows, then its predictions: their object says that the shard is done."""
+    name = resume.part_name(index)
+    if rejected.num_rows:
+        storage.write_table(storage.join(output, REJECTED, name), rejected, "rejected")
+    metadata = resume.statistics_metadata(statistics)
+    storage.write_table(storage.join(output, name), predictions, "predictions", metadata)
+    return statistics
+
+
+def _boxed(value: Any) -> np.ndarray:
+    """Returns an array of one object: Ray Data then moves it as it is."""
+    box = np.empty(1, dtype=object)
+    box[0] = value
+    return box
