@@ -80,6 +80,49 @@ class PrepareConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """Has a teacher write the reason of every example's choice; what its own prediction or a check refuses is dropped.
+
+    Run again to resume. The defaults of sampling are QwQ-32B's; docs/reasons.md has its other settings.
+    """
+
+    examples: str
+    """Parquet of examples, such as D/examples/train: a path or URI."""
+    teacher: str
+    """'smollm2' (bundled), a hub id such as Qwen/QwQ-32B, or a folder with a model."""
+    output: str
+    """Where part-*.parquet (examples with reasons), rejected/, summary.json and, last, _manifest.json go."""
+    history_length: int = 50
+    """Newest interactions that the teacher sees."""
+    temperature: float = 0.6
+    """Of the sampling of explanations; 0 is greedy."""
+    top_p: float = 0.95
+    """Draw from the likeliest tokens with together this probability."""
+    top_k: int = 0
+    """Draw from this many of the likeliest tokens; 0 is all."""
+    max_tokens: int = 1024
+    """Most tokens that the teacher writes for an example, its thinking included."""
+    reason_tokens: int = 256
+    """Longest reason in tokens; a longer one is dropped."""
+    min_words: int = 8
+    """Shortest reason in words; a shorter one is dropped."""
+    quoted_words: int = 8
+    """A reason with this many words in a row out of the caption it explains, or all of a shorter one, is dropped."""
+    engines: int = 1
+    """Number of vLLM engines."""
+    tensor_parallel: int = 1
+    """GPUs that share one engine."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the weights in vLLM; 'auto' is float32 on CPUs."""
+    max_model_length: int = 16_384
+    """Longest prompt and answer together in tokens, at most what the model takes; histories are cut to fit."""
+    shard_examples: int = 512
+    """Examples in a shard: what is redone when a machine dies."""
+    seed: int = 0
+    """Of the sampling; each example draws with its own, made of this one and its id."""
+
+
+@dataclass(frozen=True)
 class ScoreConfig:
     """Chooses an artwork for every user-title pair of the requests. Run again to resume."""
 

@@ -68,7 +68,8 @@ def _first_line(error: BaseException) -> str:
 def list_files(uri: str, suffix: str = ".parquet") -> list[str]:
     """Returns the URIs of the files below `uri` (or `uri` itself, if it is a file), sorted by name.
 
-    Names that start with `_` or `.` are passed over, with all below them.
+    Names that start with `_` or `.` are passed over, with all below them; so are folders named `rejected`, which
+    jobs write beside their rows.
 
     Raises:
         InputError: if nothing is there, or the storage does not answer.
@@ -92,7 +93,8 @@ def find_files(uri: str, suffix: str = ".parquet") -> list[str]:
     names = []
     for entry in entries:
         name = entry.path[len(path) :].lstrip("/")
-        hidden = any(part.startswith(("_", ".")) for part in name.split("/"))
+        *folders, last = name.split("/")
+        hidden = "rejected" in folders or any(part.startswith(("_", ".")) for part in (*folders, last))
         if entry.type == pafs.FileType.File and name.endswith(suffix) and not hidden:
             names.append(name)
     return [join(uri, name) for name in sorted(names)]

@@ -38,6 +38,20 @@ def test_nothing_there_is_a_clear_error(tmp_path: Path) -> None:
         storage.read_object(str(tmp_path / "absent"))
 
 
+def test_hidden_names_and_rejected_rows_are_passed_over(tmp_path: Path) -> None:
+    for name in (
+        "a.parquet",
+        "b/c.parquet",
+        "_work/d.parquet",
+        ".e.parquet",
+        "rejected/a.parquet",
+        "b/rejected/f.parquet",
+    ):
+        storage.write_object(str(tmp_path / name), b"")
+    assert storage.find_files(str(tmp_path)) == [f"{tmp_path}/a.parquet", f"{tmp_path}/b/c.parquet"]
+    assert storage.find_files(str(tmp_path / "rejected")) == [f"{tmp_path}/rejected/a.parquet"]
+
+
 def test_an_unreachable_bucket_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-print")

@@ -4,11 +4,13 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from artsel_ray.decoding.engine import Sampling
 from artsel_ray.prompts.tokenize import Ids
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -27,7 +29,9 @@ class Usage:
 class VllmEngine:
     """Runs a model in vLLM inside this process."""
 
-    def __init__(self, model: Path, max_model_length: int, max_allowed: int, dtype: Dtype = "auto") -> None:
+    def __init__(
+        self, model: Path, max_model_length: int, max_allowed: int, dtype: Dtype = "auto", tensor_parallel: int = 1
+    ) -> None:
         """Loads the model; on a CPU that takes about a minute.
 
         Args:
@@ -35,6 +39,7 @@ class VllmEngine:
             max_model_length: longest prompt and answer together, in tokens.
             max_allowed: most allowed tokens of one question.
             dtype: of the weights; `auto` is float32 on CPUs, where half precision is emulated.
+            tensor_parallel: GPUs that share the model.
         """
         # In-process: one process to watch and to kill, and no copy of each prompt between two.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -49,6 +54,7 @@ class VllmEngine:
             dtype="float32" if on_cpu and dtype == "auto" else dtype,
             max_model_len=max_model_length,
             max_logprobs=max_allowed,
+            tensor_parallel_size=tensor_parallel,
             enforce_eager=on_cpu,
             enable_prefix_caching=True,
             load_format="safetensors",
@@ -78,14 +84,21 @@ class VllmEngine:
             np.array([step[token].logprob for token in ids]) for step, ids in zip(first_steps, allowed, strict=True)
         ]
 
-    def write(self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int]) -> list[list[int]]:
+    def write(
+        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], sampling: Sampling | None = None
+    ) -> list[list[int]]:
         """See `artsel_ray.decoding.engine.Engine`."""
         from vllm import SamplingParams
 
-        params = SamplingParams(
-            temperature=0.0, max_tokens=max_tokens, stop_token_ids=list(stop), ignore_eos=True, detokenize=False
+        params = partial(
+            SamplingParams, max_tokens=max_tokens, stop_token_ids=list(stop), ignore_eos=True, detokenize=False
         )
-        outputs = self._generate(prompts, [params] * len(prompts))
+        if sampling is None:
+            of_prompts = [params(temperature=0.0)] * len(prompts)
+        else:
+            drawn = partial(params, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k)
+            of_prompts = [drawn(seed=seed) for seed in sampling.seeds]
+        outputs = self._generate(prompts, of_prompts)
         written = [list(output.outputs[0].token_ids) for output in outputs]
         return [ids[:-1] if ids and ids[-1] in stop else ids for ids in written]
 
@@ -125,7 +138,9 @@ class NullEngine:
             for prompt, ids in zip(prompts, allowed, strict=True)
         ]
 
-    def write(self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int]) -> list[list[int]]:
+    def write(
+        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], sampling: Sampling | None = None
+    ) -> list[list[int]]:
         """See `artsel_ray.decoding.engine.Engine`."""
         self._count(prompts)
         return [prompt[-max_tokens:].tolist() for prompt in prompts]

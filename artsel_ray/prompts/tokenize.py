@@ -112,9 +112,14 @@ class PromptTokenizer:
         return self._frame[0] + self.encode([render.INSTRUCTION])[0]
 
     @cached_property
+    def turn(self) -> list[int]:
+        """Ids between the user's message and the model's: the chat template's, or a blank line."""
+        return self._frame[1]
+
+    @cached_property
     def tail(self) -> list[int]:
         """Ids that every prompt ends with: question, chat tail and the start of the answer."""
-        asked = self.encode([render.question(self.spec)])[0] + self._frame[1]
+        asked = self.encode([render.question(self.spec)])[0] + self.turn
         return asked + (self.encode([render.REASON])[0] if self.spec.reason else self.prediction)
 
     @cached_property

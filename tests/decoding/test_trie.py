@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from artsel_ray.decoding.engine import Sampling
 from artsel_ray.decoding.trie import build, choose, rank
 from artsel_ray.prompts.tokenize import Ids
 
@@ -31,7 +32,9 @@ class HashModel:
         self.questions += questions
         return [np.array([self.score(prompt, token) for token in each]) for prompt, each in questions]
 
-    def write(self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int]) -> list[list[int]]:
+    def write(
+        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], sampling: Sampling | None = None
+    ) -> list[list[int]]:
         raise NotImplementedError
 
 

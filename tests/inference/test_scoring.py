@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from artsel_ray.decoding.engine import Sampling
 from artsel_ray.inference.rendering import RenderedShard, TitleGroup, prompt_tokenizer
 from artsel_ray.inference.scoring import score_shard
 from artsel_ray.inference.settings import Rendering
@@ -27,7 +28,9 @@ class Scripted:
         self.prompts += prompts
         return [np.array(ids, dtype=float) / 1000 for ids in allowed]
 
-    def write(self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int]) -> list[list[int]]:
+    def write(
+        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], sampling: Sampling | None = None
+    ) -> list[list[int]]:
         return [self.texts.pop(0)[:max_tokens] for _ in prompts]
 
 
