@@ -186,6 +186,7 @@ def run_processor(world: Path, model: str) -> None:
         accelerator_type=None,
         placement_group_config={"bundles": [{"CPU": 1}]},
         log_engine_metrics=False,
+        runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}},
         concurrency=1,
         batch_size=64,
         chat_template_stage=False,
