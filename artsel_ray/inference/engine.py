@@ -30,7 +30,13 @@ class VllmEngine:
     """Runs a model in vLLM inside this process."""
 
     def __init__(
-        self, model: Path, max_model_length: int, max_allowed: int, dtype: Dtype = "auto", tensor_parallel: int = 1
+        self,
+        model: Path,
+        max_model_length: int,
+        max_allowed: int,
+        dtype: Dtype = "auto",
+        tensor_parallel: int = 1,
+        seeded: bool = False,
     ) -> None:
         """Loads the model; on a CPU that takes about a minute.
 
@@ -40,6 +46,7 @@ class VllmEngine:
             max_allowed: most allowed tokens of one question.
             dtype: of the weights; `auto` is float32 on CPUs, where half precision is emulated.
             tensor_parallel: GPUs that share the model.
+            seeded: whether `write` will be given seeds.
         """
         # In-process: one process to watch and to kill, and no copy of each prompt between two.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -55,6 +62,8 @@ class VllmEngine:
             max_model_len=max_model_length,
             max_logprobs=max_allowed,
             tensor_parallel_size=tensor_parallel,
+            # After a part of a prompt vLLM sets a seeded generator back, which a CPU's generator cannot be.
+            enable_chunked_prefill=False if seeded and on_cpu else None,
             enforce_eager=on_cpu,
             enable_prefix_caching=True,
             load_format="safetensors",
