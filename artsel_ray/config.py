@@ -98,7 +98,7 @@ class DistillConfig:
     """Of the sampling of explanations; 0 is greedy."""
     top_p: float = 0.95
     """Draw from the likeliest tokens with together this probability."""
-    top_k: int = 0
+    top_k: int = 40
     """Draw from this many of the likeliest tokens; 0 is all."""
     max_tokens: int = 1024
     """Most tokens that the teacher writes for an example, its thinking included."""
@@ -159,6 +159,57 @@ class ScoreConfig:
     """Stop, with exit code 1, if more than this share of the pairs is rejected."""
     engine: Literal["vllm", "null"] = "vllm"
     """null answers at once with made-up numbers: for measuring all but the model."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Post-trains a model on examples with LoRA, on Ray Train. Run again to resume from the last checkpoint."""
+
+    method: Literal["sft", "dpo"]
+    """sft: learn the engaged artwork. dpo: prefer the engaged artwork to another candidate."""
+    examples: str
+    """Folder with train/ and validation/, such as D/examples: a path or URI."""
+    model: str
+    """'smollm2' (bundled), a hub id, a local path, or the output of an earlier training, whose prompt is kept."""
+    output: str
+    """Where adapter/, merged/, spec.json, README.md and summary.json go: a path or URI."""
+    output_format: Literal["text", "number"] | None = None
+    """What the model learns to answer with. Default: as the earlier training, else text."""
+    reason: bool | None = None
+    """Whether it learns to write the examples' reason first. Default: as the earlier training, else not."""
+    layout: Literal["title_first", "user_first"] | None = None
+    """Order of the prompt. Default: as the earlier training, else title_first."""
+    history_length: int | None = None
+    """Newest interactions in the prompt. Default: as the earlier training, else 50."""
+    learning_rate: float = 1e-5
+    """Peak of the learning rate, after warming up over the first steps."""
+    epochs: float = 1.0
+    """Passes over the examples, unless --max-steps is given."""
+    max_steps: int | None = None
+    """Optimizer steps, instead of --epochs."""
+    batch_size: int = 32
+    """Examples of an optimizer step, over all workers."""
+    micro_batch: int = 4
+    """Examples that a worker holds at once; less needs less memory."""
+    checkpoint_steps: int = 200
+    """Steps from one checkpoint and validation to the next."""
+    validation_size: int = 1_000
+    """Most validation examples to choose for at each checkpoint."""
+    shuffle_candidates: bool = False
+    """Show the candidates in another order in every epoch, against position bias."""
+    rejected: Literal["uniform", "logged"] = "uniform"
+    """With dpo, the rejected candidate: any other one, or one that was probably shown, drawn by the mean propensity
+    that the title's examples log for each artwork."""
+    beta: float = 0.1
+    """With dpo, how close to the reference model it stays."""
+    lora_rank: int = 16
+    """Rank of LoRA; 0 trains all weights."""
+    max_model_length: int = 8192
+    """Longest example in tokens, at most what the model takes; a longer one first loses its oldest history."""
+    workers: int = 1
+    """Training processes, each on a GPU where the cluster has some; 0 trains in this process without Ray."""
+    seed: int = 0
+    """Seed of the order of examples, of shuffled and rejected candidates, and of LoRA's first weights."""
 
 
 @dataclass(frozen=True)

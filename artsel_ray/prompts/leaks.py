@@ -43,6 +43,9 @@ _PATTERNS = {
     rf"|\b(?:is|was|were|been|being|got|get)\s(?:\w+\s)?(?:{_PICKED})\b"
     rf"|\b(?:chosen|selected|picked|preferred|liked)\s(?:{_LISTED}|{_SHOWN})\b"
     r"|\b(?:user|viewer|person|customer)(?:'s|’s|s'|s’)\s(?:choice|selection|pick)\b"
+    # "Would like the artwork with the storm" predicts; "liked the artwork" and "likes this artwork" know.
+    rf"|\b(?:liked|preferred|loved|enjoyed)\s(?:this|that|the)\s(?:following\s)?(?:{_LISTED}|{_SHOWN})\b"
+    rf"|\b(?:likes|prefers|loves|enjoys)\s(?:this|that|the\sfollowing)\s(?:{_LISTED}|{_SHOWN}|one)\b"
     r"|\bliked\s(?:it|this|that)(?:\s\w+){0,2}\s(?:the\s)?(?:most|best)\b",
 }
 _COMPILED = {kind: re.compile(pattern, re.IGNORECASE) for kind, pattern in _PATTERNS.items()}

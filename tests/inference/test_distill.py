@@ -125,7 +125,7 @@ def tiny_teacher(smollm2: Model, tmp_path_factory: pytest.TempPathFactory) -> st
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0.0
         model.lm_head.weight[:, 1:] *= 0.1
-        model.lm_head.weight[:, 0] = -20.0
+        model.lm_head.weight[:, 0] = -200.0
         model.lm_head.weight[tokenizer(WORDS)["input_ids"], 0] = 0.0
         model.lm_head.weight[tokenizer.eos_token_id, 0] = 0.2
     model.save_pretrained(folder)

@@ -42,6 +42,10 @@ def leak(reason: str, caption: str = CAPTION) -> str | None:
         (CHOICE, "The chosen artwork is dark"),
         (CHOICE, "The user’s choice is dark"),
         (CHOICE, "They liked this one the most for its storm"),
+        (CHOICE, "The user liked this artwork because it is dark"),
+        (CHOICE, "The user enjoyed the image of a storm"),
+        (CHOICE, "This user likes this artwork for its storm"),
+        (CHOICE, "The user prefers the following artwork: a storm"),
         (QUOTE, f"They like: {CAPTION}"),
         (QUOTE, "Storms! TALL, red tower stands alone   against a stormy (scene)"),
     ],
@@ -58,6 +62,7 @@ def test_a_reason_that_points_is_found(kind: str, reason: str) -> None:
         "After Heat (1995) and Alien 3, somebody who loves crime and tension enjoys an image of menace.",
         "They have watched one comedy only; solitude and danger appeal to them more than a laughing couple does.",
         "A tall red tower stands out to somebody who likes lonely places.",  # five words in a row
+        "They would like the artwork with the tower, because they liked the dark images of westerns.",
         "First, this person watches westerns; second, they finish them. One can expect a taste for open skies.",
         "Two friends would bore this viewer: choices like Up and Cars ended after ten minutes.",
     ],
