@@ -213,6 +213,24 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class SweepConfig(TrainConfig):
+    """Trains once for each learning rate, on Ray Tune, and keeps the model with the best IPS on validation.
+
+    Run again to resume: finished trials are kept, others go on from their last checkpoint.
+    """
+
+    output: str
+    """Where best/, trials/, trials.parquet, report.html and tune/ (for TensorBoard) go: a path or URI."""
+    learning_rate: tyro.conf.Suppress[float] = TrainConfig.learning_rate
+    learning_rates: tuple[float, ...] = (1e-7, 5e-7, 1e-6, 5e-6, 1e-5, 1e-4)
+    """Peaks of the learning rate to try; the default is the paper's."""
+    asha: bool = False
+    """End a trial early when it is behind the others at the same step (ASHA)."""
+    concurrent: int | None = None
+    """Trials at the same time. Default: as many as the cluster's GPUs, or its CPUs where it has none, allow."""
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """Accuracy, IPS and SNIPS of predictions, with intervals, as metrics.json and report.html."""
 
@@ -234,7 +252,7 @@ class EvaluateConfig:
     """Seed of the bootstrap."""
 
 
-def run(config_type: type[Config], import_job: Callable[[], Callable[[Config], None]]) -> None:
+def run(config_type: type[Config], import_job: Callable[[], Callable[[Config], object]]) -> None:
     """Parses the command line, then imports the job and runs it, so that `--help` stays fast.
 
     Exits with 1 and one line on standard error for an `InputError`; wrong flags are tyro's, with 2.

@@ -121,6 +121,18 @@ ORACLE = pa.schema(
         _required("propensities", pa.list_(pa.float64())),
     ]
 )
+TRIALS = pa.schema(
+    [
+        _required("learning_rate", pa.float64()),
+        _required("status", pa.string()),
+        pa.field("validation_ips", pa.float64()),
+        pa.field("validation_accuracy", pa.float64()),
+        pa.field("loss", pa.float64()),
+        pa.field("step", pa.int64()),
+        _required("seconds", pa.float64()),
+        pa.field("error", pa.string()),
+    ]
+)
 
 TABLES = {
     "titles": TITLES,
@@ -132,6 +144,7 @@ TABLES = {
     "predictions": PREDICTIONS,
     "rejected": REJECTED,
     "oracle": ORACLE,
+    "trials": TRIALS,
 }
 
 
