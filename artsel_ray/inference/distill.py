@@ -27,6 +27,7 @@ from artsel_ray.inference.settings import model_length
 from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.teacher import WORDING
+from artsel_ray.runs import begin
 
 SUMMARY = "summary.json"
 
@@ -50,7 +51,7 @@ def distill(config: DistillConfig) -> None:
     files = storage.list_files(config.examples)
     shards = plan_shards(files, config.shard_examples)
     teaching = resolve(config)
-    resume.begin(config.output, _run(config, teaching), resolved(config))
+    begin(config.output, _run(config, teaching), resolved(config))
     done = resume.done(config.output)
     missing = [index for index in range(len(shards)) if index not in done]
     rows = sum(shard.rows for shard in shards)

@@ -21,6 +21,7 @@ from artsel_ray.inference.answers import answer, value
 from artsel_ray.inference.exchange import Assignment, assign, count_titles, exchange_file
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.settings import Rendering, resolve
+from artsel_ray.runs import begin
 
 _WORK = "_work"
 _SUMMARY = "summary.json"
@@ -39,7 +40,7 @@ def score(config: ScoreConfig) -> None:
     titles, artworks = storage.list_files(config.titles), storage.list_files(config.artworks)
     catalogue, captions, bad = read_catalogue(titles, artworks)
     rendering = resolve(config)
-    resume.begin(config.output, _run(config, rendering), resolved(config))
+    begin(config.output, _run(config, rendering), resolved(config))
     start_ray()
     seconds = {"start": time.perf_counter() - begun}
     exchange_begun = time.perf_counter()

@@ -71,7 +71,7 @@ def render_shard(
     pairs, rejected = _read_pairs(index, work, files, catalogue)
     titles, users = np.unique(pairs["title"].to_numpy(), return_counts=True)
     options = [_tokenize_title(tokenizer, catalogue, captions, title) for title in titles.tolist()]
-    rooms = np.array([_history_room(tokenizer, rendering, each) for each in options], dtype=np.int64)
+    rooms = np.array([tokenizer.history_room(each, rendering.max_model_length) for each in options], dtype=np.int64)
     room = np.repeat(rooms, users)
     too_long = f"without any history the prompt exceeds {rendering.max_model_length} tokens"
     pairs, over = checks.part(pairs, "requests", files, [("title_ids", too_long, room < 0)])
@@ -126,15 +126,6 @@ def _group(catalogue: Catalogue, title: int, options: Options, users: int) -> Ti
     artworks = slice(*catalogue.offsets[title : title + 2].tolist())
     artwork_ids = catalogue.artwork_ids[artworks].to_pylist()
     return TitleGroup(catalogue.title_ids[title].as_py(), artwork_ids, options, users)
-
-
-def _history_room(tokenizer: PromptTokenizer, rendering: Rendering, options: Options) -> int:
-    """Returns how many tokens of history fit beside a title's options and the longest answer; -1 if none do."""
-    answer = max(map(len, options.answers)) + len(tokenizer.end)
-    if rendering.spec.reason:
-        answer += rendering.spec.reason_tokens + len(tokenizer.after_reason)
-    room = rendering.max_model_length - tokenizer.fixed_tokens() - len(options.block) - answer
-    return room if room >= tokenizer.least_history_tokens else -1
 
 
 def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, rendering: Rendering) -> list[str]:

@@ -1,13 +1,10 @@
-"""What a run is, and which of its shards are done already."""
+"""Which shards of a run are done already."""
 
 import json
 import re
-from typing import Any
 
 from artsel_ray import storage
-from artsel_ray.errors import InputError
 
-CONFIG = "config.json"
 _PART = re.compile(r"part-(\d{6})\.parquet$")
 _STATISTICS = b"artsel_ray"
 
@@ -15,30 +12,6 @@ _STATISTICS = b"artsel_ray"
 def part_name(shard: int) -> str:
     """Returns the name of a shard's object, in the output and in its folder of rejected rows."""
     return f"part-{shard:06d}.parquet"
-
-
-def begin(output: str, run: dict[str, Any], config: dict[str, Any]) -> None:
-    """Writes `config.json` at a run's start, or checks that the run found there is this one.
-
-    Args:
-        run: what decides the answers: model, prompt, decoding, inputs. Two runs with the same may be mixed.
-
-    Raises:
-        InputError: if the output holds another run.
-    """
-    path = storage.join(output, CONFIG)
-    if storage.exists(path):
-        known = storage.read_json(path).get("run")
-        if known != run:
-            differing = sorted(key for key in run if not isinstance(known, dict) or known.get(key) != run[key])
-            raise InputError(
-                f"{output} holds another run, which differs in: {', '.join(differing)}; "
-                "give another --output, or delete that one"
-            )
-    elif storage.find_files(output):
-        raise InputError(f"{output} holds Parquet files but no {CONFIG} of a run; give another --output")
-    else:
-        storage.write_json(path, {"run": run, "config": config})
 
 
 def describe_files(uri: str) -> str:

@@ -11,7 +11,6 @@ from artsel_ray.decoding import freetext, trie
 from artsel_ray.decoding.engine import Engine
 from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer
 from artsel_ray.inference.settings import Rendering
-from artsel_ray.prompts.render import PREDICTION
 from artsel_ray.prompts.tokenize import Ids, PromptTokenizer
 from artsel_ray.schema import PREDICTIONS
 
@@ -78,13 +77,9 @@ def _write_freely(
 def _write_reasons(engine: Engine, tokenizer: PromptTokenizer, prompts: list[Ids]) -> tuple[list[Ids], list[str]]:
     """Has the model write a reason behind each prompt; returns the prompts that go on to the prediction."""
     stop = [tokenizer.option, *tokenizer.end]
-    written = tokenizer.tokenizer.batch_decode(engine.write(prompts, tokenizer.spec.reason_tokens, stop))
-    reasons = [text.partition(PREDICTION.strip())[0].strip() for text in written]
-    followed = [
-        np.concatenate((prompt, np.array(tokenizer.reason(reason) + tokenizer.after_reason, dtype=np.int32)))
-        for prompt, reason in zip(prompts, reasons, strict=True)
-    ]
-    return followed, reasons
+    written = engine.write(prompts, tokenizer.spec.reason_tokens, stop)
+    followed = [tokenizer.with_reason(prompt, ids) for prompt, ids in zip(prompts, written, strict=True)]
+    return [prompt for prompt, _ in followed], [reason for _, reason in followed]
 
 
 def _predictions(shard: RenderedShard, choices: Choices, reasons: list[str] | None, model_id: str) -> pa.Table:

@@ -172,7 +172,17 @@ class PromptTokenizer:
         """Returns the length of a prompt without options and history."""
         return len(self.head) + len(self.tail)
 
-    def example(self, block: list[int], history: list[int], answer: list[int], reason: str | None = None) -> Encoded:
+    def history_room(self, options: Options, max_model_length: int) -> int:
+        """Returns how many tokens of history fit beside a title's options and the longest answer; -1 if none do."""
+        answer = max(map(len, options.answers)) + len(self.end)
+        if self.spec.reason:
+            answer += self.spec.reason_tokens + len(self.after_reason)
+        room = max_model_length - self.fixed_tokens() - len(options.block) - answer
+        return room if room >= self.least_history_tokens else -1
+
+    def example(
+        self, block: list[int], history: list[int] | Ids, answer: list[int], reason: str | None = None
+    ) -> Encoded:
         """Returns a training example: the prompt, and supervised behind it the answer with its end.
 
         Raises:
@@ -184,6 +194,12 @@ class PromptTokenizer:
         written = [] if reason is None else self.reason(reason) + self.after_reason
         target = written + answer + self.end
         return Encoded(prompt + target, [False] * len(prompt) + [True] * len(target))
+
+    def with_reason(self, prompt: Ids, written: list[int]) -> tuple[Ids, str]:
+        """Returns the prompt that goes on to the prediction after what a model wrote, and the reason in that."""
+        reason = str(self.tokenizer.decode(written)).partition(render.PREDICTION.strip())[0].strip()
+        following = self.reason(reason) + self.after_reason
+        return np.concatenate((prompt, np.array(following, dtype=np.int32))), reason
 
     def reason(self, text: str) -> list[int]:
         """Tokenizes a reason, cut to its budget."""

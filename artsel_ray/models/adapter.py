@@ -1,0 +1,57 @@
+"""LoRA with the two option tokens' rows trained beside it; and what comes out of a training."""
+
+import json
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+_ADAPTER_CONFIG = "adapter_config.json"
+
+
+def lora_config(model: PreTrainedModel, rank: int, alpha: int, tokens: list[int]) -> LoraConfig:
+    """Returns LoRA on all linear layers; the rows of `tokens` are trained whole, input and output side.
+
+    Args:
+        model: decides whether the two sides share their rows (tied embeddings).
+        tokens: ids of `<option>` and `</option>`.
+    """
+    sides = ["embed_tokens"] if model.config.tie_word_embeddings else ["embed_tokens", "lm_head"]
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        trainable_token_indices=dict.fromkeys(sides, tokens),
+    )
+
+
+def let_fused_head_read_rows(model: PreTrainedModel) -> None:
+    """Makes TRL's fused head work with trained rows: it reads `weight` and `bias` of the output embedding itself.
+
+    PEFT's wrapper answers `weight` with the trained rows in their places, differentiably, and with the base's
+    weight while adapters are off; but it has no `bias`. (A Llama has none either.)
+    """
+    head = model.get_output_embeddings()
+    if not hasattr(head, "bias"):
+        head.bias = None
+
+
+def merge(base: Path, adapter: Path, to: Path) -> None:
+    """Writes base and adapter as one model, in the base's number format."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True, trust_remote_code=False)
+    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
+    merged.save_pretrained(to)
+
+
+def name_base(adapter: Path, base: str) -> None:
+    """Says in a saved adapter what it was trained on, by the name that the user gave, not by this machine's path."""
+    path = adapter / _ADAPTER_CONFIG
+    settings = json.loads(path.read_text()) | {"base_model_name_or_path": base}
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def read_model(path: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Reads a model for training."""
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, trust_remote_code=False)

@@ -1,0 +1,80 @@
+"""The decoders' engine on a model in torch: what training validates with, by the decoding that scores."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from artsel_ray.decoding.engine import Sampling
+from artsel_ray.prompts.tokenize import Ids
+
+# Tokens of a batch, padding included.
+_BATCH_TOKENS = 16_384
+
+
+class TorchEngine:
+    """Asks a causal model as it is at the moment, adapters included; never changes it."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Takes a model in the memory of this process."""
+        self._model = model
+
+    @torch.no_grad()
+    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+        """See `artsel_ray.decoding.engine.Engine`."""
+        training, device = self._model.training, self._model.device
+        self._model.eval()
+        answers: list[np.ndarray] = [np.empty(0)] * len(prompts)
+        for batch in _batches(prompts):
+            width = max(len(prompts[index]) for index in batch)
+            # Padded on the left, so that every prompt's next token is the last place's.
+            ids = torch.zeros(len(batch), width, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for row, index in enumerate(batch):
+                ids[row, width - len(prompts[index]) :] = torch.from_numpy(prompts[index]).long()
+                mask[row, width - len(prompts[index]) :] = 1
+            places = (mask.cumsum(1) - 1).clamp(min=0)
+            inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
+            outputs = self._model(**{name: value.to(device) for name, value in inputs.items()}, logits_to_keep=1)
+            logits = outputs.logits[:, -1].float().log_softmax(-1).cpu().numpy()
+            for row, index in enumerate(batch):
+                answers[index] = logits[row, allowed[index]].astype(np.float64)
+        self._model.train(training)
+        return answers
+
+    @torch.no_grad()
+    def write(
+        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], sampling: Sampling | None = None
+    ) -> list[list[int]]:
+        """See `artsel_ray.decoding.engine.Engine`."""
+        training, written = self._model.training, []
+        self._model.eval()
+        settings = GenerationConfig(max_new_tokens=max_tokens, eos_token_id=list(stop), pad_token_id=stop[0])
+        if sampling and sampling.temperature > 0:
+            settings.update(
+                do_sample=True, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k
+            )
+        with torch.random.fork_rng():
+            for index, prompt in enumerate(prompts):
+                if sampling:
+                    torch.manual_seed(sampling.seeds[index])
+                ids = torch.from_numpy(prompt).long().unsqueeze(0).to(self._model.device)
+                output = self._model.generate(  # type: ignore[operator]
+                    ids, attention_mask=torch.ones_like(ids), generation_config=settings
+                )
+                new = output[0, ids.shape[1] :].tolist()
+                written.append(new[:-1] if new and new[-1] in stop else new)
+        self._model.train(training)
+        return written
+
+
+def _batches(prompts: Sequence[Ids]) -> list[list[int]]:
+    """Returns the prompts' indices in batches of similar length."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(prompts)), key=lambda index: -len(prompts[index])):
+        # The first of a batch is its longest.
+        if not batches or (len(batches[-1]) + 1) * len(prompts[batches[-1][0]]) > _BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(index)
+    return batches

@@ -1,0 +1,1 @@
+"""Post-training on TRL and Ray Train."""

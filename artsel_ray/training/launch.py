@@ -1,0 +1,157 @@
+"""Training on Ray Train: one worker, several, several machines; or in this process."""
+
+import dataclasses
+import time
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import ray
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Queue
+
+from artsel_ray import storage
+from artsel_ray.cluster import start_ray
+from artsel_ray.config import TrainConfig, resolved
+from artsel_ray.errors import InputError
+from artsel_ray.models.load import load
+from artsel_ray.runs import begin
+from artsel_ray.training.card import write_card
+
+_CHECKPOINTS = "checkpoints"
+_MOST_FAILURES = 3
+
+
+def train(config: TrainConfig, callbacks: list[Any] | None = None) -> dict[str, float]:
+    """Trains, resuming what an earlier run has left undone.
+
+    Args:
+        callbacks: of Ray Train's run, such as the one that reports to Ray Tune.
+
+    Returns:
+        The last `loss`, `validation_accuracy` and `validation_ips`.
+
+    Raises:
+        InputError: for wrong flags, model or examples, another run's output, or a training that failed.
+    """
+    check(config)
+    started = time.monotonic()
+    begin(config.output, _run(config), resolved(config))
+    known = storage.read_manifest(config.output)
+    if known is not None:
+        print(f"{config.output} is complete already", flush=True)
+        return known["metrics"]
+    fitted = _fit_here(config) if config.workers == 0 else _fit_on_ray(config, callbacks or [])
+    if fitted["error"]:
+        raise InputError(fitted["error"])
+    metrics = final_metrics(fitted["history"])
+    summary = {**metrics, "examples_too_long": fitted["too_long"], "seconds": round(time.monotonic() - started, 1)}
+    storage.write_json(storage.join(config.output, "summary.json"), {**summary, "history": fitted["history"]})
+    write_card(config, metrics, fitted["history"])
+    storage.write_manifest(config.output, {"metrics": metrics})
+    shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
+    print(f"train: {shown}; {config.output}", flush=True)
+    return metrics
+
+
+def check(config: TrainConfig) -> None:
+    """Finds flags that cannot be.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    least = {"learning_rate": 1e-12, "epochs": 1e-6, "batch_size": 1, "micro_batch": 1, "checkpoint_steps": 1}
+    least |= {"validation_size": 1, "lora_rank": 0, "workers": 0, "beta": 1e-6, "max_steps": 1, "max_model_length": 64}
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value is not None and not value >= bound:
+            raise InputError(f"--{name.replace('_', '-')} is {value}, expected {bound:g} or more")
+    at_once = config.micro_batch * max(config.workers, 1)
+    if config.batch_size % at_once:
+        raise InputError(f"--batch-size {config.batch_size} is no multiple of --micro-batch times --workers, {at_once}")
+    for split in ("train", "validation"):
+        storage.list_files(storage.join(config.examples, split))
+
+
+def final_metrics(history: list[dict[str, float]]) -> dict[str, float]:
+    """Returns the last value of each metric that a training is judged by."""
+    names = ("loss", "validation_accuracy", "validation_ips")
+    return {name: [entry[name] for entry in history if name in entry][-1] for name in names}
+
+
+def _torch_trainer(config: TrainConfig, lines: Queue, callbacks: list[Any]) -> TorchTrainer:
+    on_gpu = ray.cluster_resources().get("GPU", 0) > 0
+    fs, path = storage.filesystem(storage.join(config.output, _CHECKPOINTS))
+    return TorchTrainer(
+        _worker,
+        train_loop_config={"config": dataclasses.asdict(config), "lines": lines},
+        scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=on_gpu),
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        run_config=RunConfig(
+            name="train",
+            storage_path=path,
+            storage_filesystem=fs,
+            failure_config=FailureConfig(max_failures=_MOST_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=callbacks,
+        ),
+    )
+
+
+def _run(config: TrainConfig) -> dict[str, Any]:
+    """Returns what decides the result: all flags but where it runs, and what they name."""
+    flags = {name: value for name, value in resolved(config).items() if name not in ("output", "workers")}
+    return {**flags, "model": load(config.model).model_id}
+
+
+def _fit_on_ray(config: TrainConfig, callbacks: list[Any]) -> dict[str, Any]:
+    start_ray()
+    print(f"starting {config.workers} worker(s), which takes half a minute", flush=True)
+    lines = Queue(actor_options={"num_cpus": 0})
+    printer = Thread(target=lambda: [print(line, flush=True) for line in iter(lines.get, None)], daemon=True)
+    printer.start()
+    try:
+        result = _torch_trainer(config, lines, callbacks).fit()
+    except ray.train.TrainingFailedError as error:
+        cause = str(error).strip().splitlines()[-1]
+        raise InputError(f"the training failed: {cause}; the same command resumes from its last checkpoint") from None
+    finally:
+        lines.put(None)
+        printer.join()
+        lines.shutdown()
+    assert result.metrics is not None
+    return result.metrics["fitted"]
+
+
+def _worker(settings: dict[str, Any]) -> None:
+    """Is what each of Ray Train's workers runs."""
+    from ray.train.huggingface.transformers import RayTrainReportCallback
+
+    from artsel_ray.training.loop import fit
+
+    config, say = TrainConfig(**settings["config"]), settings["lines"].put
+    output_dir = str(Path(ray.train.get_context().get_storage().storage_local_path, "scratch"))
+    checkpoint = ray.train.get_checkpoint()
+    try:
+        if checkpoint is None:
+            fitted = fit(config, output_dir, None, [RayTrainReportCallback()], say)
+        else:
+            with checkpoint.as_directory() as folder:
+                fitted = fit(config, output_dir, str(Path(folder, "checkpoint")), [RayTrainReportCallback()], say)
+    except InputError as error:  # Ray would try again, and make a traceback of it
+        ray.train.report({"fitted": {"history": [], "error": str(error), "too_long": 0}})
+        return
+    ray.train.report({"fitted": dataclasses.asdict(fitted)})
+
+
+def _fit_here(config: TrainConfig) -> dict[str, Any]:
+    from transformers.trainer_utils import get_last_checkpoint
+
+    from artsel_ray.training.loop import fit
+
+    if "://" in config.output:
+        raise InputError("--workers 0 keeps its checkpoints in --output, which must then be a local folder")
+    folder = Path(config.output, _CHECKPOINTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    return dataclasses.asdict(fit(config, str(folder), get_last_checkpoint(str(folder)), [], print))

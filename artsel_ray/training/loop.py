@@ -1,0 +1,209 @@
+"""What one worker does: read, train with TRL, validate with the decoders that score, export. Knows nothing of Ray."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow.fs as pafs
+import torch
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainerCallback
+from transformers.utils.logging import disable_progress_bar
+
+from artsel_ray import storage
+from artsel_ray.config import TrainConfig
+from artsel_ray.decoding import trie
+from artsel_ray.models import adapter
+from artsel_ray.models.load import Model, load
+from artsel_ray.models.spec import write_spec
+from artsel_ray.models.torch_engine import TorchEngine
+from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.prompts.tokenize import PromptTokenizer
+from artsel_ray.training.data import TrainingExamples, read_examples
+from artsel_ray.training.dpo import dpo_trainer
+from artsel_ray.training.sft import sft_trainer
+
+ADAPTER, MERGED = "adapter", "merged"
+_PROGRESS_SECONDS = 5.0
+
+
+@dataclass
+class Fitted:
+    """What a worker's training came to."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    """One entry for each time that something was logged, with its `step`."""
+    error: str = ""
+    """Why it was stopped, for the user; empty if it went to its end."""
+    too_long: int = 0
+
+
+class Watch(TrainerCallback):
+    """Validates and asks for a checkpoint every so many steps and at the end; stops when the loss is not a number."""
+
+    def __init__(self, config: TrainConfig, validation: TrainingExamples, say: Callable[[str], None]) -> None:
+        """Takes the examples to choose for, and what shows a line to the user."""
+        self._config, self._validation, self._say = config, validation, say
+        self._begun = self._said = time.monotonic()
+        self._first_step: int | None = None
+        self.trainer: Trainer | None = None
+        self.error = ""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Is called after each optimizer step, before a checkpoint is written."""
+        last = state.global_step >= state.max_steps
+        if last or state.global_step % self._config.checkpoint_steps == 0:
+            assert self.trainer is not None
+            self.trainer.log(validate(self.trainer, self._validation))
+            # Logging has taken back that the step's loss is to be logged too.
+            control.should_save = control.should_log = True
+        return control
+
+    def on_log(self, args: Any, state: Any, control: Any, **seen: Any) -> Any:
+        """Is called with each step's loss, before a checkpoint is written."""
+        loss = seen["logs"].get("loss", 0.0)
+        if not math.isfinite(loss):
+            self.error = (
+                f"the loss is {loss} at step {state.global_step}; lower --learning-rate. "
+                "The last checkpoint before it is kept"
+            )
+            control.should_training_stop, control.should_save = True, False
+        self._show(state, seen["logs"])
+        return control
+
+    def _show(self, state: Any, logs: dict[str, float]) -> None:
+        """Shows where the training is, at most every few seconds, and each validation."""
+        if not state.is_world_process_zero:
+            return
+        now, step = time.monotonic(), state.global_step
+        if self._first_step is None:  # with a resumed run, not the first of all
+            self._first_step, self._begun = step, now
+        if "validation_ips" in logs:
+            accuracy, ips = logs["validation_accuracy"], logs["validation_ips"]
+            self._say(f"step {step:,}: validation accuracy {accuracy:.4f}, IPS {ips:.4f}")
+        elif "loss" in logs and now - self._said > _PROGRESS_SECONDS and step > self._first_step:
+            self._said = now
+            left = (now - self._begun) / (step - self._first_step) * (state.max_steps - step)
+            self._say(f"step {step:,} of {state.max_steps:,}, loss {logs['loss']:.4f}, {left:,.0f} s left")
+
+
+def fit(
+    config: TrainConfig,
+    output_dir: str,
+    checkpoint: str | None,
+    callbacks: list[TrainerCallback],
+    say: Callable[[str], None],
+) -> Fitted:
+    """Trains, and on the first worker exports the result to `config.output`.
+
+    Args:
+        output_dir: local folder for checkpoints.
+        checkpoint: local folder of the checkpoint to go on from.
+        callbacks: of the trainer, called after validation.
+        say: shows a line to the user; called on the first worker.
+
+    Raises:
+        InputError: if the model or the examples cannot be used.
+    """
+    disable_progress_bar()
+    model = load(config.model)
+    spec = prompt_spec(config, model)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(model.path)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    prompts = PromptTokenizer(tokenizer, spec)
+    weights = adapter.read_model(model.path, torch.bfloat16 if torch.cuda.is_available() else torch.float32)
+    length = min(config.max_model_length, weights.config.max_position_embeddings)
+    train = read_examples(
+        storage.join(config.examples, "train"), prompts, length, config.seed, config.shuffle_candidates, None
+    )
+    plain = PromptTokenizer(tokenizer, spec)
+    validation = read_examples(
+        storage.join(config.examples, "validation"), plain, length, config.seed, False, config.validation_size
+    )
+    lora = None
+    if config.lora_rank:
+        lora = adapter.lora_config(
+            weights, config.lora_rank, 2 * config.lora_rank, [prompts.option, prompts.option_end]
+        )
+    watch = Watch(config, validation, say)
+    make = sft_trainer if config.method == "sft" else dpo_trainer
+    trainer = make(config, train, weights, tokenizer, lora, output_dir, [watch, *callbacks])
+    watch.trainer = trainer
+    trainer.remove_callback(PrinterCallback)
+    trained: Any = trainer.model
+    if lora:
+        adapter.let_fused_head_read_rows(trained.get_base_model())
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if not watch.error and trainer.is_world_process_zero():
+        _export(config, model, spec, trainer, tokenizer)
+    trainer.accelerator.wait_for_everyone()
+    return Fitted(trainer.state.log_history, watch.error, train.too_long)
+
+
+def prompt_spec(config: TrainConfig, model: Model) -> PromptSpec:
+    """Returns the earlier training's prompt, or the default one, with what the flags change."""
+    flags: dict[str, Any] = {
+        "layout": config.layout,
+        "output": config.output_format,
+        "reason": config.reason,
+        "history_length": config.history_length,
+    }
+    known = (model.spec or PromptSpec()).__dict__
+    return PromptSpec(**{**known, **{name: value for name, value in flags.items() if value is not None}})
+
+
+def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
+    """Chooses for the examples as scoring does; the workers share the work.
+
+    Returns:
+        `validation_accuracy`, and `validation_ips`: the mean of hit · m, for π uniform over m candidates.
+    """
+    accelerator, tokenizer = trainer.accelerator, examples.tokenizer
+    mine = range(accelerator.process_index, len(examples), accelerator.num_processes)
+    model: Any = trainer.model
+    engine = TorchEngine(model)
+    prompts = [examples.prompt(index) for index in mine]
+    if tokenizer.spec.reason:
+        stop = [tokenizer.option, *tokenizer.end]
+        reasons = engine.write(prompts, tokenizer.spec.reason_tokens, stop)
+        prompts = [tokenizer.with_reason(prompt, ids)[0] for prompt, ids in zip(prompts, reasons, strict=True)]
+    answers = [examples.titles[examples.title_n[index]].options.answers for index in mine]
+    choices = trie.choose(engine, prompts, [trie.build(each, tokenizer.option_end) for each in answers])
+    hits = [choice.candidate == examples.label_n[index] for choice, index in zip(choices, mine, strict=True)]
+    weighted = [hit * len(each) for hit, each in zip(hits, answers, strict=True)]
+    sums = torch.tensor([sum(hits), sum(weighted)], dtype=torch.float32, device=accelerator.device)
+    accuracy, ips = (accelerator.reduce(sums, "sum") / len(examples)).tolist()
+    return {"validation_accuracy": accuracy, "validation_ips": ips}
+
+
+def _export(
+    config: TrainConfig, model: Model, spec: PromptSpec, trainer: Trainer, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Writes adapter/, merged/ and spec.json below the output."""
+    with TemporaryDirectory() as scratch:
+        merged = Path(scratch, MERGED)
+        if config.lora_rank:
+            saved = Path(scratch, ADAPTER)
+            trainer.save_model(str(saved))
+            adapter.merge(model.path, saved, merged)
+            adapter.name_base(saved, config.model)
+            _upload(saved, storage.join(config.output, ADAPTER))
+        else:
+            trained: Any = trainer.model
+            trained.save_pretrained(merged)
+        tokenizer.save_pretrained(merged)
+        _upload(merged, storage.join(config.output, MERGED))
+    write_spec(config.output, spec)
+
+
+def _upload(folder: Path, uri: str) -> None:
+    fs, path = storage.filesystem(uri)
+    fs.create_dir(path, recursive=True)
+    for file in sorted(folder.iterdir()):
+        # TRL's own files: its arguments are a pickle, its card knows nothing of this project.
+        if file.name not in {"training_args.bin", "README.md"}:
+            pafs.copy_files(str(file), f"{path}/{file.name}", pafs.LocalFileSystem(), fs)

@@ -1,0 +1,15 @@
+"""Post-trains a model on examples."""
+
+from collections.abc import Callable
+
+from artsel_ray.config import TrainConfig, run
+
+
+def job() -> Callable[[TrainConfig], object]:
+    from artsel_ray.training.launch import train
+
+    return train
+
+
+if __name__ == "__main__":
+    run(TrainConfig, job)
