@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from artsel_ray.evaluation.metrics import METRICS
-from artsel_ray.report.plots import plot_positions, plot_references
+from artsel_ray.report.plots import plot_learning_rates, plot_positions, plot_references
 
 LABELS = {
     "model": "Model",
@@ -58,5 +58,25 @@ def render_evaluation(metrics: dict[str, Any], shown: list[dict[str, Any]], sour
             sources=sources,
             positions=Markup(plot_positions(metrics["by_position"])),
             references=Markup(plot_references(rows)),
+        )
+    )
+
+
+def render_sweep(trials: list[dict[str, Any]], best: dict[str, Any], flags: dict[str, Any]) -> str:
+    """Returns the report of a sweep as one HTML file without scripts or links.
+
+    Args:
+        trials: rows of the table of trials.
+        best: the row that was chosen.
+        flags: what to show of the sweep's flags, by name.
+    """
+    return (
+        _environment()
+        .get_template("sweep.html")
+        .render(
+            trials=sorted(trials, key=lambda row: row["learning_rate"]),
+            best=best,
+            flags=flags,
+            picture=Markup(plot_learning_rates(trials, best["learning_rate"])),
         )
     )

@@ -92,3 +92,51 @@ def _forest(axes: Axes, estimates: list[dict[str, Any]]) -> None:
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+
+
+def plot_learning_rates(trials: list[dict[str, Any]], best: float) -> str:
+    """IPS and accuracy on validation over the learning rate, and which trials ended early or failed.
+
+    Args:
+        trials: rows of the table of trials.
+        best: the chosen learning rate.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+        for axes, metric, name in zip(
+            figure.subplots(1, 2),
+            ("validation_ips", "validation_accuracy"),
+            ("IPS, uniform π", "accuracy"),
+            strict=True,
+        ):
+            _over_rates(axes, trials, metric, best)
+            axes.set_ylabel(f"{name}, validation")
+        figure.axes[0].legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
+        return _svg(figure, "learning-rates")
+
+
+def _over_rates(axes: Axes, trials: list[dict[str, Any]], metric: str, best: float) -> None:
+    axes.set_xscale("log")
+    rows = sorted((row for row in trials if row[metric] is not None), key=lambda row: row["learning_rate"])
+    finished = [row for row in rows if row["status"] == "finished"]
+    axes.plot(*_points(finished, metric), "-", color=BAR, lw=2)
+    axes.plot(*_points(finished, metric), "o", color=MUTED, ms=6, label="finished")
+    stopped = [row for row in rows if row["status"] == "stopped"]
+    if stopped:
+        axes.plot(*_points(stopped, metric), "o", mfc="none", color=MUTED, ms=6, label="stopped early")
+    axes.plot(
+        *_points([row for row in rows if row["learning_rate"] == best], metric), "o", color=MODEL, ms=9, label="best"
+    )
+    for row in trials:
+        if row["status"] == "failed":
+            axes.axvline(row["learning_rate"], color=MUTED, ls=":", lw=1)
+            axes.text(
+                row["learning_rate"], 0.02, " failed", rotation=90, transform=axes.get_xaxis_transform(), ha="right"
+            )
+    axes.set_xlabel("learning rate")
+    axes.grid(axis="y", color=GRID)
+    axes.set_axisbelow(True)
+
+
+def _points(rows: list[dict[str, Any]], metric: str) -> tuple[list[float], list[float]]:
+    return [row["learning_rate"] for row in rows], [row[metric] for row in rows]
