@@ -104,7 +104,8 @@ def explain_shard(rows: pa.Table, files: list[str], engine: Engine, teaching: Te
         "predicted": usable.num_rows - unsound,
         "histories_cut": histories_cut,
     }
-    return Explained(kept, pa.concat_tables([unusable, too_long, dropped]), {**counts, **by_fault})
+    rejected = pa.concat_tables([unusable, too_long, dropped]).sort_by("row")
+    return Explained(kept, rejected, {**counts, **by_fault})
 
 
 def _row_checks(rows: pa.Table) -> list[checks.Check]:
