@@ -231,6 +231,35 @@ class SweepConfig(TrainConfig):
 
 
 @dataclass(frozen=True)
+class BaselineConfig:
+    """Trains the network without a language model that others are compared with, on Ray Train's CPU workers.
+
+    A user tower (history) and an artwork tower (caption, id), and popularity in train; docs/baseline.md.
+    """
+
+    examples: str
+    """Folder with train/, validation/ and test/, such as D/examples: a path or URI."""
+    output: str
+    """Where model/, predictions/{validation,test}/, summary.json and, last, _manifest.json go: a path or URI."""
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3)
+    """Learning rates to try, each with each weight decay; the best IPS on validation wins."""
+    weight_decays: tuple[float, ...] = (0.01, 0.3)
+    """Weight decays to try."""
+    epochs: int = 10
+    """Most passes over the train examples; a trial stops after one that has not lowered the loss on validation."""
+    batch_size: int = 512
+    """Examples of an optimizer step, over all workers."""
+    width: int = 64
+    """Length of the vectors that stand for users and artworks."""
+    id_dropout: float = 0.3
+    """How often an artwork's id is hidden in training, so that captions of unknown artworks are understood."""
+    workers: int = 1
+    """Training processes, one CPU each."""
+    seed: int = 0
+    """Of the first weights, the order of the examples and the hidden ids: same seed, same predictions."""
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """Accuracy, IPS and SNIPS of predictions, with intervals, as metrics.json and report.html."""
 
