@@ -1,0 +1,15 @@
+"""Trains the network without a language model, and predicts validation and test with it."""
+
+from collections.abc import Callable
+
+from artsel_ray.config import BaselineConfig, run
+
+
+def job() -> Callable[[BaselineConfig], None]:
+    from artsel_ray.training.baseline import baseline
+
+    return baseline
+
+
+if __name__ == "__main__":
+    run(BaselineConfig, job)
