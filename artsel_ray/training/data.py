@@ -96,23 +96,36 @@ class TrainingExamples:
         return self.tokenizer.options(title.name, title.genres, [title.captions[place] for place in order]), order
 
 
-def read_examples(
-    uri: str, tokenizer: PromptTokenizer, max_model_length: int, seed: int, shuffle_candidates: bool, most: int | None
+def read_train(
+    uri: str, tokenizer: PromptTokenizer, max_model_length: int, seed: int, shuffle_candidates: bool
 ) -> TrainingExamples:
-    """Reads the examples of a split.
-
-    Args:
-        uri: folder of Parquet files.
-        most: read only this many, where given.
+    """Reads the examples to learn from.
 
     Raises:
-        InputError: if there is none, or the prompt asks for reasons and an example has none.
+        InputError: if there is none, if the prompt asks for reasons and an example has none, or if the job that wrote
+            them has not finished.
     """
+    if storage.exists(storage.join(uri, "config.json")) and storage.read_manifest(uri) is None:
+        raise InputError(f"{uri} is of a job that has not finished; run the same command again")
     examples = TrainingExamples(tokenizer, seed, shuffle_candidates)
+    return _read(examples, uri, max_model_length, ["reason"] if tokenizer.spec.reason else [], None)
+
+
+def read_validation(uri: str, tokenizer: PromptTokenizer, max_model_length: int, most: int) -> TrainingExamples:
+    """Reads at most so many examples to choose for; they need no reasons.
+
+    Raises:
+        InputError: if there is none.
+    """
+    return _read(TrainingExamples(tokenizer, 0, False), uri, max_model_length, [], most)
+
+
+def _read(
+    examples: TrainingExamples, uri: str, max_model_length: int, more_columns: list[str], most: int | None
+) -> TrainingExamples:
     known: dict[tuple, int] = {}
-    columns = [*_COLUMNS, "reason"] if tokenizer.spec.reason else _COLUMNS
     for file in storage.list_files(uri):
-        for _, table in storage.iter_batches(file, "examples", columns):
+        for _, table in storage.iter_batches(file, "examples", [*_COLUMNS, *more_columns]):
             room = len(table) if most is None else most - len(examples) - examples.too_long
             _add(examples, known, table.slice(0, max(room, 0)), max_model_length)
     if not len(examples):
@@ -128,7 +141,7 @@ def _add(examples: TrainingExamples, known: dict[tuple, int], table: pa.Table, m
         captions = [candidate["caption"] for candidate in row["candidates"]]
         if not 0 <= row["label"] < len(captions):
             raise InputError(f"example {row['example_id']}: label {row['label']} of {len(captions)} candidates")
-        if tokenizer.spec.reason and not row["reason"]:
+        if "reason" in row and not row["reason"]:
             raise InputError(f"example {row['example_id']} has no reason; run jobs/distill.py, or leave --reason out")
         key = (row["title_name"], tuple(row["title_genres"]), tuple(captions))
         if key not in known:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
@@ -80,12 +82,12 @@ def final_metrics(history: list[dict[str, float]]) -> dict[str, float]:
     return {name: [entry[name] for entry in history if name in entry][-1] for name in names}
 
 
-def _torch_trainer(config: TrainConfig, lines: Queue, callbacks: list[Any]) -> TorchTrainer:
+def _torch_trainer(config: TrainConfig, told: Queue, callbacks: list[Any]) -> TorchTrainer:
     on_gpu = ray.cluster_resources().get("GPU", 0) > 0
     fs, path = storage.filesystem(storage.join(config.output, _CHECKPOINTS))
     return TorchTrainer(
         _worker,
-        train_loop_config={"config": dataclasses.asdict(config), "lines": lines},
+        train_loop_config={"config": dataclasses.asdict(config), "told": told},
         scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=on_gpu),
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         run_config=RunConfig(
@@ -108,41 +110,47 @@ def _run(config: TrainConfig) -> dict[str, Any]:
 def _fit_on_ray(config: TrainConfig, callbacks: list[Any]) -> dict[str, Any]:
     start_ray()
     print(f"starting {config.workers} worker(s), which takes half a minute", flush=True)
-    lines = Queue(actor_options={"num_cpus": 0})
-    printer = Thread(target=lambda: [print(line, flush=True) for line in iter(lines.get, None)], daemon=True)
-    printer.start()
+    told, fitted = Queue(actor_options={"num_cpus": 0}), dict[str, Any]()
+    listener = Thread(target=_listen, args=(told, fitted), daemon=True)
+    listener.start()
     try:
-        result = _torch_trainer(config, lines, callbacks).fit()
+        _torch_trainer(config, told, callbacks).fit()
     except ray.train.TrainingFailedError as error:
         cause = str(error).strip().splitlines()[-1]
         raise InputError(f"the training failed: {cause}; the same command resumes from its last checkpoint") from None
     finally:
-        lines.put(None)
-        printer.join()
-        lines.shutdown()
-    assert result.metrics is not None
-    return result.metrics["fitted"]
+        told.put(None)
+        listener.join()
+        told.shutdown()
+    return fitted
+
+
+def _listen(told: Queue, fitted: dict[str, Any]) -> None:
+    """Prints the lines that the first worker tells, and takes what it says at the end."""
+    for item in iter(told.get, None):
+        if isinstance(item, dict):
+            fitted.update(item)
+        else:
+            print(item, flush=True)
 
 
 def _worker(settings: dict[str, Any]) -> None:
     """Is what each of Ray Train's workers runs."""
     from ray.train.huggingface.transformers import RayTrainReportCallback
 
-    from artsel_ray.training.loop import fit
+    from artsel_ray.training.loop import Fitted, fit
 
-    config, say = TrainConfig(**settings["config"]), settings["lines"].put
-    output_dir = str(Path(ray.train.get_context().get_storage().storage_local_path, "scratch"))
+    config, told = TrainConfig(**settings["config"]), settings["told"]
     checkpoint = ray.train.get_checkpoint()
     try:
-        if checkpoint is None:
-            fitted = fit(config, output_dir, None, [RayTrainReportCallback()], say)
-        else:
-            with checkpoint.as_directory() as folder:
-                fitted = fit(config, output_dir, str(Path(folder, "checkpoint")), [RayTrainReportCallback()], say)
+        # Each worker has a folder of its own; Ray puts what they write into one checkpoint.
+        with TemporaryDirectory() as scratch, checkpoint.as_directory() if checkpoint else nullcontext() as folder:
+            resumed = str(Path(folder, "checkpoint")) if folder else None
+            fitted = fit(config, scratch, resumed, [RayTrainReportCallback()], told.put)
     except InputError as error:  # Ray would try again, and make a traceback of it
-        ray.train.report({"fitted": {"history": [], "error": str(error), "too_long": 0}})
-        return
-    ray.train.report({"fitted": dataclasses.asdict(fitted)})
+        fitted = Fitted(error=str(error))
+    if ray.train.get_context().get_world_rank() == 0:
+        told.put(dataclasses.asdict(fitted))
 
 
 def _fit_here(config: TrainConfig) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from artsel_ray.models.spec import write_spec
 from artsel_ray.models.torch_engine import TorchEngine
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenize import PromptTokenizer
-from artsel_ray.training.data import TrainingExamples, read_examples
+from artsel_ray.training.data import TrainingExamples, read_train, read_validation
 from artsel_ray.training.dpo import dpo_trainer
 from artsel_ray.training.sft import sft_trainer
 
@@ -117,13 +117,9 @@ def fit(
     prompts = PromptTokenizer(tokenizer, spec)
     weights = adapter.read_model(model.path, torch.bfloat16 if torch.cuda.is_available() else torch.float32)
     length = min(config.max_model_length, weights.config.max_position_embeddings)
-    train = read_examples(
-        storage.join(config.examples, "train"), prompts, length, config.seed, config.shuffle_candidates, None
-    )
-    plain = PromptTokenizer(tokenizer, spec)
-    validation = read_examples(
-        storage.join(config.examples, "validation"), plain, length, config.seed, False, config.validation_size
-    )
+    examples, chosen_for = (storage.join(config.examples, split) for split in ("train", "validation"))
+    train = read_train(examples, prompts, length, config.seed, config.shuffle_candidates)
+    validation = read_validation(chosen_for, prompts, length, config.validation_size)
     lora = None
     if config.lora_rank:
         lora = adapter.lora_config(
