@@ -247,11 +247,11 @@ class BaselineConfig:
     """Weight decays to try."""
     epochs: int = 10
     """Most passes over the train examples; a trial stops after one that has not lowered the loss on validation."""
-    batch_size: int = 512
+    batch_size: int = 1_024
     """Examples of an optimizer step, over all workers."""
     width: int = 64
     """Length of the vectors that stand for users and artworks."""
-    id_dropout: float = 0.3
+    id_dropout: float = 0.5
     """How often an artwork's id is hidden in training, so that captions of unknown artworks are understood."""
     workers: int = 1
     """Training processes, one CPU each."""

@@ -38,8 +38,8 @@ class Towers(nn.Module):
         super().__init__()
         width = sizes.width
         self.id_dropout = sizes.id_dropout
-        self.text = nn.EmbeddingBag(BUCKETS, width, mode="sum", include_last_offset=True)
-        self.caption_bias = nn.EmbeddingBag(BUCKETS, 1, mode="sum", include_last_offset=True)
+        # The last column is a term's bias: in one table with the vectors it costs one lookup less.
+        self.text = nn.EmbeddingBag(BUCKETS, width + 1, mode="sum", include_last_offset=True)
         self.artwork = nn.Embedding(sizes.artworks + 1, width, padding_idx=0)
         self.artwork_bias = nn.Embedding(sizes.artworks + 1, 1, padding_idx=0)
         self.name = nn.Embedding(sizes.names + 1, width, padding_idx=0)
@@ -51,9 +51,9 @@ class Towers(nn.Module):
         self.popularity = nn.Parameter(torch.tensor([1.0, 0.0]))
         for table in (self.text, self.artwork, self.name, self.genre):
             nn.init.normal_(table.weight, std=0.125)
-        for bias in (self.caption_bias, self.artwork_bias):
-            nn.init.zeros_(bias.weight)
+        nn.init.zeros_(self.artwork_bias.weight)
         with torch.no_grad():
+            self.text.weight[:, -1].zero_()
             for table in (self.artwork, self.name):
                 table.weight[0].zero_()
 
@@ -75,13 +75,12 @@ class Towers(nn.Module):
         if self.training:
             id_a = id_a * (torch.rand(len(id_a)) >= self.id_dropout)
         numbers, offsets, weights = batch["captions_a"]
-        bias_a1 = self.caption_bias(numbers, offsets, weights) + self.artwork_bias(id_a)
-        return self.text(numbers, offsets, weights) + self.artwork(id_a), bias_a1[:, 0]
+        text_ad = self.text(numbers, offsets, weights)
+        return text_ad[:, :-1] + self.artwork(id_a), text_ad[:, -1] + self.artwork_bias(id_a)[:, 0]
 
     def _users(self, batch: dict[str, Any]) -> Tensor:
-        item_id = self.name(batch["name_i"])
-        for table, name in ((self.text, "words_i"), (self.genre, "genres_i")):
-            item_id = item_id + table(*batch[name])
+        words_id = self.text(*batch["words_i"])[:, :-1]
+        item_id = self.name(batch["name_i"]) + words_id + self.genre(*batch["genres_i"])
         owner_h, users = batch["owner_h"], len(batch["label_b"])
         weight_h = torch.exp(self.attention(batch["past_hf"])[:, 0].clamp(-15, 15))
         total_b = torch.zeros(users).index_add(0, owner_h, weight_h)
