@@ -241,7 +241,7 @@ class BaselineConfig:
     """Folder with train/, validation/ and test/, such as D/examples: a path or URI."""
     output: str
     """Where model/, predictions/{validation,test}/, summary.json and, last, _manifest.json go: a path or URI."""
-    learning_rates: tuple[float, ...] = (1e-3, 3e-3)
+    learning_rates: tuple[float, ...] = (2e-3, 5e-3)
     """Learning rates to try, each with each weight decay; the best IPS on validation wins."""
     weight_decays: tuple[float, ...] = (0.01, 0.3)
     """Weight decays to try."""
