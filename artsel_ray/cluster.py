@@ -5,17 +5,24 @@ import logging
 import ray
 
 
-def start_ray() -> None:
+def start_ray(dashboard: bool = False) -> None:
     """Connects to the cluster of `RAY_ADDRESS` or of this machine, or else starts one for this job alone.
 
     Ray's own progress bars and logs stay off: a job prints its own progress. Does nothing if connected already.
+
+    Args:
+        dashboard: give a cluster that is started for this job a dashboard, and print where it is.
     """
     if not ray.is_initialized():
         logging.getLogger("ray").setLevel(logging.ERROR)
         try:
             ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         except ConnectionError:
-            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            own = ray.init(
+                address="local", include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR
+            )
+            if dashboard:
+                print(f"Ray's dashboard: http://{own.dashboard_url}", flush=True)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
