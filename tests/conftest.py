@@ -1,6 +1,6 @@
 """Fixtures shared by all tests: one Ray and one small model for the whole session, each made when first asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -21,3 +21,46 @@ def ray_cluster() -> Iterator[None]:
 def smollm2() -> Model:
     """The bundled model, converted in the cache."""
     return load(SMOLLM2)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], str]:
+    """Makes a random Llama of two layers and 600 tokens, its embeddings tied or not; quick in any engine."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from artsel_ray.prompts import render
+
+    def make_tokenizer() -> PreTrainedTokenizerFast:
+        pieces = Tokenizer(models.BPE())
+        pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        pieces.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=600,
+            special_tokens=["<|begin|>", "<|end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        pieces.train_from_iterator(
+            [render.INSTRUCTION, render.HISTORY_HEAD, render.PREDICTION, "Drama, Crime"], trainer
+        )
+        return PreTrainedTokenizerFast(tokenizer_object=pieces, bos_token="<|begin|>", eos_token="<|end|>")
+
+    made: dict[bool, str] = {}
+
+    def make(tied: bool) -> str:
+        if tied not in made:
+            folder, tokenizer = tmp_path_factory.mktemp("model") / "tiny", make_tokenizer()
+            torch.manual_seed(0)
+            settings = LlamaConfig(
+                vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+                num_attention_heads=2, num_key_value_heads=1, head_dim=32, max_position_embeddings=2048,
+                initializer_range=0.3, tie_word_embeddings=tied, bos_token_id=0, eos_token_id=1,
+            )  # fmt: skip
+            LlamaForCausalLM(settings).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            made[tied] = str(folder)
+        return made[tied]
+
+    return make

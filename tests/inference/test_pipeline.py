@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from artsel_ray import storage
 from artsel_ray.config import ScoreConfig
@@ -124,25 +124,13 @@ def test_a_broken_file_found_in_a_task_is_one_clear_line(world: Path, smollm2: M
         score(config_for(world, "smollm2"))
 
 
-@pytest.fixture(scope="module")
-def tiny_model(smollm2: Model, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A random Llama of two layers with SmolLM2's tokenizer: vLLM loads it in seconds."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    torch.manual_seed(0)
-    settings = LlamaConfig(
-        vocab_size=49154, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=32, max_position_embeddings=2048, initializer_range=0.3,
-    )  # fmt: skip
-    LlamaForCausalLM(settings).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(smollm2.path).save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.mark.slow
-def test_after_kill_9_the_same_command_ends_as_if_nothing_had_happened(world: Path, tiny_model: str) -> None:
+def test_after_kill_9_the_same_command_ends_as_if_nothing_had_happened(
+    world: Path, tiny_llama: Callable[[bool], str]
+) -> None:
     # One pair a shard: two dozen shards, so that no run ends between the look at its output and the kill.
     changes = {"engine": "vllm", "decoding": "rank", "shard_pairs": 1}
-    whole = config_for(world, tiny_model, output=str(world / "whole"), **changes)
+    whole = config_for(world, tiny_llama(False), output=str(world / "whole"), **changes)
     subprocess.run(command(whole), check=True)
     config = replace(whole, output=str(world / "killed"))
     for parts in (0, 1, 3):  # objects that are there when the driver is killed

@@ -1,10 +1,9 @@
-import datetime
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from transformers import PreTrainedTokenizerFast
 
@@ -13,26 +12,11 @@ from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenize import PromptTokenizer
-from artsel_ray.schema import EXAMPLES
 from artsel_ray.training.data import Rejections, TrainingExamples, read_train, read_validation
 
-DAY = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
 CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "A lonely house."]
-
-
-def row(number: int, label: int = 1, captions: list[str] = CAPTIONS, **changes: Any) -> dict[str, Any]:
-    item = {"timestamp": DAY, "title_name": "Heat", "genres": ["Crime"], "watch_seconds": 60.0}
-    return {
-        "example_id": f"e{number}", "user_id": f"u{number}", "title_id": "t", "title_name": "Up",
-        "title_genres": ["Comedy"], "history": [item] * number,
-        "candidates": [{"artwork_id": f"a{place}", "caption": caption} for place, caption in enumerate(captions)],
-        "label": label, "propensity": None, "timestamp": DAY, "reason": None, **changes,
-    }  # fmt: skip
-
-
-def write(folder: Path, rows: list[dict[str, Any]]) -> str:
-    storage.write_table(str(folder / "a.parquet"), pa.Table.from_pylist(rows, EXAMPLES), "examples")
-    return str(folder)
+Row = Callable[..., dict[str, Any]]
+Write = Callable[[Path, list[dict[str, Any]]], str]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +35,7 @@ def supervised(examples: TrainingExamples, index: int, epoch: int = 0) -> str:
 
 
 def test_an_example_is_the_prompt_that_scores_and_its_answer(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, row: Row, write: Write
 ) -> None:
     examples = read_train(write(tmp_path, [row(2), row(3, label=2)]), prompts(tokenizer), 2048, 0, False)
     assert len(examples.titles) == 1  # the two share their options
@@ -62,7 +46,9 @@ def test_an_example_is_the_prompt_that_scores_and_its_answer(
         assert len(encoded.ids) == pytest.approx(examples.length_n[index], abs=2)
 
 
-def test_a_shuffled_label_moves_along(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_a_shuffled_label_moves_along(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, row: Row, write: Write
+) -> None:
     uri = write(tmp_path, [row(1)])
     examples = read_train(uri, prompts(tokenizer, output="number"), 2048, 0, True)
     text = {}
@@ -75,7 +61,9 @@ def test_a_shuffled_label_moves_along(tokenizer: PreTrainedTokenizerFast, tmp_pa
     assert [tokenizer.decode(again.example(0, epoch).ids) for epoch in text] == list(text.values())
 
 
-def test_a_preference_differs_in_its_answer_alone(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_a_preference_differs_in_its_answer_alone(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, row: Row, write: Write
+) -> None:
     examples = read_train(write(tmp_path, [row(1)]), prompts(tokenizer), 2048, 0, False)
     pair = examples.preference(0, 0, 2, None)
     assert pair.prompt == examples.prompt(0).tolist()
@@ -83,7 +71,9 @@ def test_a_preference_differs_in_its_answer_alone(tokenizer: PreTrainedTokenizer
     assert tokenizer.decode(pair.rejected) == f" {CAPTIONS[2]}</option><|im_end|>"
 
 
-def test_every_other_candidate_is_rejected_now_and_then(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_every_other_candidate_is_rejected_now_and_then(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, row: Row, write: Write
+) -> None:
     examples = read_train(
         write(tmp_path, [row(1), row(1, captions=CAPTIONS[:1], label=0)]), prompts(tokenizer), 2048, 0, False
     )
@@ -94,7 +84,9 @@ def test_every_other_candidate_is_rejected_now_and_then(tokenizer: PreTrainedTok
     assert drawn[0] / 2000 == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 2000))
 
 
-def test_logged_rejections_follow_the_logged_propensities(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_logged_rejections_follow_the_logged_propensities(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, row: Row, write: Write
+) -> None:
     rows = [row(1, label=1, propensity=0.5), row(2, label=0, propensity=0.1), row(3, label=2, propensity=0.3)]
     examples = read_train(write(tmp_path, rows), prompts(tokenizer), 2048, 0, False)
     drawn = Counter(Rejections(examples, "logged").draw(0, epoch)[0] for epoch in range(2000))
@@ -105,7 +97,7 @@ def test_logged_rejections_follow_the_logged_propensities(tokenizer: PreTrainedT
 
 
 def test_a_rejected_reason_speaks_for_the_rejected_candidate(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, row: Row, write: Write
 ) -> None:
     rows = [row(1, label=0, reason="Likes towers."), row(2, label=1, reason="Likes the sea.")]
     examples = read_train(write(tmp_path, rows), prompts(tokenizer, reason=True), 2048, 0, False)
@@ -113,11 +105,13 @@ def test_a_rejected_reason_speaks_for_the_rejected_candidate(
     drawn = dict(rejections.draw(0, epoch) for epoch in range(20))
     assert drawn == {1: "Likes the sea.", 2: "Likes towers."}
     pair = examples.preference(0, 0, 1, drawn[1])
-    assert tokenizer.decode(pair.chosen).startswith(" Likes towers.\nPrediction: <option> A red tower.</option>")
-    assert tokenizer.decode(pair.rejected).startswith(" Likes the sea.\nPrediction: <option> Two friends")
+    assert str(tokenizer.decode(pair.chosen)).startswith(" Likes towers.\nPrediction: <option> A red tower.</option>")
+    assert str(tokenizer.decode(pair.rejected)).startswith(" Likes the sea.\nPrediction: <option> Two friends")
 
 
-def test_what_does_not_fit_is_left_out_and_counted(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_left_out_and_counted(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, row: Row, write: Write
+) -> None:
     long = row(1, captions=["word " * 250, "other " * 250])
     examples = read_train(write(tmp_path, [row(1), long]), prompts(tokenizer), 256, 0, False)
     assert (len(examples), examples.too_long) == (1, 1)
@@ -125,19 +119,25 @@ def test_what_does_not_fit_is_left_out_and_counted(tokenizer: PreTrainedTokenize
         read_train(write(tmp_path / "long", [long]), prompts(tokenizer), 256, 0, False)
 
 
-def test_a_long_history_loses_its_oldest(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_a_long_history_loses_its_oldest(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, row: Row, write: Write
+) -> None:
     examples = read_train(write(tmp_path, [row(40)]), prompts(tokenizer), 256, 0, False)
     assert 200 < len(examples.example(0).ids) <= 256
 
 
-def test_reasons_are_asked_of_training_alone(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_reasons_are_asked_of_training_alone(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, row: Row, write: Write
+) -> None:
     uri = write(tmp_path, [row(1), row(2)])
     assert len(read_validation(uri, prompts(tokenizer, reason=True), 2048, 1)) == 1
     with pytest.raises(InputError, match="example e1 has no reason"):
         read_train(uri, prompts(tokenizer, reason=True), 2048, 0, False)
 
 
-def test_an_unfinished_or_empty_input_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_an_unfinished_or_empty_input_is_refused(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, row: Row, write: Write
+) -> None:
     uri = write(tmp_path, [row(1)])
     storage.write_json(storage.join(uri, "config.json"), {})
     with pytest.raises(InputError, match="has not finished"):
@@ -146,6 +146,8 @@ def test_an_unfinished_or_empty_input_is_refused(tokenizer: PreTrainedTokenizerF
         read_validation(write(tmp_path / "empty", []), prompts(tokenizer), 2048, 10)
 
 
-def test_a_label_out_of_place_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_a_label_out_of_place_is_refused(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, row: Row, write: Write
+) -> None:
     with pytest.raises(InputError, match="example e1: label 3 of 3 candidates"):
         read_train(write(tmp_path, [row(1, label=3)]), prompts(tokenizer), 2048, 0, False)

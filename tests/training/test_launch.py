@@ -1,0 +1,132 @@
+"""The job on Ray Train: wrong flags, two workers of which one is killed, and what scores afterwards."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from artsel_ray import storage
+from artsel_ray.config import TrainConfig
+from artsel_ray.errors import InputError
+from artsel_ray.training.launch import train
+
+ROOT = Path(__file__).parent.parent.parent
+Tiny = Callable[[bool], str]
+
+
+def config_for(examples: str, model: str, output: Path, **changes: Any) -> TrainConfig:
+    config = TrainConfig(
+        method="sft", examples=examples, model=model, output=str(output), learning_rate=1e-3, max_steps=30,
+        batch_size=4, micro_batch=2, checkpoint_steps=3, validation_size=4, lora_rank=4, workers=0,
+    )  # fmt: skip
+    return replace(config, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"learning_rate": 0.0}, "--learning-rate is 0.0"),
+        ({"learning_rate": -1.0}, "--learning-rate is -1.0"),
+        ({"learning_rate": float("nan")}, "--learning-rate is nan"),
+        ({"micro_batch": 3}, "--batch-size 4 is no multiple of --micro-batch times --workers, 3"),
+        ({"workers": 4}, "--batch-size 4 is no multiple of --micro-batch times --workers, 8"),
+        ({"max_steps": 0}, "--max-steps is 0"),
+        ({"examples": "/nowhere"}, "/nowhere/train"),
+        ({"model": "/nowhere"}, "model '/nowhere' is neither"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_line(
+    changes: dict[str, Any], named: str, examples: str, tiny_llama: Tiny, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=re.escape(named)):
+        train(replace(config_for(examples, tiny_llama(True), tmp_path / "T"), **changes))
+
+
+def test_a_finished_training_is_kept_and_another_is_refused(
+    examples: str, tiny_llama: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_for(examples, tiny_llama(True), tmp_path / "T", max_steps=2)
+    metrics = train(config)
+    assert set(metrics) == {"loss", "validation_accuracy", "validation_ips"}
+    card = (tmp_path / "T/README.md").read_text()
+    assert f"| loss | {metrics['loss']:.4f} |" in card
+    assert "<svg" in (tmp_path / "T/loss.svg").read_text()
+    capsys.readouterr()
+    assert train(config) == metrics
+    assert "complete already" in capsys.readouterr().out
+    with pytest.raises(InputError, match="differs in: learning_rate"):
+        train(replace(config, learning_rate=1e-4))
+
+
+def worker_processes() -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "cmdline").read_bytes().startswith(b"ray::RayTrainWorker"):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_two_workers_of_which_one_is_killed_end_as_one_process_would_and_the_model_scores(
+    ray_cluster: None, examples: str, tiny_llama: Tiny, tmp_path: Path
+) -> None:
+    config = config_for(examples, tiny_llama(False), tmp_path / "T", workers=2)
+    killed: list[int] = []
+
+    def kill() -> None:
+        checkpoints = Path(config.output, "checkpoints/train")
+        while not list(checkpoints.glob("checkpoint_*/checkpoint/trainer_state.json")):
+            time.sleep(0.05)
+        killed.append(worker_processes()[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    train(config)
+    killer.join(timeout=5)
+    assert killed
+    train(replace(config, output=str(tmp_path / "one"), workers=0))
+    losses = [
+        [entry["loss"] for entry in storage.read_json(f"{folder}/summary.json")["history"] if "loss" in entry]
+        for folder in (config.output, tmp_path / "one")
+    ]
+    assert len(losses[0]) == 30
+    np.testing.assert_allclose(losses[0], losses[1], atol=1e-3)
+
+    # What was trained scores without any flag of the prompt.
+    rows = storage.read_table(f"{examples}/validation", "examples")
+    artworks = [
+        {"artwork_id": each["artwork_id"], "title_id": "t", "caption": each["caption"]}
+        for each in rows["candidates"][0].as_py()
+    ]
+    world = tmp_path / "W"
+    write_world(world, artworks, rows.to_pylist())
+    tables = [f"--{name}={world / name}" for name in ("requests", "titles", "artworks")]
+    command = [sys.executable, str(ROOT / "jobs/score.py"), *tables, "--decoding", "rank"]
+    subprocess.run([*command, f"--model={config.output}", f"--output={tmp_path / 'P'}"], check=True)
+    assert storage.read_table(str(tmp_path / "P"), "predictions").num_rows == len(rows)
+
+
+def write_world(world: Path, artworks: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+
+    from artsel_ray.schema import ARTWORKS, REQUESTS, TITLES
+
+    title = {"title_id": "t", "name": "Up", "genres": ["Comedy"]}
+    requests = [{"user_id": row["example_id"], "history": row["history"], "title_ids": ["t"]} for row in rows]
+    tables = {"titles": ([title], TITLES), "artworks": (artworks, ARTWORKS), "requests": (requests, REQUESTS)}
+    for name, (content, schema) in tables.items():
+        storage.write_table(str(world / name / "a.parquet"), pa.Table.from_pylist(content, schema), name)
