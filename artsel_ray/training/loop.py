@@ -25,6 +25,7 @@ from artsel_ray.prompts.tokenize import PromptTokenizer
 from artsel_ray.training.data import TrainingExamples, read_train, read_validation
 from artsel_ray.training.dpo import dpo_trainer
 from artsel_ray.training.sft import sft_trainer
+from artsel_ray.training.trainers import compute_targets_only
 
 ADAPTER, MERGED = "adapter", "merged"
 _PROGRESS_SECONDS = 5.0
@@ -109,6 +110,7 @@ def fit(
         InputError: if the model or the examples cannot be used.
     """
     disable_progress_bar()
+    compute_targets_only()
     model = load(config.model)
     spec = prompt_spec(config, model)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(model.path)
