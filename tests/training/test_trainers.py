@@ -6,9 +6,10 @@ import pytest
 import torch
 import trl.trainer.utils
 from peft import get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from artsel_ray.models import adapter
+from artsel_ray.models.load import load
 from artsel_ray.training.trainers import Order, compute_targets_only
 
 
@@ -26,17 +27,20 @@ def test_the_head_computes_targets_only_and_learns_the_same(
 
     monkeypatch.setattr(trl.trainer.utils, "_ChunkedLogProbFunction", Counted)
     monkeypatch.setattr(trl.trainer.utils, "_use_triton", lambda device: False)
-    ids = torch.arange(120).view(2, 60) * 163 % 49154
-    ids[:, ::5], labels = 49152, ids.clone()
+    path = load(tiny_llama(tied)).path
+    size = AutoConfig.from_pretrained(path).vocab_size
+    tokens = [size - 2, size - 1]  # the option tokens
+    ids = torch.arange(120).view(2, 60) * 163 % size
+    ids[:, ::5], labels = tokens[0], ids.clone()
     labels[:, :-4] = -100
     losses, gradients = [], []
     for patched in (False, True):
         if patched:
             compute_targets_only()
-        model = AutoModelForCausalLM.from_pretrained(tiny_llama(tied), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
         trl.trainer.utils.add_fused_lm_head(model)
         torch.manual_seed(0)
-        trained = get_peft_model(model, adapter.lora_config(model, 4, 8, [49152, 49153]))
+        trained = get_peft_model(model, adapter.lora_config(model, 4, 8, tokens))
         adapter.let_fused_head_read_rows(trained.get_base_model())
         output = trained(input_ids=ids, labels=labels, fused_lm_head=True)
         output.loss.backward()
