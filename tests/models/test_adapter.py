@@ -1,0 +1,100 @@
+"""The option tokens' rows beside LoRA: how they are held, switched off and merged."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+from trl.trainer.utils import add_fused_lm_head
+
+from artsel_ray.models import adapter
+from artsel_ray.models.load import load
+
+Tiny = Callable[[bool], str]
+both = pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+
+
+def prepared(path: Path, dtype: torch.dtype) -> tuple[Any, list[int]]:
+    """A model with TRL's head and an adapter whose every weight differs from what it begins with."""
+    model = adapter.read_model(path, dtype)
+    tokens = [model.config.vocab_size - 2, model.config.vocab_size - 1]
+    add_fused_lm_head(model)
+    trained = get_peft_model(model, adapter.lora_config(model, 4, 8, tokens))
+    adapter.let_fused_head_read_rows(trained.get_base_model())
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return trained, tokens
+
+
+def inputs(tokens: list[int]) -> dict[str, torch.Tensor]:
+    ids = torch.arange(80).view(2, 40) * 37 % tokens[0]
+    ids[:, ::6], ids[:, 3::6] = tokens[0], tokens[1]
+    return {"input_ids": ids, "labels": ids}
+
+
+@both
+def test_the_fused_head_reads_trained_rows_and_with_adapters_off_the_bases(tied: bool, tiny_llama: Tiny) -> None:
+    path = load(tiny_llama(tied)).path
+    trained, tokens = prepared(path, torch.float32)
+    batch = inputs(tokens)
+    base = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    with torch.no_grad():
+        got = trained(**batch, fused_lm_head=True).log_probs
+        logits = trained(input_ids=batch["input_ids"]).logits[:, :-1]
+        expected = logits.log_softmax(-1).gather(-1, batch["labels"][:, 1:, None])[..., 0]
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+        with trained.disable_adapter():
+            reference = trained(**batch, fused_lm_head=True).log_probs
+        logits = base(batch["input_ids"]).logits[:, :-1]
+        expected = logits.log_softmax(-1).gather(-1, batch["labels"][:, 1:, None])[..., 0]
+    torch.testing.assert_close(reference, expected, atol=1e-4, rtol=1e-4)
+    assert (got - reference).abs().max() > 0.1
+
+
+@both
+def test_of_a_bfloat16_model_the_rows_train_in_float32_and_merge_to_the_nearest(
+    tied: bool, tiny_llama: Tiny, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    adapter.read_model(load(tiny_llama(tied)).path, torch.bfloat16).save_pretrained(base)
+    trained, tokens = prepared(base, torch.bfloat16)
+    # A step of 1e-5 would be lost in bfloat16's 8 bits.
+    assert {parameter.dtype for parameter in trained.parameters() if parameter.requires_grad} == {torch.float32}
+    trained.save_pretrained(tmp_path / "adapter")
+    adapter.merge(base, tmp_path / "adapter", tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert merged.dtype == torch.bfloat16
+    for got, rows in (
+        (merged.get_input_embeddings(), trained.get_input_embeddings()),
+        (merged.get_output_embeddings(), trained.get_output_embeddings()),
+    ):
+        torch.testing.assert_close(got.weight[tokens], rows.token_adapter.trainable_tokens_delta["default"].bfloat16())
+    assert merged.config.tie_word_embeddings == tied
+
+
+@both
+def test_plain_peft_gives_the_merged_models_logits(tied: bool, tiny_llama: Tiny, tmp_path: Path) -> None:
+    path = load(tiny_llama(tied)).path
+    trained, tokens = prepared(path, torch.float32)
+    trained.save_pretrained(tmp_path / "adapter")
+    adapter.merge(path, tmp_path / "adapter", tmp_path / "merged")
+    ids = inputs(tokens)["input_ids"]
+    with torch.no_grad():
+        plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(path), str(tmp_path / "adapter"))
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+        torch.testing.assert_close(merged(ids).logits, plain(ids).logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(merged(ids).logits, trained(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_an_adapter_names_its_base_as_the_user_did(tmp_path: Path) -> None:
+    settings = tmp_path / "adapter_config.json"
+    settings.write_text(json.dumps({"r": 4, "base_model_name_or_path": "/a/cache/of/this/machine"}))
+    adapter.name_base(tmp_path, "smollm2")
+    assert json.loads(settings.read_text()) == {"r": 4, "base_model_name_or_path": "smollm2"}
