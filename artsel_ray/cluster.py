@@ -6,7 +6,7 @@ import ray
 
 
 def start_ray(dashboard: bool = False) -> None:
-    """Connects to the cluster of `RAY_ADDRESS` or of this machine, or else starts one for this job alone.
+    """Connects to the cluster of `RAY_ADDRESS` or of `ray start` on this machine, or starts one for this job alone.
 
     Ray's own progress bars and logs stay off: a job prints its own progress. Does nothing if connected already.
 
@@ -15,15 +15,11 @@ def start_ray(dashboard: bool = False) -> None:
     """
     if not ray.is_initialized():
         logging.getLogger("ray").setLevel(logging.ERROR)
-        try:
-            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-        except ConnectionError:
-            own = ray.init(
-                address="local", include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR
-            )
-            if dashboard:
-                print(f"Ray's dashboard: http://{own.dashboard_url}", flush=True)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+        # Without an address it never joins a cluster that another job has started for itself, and would end with it.
+        context = ray.init(include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+        if dashboard and context.dashboard_url:
+            print(f"Ray's dashboard: http://{context.dashboard_url}", flush=True)
+    data = ray.data.DataContext.get_current()
+    data.enable_progress_bars = False
+    data.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

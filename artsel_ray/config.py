@@ -4,13 +4,16 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import tyro
 
 from artsel_ray.errors import InputError
 
 Config = TypeVar("Config")
+Uri = Annotated[str, "a path or URI"]
+ModelName = Annotated[str, "a model's name, path or URI"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class SimulateConfig:
     engagement are always simulated.
     """
 
-    output: str
+    output: Uri
     """Where the world goes: a path or URI; OUTPUT/{titles,artworks,interactions,impressions,oracle}/*.parquet."""
     source: Literal["movielens", "synthetic"] = "synthetic"
     """Real histories (MovieLens 100K, for research only, fetched at run time) or generated ones of any size."""
@@ -57,9 +60,9 @@ class SimulateConfig:
 class PrepareConfig:
     """Turns logs and artworks into examples, splits and requests; bad rows go to OUTPUT/rejected."""
 
-    input: str
+    input: Uri
     """Folder with titles/, artworks/, interactions/ and impressions/ (Parquet): a path or URI."""
-    output: str
+    output: Uri
     """Where examples/{train,validation,test}/, requests/test/ and rejected/ go: a path or URI."""
     history_length: int = 50
     """A user is this many of the newest interactions strictly before the impression."""
@@ -86,11 +89,11 @@ class DistillConfig:
     Run again to resume. The defaults of sampling are QwQ-32B's; docs/reasons.md has its other settings.
     """
 
-    examples: str
+    examples: Uri
     """Parquet of examples, such as D/examples/train: a path or URI."""
-    teacher: str
+    teacher: ModelName
     """'smollm2' (bundled), a hub id such as Qwen/QwQ-32B, or a folder with a model."""
-    output: str
+    output: Uri
     """Where part-*.parquet (examples with reasons), rejected/, summary.json and, last, _manifest.json go."""
     history_length: int = 50
     """Newest interactions that the teacher sees."""
@@ -126,15 +129,15 @@ class DistillConfig:
 class ScoreConfig:
     """Chooses an artwork for every user-title pair of the requests. Run again to resume."""
 
-    requests: str
+    requests: Uri
     """Parquet of user_id, history, title_ids: a path or URI."""
-    titles: str
+    titles: Uri
     """Parquet of the titles."""
-    artworks: str
+    artworks: Uri
     """Parquet of the artworks with their captions."""
-    output: str
+    output: Uri
     """Where part-*.parquet, rejected/ and, last, _manifest.json go: a path or URI."""
-    model: str
+    model: ModelName
     """'smollm2' (bundled), a hub id, a local path, or the output of training (its spec.json is then obeyed)."""
     decoding: Literal["choose", "rank", "labels", "freetext"] = "choose"
     """choose: the best candidate. rank: also every candidate's probability. labels: rank by the number of the
@@ -167,11 +170,11 @@ class TrainConfig:
 
     method: Literal["sft", "dpo"]
     """sft: learn the engaged artwork. dpo: prefer the engaged artwork to another candidate."""
-    examples: str
+    examples: Uri
     """Folder with train/ and validation/, such as D/examples: a path or URI."""
-    model: str
+    model: ModelName
     """'smollm2' (bundled), a hub id, a local path, or the output of an earlier training, whose prompt is kept."""
-    output: str
+    output: Uri
     """Where adapter/, merged/, spec.json, README.md and summary.json go: a path or URI."""
     output_format: Literal["text", "number"] | None = None
     """What the model learns to answer with. Default: as the earlier training, else text."""
@@ -208,6 +211,8 @@ class TrainConfig:
     """Longest example in tokens, at most what the model takes; a longer one first loses its oldest history."""
     workers: int = 1
     """Training processes, each on a GPU where the cluster has some; 0 trains in this process without Ray."""
+    fsdp: bool = False
+    """Shard the model over the workers' GPUs (FSDP2): for one that does not fit one GPU. Needs GPUs."""
     seed: int = 0
     """Seed of the order of examples, of shuffled and rejected candidates, and of LoRA's first weights."""
 
@@ -219,7 +224,7 @@ class SweepConfig(TrainConfig):
     Run again to resume: finished trials are kept, others go on from their last checkpoint.
     """
 
-    output: str
+    output: Uri
     """Where best/, trials/, trials.parquet, report.html and tune/ (for TensorBoard) go: a path or URI."""
     learning_rate: tyro.conf.Suppress[float] = TrainConfig.learning_rate
     learning_rates: tuple[float, ...] = (1e-7, 5e-7, 1e-6, 5e-6, 1e-5, 1e-4)
@@ -237,9 +242,9 @@ class BaselineConfig:
     A user tower (history) and an artwork tower (caption, id), and popularity in train; docs/baseline.md.
     """
 
-    examples: str
+    examples: Uri
     """Folder with train/, validation/ and test/, such as D/examples: a path or URI."""
-    output: str
+    output: Uri
     """Where model/, predictions/{validation,test}/, summary.json and, last, _manifest.json go: a path or URI."""
     learning_rates: tuple[float, ...] = (2e-3, 5e-3)
     """Learning rates to try, each with each weight decay; the best IPS on validation wins."""
@@ -263,17 +268,17 @@ class BaselineConfig:
 class EvaluateConfig:
     """Accuracy, IPS and SNIPS of predictions, with intervals, as metrics.json and report.html."""
 
-    examples: str
+    examples: Uri
     """Held-out examples: a path or URI, such as D/examples/test."""
-    predictions: str
+    predictions: Uri
     """Output of jobs/score.py, or any Parquet of predictions."""
-    output: str
+    output: Uri
     """Where metrics.json and report.html go: a path or URI."""
-    baseline: str | None = None
+    baseline: Uri | None = None
     """Predictions to compare with, such as B/predictions/test."""
-    oracle: str | None = None
+    oracle: Uri | None = None
     """Oracle of a simulated world, for the best that any model could reach."""
-    train: str | None = None
+    train: Uri | None = None
     """Examples to count engagements in, for the most-engaged-artwork reference. Default: ../train, if there."""
     resamples: int = 2_000
     """Bootstrap resamples of users."""
@@ -286,7 +291,7 @@ def run(config_type: type[Config], import_job: Callable[[], Callable[[Config], o
 
     Exits with 1 and one line on standard error for an `InputError`; wrong flags are tyro's, with 2.
     """
-    config = tyro.cli(config_type)
+    config = absolute(tyro.cli(config_type))
     try:
         import_job()(config)
     except InputError as error:
@@ -295,6 +300,17 @@ def run(config_type: type[Config], import_job: Callable[[], Callable[[Config], o
     except KeyboardInterrupt:
         print("interrupted; the same command resumes", file=sys.stderr)
         sys.exit(130)
+
+
+def absolute(config: Config) -> Config:
+    """Makes local paths absolute: a cluster's workers have other working directories than the user."""
+    changed = {}
+    for name, hint in get_type_hints(type(config), include_extras=True).items():
+        kinds, value = {hint, *get_args(hint)}, getattr(config, name)
+        local = isinstance(value, str) and "://" not in value and not value.startswith("file:")
+        if local and (Uri in kinds or (ModelName in kinds and Path(value).expanduser().exists())):
+            changed[name] = str(Path(value).expanduser().absolute())
+    return dataclasses.replace(config, **changed)  # type: ignore[type-var]
 
 
 def resolved(config: Any) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from artsel_ray.config import EvaluateConfig, resolved, run
+from artsel_ray.config import EvaluateConfig, SweepConfig, absolute, resolved, run
 from artsel_ray.errors import InputError
 
 FLAGS = ["job", "--examples", "e", "--predictions", "p", "--output", "o"]
@@ -20,7 +21,7 @@ def test_the_parsed_config_reaches_the_job(monkeypatch: pytest.MonkeyPatch) -> N
     seen: list[EvaluateConfig] = []
     monkeypatch.setattr(sys, "argv", [*FLAGS, "--resamples", "7"])
     run(EvaluateConfig, lambda: seen.append)
-    assert seen == [EvaluateConfig(examples="e", predictions="p", output="o", resamples=7)]
+    assert (seen[0].output, seen[0].resamples) == (str(Path("o").absolute()), 7)
     assert resolved(seen[0])["resamples"] == 7
 
 
@@ -45,3 +46,17 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "argv", FLAGS)
     with pytest.raises(ZeroDivisionError):
         run(EvaluateConfig, fails_with(ZeroDivisionError()))
+
+
+def test_local_paths_are_made_absolute_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    config = EvaluateConfig(examples="e", predictions="s3://bucket/p", output="~/o", train="t")
+    got = absolute(config)
+    assert (got.examples, got.predictions, got.train) == (str(tmp_path / "e"), "s3://bucket/p", str(tmp_path / "t"))
+    assert (got.output, got.baseline) == (str(Path("~/o").expanduser()), None)
+    models = [
+        absolute(SweepConfig(method="sft", examples="e", model=name, output="o")).model
+        for name in ("smollm2", "folder", "org/name", "s3://b/T")
+    ]
+    assert models == ["smollm2", str(tmp_path / "folder"), "org/name", "s3://b/T"]

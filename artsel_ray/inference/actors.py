@@ -12,6 +12,7 @@ import ray
 
 from artsel_ray import storage
 from artsel_ray.config import ScoreConfig
+from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
 from artsel_ray.inference.answers import answer
 from artsel_ray.inference.engine import NullEngine, VllmEngine
@@ -36,7 +37,11 @@ class Renderer:
         """Renders one shard."""
         begun = time.perf_counter()
         index, data = int(batch["shard"][0]), (self._work, self._files, self._catalogue, self._captions)
-        rendered = render_shard(index, *data, self._rendering)
+        rendered: RenderedShard | InputError
+        try:
+            rendered = render_shard(index, *data, self._rendering)
+        except InputError as error:  # goes on to the driver as a value
+            rendered = error
         return {"shard": _boxed(rendered), "render_seconds": [time.perf_counter() - begun]}
 
 
@@ -57,7 +62,9 @@ class Scorer:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Scores one shard."""
-        shard: RenderedShard = batch["shard"][0]
+        shard: RenderedShard | InputError = batch["shard"][0]
+        if isinstance(shard, InputError):
+            return {"scored": _boxed(shard)}
         begun = time.perf_counter()
         predictions, counts = score_shard(shard, self._engine, self._rendering)
         usage = self._engine.take_usage()
@@ -85,8 +92,13 @@ class Writer:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Writes one shard and passes its statistics on."""
-        written = answer(lambda scored: _write_shard(self._output, *scored), batch["scored"][0])
+        written = answer(self._write, batch["scored"][0])
         return {name: [value] for name, value in written.items()}
+
+    def _write(self, scored: tuple[int, pa.Table, pa.Table, dict[str, float]] | InputError) -> dict[str, float]:
+        if isinstance(scored, InputError):
+            raise scored
+        return _write_shard(self._output, *scored)
 
 
 def _write_shard(

@@ -37,6 +37,8 @@ class Moved:
     """Of its work objects."""
     pairs: int
     rejected_rows: int
+    rejected_pairs: int
+    """That the rejected rows asked for, at least one a row."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,11 @@ def exchange_file(files: list[str], index: int, assignment: Assignment, work: st
         work: folder of the work objects.
         rejected: folder of the rejected rows.
     """
-    uris, moved, bad = [], 0, [REJECTED.empty_table()]
+    uris, moved, lost, bad = [], 0, 0, [REJECTED.empty_table()]
     for first_row, table in storage.iter_batches(files[index], "requests", batch_rows=_BATCH_ROWS):
         good, refused = checks.part(placed(table, index, first_row), "requests", files, _row_checks(table))
         bad.append(refused)
+        lost += _wanted(table) - _wanted(good)
         for number, part in enumerate(_slices(good)):
             pairs = _explode(part)
             uri = storage.join(work, f"requests-{index:05d}-{first_row:012d}-{number:04d}.arrow")
@@ -93,7 +96,12 @@ def exchange_file(files: list[str], index: int, assignment: Assignment, work: st
     refused_rows = pa.concat_tables(bad)
     if refused_rows.num_rows:
         storage.write_table(storage.join(rejected, f"requests-{index:05d}.parquet"), refused_rows, "rejected")
-    return Moved(uris, moved, refused_rows.num_rows)
+    return Moved(uris, moved, refused_rows.num_rows, lost)
+
+
+def _wanted(table: pa.Table) -> int:
+    """Returns how many pairs rows ask for, counting a row that asks for none as one."""
+    return int(np.maximum(pc.fill_null(pc.list_value_length(table["title_ids"]), 0).to_numpy(), 1).sum())
 
 
 def _row_checks(table: pa.Table) -> list[checks.Check]:

@@ -35,6 +35,7 @@ def score(config: ScoreConfig) -> None:
     Raises:
         InputError: for wrong input, another run's output, or too many rejected pairs.
     """
+    _check(config)
     begun = time.perf_counter()
     files = storage.list_files(config.requests)
     titles, artworks = storage.list_files(config.titles), storage.list_files(config.artworks)
@@ -46,6 +47,7 @@ def score(config: ScoreConfig) -> None:
     exchange_begun = time.perf_counter()
     assignment, work = _exchange(config, files)
     seconds["exchange"] = time.perf_counter() - exchange_begun
+    _check_reject_rate(config, 0, work)
     print(f"{work['pairs']:,} pairs in {assignment.shards:,} shards; model {rendering.model_id}", flush=True)
     done = resume.done(config.output)
     if done:
@@ -59,6 +61,15 @@ def score(config: ScoreConfig) -> None:
     _publish(config, rendering, bad, assignment.shards, work, seconds)
 
 
+def _check(config: ScoreConfig) -> None:
+    limits = {"engines": (1, 10**6), "shard_pairs": (1, 10**9), "max_model_length": (64, 10**9)}
+    limits |= {"max_reject_rate": (0, 1), "history_length": (0, 10**6), "gpus_per_engine": (0, 10**3)}
+    for name, (least, most) in limits.items():
+        value = getattr(config, name)
+        if value is not None and not least <= value <= most:
+            raise InputError(f"--{name.replace('_', '-')} is {value}, expected a number from {least:,} to {most:,}")
+
+
 def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
     return {
         "model": rendering.model_id,
@@ -70,6 +81,7 @@ def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
         "titles": resume.describe_files(config.titles),
         "artworks": resume.describe_files(config.artworks),
         "engine": config.engine,
+        "dtype": config.dtype,
     }
 
 
@@ -93,7 +105,7 @@ def _exchange(config: ScoreConfig, files: list[str]) -> tuple[Assignment, dict[s
 
         moved = list(_map_files(len(files), move))
         known = {"uris": sorted(uri for part in moved for uri in part["uris"])}
-        known |= {name: sum(part[name] for part in moved) for name in ("pairs", "rejected_rows")}
+        known |= {name: sum(part[name] for part in moved) for name in ("pairs", "rejected_rows", "rejected_pairs")}
         storage.write_manifest(work, known)
     if not known["pairs"]:
         raise InputError(f"{config.requests} asks for no title; {known['rejected_rows']} rows were rejected")
@@ -151,13 +163,15 @@ def _score_shards(
     progress = Progress(len(shards))
     for row in dataset.iter_rows():
         progress.add(value(row))
-        _check_reject_rate(config, progress.rejected, work["pairs"])
+        _check_reject_rate(config, progress.rejected, work)
 
 
-def _check_reject_rate(config: ScoreConfig, rejected: int, pairs: int) -> None:
-    if rejected > config.max_reject_rate * pairs:
+def _check_reject_rate(config: ScoreConfig, rejected: int, work: dict[str, Any]) -> None:
+    """Stops a run of which too much was rejected: with whole rows of the requests, or as pairs."""
+    asked, lost = work["pairs"] + work["rejected_pairs"], rejected + work["rejected_pairs"]
+    if lost > config.max_reject_rate * asked:
         raise InputError(
-            f"{rejected:,} of {pairs:,} pairs were rejected, more than --max-reject-rate {config.max_reject_rate}; "
+            f"{lost:,} of {asked:,} pairs were rejected, more than --max-reject-rate {config.max_reject_rate}; "
             f"the reasons are in {storage.join(config.output, REJECTED)}"
         )
 
@@ -174,7 +188,7 @@ def _publish(
     totals: collections.Counter[str] = collections.Counter()
     for shard in range(shards):
         totals.update(resume.read_statistics(config.output, shard))
-    _check_reject_rate(config, int(totals["rejected"]), work["pairs"])
+    _check_reject_rate(config, int(totals["rejected"]), work)
     if bad.num_rows:
         storage.write_table(storage.join(config.output, REJECTED, "catalogue.parquet"), bad, "rejected")
     counted = {name: value for name, value in totals.items() if not name.endswith("_seconds")}
@@ -182,6 +196,7 @@ def _publish(
     summary = {
         **{name: int(value) for name, value in counted.items()},
         "rejected_request_rows": work["rejected_rows"],
+        "rejected_request_pairs": work["rejected_pairs"],
         "rejected_catalogue_rows": bad.num_rows,
         "model_id": rendering.model_id,
         "decoding": rendering.decoding,
@@ -189,12 +204,13 @@ def _publish(
     }
     storage.write_json(storage.join(config.output, _SUMMARY), summary)
     parts = [resume.part_name(shard) for shard in range(shards)]
-    manifest = {"parts": parts, "pairs": int(totals["pairs"]), "rejected": int(totals["rejected"])}
+    manifest = {"parts": parts, "pairs": int(totals["pairs"])}
+    manifest["rejected"] = int(totals["rejected"]) + work["rejected_pairs"]
     storage.write_manifest(config.output, {**manifest, "model_id": rendering.model_id, "decoding": config.decoding})
     storage.delete(storage.join(config.output, _WORK))
     share = totals["cached_tokens"] / max(totals["prompt_tokens"], 1)
     print(
-        f"{int(totals['pairs']):,} pairs scored, {int(totals['rejected']):,} rejected, "
+        f"{int(totals['pairs']):,} pairs scored, {manifest['rejected']:,} rejected, "
         f"{share:.0%} of {int(totals['prompt_tokens']):,} prompt tokens from cache; {config.output}",
         flush=True,
     )

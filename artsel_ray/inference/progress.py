@@ -11,8 +11,8 @@ class Progress:
     def __init__(self, shards: int, unit: str = "pairs") -> None:
         """Takes how many shards are to be done, and what they hold: the name of its count in their statistics."""
         self._shards, self._unit = shards, unit
-        self._begun = self._printed = time.perf_counter()
-        self._done_shards = self._done_units = 0
+        self._since = self._printed = time.perf_counter()
+        self._done_shards = self._done_units = self._skipped_units = 0
         self.rejected = 0
 
     def add(self, statistics: dict[str, float]) -> None:
@@ -22,10 +22,13 @@ class Progress:
         self.rejected += int(statistics["rejected"])
         now = time.perf_counter()
         if now - self._printed > _PROGRESS_SECONDS or self._done_shards == self._shards:
-            self._printed, elapsed = now, now - self._begun
-            left = elapsed / self._done_shards * (self._shards - self._done_shards)
+            self._printed = now
+            rate = (self._done_units - self._skipped_units) / (now - self._since)
+            left = (self._shards - self._done_shards) * self._done_units / self._done_shards / max(rate, 1e-9)
             print(
                 f"{self._done_shards:,}/{self._shards:,} shards, {self._done_units:,} {self._unit}, "
-                f"{self._done_units / elapsed:,.1f} {self._unit}/s, {left:,.0f} s left",
+                f"{rate:,.1f} {self._unit}/s, {left:,.0f} s left",
                 flush=True,
             )
+        if self._done_shards == 1:  # what the engines' start took says nothing of what is left
+            self._since, self._skipped_units = now, self._done_units

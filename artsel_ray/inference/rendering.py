@@ -98,7 +98,7 @@ def _read_pairs(index: int, work: list[str], files: list[str], catalogue: Catalo
     """Returns a shard's good pairs, ordered by title, with the title's place as `title`; and the rejected ones."""
     pairs = shuffle.read_partition(work, index)
     title = checks.codes(pairs["title_id"], catalogue.title_ids)
-    candidates = np.diff(catalogue.offsets)
+    candidates = np.append(np.diff(catalogue.offsets), 0)  # the last stands for unknown titles
     found = [
         ("title_ids", checks.UNKNOWN_TITLE, title < 0),
         ("title_ids", "the title has no candidate with a caption", candidates[title] == 0),

@@ -25,7 +25,8 @@ def resolve(config: ScoreConfig) -> Rendering:
     """Makes the model ready on this machine and settles how its prompts read."""
     model = load(config.model)
     length = min(config.max_model_length, model_length(model))
-    return Rendering(config.model, model.model_id, prompt_spec(config, model), length, config.decoding)
+    model_id = "null" if config.engine == "null" else model.model_id
+    return Rendering(config.model, model_id, prompt_spec(config, model), length, config.decoding)
 
 
 def prompt_spec(config: ScoreConfig, model: Model) -> PromptSpec:

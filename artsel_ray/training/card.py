@@ -44,7 +44,10 @@ def _picture(history: list[dict[str, float]]) -> bytes:
 
 def _card(config: TrainConfig, metrics: dict[str, float]) -> str:
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in metrics.items())
-    flags: dict[str, Any] = {name: value for name, value in resolved(config).items() if value is not None}
+    places = ("examples", "output")  # of one machine: nothing that a reader of the card could use
+    flags: dict[str, Any] = {
+        name: value for name, value in resolved(config).items() if value is not None and name not in places
+    }
     how = "LoRA, with the rows of `<option>` and `</option>`" if config.lora_rank else "all weights"
     parts = (
         "- `merged/`: the whole model; plain transformers and vLLM load it.\n"

@@ -212,3 +212,24 @@ def test_free_text_and_reasons_run_on_the_real_engine(world: Path, smollm2: Mode
         assert sorted((row["user_id"], row["title_id"]) for row in rows) == PAIRS
         assert all(row["artwork_id"].startswith(row["title_id"]) for row in rows)
         assert all((row["reason"] is not None) == (decoding == "choose") for row in rows)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"engines": 0}, {"shard_pairs": 0}, {"max_reject_rate": 2.0}, {"history_length": -1}, {"max_model_length": 1}],
+)
+def test_flags_that_cannot_be_are_named(world: Path, changes: dict[str, object]) -> None:
+    (name,) = changes
+    with pytest.raises(InputError, match=f"--{name.replace('_', '-')} is "):
+        score(config_for(world, "smollm2", **changes))
+
+
+def test_rows_that_cannot_be_used_count_as_rejected(
+    world: Path, smollm2: Model, ray_cluster: None, write_requests: Callable[..., None], history: Callable[..., list]
+) -> None:
+    future = history(1)
+    future[0]["timestamp"] = future[0]["timestamp"].replace(year=2100)
+    write_requests(str(world / "requests/wrong.parquet"), [(f"w{i}", future, ["t1", "t2"]) for i in range(12)])
+    # Two of twelve good users ask for an unusable title at most; all of the twelve others are refused as rows.
+    with pytest.raises(InputError, match=r"24 of 48 pairs were rejected, more than --max-reject-rate 0.05"):
+        score(config_for(world, "smollm2"))
