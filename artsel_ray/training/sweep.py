@@ -42,6 +42,9 @@ BEST, TABLE = "best", "trials.parquet"
 _TUNE = "tune"
 _CHECKPOINTS = "checkpoints"
 _COPY_BYTES = 1 << 24
+# A trial's own process waits for its workers. It must claim something, but no share of a CPU: with 2 CPUs, 0.01 each
+# for two trials would leave only one whole CPU for their workers.
+_WAITING: dict[str, float] = {"memory": 256 << 20}
 _ENVIRONMENT = {
     # A trial may wait until the resources of one that was stopped are free again; Ray Train gives up after 60 s.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
@@ -118,7 +121,7 @@ def _run_trials(config: SweepConfig, rates: list[float]) -> None:
     fs, path = storage.filesystem(config.output)
     scheduler = ASHAScheduler(time_attr="step", max_t=10**9, grace_period=config.checkpoint_steps)
     tune.Tuner(
-        tune.with_resources(partial(_trial, config), {"cpu": 0.01}),
+        tune.with_resources(partial(_trial, config), _WAITING),
         param_space={"learning_rate": tune.grid_search(rates)},
         tune_config=tune.TuneConfig(
             metric="validation_ips",

@@ -1,17 +1,14 @@
 import dataclasses
-import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
-import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from artsel_ray import schema, storage
+from artsel_ray import storage
 from artsel_ray.config import SweepConfig
 from artsel_ray.errors import InputError
-from artsel_ray.models.load import Model, load
+from artsel_ray.models.load import load
 from artsel_ray.report.sweep import report_sweep
 from artsel_ray.training.sweep import check, copy_best, sweep, trial_config
 from artsel_ray.training.trials import FAILED, FINISHED, STOPPED, best_of, read_record, reason_of, trial_output
@@ -112,48 +109,13 @@ def test_best_is_the_trial_without_its_checkpoints(tmp_path: Path) -> None:
     assert (tmp_path / "best/merged/model.safetensors").read_text() == "merged/model.safetensors"
 
 
-@pytest.fixture
-def small(tmp_path: Path, smollm2: Model) -> Path:
-    """Examples of two candidates for 8 users, and a tiny Llama with the bundled model's tokenizer."""
-    for split, users in (("train", range(6)), ("validation", range(6, 8))):
-        rows = [example(f"u{user}", user % 2) for user in users]
-        table = pa.Table.from_pylist(rows, schema.EXAMPLES)
-        storage.write_table(str(tmp_path / f"examples/{split}/part-0.parquet"), table, "examples")
-    shape: dict[str, Any] = {
-        "hidden_size": 64,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "max_position_embeddings": 512,
-    }
-    heads: dict[str, Any] = {"num_attention_heads": 1, "num_key_value_heads": 1}
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=49_154, tie_word_embeddings=True, **shape, **heads))
-    model.save_pretrained(tmp_path / "model")
-    AutoTokenizer.from_pretrained(smollm2.path).save_pretrained(tmp_path / "model")
-    return tmp_path
-
-
-def example(user: str, label: int) -> dict[str, Any]:
-    now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    seen = {
-        "timestamp": now - datetime.timedelta(days=1),
-        "title_name": "Film",
-        "genres": ["Drama"],
-        "watch_seconds": 9.0,
-    }
-    return {
-        **{"example_id": user, "user_id": user, "title_id": "t", "title_name": "T", "title_genres": ["Drama"]},
-        "history": [seen],
-        "candidates": [{"artwork_id": "a", "caption": "A tower."}, {"artwork_id": "b", "caption": "Two friends."}],
-        **{"label": label, "propensity": 0.5, "timestamp": now, "reason": None},
-    }
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_sweep_survives_a_trial_that_diverges_and_goes_on_with_more_rates(small: Path) -> None:
-    given = config(small, model=str(small / "model"), max_steps=4, batch_size=2, micro_batch=2, checkpoint_steps=4)
-    given = dataclasses.replace(given, lora_rank=2, learning_rates=(1e-3, 1e30))
+def test_a_sweep_survives_a_trial_that_diverges_and_goes_on_with_more_rates(
+    examples: str, tiny_llama: Callable[[bool], str], tmp_path: Path
+) -> None:
+    given = config(tmp_path, examples=examples, model=tiny_llama(True), max_steps=4, batch_size=2, micro_batch=2)
+    given = dataclasses.replace(given, checkpoint_steps=4, lora_rank=2, learning_rates=(1e-3, 1e30))
     sweep(given)
     report_sweep(given.output)
     first = {
@@ -163,20 +125,20 @@ def test_a_sweep_survives_a_trial_that_diverges_and_goes_on_with_more_rates(smal
     assert "lower --learning-rate" in first[1e30]["error"]
     assert first[1e-3]["step"] == 4
     assert load(f"{given.output}/best").spec is not None
-    assert list((small / "T/tune/0.001").glob("events.out.tfevents.*"))
-    finished = (small / "T/trials/0.001/_manifest.json").stat().st_mtime_ns
+    assert list((tmp_path / "T/tune/0.001").glob("events.out.tfevents.*"))
+    finished = (tmp_path / "T/trials/0.001/_manifest.json").stat().st_mtime_ns
 
     # More rates: what has finished is kept, and the best is chosen anew among all.
     sweep(dataclasses.replace(given, learning_rates=(1e-3, 1e-4)))
-    assert (small / "T/trials/0.001/_manifest.json").stat().st_mtime_ns == finished
+    assert (tmp_path / "T/trials/0.001/_manifest.json").stat().st_mtime_ns == finished
     rows = storage.read_table(f"{given.output}/trials.parquet", "trials").to_pylist()
     assert [(row["learning_rate"], row["status"]) for row in rows] == [(1e-3, FINISHED), (1e-4, FINISHED)]
     best = best_of(rows)
     assert best is not None
     summary = storage.read_json(f"{given.output}/summary.json")
     assert summary["best"]["learning_rate"] == best["learning_rate"]
-    assert (small / "T/best/merged/model.safetensors").read_bytes() == (
-        small / f"T/trials/{best['learning_rate']}/merged/model.safetensors"
+    assert (tmp_path / "T/best/merged/model.safetensors").read_bytes() == (
+        tmp_path / f"T/trials/{best['learning_rate']}/merged/model.safetensors"
     ).read_bytes()
     with pytest.raises(InputError, match="differs in: seed"):
         sweep(dataclasses.replace(given, seed=1))
