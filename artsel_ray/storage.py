@@ -100,6 +100,27 @@ def find_files(uri: str, suffix: str = ".parquet") -> list[str]:
     return [join(uri, name) for name in sorted(names)]
 
 
+def describe(files: list[str], folder: str) -> str:
+    """Returns a digest of the names below `folder`, the sizes and the times of files, given by their URIs.
+
+    Raises:
+        InputError: if the storage does not answer.
+    """
+    fs, _ = filesystem(folder)
+    try:
+        infos = fs.get_file_info([filesystem(file)[1] for file in files])
+    except OSError as error:
+        raise InputError(f"cannot reach {folder}: {_first_line(error)}") from None
+    return fingerprint(
+        [[file.removeprefix(folder), info.size, info.mtime_ns] for file, info in zip(files, infos, strict=True)]
+    )
+
+
+def describe_files(uri: str, suffix: str = ".parquet") -> str:
+    """Returns a digest of the names, sizes and times of the files below a URI, which `list_files` finds."""
+    return describe(list_files(uri, suffix), uri)
+
+
 def exists(uri: str) -> bool:
     """Tells whether an object or folder is there."""
     fs, path = filesystem(uri)

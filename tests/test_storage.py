@@ -52,6 +52,24 @@ def test_hidden_names_and_rejected_rows_are_passed_over(tmp_path: Path) -> None:
     assert storage.find_files(str(tmp_path / "rejected")) == [f"{tmp_path}/rejected/a.parquet"]
 
 
+def test_files_are_told_apart_by_name_size_and_time(tmp_path: Path) -> None:
+    uri = str(tmp_path)
+    storage.write_object(f"{uri}/a.parquet", b"one")
+    digests = [storage.describe_files(uri)]
+    assert storage.describe_files(uri) == digests[0]
+    storage.write_object(f"{uri}/weights", b"not of this suffix")
+    assert storage.describe_files(uri) == digests[0]
+    os.utime(tmp_path / "a.parquet", ns=(1, 1))
+    digests.append(storage.describe_files(uri))
+    storage.write_object(f"{uri}/a.parquet", b"three")
+    os.utime(tmp_path / "a.parquet", ns=(1, 1))
+    digests.append(storage.describe_files(uri))
+    (tmp_path / "a.parquet").rename(tmp_path / "b.parquet")
+    digests.append(storage.describe_files(uri))
+    digests.append(storage.describe_files(uri, ""))
+    assert len(set(digests)) == 5
+
+
 def test_an_unreachable_bucket_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-print")

@@ -5,11 +5,13 @@ No pickle is read and no code that comes with a model is run.
 """
 
 import hashlib
-import json
 import shutil
 import tempfile
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -31,7 +33,7 @@ class Model:
 
     path: Path
     model_id: str
-    """Its name and a digest of its weights and tokenizer: what predictions and fingerprints carry."""
+    """Its name and a digest of all its files: what predictions and fingerprints carry."""
     spec: PromptSpec | None
     """The prompt it was trained for, if it was."""
 
@@ -68,16 +70,27 @@ def _fetch(name: str) -> tuple[Path, PromptSpec | None]:
         name = storage.join(name, _MERGED)
     if "://" not in name:
         return Path(name).expanduser(), spec
-    files = storage.find_files(name, "")
+    files = _model_files(name)
     if not files:
         raise InputError(f"{name}: no model there")
-    key = hashlib.sha256("\n".join([name, *files]).encode()).hexdigest()[:32]
 
     def copy(to: Path) -> None:
-        for file in files:
-            (to / file.partition("?")[0].rsplit("/", 1)[-1]).write_bytes(storage.read_object(file))
+        for file_name, file in files.items():
+            (to / file_name).write_bytes(storage.read_object(file))
 
+    # Sizes and times are in the key: a model that is trained anew to the same URI is another one.
+    key = storage.fingerprint(name, storage.describe(list(files.values()), name))
     return _cached(f"copies/{key}", copy), spec
+
+
+def _model_files(uri: str) -> dict[str, str]:
+    """Returns the URIs of a model's files by their names: those in the folder itself, none of its checkpoints'."""
+    named = ((file.partition("?")[0].rsplit("/", 1)[-1], file) for file in storage.find_files(uri, ""))
+    return {name: file for name, file in named if file == storage.join(uri, name) and _is_model_file(name)}
+
+
+def _is_model_file(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in _MODEL_FILES)
 
 
 def _download(name: str) -> Path:
@@ -96,27 +109,41 @@ def _check_safe(path: Path, name: str) -> None:
     config = path / "config.json"
     if not config.is_file():
         raise InputError(f"{name}: no config.json in the model's folder")
-    if "auto_map" in json.loads(config.read_text()):
+    if "auto_map" in _read_dict(config):
         raise InputError(f"{name} needs code that comes with the model, which is never run; take a model without it")
     if not list(path.glob("*.safetensors")):
         raise InputError(f"{name} has no *.safetensors; convert its weights: pickled ones are never read")
+
+
+def _read_dict(file: Path) -> dict[str, Any]:
+    content = storage.read_json(str(file))
+    if not isinstance(content, dict):
+        raise InputError(f"{file} should hold a JSON object; the model's files are damaged")
+    return content
 
 
 def _has_options(path: Path) -> bool:
     tokenizer = path / "tokenizer.json"
     if not tokenizer.is_file():
         return False
-    added = {token["content"] for token in json.loads(tokenizer.read_text()).get("added_tokens", [])}
+    added = {token["content"] for token in _read_dict(tokenizer).get("added_tokens", [])}
     return {OPTION, OPTION_END} <= added
 
 
 def _digest(path: Path) -> str:
-    """Returns a digest of a model's config, tokenizer and weights."""
+    """Returns a digest of a model's config, tokenizer, chat template and weights."""
     digest = hashlib.sha256()
-    for file in sorted([path / "config.json", *path.glob("tokenizer*"), *path.glob("*.safetensors")]):
-        with open(file, "rb") as stream:
-            digest.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\0".encode())
+    for file in sorted(file for file in path.iterdir() if _is_model_file(file.name) and file.is_file()):
+        state = file.stat()
+        digest.update(f"{file.name}\0{_file_digest(str(file), state.st_size, state.st_mtime_ns)}\0".encode())
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _file_digest(file: str, size: int, mtime_ns: int) -> str:
+    """Reads a file once in a process, for as long as its size and time stay the same."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _cached(key: str, make) -> Path:  # type: ignore[no-untyped-def]

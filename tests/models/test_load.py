@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from artsel_ray.errors import InputError
-from artsel_ray.models.load import Model, load
+from artsel_ray.models.load import Model, _file_digest, load
 from artsel_ray.models.spec import write_spec
 from artsel_ray.prompts.options import OPTION, OPTION_END
 from artsel_ray.prompts.spec import PromptSpec
@@ -71,6 +71,69 @@ def test_a_training_output_brings_its_prompt(smollm2: Model, tmp_path: Path) -> 
     trained = load(str(tmp_path))
     assert trained.spec == spec
     assert trained.model_id.split("@")[1] == smollm2.model_id.split("@")[1]
+
+
+@pytest.fixture
+def ready_model(bare_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny model of the test's own, with option tokens."""
+    monkeypatch.setenv("ARTSEL_RAY_CACHE", str(tmp_path / "cache"))
+    return Path(shutil.copytree(load(str(bare_model)).path, tmp_path / "ready"))
+
+
+def test_a_retrained_model_at_the_same_uri_is_another_one(ready_model: Path) -> None:
+    uri = f"file://{ready_model}"
+    first = load(uri)
+    assert load(uri) == first
+    assert first.model_id == load(str(ready_model)).model_id
+    model = AutoModelForCausalLM.from_pretrained(ready_model)
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    model.save_pretrained(ready_model)
+    second = load(uri)
+    assert second.model_id != first.model_id
+    assert second.model_id == load(str(ready_model)).model_id
+    weights = (second.path / "model.safetensors").read_bytes()
+    assert weights == (ready_model / "model.safetensors").read_bytes()
+
+
+def test_the_files_of_checkpoints_are_not_the_models(ready_model: Path) -> None:
+    alone = load(f"file://{ready_model}")
+    checkpoint = ready_model / "checkpoint-1"
+    checkpoint.mkdir()
+    (checkpoint / "model.safetensors").write_bytes(b"another")
+    (checkpoint / "config.json").write_text("{}")
+    (ready_model / "optimizer.pt").write_bytes(b"a pickle")
+    beside = load(f"file://{ready_model}")
+    assert beside.model_id == alone.model_id
+    assert not list(beside.path.rglob("*.pt"))
+    (ready_model / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="safetensors"):
+        load(f"file://{ready_model}")
+
+
+def test_the_chat_template_is_part_of_the_id(ready_model: Path) -> None:
+    ids = []
+    for template in ("{{ messages }}", "{{ messages[0] }}"):
+        (ready_model / "chat_template.jinja").write_text(template)
+        ids.append(load(str(ready_model)).model_id)
+    assert ids[0] != ids[1]
+
+
+def test_weights_are_read_once_in_a_process(ready_model: Path) -> None:
+    before = _file_digest.cache_info().misses
+    load(str(ready_model))
+    read = _file_digest.cache_info().misses
+    assert read > before
+    load(str(ready_model))
+    assert _file_digest.cache_info().misses == read
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\udcff"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_broken_settings_are_named(bare_model: Path, name: str, content: str) -> None:
+    (bare_model / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=name):
+        load(str(bare_model))
 
 
 def test_pickled_weights_are_refused(bare_model: Path) -> None:
