@@ -41,10 +41,10 @@ class Choices:
 
 
 def read_choices(uri: str, table: ExampleTable) -> Choices:
-    """Reads the predictions below `uri` for the table's examples; a folder `rejected/` is passed over.
+    """Reads the predictions below `uri` for the table's examples: a night's own parts, or else every file.
 
     Raises:
-        InputError: if a pair is predicted twice, the night has not finished, or nothing is there.
+        InputError: if a pair is predicted twice, the night has not finished, a part is absent, or nothing is there.
     """
     pairs, artworks, probabilities, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)], 0
     for file in _prediction_files(uri):
@@ -71,13 +71,19 @@ def read_choices(uri: str, table: ExampleTable) -> Choices:
 
 
 def _prediction_files(uri: str) -> list[str]:
-    """Lists the files of a finished night, or of any folder of predictions; none, if the night chose nothing."""
-    finished = storage.read_manifest(uri) is not None
-    config = storage.join(uri, "config.json")
-    if not finished and storage.exists(config) and {"run", "decoding"} & set(storage.read_json(config)):
+    """Lists the files that a finished night's manifest names, or else all of a folder of predictions."""
+    manifest, config = storage.read_manifest(uri), storage.join(uri, "config.json")
+    if manifest is None and storage.exists(config) and {"run", "decoding"} & set(storage.read_json(config)):
         raise InputError(f"{uri}: the night is not finished (no {storage.MANIFEST}); run the same jobs/score.py again")
-    files = storage.find_files(uri) if finished else storage.list_files(uri)
-    return [file for file in files if "/rejected/" not in file.removeprefix(uri.partition("?")[0].rstrip("/"))]
+    if manifest is None or "parts" not in manifest:
+        return storage.list_files(uri)
+    files = [storage.join(uri, name) for name in manifest["parts"]]
+    if absent := set(files) - set(storage.find_files(uri)):
+        raise InputError(
+            f"{uri}: {len(absent)} of the {len(files)} files in {storage.MANIFEST} are not there, such as "
+            f"{min(absent)}; copy the whole folder, or score again into another --output"
+        )
+    return files
 
 
 def _refuse_repeated(pair: IntArray, table: ExampleTable, source: str) -> None:

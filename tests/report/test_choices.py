@@ -92,8 +92,19 @@ def test_unfinished_night_is_refused_until_the_manifest_is_there(small: Path, ta
     storage.write_json(storage.join(folder, "config.json"), {"run": {}, "config": {}})
     with pytest.raises(InputError, match="night is not finished"):
         read_choices(folder, table)
-    storage.write_manifest(folder, {})
+    storage.write_manifest(folder, {"parts": ["part-0.parquet"]})
     assert read_choices(folder, table).hit_n(table).sum() == 2
+
+
+def test_a_night_is_the_parts_of_its_manifest(small: Path, table: ExampleTable) -> None:
+    folder = small / "predictions"
+    storage.write_manifest(str(folder), {"parts": ["part-0.parquet"]})
+    for other in ("copy.parquet", "old/part-0.parquet"):
+        storage.write_object(str(folder / other), (folder / "part-0.parquet").read_bytes())
+    assert read_choices(f"{folder}/", table).hit_n(table).sum() == 2
+    storage.write_manifest(str(folder), {"parts": ["part-0.parquet", "part-7.parquet"]})
+    with pytest.raises(InputError, match=r"1 of the 2 files in _manifest\.json are not there, such as .*part-7"):
+        read_choices(str(folder), table)
 
 
 def test_no_predictions(small: Path, table: ExampleTable) -> None:
@@ -103,7 +114,7 @@ def test_no_predictions(small: Path, table: ExampleTable) -> None:
     (folder / "part-0.parquet").unlink()
     with pytest.raises(InputError, match=r"no \.parquet file there"):
         read_choices(str(folder), table)
-    storage.write_manifest(str(folder), {})
+    storage.write_manifest(str(folder), {"parts": []})
     assert read_choices(str(folder), table).missing_n.all()
 
 
