@@ -5,6 +5,7 @@ must be filled in every row.
 """
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from artsel_ray.errors import InputError
 
@@ -213,7 +214,8 @@ def _compatible(got: pa.DataType, expected: pa.DataType) -> bool:
 def cast(table: pa.Table, name: str, source: str, columns: list[str] | None = None) -> pa.Table:
     """Returns the table with exactly the named table's columns, order and types; absent nullable columns are null.
 
-    Nulls in columns that must be filled stay null: a job rejects those rows, it does not stop for them.
+    Nulls in columns that must be filled stay null: a job rejects those rows, it does not stop for them. Parts of a
+    microsecond are dropped, and integers are rounded to the nearest float: neither is worth a job.
 
     Args:
         columns: only these, in this order, where given.
@@ -229,7 +231,8 @@ def cast(table: pa.Table, name: str, source: str, columns: list[str] | None = No
             arrays.append(pa.nulls(table.num_rows, field.type))
             continue
         try:
-            arrays.append(table.column(field.name).cast(field.type))
+            rounded = pc.CastOptions(field.type, allow_time_truncate=True, allow_float_truncate=True)
+            arrays.append(table.column(field.name).cast(options=rounded))
         except pa.ArrowInvalid as error:
             raise InputError(f"{source}: column '{field.name}' does not fit {field.type}: {error}") from None
     return pa.table(arrays, schema=pa.schema(fields))

@@ -58,3 +58,36 @@ def test_a_value_that_does_not_fit_is_an_error() -> None:
     wide = pa.table({"title_id": ["t"], "name": ["n"], "genres": [["g"]], "year": pa.array([2**40])})
     with pytest.raises(InputError, match="'year' does not fit int32"):
         schema.cast(wide, "titles", "x.parquet")
+
+
+def test_finer_times_and_longer_integers_are_rounded() -> None:
+    finer = pa.timestamp("ns", tz="UTC")
+    item = pa.struct(
+        [
+            ("timestamp", finer),
+            ("title_name", pa.string()),
+            ("genres", pa.list_(pa.string())),
+            ("watch_seconds", pa.int64()),
+        ]
+    )
+    watched = {"timestamp": 1_001, "title_name": "x", "genres": ["g"], "watch_seconds": 2**24 + 1}
+    flat = pa.table(
+        {
+            "user_id": ["u"] * 2,
+            "title_id": ["t"] * 2,
+            "timestamp": pa.array([1_999, -1_999], finer),
+            "watch_seconds": [2**24 + 1, 2**53 + 1],
+        }
+    )
+    nested = pa.table({"user_id": ["u"], "title_ids": [["t"]], "history": pa.array([[watched]], pa.list_(item))})
+    got = schema.cast(flat, "interactions", "x.parquet")
+    assert got["timestamp"].cast(pa.int64()).to_pylist() == [1, -1]
+    assert got["watch_seconds"].to_pylist() == [2.0**24, 2.0**53]
+    (history,) = schema.cast(nested, "requests", "x.parquet")["history"].to_pylist()
+    assert [(each["timestamp"].microsecond, each["watch_seconds"]) for each in history] == [(1, 2.0**24)]
+
+
+def test_a_time_out_of_range_is_an_error() -> None:
+    far = GOOD.set_column(2, "timestamp", pa.array([2**60], pa.timestamp("s", tz="UTC")))
+    with pytest.raises(InputError, match="'timestamp' does not fit"):
+        schema.cast(far, "interactions", "x.parquet")
