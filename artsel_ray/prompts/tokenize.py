@@ -5,6 +5,7 @@ ids of `<option>`, `</option>`, chat markers and end tokens. Histories are token
 date, title and watch time once, then joined with Arrow's `take`.
 """
 
+import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -31,6 +32,7 @@ _SEPARATOR = "\x1f"
 # Llama 3's chat template writes the current day unless told another; a prompt must not change overnight.
 _CHAT_DATE = "26 Jul 2024"
 _MOST_SECONDS = 1e9
+_DAYS = (pa.scalar(datetime.date.min), pa.scalar(datetime.date.max))
 _KEPT_TITLES = 2**18
 
 
@@ -256,13 +258,19 @@ def _distinct(values: pa.Array) -> tuple[list, np.ndarray]:
 
 
 def _dates(timestamps: pa.Array) -> tuple[list[str], np.ndarray]:
-    days, codes = _distinct(timestamps.cast(pa.timestamp("us")).cast(pa.date32(), safe=False))
+    days = timestamps.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
+    # A day that the calendar of Python does not have is shown as an unknown one.
+    known = pc.and_(pc.greater_equal(days, _DAYS[0]), pc.less_equal(days, _DAYS[1]))
+    days, codes = _distinct(pc.if_else(known, days, None))
     return [render.history_date(day) for day in days], codes
 
 
 def _titles(items: pa.StructArray) -> tuple[list[str], np.ndarray]:
     names = pc.fill_null(items.field("title_name"), "")
-    genres = pc.fill_null(pc.binary_join(items.field("genres"), _SEPARATOR), "")
+    lists = items.field("genres")
+    # One null in a list makes its join null: the nulls are emptied first, and `_described` leaves empty genres out.
+    filled = pa.ListArray.from_arrays(lists.offsets, pc.fill_null(lists.values, ""))
+    genres = pc.if_else(lists.is_valid(), pc.binary_join(filled, _SEPARATOR), "")
     joined, codes = _distinct(pc.binary_join_element_wise(names, genres, _SEPARATOR * 2))
     return [_described(text) for text in joined], codes
 

@@ -130,6 +130,30 @@ def test_history_keeps_the_newest_that_fit(tokenizer: PreTrainedTokenizerBase) -
         assert cut == 0 or len(one_more) > budget
 
 
+def lines(prompts: PromptTokenizer, rows: pa.Array) -> list[str]:
+    ids = [token for row in prompts.histories(rows, np.full(len(rows), 4096)).ids.to_pylist() for token in row]
+    return [line for line in str(prompts.tokenizer.decode(ids)).splitlines() if line.startswith("-")]
+
+
+def test_a_day_outside_the_calendar_is_not_shown(tokenizer: PreTrainedTokenizerBase) -> None:
+    prompts = PromptTokenizer(tokenizer, PromptSpec())
+    first, last = -62_135_596_800_000_000, 253_402_300_799_999_999
+    times = [-(2**63), first - 1, first, last, last + 1, 2**63 - 1, None]
+    items = [{"timestamp": time, "title_name": "Up", "genres": [], "watch_seconds": None} for time in times]
+    nothing = "- Up"
+    shown = ["- 0001-01-01: Up", "- 9999-12-31: Up"]
+    assert lines(prompts, history(items)) == [nothing, nothing, *shown, nothing, nothing, nothing]
+
+
+def test_a_null_genre_drops_only_itself(tokenizer: PreTrainedTokenizerBase) -> None:
+    prompts = PromptTokenizer(tokenizer, PromptSpec())
+    genres = [["Crime", None, "Drama"], [None], None, [], ["War"]]
+    rows = history(*[[{**item(1, watch=None), "genres": each}] for each in genres])
+    expected = [f"- 2024-05-01: Heat{shown}" for shown in (" (Crime, Drama)", "", "", "", " (War)")]
+    assert lines(prompts, rows) == expected
+    assert lines(prompts, rows[2:]) == expected[2:]
+
+
 def test_captions_are_cut_to_their_budget(tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = PromptTokenizer(tokenizer, PromptSpec(caption_tokens=3))
     options = prompts.options("Up", [], ["one two three four five", "one"])
