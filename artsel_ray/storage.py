@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -30,35 +31,57 @@ MANIFEST = "_manifest.json"
 
 def join(uri: str, *names: str) -> str:
     """Appends path segments to a URI, before its query where it has one (`s3://b/p?endpoint_override=…`)."""
-    path, mark, query = uri.partition("?") if "://" in uri else (uri, "", "")
+    path, mark, query = uri.partition("?") if is_uri(uri) else (uri, "", "")
     return "/".join([path.rstrip("/"), *names]) + mark + query
 
 
+def is_uri(text: str) -> bool:
+    """Tells a URI from a plain local path."""
+    return "://" in text or text.startswith("file:/")
+
+
 @lru_cache(maxsize=64)
-def _connect(root: str) -> pafs.FileSystem:
+def _connect(root: str) -> tuple[pafs.FileSystem, str]:
     try:
-        return pafs.FileSystem.from_uri(root)[0]
-    except (OSError, ValueError) as error:
+        return pafs.FileSystem.from_uri(root)
+    except (OSError, ValueError, NotImplementedError) as error:
         raise InputError(f"cannot use {root}: {_first_line(error)}") from None
 
 
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """Returns the filesystem and the path on it.
 
+    A `file:` URI's path is unquoted; other URIs' names are taken as they are.
+
     Raises:
         InputError: for a scheme that pyarrow does not know, or settings that it refuses.
     """
-    if "://" not in uri:
+    if not is_uri(uri):
         return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
     path, _, query = uri.partition("?")
+    if path.startswith("file:"):
+        return pafs.LocalFileSystem(), _local_path(path)
     scheme, _, rest = path.partition("://")
-    bucket = rest.partition("/")[0]
-    if "@" in bucket:
+    host, _, key = rest.partition("/")
+    user, at, _ = host.rpartition("@")
+    # Other stores name a user or a container there (`abfs://container@account…`).
+    if at and (scheme == "s3" or ":" in user):
         raise InputError(f"leave the credentials out of the {scheme}:// URI; set them in the environment instead")
-    root = f"{scheme}://{bucket}" + (f"?{query}" if query else "")
-    if scheme == "file":
-        return pafs.LocalFileSystem(), rest
-    return _connect(root), rest.rstrip("/")
+    fs, base = _connect(f"{scheme}://{host}" + (f"?{query}" if query else ""))
+    return fs, _path(scheme, base, key)
+
+
+def _path(scheme: str, base: str, key: str) -> str:
+    """Returns the path as pyarrow gives it: absolute on HDFS, `bucket/key` on an object store."""
+    path = f"{base.strip('/')}/{key}".strip("/")
+    return f"/{path}" if scheme in ("hdfs", "viewfs") else path
+
+
+def _local_path(uri: str) -> str:
+    parts = urlsplit(uri)
+    if parts.netloc not in ("", "localhost"):
+        raise InputError(f"{uri}: a file URI names no other machine; write file:///path")
+    return os.path.abspath(unquote(parts.path))
 
 
 def _first_line(error: BaseException) -> str:
@@ -97,7 +120,8 @@ def find_files(uri: str, suffix: str = ".parquet") -> list[str]:
         hidden = "rejected" in folders or any(part.startswith(("_", ".")) for part in (*folders, last))
         if entry.type == pafs.FileType.File and name.endswith(suffix) and not hidden:
             names.append(name)
-    return [join(uri, name) for name in sorted(names)]
+    # The names in a `file:` URI are quoted, as `filesystem` expects them.
+    return [join(uri, quote(name) if uri.startswith("file:/") else name) for name in sorted(names)]
 
 
 def describe(files: list[str], folder: str) -> str:

@@ -85,6 +85,43 @@ def test_credentials_in_a_uri_are_refused_and_not_shown() -> None:
     with pytest.raises(InputError, match="environment") as caught:
         storage.list_files("s3://key:secret@bucket/x")
     assert "secret" not in str(caught.value)
+    with pytest.raises(InputError, match="environment") as caught:
+        storage.list_files("abfs://c:secret@account.dfs.core.windows.net/x")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("head", ["file://", "file:", "file://localhost"])
+def test_file_uris_are_local_paths(tmp_path: Path, head: str) -> None:
+    folder = tmp_path / "a b%"
+    uri = f"{head}{tmp_path}/a%20b%25"
+    storage.write_object(storage.join(uri, "c.parquet"), b"x")
+    assert (folder / "c.parquet").read_bytes() == b"x"
+    (folder / "d %20?.parquet").write_bytes(b"y")
+    assert [storage.read_object(file) for file in storage.list_files(uri)] == [b"x", b"y"]
+
+
+def test_a_file_uri_of_another_machine_is_refused() -> None:
+    with pytest.raises(InputError, match="no other machine"):
+        storage.list_files("file://elsewhere/x")
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("abfs://c@account.dfs.core.windows.net/x/y", "c/x/y"),
+        ("abfs://c@account.dfs.core.windows.net", "c"),
+        ("abfs://account.dfs.core.windows.net/c/x", "c/x"),
+        ("gs://anonymous@b/p/q/", "b/p/q"),
+        ("s3://b/p q?endpoint_override=127.0.0.1:9&scheme=http", "b/p q"),
+    ],
+)
+def test_paths_are_as_the_store_takes_them(uri: str, path: str) -> None:
+    assert storage.filesystem(uri)[1] == path
+
+
+def test_paths_are_absolute_on_hdfs() -> None:
+    assert [storage._path("hdfs", base, "data/x/") for base in ("", "/")] == ["/data/x"] * 2
+    assert storage._path("hdfs", "/", "") == "/"
 
 
 def test_an_unknown_scheme_is_a_clear_error() -> None:

@@ -59,7 +59,7 @@ def load(name: str) -> Model:
 
 
 def _is_folder(name: str) -> bool:
-    return "://" in name or Path(name).expanduser().is_dir()
+    return storage.is_uri(name) or Path(name).expanduser().is_dir()
 
 
 def _fetch(name: str) -> tuple[Path, PromptSpec | None]:
@@ -68,7 +68,7 @@ def _fetch(name: str) -> tuple[Path, PromptSpec | None]:
     spec = read_spec(name)
     if spec is not None:
         name = storage.join(name, _MERGED)
-    if "://" not in name:
+    if not storage.is_uri(name):
         return Path(name).expanduser(), spec
     files = _model_files(name)
     if not files:
