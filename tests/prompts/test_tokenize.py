@@ -139,7 +139,9 @@ def test_a_day_outside_the_calendar_is_not_shown(tokenizer: PreTrainedTokenizerB
     prompts = PromptTokenizer(tokenizer, PromptSpec())
     first, last = -62_135_596_800_000_000, 253_402_300_799_999_999
     times = [-(2**63), first - 1, first, last, last + 1, 2**63 - 1, None]
-    items = [{"timestamp": time, "title_name": "Up", "genres": [], "watch_seconds": None} for time in times]
+    items: list[dict[str, Any]] = [
+        {"timestamp": time, "title_name": "Up", "genres": [], "watch_seconds": None} for time in times
+    ]
     nothing = "- Up"
     shown = ["- 0001-01-01: Up", "- 9999-12-31: Up"]
     assert lines(prompts, history(items)) == [nothing, nothing, *shown, nothing, nothing, nothing]
