@@ -31,7 +31,7 @@ _TOLD = {
     OURS: "ours, --workers 0",
     RAY: "ours, --workers 1 (Ray Train)",
 }
-_WARM_UP = 2
+_WARM_UP = 1
 _WORDS = ["red", "tower", "sea", "house", "light", "friends", "night", "city", "road", "dance", "storm", "garden"]
 
 
@@ -42,7 +42,7 @@ class Benchmark:
     folder: str
     model: str = "smollm2"
     steps: int = 6
-    """Optimizer steps that are timed, after two that are not."""
+    """Optimizer steps that are timed, after one that is not."""
     batch_size: int = 16
     micro_batch: int = 4
     min_candidates: int = 4

@@ -15,7 +15,7 @@ def lora_config(model: PreTrainedModel, rank: int, alpha: int, tokens: list[int]
 
     Args:
         model: decides whether the two sides share their rows (tied embeddings).
-        tokens: ids of `<option>` and `</option>`.
+        tokens: ids of `<option>` and `</option>`; none leaves their rows as they are.
     """
     sides = ["embed_tokens"] if model.config.tie_word_embeddings else ["embed_tokens", "lm_head"]
     return LoraConfig(
@@ -23,7 +23,7 @@ def lora_config(model: PreTrainedModel, rank: int, alpha: int, tokens: list[int]
         lora_alpha=alpha,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
-        trainable_token_indices=dict.fromkeys(sides, tokens),
+        trainable_token_indices=dict.fromkeys(sides, tokens) if tokens else None,
     )
 
 

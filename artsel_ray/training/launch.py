@@ -72,6 +72,8 @@ def check(config: TrainConfig) -> None:
     at_once = config.micro_batch * max(config.workers, 1)
     if config.batch_size % at_once:
         raise InputError(f"--batch-size {config.batch_size} is no multiple of --micro-batch times --workers, {at_once}")
+    if config.fsdp and config.workers < 2:
+        raise InputError(f"--fsdp shards a model over the GPUs of several workers, and --workers is {config.workers}")
     for split in ("train", "validation"):
         storage.list_files(storage.join(config.examples, split))
 
@@ -84,6 +86,8 @@ def final_metrics(history: list[dict[str, float]]) -> dict[str, float]:
 
 def _torch_trainer(config: TrainConfig, told: Queue, callbacks: list[Any]) -> TorchTrainer:
     on_gpu = ray.cluster_resources().get("GPU", 0) > 0
+    if config.fsdp and not on_gpu:
+        raise InputError("--fsdp shards a model over GPUs, and this cluster has none; leave it out")
     fs, path = storage.filesystem(storage.join(config.output, _CHECKPOINTS))
     return TorchTrainer(
         _worker,
@@ -103,7 +107,7 @@ def _torch_trainer(config: TrainConfig, told: Queue, callbacks: list[Any]) -> To
 
 def _run(config: TrainConfig) -> dict[str, Any]:
     """Returns what decides the result: all flags but where it runs, and what they name."""
-    flags = {name: value for name, value in resolved(config).items() if name not in ("output", "workers")}
+    flags = {name: value for name, value in resolved(config).items() if name not in ("output", "workers", "fsdp")}
     return {**flags, "model": load(config.model).model_id}
 
 

@@ -117,16 +117,18 @@ def fit(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     prompts = PromptTokenizer(tokenizer, spec)
-    weights = adapter.read_model(model.path, torch.bfloat16 if torch.cuda.is_available() else torch.float32)
+    # Frozen weights may be bfloat16; trained ones may not: small steps would be lost in 8 bits.
+    half = torch.cuda.is_available() and config.lora_rank > 0
+    weights = adapter.read_model(model.path, torch.bfloat16 if half else torch.float32)
     length = min(config.max_model_length, weights.config.max_position_embeddings)
     examples, chosen_for = (storage.join(config.examples, split) for split in ("train", "validation"))
     train = read_train(examples, prompts, length, config.seed, config.shuffle_candidates)
     validation = read_validation(chosen_for, prompts, length, config.validation_size)
     lora = None
     if config.lora_rank:
-        lora = adapter.lora_config(
-            weights, config.lora_rank, 2 * config.lora_rank, [prompts.option, prompts.option_end]
-        )
+        # PEFT's trained rows and FSDP's sharded embeddings don't go together (torch 2.13, PEFT 0.21).
+        rows = [] if config.fsdp else [prompts.option, prompts.option_end]
+        lora = adapter.lora_config(weights, config.lora_rank, 2 * config.lora_rank, rows)
     watch = Watch(config, validation, say)
     make = sft_trainer if config.method == "sft" else dpo_trainer
     trainer = make(config, train, weights, tokenizer, lora, output_dir, [watch, *callbacks])
@@ -136,7 +138,7 @@ def fit(
     if lora:
         adapter.let_fused_head_read_rows(trained.get_base_model())
     trainer.train(resume_from_checkpoint=checkpoint)
-    if not watch.error and trainer.is_world_process_zero():
+    if not watch.error:
         _export(config, model, spec, trainer, tokenizer)
     trainer.accelerator.wait_for_everyone()
     return Fitted(trainer.state.log_history, watch.error, train.too_long)
@@ -161,7 +163,9 @@ def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
         `validation_accuracy`, and `validation_ips`: the mean of hit · m, for π uniform over m candidates.
     """
     accelerator, tokenizer = trainer.accelerator, examples.tokenizer
-    mine = range(accelerator.process_index, len(examples), accelerator.num_processes)
+    workers = 1 if trainer.is_fsdp_enabled else accelerator.num_processes
+    # A sharded model answers only when all workers ask the same number of questions: then each chooses for all.
+    mine = range(accelerator.process_index % workers, len(examples), workers)
     model: Any = trainer.model
     engine = TorchEngine(model)
     prompts = [examples.prompt(index) for index in mine]
@@ -173,26 +177,25 @@ def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
     choices = trie.choose(engine, prompts, [trie.build(each, tokenizer.option_end) for each in answers])
     hits = [choice.candidate == examples.label_n[index] for choice, index in zip(choices, mine, strict=True)]
     weighted = [hit * len(each) for hit, each in zip(hits, answers, strict=True)]
-    sums = torch.tensor([sum(hits), sum(weighted)], dtype=torch.float32, device=accelerator.device)
-    accuracy, ips = (accelerator.reduce(sums, "sum") / len(examples)).tolist()
+    sums = torch.tensor([len(mine), sum(hits), sum(weighted)], dtype=torch.float32, device=accelerator.device)
+    count, *totals = accelerator.reduce(sums, "sum").tolist()
+    accuracy, ips = (total / count for total in totals)
     return {"validation_accuracy": accuracy, "validation_ips": ips}
 
 
 def _export(
     config: TrainConfig, model: Model, spec: PromptSpec, trainer: Trainer, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Writes adapter/, merged/ and spec.json below the output."""
+    """Writes adapter/, merged/ and spec.json below the output; every worker calls it, to gather a sharded model."""
     with TemporaryDirectory() as scratch:
-        merged = Path(scratch, MERGED)
+        saved, merged = Path(scratch, ADAPTER), Path(scratch, MERGED)
+        trainer.save_model(str(saved if config.lora_rank else merged))
+        if not trainer.is_world_process_zero():
+            return
         if config.lora_rank:
-            saved = Path(scratch, ADAPTER)
-            trainer.save_model(str(saved))
             adapter.merge(model.path, saved, merged)
             adapter.name_base(saved, config.model)
             _upload(saved, storage.join(config.output, ADAPTER))
-        else:
-            trained: Any = trainer.model
-            trained.save_pretrained(merged)
         tokenizer.save_pretrained(merged)
         _upload(merged, storage.join(config.output, MERGED))
     write_spec(config.output, spec)

@@ -72,7 +72,9 @@ def arguments(config: TrainConfig, output_dir: str) -> dict[str, Any]:
         "max_length": None,
         "bf16": on_gpu,
         "use_cpu": not on_gpu,
+        # Not FSDP's own activation checkpointing: it renames modules, and PEFT then saves an empty adapter.
         "gradient_checkpointing": on_gpu,
+        "fsdp": config.fsdp or None,
         "ddp_find_unused_parameters": False,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
