@@ -11,6 +11,7 @@ Three stages, each over items that one task works on alone (`stages`):
 
 import itertools
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,33 +25,43 @@ from artsel_ray.config import PrepareConfig, resolved
 from artsel_ray.data import splits, stages
 from artsel_ray.data.catalogue import read_catalogue
 from artsel_ray.errors import InputError
+from artsel_ray.runs import CONFIG
 
 BUCKET_INTERACTIONS = 300_000
 _CLOCK_SKEW_SECONDS = 86_400
 _PROGRESS_SECONDS = 5.0
-_OUTPUTS = ("examples", "requests", "rejected", "_work")
+_OUTPUTS = (*(f"examples/{name}" for name in splits.SPLITS), "requests/test", "rejected")
+_PART = re.compile(r"part-(\d{6}-\d{3}|empty|catalogue|(slice|bucket)-\d{6})\.parquet")
 
 
 def prepare(config: PrepareConfig) -> None:
     """Writes examples/{train,validation,test}, requests/test, rejected, config.json, summary.json, the manifest.
 
-    What an earlier run left in those folders is deleted first. docs/data.md says which rows are rejected.
+    What an earlier run left in those folders is deleted once the input has been checked. docs/data.md says which rows
+    are rejected.
 
     Raises:
-        InputError: if a flag, a table or a file is wrong, if more of the impressions are rejected than
-            `max_reject_rate` allows, or if nothing is left to make an example of.
+        InputError: if a flag, a table or a file is wrong, if the output holds other files than an earlier run's, if
+            more of the impressions are rejected than `max_reject_rate` allows, or if nothing is left to make an
+            example of.
     """
     _check(config)
     started = time.monotonic()
     plan = _plan(config)
-    for name in (storage.MANIFEST, *_OUTPUTS):
-        storage.delete(storage.join(config.output, name))
+    catalogue, captions, bad = read_catalogue(plan.files["titles"], plan.files["artworks"])
+    laps = [("", started), ("catalogue", time.monotonic())]
+    _claim(config)
+    counts = stages.write_rejected(plan, "catalogue", bad)
+    start_ray()
+    known = (ray.put(plan), ray.put(catalogue), ray.put(captions))
+    del captions
+    laps.append(("ray_start", time.monotonic()))
     try:
-        counts, seconds = _run(config, plan)
+        laps += _run(config, plan, known, counts)
     finally:
         storage.delete(storage.join(config.output, "_work"))
+    seconds = {name: round(end - start, 1) for (_, start), (name, end) in itertools.pairwise(laps)}
     seconds["total"] = round(time.monotonic() - started, 1)
-    storage.write_json(storage.join(config.output, "config.json"), resolved(config))
     summary = {**_summary(plan, counts, seconds), "simulated": _simulated(config.input)}
     storage.write_json(storage.join(config.output, "summary.json"), summary)
     written = {name: _files(config.output, name) for name in ("examples", "requests", "rejected")}
@@ -96,17 +107,32 @@ def _plan(config: PrepareConfig) -> stages.Plan:
     )
 
 
-def _run(config: PrepareConfig, plan: stages.Plan) -> tuple[stages.Counts, dict[str, float]]:
-    """Runs the stages; returns the counts and each stage's seconds."""
-    laps = [("", time.monotonic())]
-    catalogue, captions, bad = read_catalogue(plan.files["titles"], plan.files["artworks"])
-    counts = stages.write_rejected(plan, "catalogue", bad)
-    laps.append(("catalogue", time.monotonic()))
-    start_ray()
-    known = (ray.put(plan), ray.put(catalogue))
-    words = ray.put(captions)
-    del captions
-    laps.append(("ray_start", time.monotonic()))
+def _claim(config: PrepareConfig) -> None:
+    """Makes the output this run's: deletes an earlier run's objects, and says in config.json whose the folder is."""
+    path = storage.join(config.output, CONFIG)
+    known = storage.read_json(path) if storage.exists(path) else None
+    if known is None and storage.find_files(config.output):
+        raise InputError(f"{config.output} holds Parquet files but no {CONFIG} of prepare; give another --output")
+    if known is not None and not {f"{name}_size" for name in splits.SPLITS} <= set(known):
+        raise InputError(f"{config.output} holds another job's {CONFIG}; give another --output")
+    old = [uri for name in _OUTPUTS for uri in storage.find_files(storage.join(config.output, name))]
+    for uri in old:
+        if not _PART.fullmatch(uri.partition("?")[0].rpartition("/")[2]):
+            raise InputError(
+                f"{uri} is not of prepare, which would mix it with its own; move it, or give another --output"
+            )
+    storage.delete(storage.join(config.output, storage.MANIFEST))
+    storage.write_json(path, resolved(config))
+    for uri in (*old, storage.join(config.output, "_work")):
+        storage.delete(uri)
+
+
+def _run(
+    config: PrepareConfig, plan: stages.Plan, references: tuple[ray.ObjectRef, ...], counts: stages.Counts
+) -> list[tuple[str, float]]:
+    """Runs the stages and adds to the counts; returns each stage's name and when it ended."""
+    laps = []
+    known, captions = references[:2], references[2]
     for part, _ in _stage("partition", stages.partition_slice, known, len(plan.slices)):
         counts.update(part)
     laps.append(("partition", time.monotonic()))
@@ -118,11 +144,11 @@ def _run(config: PrepareConfig, plan: stages.Plan) -> tuple[stages.Counts, dict[
     _check_counts(config, plan, counts)
     laps.append(("pairs", time.monotonic()))
     last = splits.last_keys(keys, splits.allot(counts["pairs"], *sizes))
-    for part, _ in _stage("examples", stages.bucket_examples, (*known, words, ray.put(last)), plan.buckets):
+    for part, _ in _stage("examples", stages.bucket_examples, (*known, captions, ray.put(last)), plan.buckets):
         counts.update(part)
     _write_empty_splits(config.output, counts)
     laps.append(("examples", time.monotonic()))
-    return counts, {name: round(end - start, 1) for (_, start), (name, end) in itertools.pairwise(laps)}
+    return laps
 
 
 def _stage(

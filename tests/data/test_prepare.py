@@ -256,6 +256,45 @@ def test_a_wrong_or_broken_table_is_named_before_anything_is_written(tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
+def _files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_wrong_input_leaves_the_earlier_output(tmp_path: Path, ray_cluster: None) -> None:
+    _good_world(tmp_path / "world")
+    prepare(_config(tmp_path))
+    written = _files(tmp_path / "out")
+    (tmp_path / "world/artworks/part-0.parquet").write_bytes(b"broken")
+    assert "cannot read" in _wrong_table(tmp_path)
+    assert _files(tmp_path / "out") == written
+
+
+def test_only_what_prepare_wrote_is_deleted(tmp_path: Path, ray_cluster: None) -> None:
+    _good_world(tmp_path / "world")
+    out = tmp_path / "out"
+    mine = {out / "P/part-000000.parquet": b"predictions", out / "examples/train/notes.txt": b"my notes"}
+    prepare(_config(tmp_path))
+    for path, content in mine.items():
+        storage.write_object(str(path), content)
+    prepare(_config(tmp_path, seed=1))
+    assert mine.items() <= _files(out).items()
+    storage.write_object(str(out / "examples/train/mine.parquet"), b"")
+    written = _files(out)
+    assert "examples/train/mine.parquet is not of prepare" in _wrong_table(tmp_path)
+    assert _files(out) == written
+
+
+def test_a_folder_of_something_else_is_refused_as_it_is(tmp_path: Path) -> None:
+    _good_world(tmp_path / "world")
+    storage.write_object(str(tmp_path / "out/examples/train/part-000000-000.parquet"), b"mine")
+    written = _files(tmp_path / "out")
+    assert "out holds Parquet files but no config.json of prepare; give another --output" in _wrong_table(tmp_path)
+    assert _files(tmp_path / "out") == written
+    storage.write_json(str(tmp_path / "out/config.json"), {"run": {}, "config": {}})
+    assert "holds another job's config.json" in _wrong_table(tmp_path)
+    assert written.items() <= _files(tmp_path / "out").items()
+
+
 def test_an_unreachable_bucket_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "K")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S")

@@ -41,7 +41,7 @@ def test_the_head_computes_targets_only_and_learns_the_same(
         trl.trainer.utils.add_fused_lm_head(model)
         torch.manual_seed(0)
         trained = get_peft_model(model, adapter.lora_config(model, 4, 8, tokens))
-        adapter.let_fused_head_read_rows(trained.get_base_model())
+        adapter.let_fused_head_read_rows(model)
         output = trained(input_ids=ids, labels=labels, fused_lm_head=True)
         output.loss.backward()
         losses.append(float(output.loss.detach()))
