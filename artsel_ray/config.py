@@ -293,12 +293,14 @@ def run(config_type: type[Config], import_job: Callable[[], Callable[[Config], o
     """
     config = absolute(tyro.cli(config_type))
     try:
+        if getattr(config, "seed", 0) < 0:
+            raise InputError("--seed is negative, expected 0 or more")
         import_job()(config)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
+        print("interrupted; run the same command again", file=sys.stderr)
         sys.exit(130)
 
 

@@ -29,7 +29,7 @@ def test_the_parsed_config_reaches_the_job(monkeypatch: pytest.MonkeyPatch) -> N
     ("error", "code", "line"),
     [
         (InputError("x.parquet is broken; mend it"), 1, "error: x.parquet is broken; mend it\n"),
-        (KeyboardInterrupt(), 130, "interrupted; the same command resumes\n"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again\n"),
     ],
 )
 def test_expected_errors_are_a_line_and_an_exit_code(
@@ -40,6 +40,13 @@ def test_expected_errors_are_a_line_and_an_exit_code(
         run(EvaluateConfig, fails_with(error))
     assert ended.value.code == code
     assert capsys.readouterr().err == line
+
+
+def test_a_negative_seed_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", [*FLAGS, "--seed", "-1"])
+    with pytest.raises(SystemExit, match="1"):
+        run(EvaluateConfig, fails_with(ZeroDivisionError()))
+    assert capsys.readouterr().err == "error: --seed is negative, expected 0 or more\n"
 
 
 def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

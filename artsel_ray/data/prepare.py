@@ -83,6 +83,8 @@ def _check(config: PrepareConfig) -> None:
 
 
 def _plan(config: PrepareConfig) -> stages.Plan:
+    if storage.exists(storage.join(config.input, CONFIG)) and storage.read_manifest(config.input) is None:
+        raise InputError(f"{config.input} is not whole: its {CONFIG} has no {storage.MANIFEST}; finish that run first")
     files = {
         name: storage.list_files(storage.join(config.input, name))
         for name in ("titles", "artworks", "interactions", "impressions")

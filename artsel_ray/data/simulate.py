@@ -26,6 +26,7 @@ from artsel_ray.data.world import (
     propensities,
 )
 from artsel_ray.errors import InputError
+from artsel_ray.runs import begin
 
 # Scores of users for titles that are held at once, and users of one group of files.
 _CHUNK_SCORES = 4_000_000
@@ -55,17 +56,15 @@ class Viewings:
 
 
 def simulate(config: SimulateConfig) -> None:
-    """Writes titles, artworks, interactions, impressions, the oracle, config.json and summary.json.
+    """Writes titles, artworks, interactions, impressions, the oracle, config.json, summary.json, and the manifest.
 
     Raises:
         InputError: if a flag is out of range, or the output holds a world of other flags.
     """
     _check(config)
     begun = time.monotonic()
-    path = storage.join(config.output, "config.json")
-    if storage.exists(path) and storage.read_json(path) != resolved(config):
-        raise InputError(f"{config.output} holds a world of other flags; give another --output, or delete that one")
-    storage.write_json(path, resolved(config))
+    world_flags = {name: value for name, value in resolved(config).items() if name != "output"}
+    begin(config.output, world_flags, resolved(config))
     if config.source == "movielens":
         print(movielens.LICENCE, flush=True)
         titles, world, groups = _movielens(config)
@@ -84,6 +83,7 @@ def simulate(config: SimulateConfig) -> None:
         "seconds": round(time.monotonic() - begun, 1),
     }
     storage.write_json(storage.join(config.output, "summary.json"), summary)
+    storage.write_manifest(config.output, counts)
     means = best.means()
     print(
         f"simulate: {counts['interactions']:,} interactions, {counts['engaged']:,} engaged impressions, best possible "

@@ -107,14 +107,18 @@ def _wanted(table: pa.Table) -> int:
 def _row_checks(table: pa.Table) -> list[checks.Check]:
     """Finds the rows that ask for nothing, or whose history cannot be true."""
     history = table["history"].combine_chunks()
-    in_future = checks.later_than(_field(history, "timestamp"), int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6))
-    late = np.zeros(table.num_rows, dtype=bool)
-    late[pc.list_parent_indices(history).to_numpy()[in_future]] = True
+    timestamps, rows = _field(history, "timestamp"), pc.list_parent_indices(history).to_numpy()
+    late, unordered = np.zeros(table.num_rows, dtype=bool), np.zeros(table.num_rows, dtype=bool)
+    late[rows[checks.later_than(timestamps, int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6))]] = True
+    # An unknown time is NaN here, and neither before nor after another. Microseconds are exact until the year 2255.
+    backwards = np.diff(timestamps.cast(pa.int64()).cast(pa.float64(), safe=False).to_numpy()) < 0
+    unordered[rows[1:][backwards & (rows[1:] == rows[:-1])]] = True
     wanted = pc.fill_null(pc.list_value_length(table["title_ids"]), 0).to_numpy()
     return [
         ("user_id", checks.MISSING, checks.missing(table["user_id"])),
         ("title_ids", "no title is asked for", wanted == 0),
         ("history", "an interaction later than now", late),
+        ("history", "not in order of time, newest last", unordered),
     ]
 
 

@@ -61,7 +61,7 @@ def _check(config: EvaluateConfig) -> None:
 
 def _above(uri: str, levels: int) -> str:
     """Returns the folder that many levels above; never above the bucket."""
-    if "://" not in uri:
+    if not storage.is_uri(uri):
         return storage.join(uri, *[".."] * levels)
     path, mark, query = uri.partition("?")
     scheme, _, rest = path.rstrip("/").partition("://")

@@ -162,7 +162,7 @@ def _fit_here(config: TrainConfig) -> dict[str, Any]:
 
     from artsel_ray.training.loop import fit
 
-    if "://" in config.output:
+    if storage.is_uri(config.output):
         raise InputError("--workers 0 keeps its checkpoints in --output, which must then be a local folder")
     folder = Path(config.output, _CHECKPOINTS)
     folder.mkdir(parents=True, exist_ok=True)

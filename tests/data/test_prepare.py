@@ -295,13 +295,20 @@ def test_a_folder_of_something_else_is_refused_as_it_is(tmp_path: Path) -> None:
     assert written.items() <= _files(tmp_path / "out").items()
 
 
+def test_an_unfinished_world_is_refused(tmp_path: Path) -> None:
+    _good_world(tmp_path / "world")
+    storage.write_json(str(tmp_path / "world/config.json"), {"run": {}, "config": {}})
+    assert "world is not whole: its config.json has no _manifest.json" in _wrong_table(tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unreachable_bucket_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "K")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     # Port 9 of this machine: nothing listens there.
     world = "s3://bucket/world?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
-    with pytest.raises(InputError, match=r"cannot list s3://bucket/world/titles") as caught:
+    with pytest.raises(InputError, match=r"cannot reach s3://bucket/world/config.json") as caught:
         prepare(PrepareConfig(world, str(tmp_path / "out")))
     assert "\n" not in str(caught.value)
 

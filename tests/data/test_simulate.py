@@ -93,5 +93,6 @@ def test_wrong_flags_are_named(tmp_path: Path, change: dict[str, object], flag: 
 
 def test_worlds_are_not_mixed(tmp_path: Path) -> None:
     simulate(replace(SMALL, output=str(tmp_path)))
-    with pytest.raises(InputError, match="world of other flags"):
+    assert storage.read_manifest(str(tmp_path))
+    with pytest.raises(InputError, match="holds another run, which differs in: seed"):
         simulate(replace(SMALL, output=str(tmp_path), seed=5))

@@ -65,14 +65,16 @@ def test_unusable_rows_are_rejected_with_their_place(
         ("u4", future, ["t1"]),
         ("u5", [], ["t1", None]),
         (" ", [], ["t1"]),
+        ("u7", history(3)[::-1], ["t1"]),
+        ("u8", [{**history(1)[0], "timestamp": None}, *history(2)], ["t1"]),
     ]
     file = str(tmp_path / "r.parquet")
     write_requests(file, rows)
     assignment = assign(count_titles(file), 100)
     moved = exchange_file([file], 0, assignment, str(tmp_path / "work"), str(tmp_path / "rejected"))
-    assert (moved.pairs, moved.rejected_rows) == (3, 5)
+    assert (moved.pairs, moved.rejected_rows) == (4, 6)
     kept = shuffle.read_partition(moved.uris, 0)
-    assert kept["row"].to_pylist() == [0, 5, 5]
+    assert kept["row"].to_pylist() == [0, 5, 5, 8]
     bad = storage.read_table(str(tmp_path / "rejected"), "rejected").select(["row", "column", "reason", "user_id"])
     assert sorted(map(tuple, (row.values() for row in bad.to_pylist())), key=lambda row: row[0]) == [
         (1, "user_id", "missing", None),
@@ -80,6 +82,7 @@ def test_unusable_rows_are_rejected_with_their_place(
         (3, "title_ids", "no title is asked for", "u3"),
         (4, "history", "an interaction later than now", "u4"),
         (6, "user_id", "missing", " "),
+        (7, "history", "not in order of time, newest last", "u7"),
     ]
 
 
