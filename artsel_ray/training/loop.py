@@ -17,7 +17,7 @@ from artsel_ray import storage
 from artsel_ray.config import TrainConfig
 from artsel_ray.decoding import trie
 from artsel_ray.models import adapter
-from artsel_ray.models.load import Model, load
+from artsel_ray.models.load import ADAPTER, MERGED, Model, load
 from artsel_ray.models.spec import write_spec
 from artsel_ray.models.torch_engine import TorchEngine
 from artsel_ray.prompts.spec import PromptSpec
@@ -27,7 +27,6 @@ from artsel_ray.training.dpo import dpo_trainer
 from artsel_ray.training.sft import sft_trainer
 from artsel_ray.training.trainers import compute_targets_only
 
-ADAPTER, MERGED = "adapter", "merged"
 _PROGRESS_SECONDS = 5.0
 
 

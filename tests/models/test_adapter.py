@@ -11,8 +11,12 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
+from artsel_ray import storage
+from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
 from artsel_ray.models.load import load
+from artsel_ray.models.spec import write_spec
+from artsel_ray.prompts.spec import PromptSpec
 
 Tiny = Callable[[bool], str]
 both = pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
@@ -98,3 +102,33 @@ def test_an_adapter_names_its_base_as_the_user_did(tmp_path: Path) -> None:
     settings.write_text(json.dumps({"r": 4, "base_model_name_or_path": "/a/cache/of/this/machine"}))
     adapter.name_base(tmp_path, "smollm2")
     assert json.loads(settings.read_text()) == {"r": 4, "base_model_name_or_path": "smollm2"}
+
+
+def test_an_output_without_its_merged_model_is_merged_on_first_use(tiny_llama: Tiny, tmp_path: Path) -> None:
+    base = tiny_llama(True)
+    trained, tokens = prepared(load(base).path, torch.float32)
+    trained.save_pretrained(tmp_path / "adapter")
+    adapter.name_base(tmp_path / "adapter", base)
+    write_spec(str(tmp_path), PromptSpec(output="number"))
+    for uri in (str(tmp_path), f"file://{tmp_path}"):
+        model = load(uri)
+        assert model.spec == PromptSpec(output="number")
+        merged: Any = AutoModelForCausalLM.from_pretrained(model.path)
+        ids = inputs(tokens)["input_ids"]
+        with torch.no_grad():
+            torch.testing.assert_close(merged(ids).logits, trained(ids).logits, atol=1e-4, rtol=1e-4)
+        assert load(uri) == model
+
+
+def test_an_adapter_that_cannot_be_merged_is_named(tmp_path: Path) -> None:
+    write_spec(str(tmp_path), PromptSpec())
+    settings = str(tmp_path / "adapter/adapter_config.json")
+    storage.write_json(settings, {"base_model_name_or_path": None})
+    with pytest.raises(InputError, match=r"no adapter_model\.safetensors there, and no merged model beside it"):
+        load(str(tmp_path))
+    (tmp_path / "adapter/adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="names no base_model_name_or_path"):
+        load(str(tmp_path))
+    storage.write_json(settings, {"base_model_name_or_path": str(tmp_path / "gone")})
+    with pytest.raises(InputError, match="gone' is neither 'smollm2', nor a folder, nor to be had from the hub"):
+        load(str(tmp_path))
