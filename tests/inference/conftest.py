@@ -1,7 +1,8 @@
 """A small catalogue with requests, written as a user would bring them."""
 
 import datetime
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray import schema, storage
+from artsel_ray.data.catalogue import read_catalogue
+from artsel_ray.inference.engine import VllmEngine
+from artsel_ray.inference.exchange import assign, count_titles, exchange_file
+from artsel_ray.inference.rendering import RenderedShard, render_shard
+from artsel_ray.inference.settings import Rendering
+from artsel_ray.models.load import Model
 
 DAY = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
 TITLES = {
@@ -69,3 +76,31 @@ def write_requests() -> Callable[..., None]:
 def history() -> Callable[[int], list[dict[str, Any]]]:
     """Makes a history of as many days."""
     return make_history
+
+
+@pytest.fixture
+def render() -> Callable[[Path, Rendering], RenderedShard]:
+    """Renders all requests of a world as one shard."""
+
+    def rendered(world: Path, rendering: Rendering) -> RenderedShard:
+        files = storage.list_files(str(world / "requests"))
+        counts = sum((count_titles(file) for file in files), Counter())
+        assignment = assign(counts, 1000)
+        work, rejected = str(world / "work"), str(world / "r")
+        uris = [uri for i in range(len(files)) for uri in exchange_file(files, i, assignment, work, rejected).uris]
+        catalogue, captions, _ = read_catalogue(
+            storage.list_files(str(world / "titles")), storage.list_files(str(world / "artworks"))
+        )
+        return render_shard(0, uris, files, catalogue, captions, rendering)
+
+    return rendered
+
+
+@pytest.fixture(scope="session")
+def vllm_engine(smollm2: Model) -> Iterator[VllmEngine]:
+    """The real engine on the bundled model, in the tests' own process."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Bound to one core each, its threads would also hold what other tests do in this process.
+        patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        yield VllmEngine(smollm2.path, max_model_length=2048, max_allowed=8)

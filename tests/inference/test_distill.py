@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from artsel_ray import schema, storage
 from artsel_ray.config import DistillConfig
 from artsel_ray.errors import InputError
-from artsel_ray.inference.distill import Shard, plan_shards, read_shard, resolve
+from artsel_ray.inference.distill import Shard, distill, plan_shards, read_shard, resolve
 from artsel_ray.inference.reasons import MISMATCH
 from artsel_ray.models.load import Model
 
@@ -182,10 +182,10 @@ def test_a_killed_run_resumes_and_every_example_is_kept_or_dropped_with_its_faul
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_run_that_keeps_nothing_ends_with_one_line_and_its_counts(config: DistillConfig, tiny_teacher: str) -> None:
     nothing = replace(config, teacher=tiny_teacher, min_words=1000, shard_examples=100)
-    failed = subprocess.run(command(nothing), capture_output=True, text=True)
-    assert failed.returncode == 1
-    assert f"error: {EXAMPLES} examples, 0 reasons kept" in failed.stderr.splitlines()[-1]
+    with pytest.raises(InputError, match=f"{EXAMPLES} examples, 0 reasons kept"):
+        distill(nothing)
     assert storage.read_manifest(nothing.output) is None
     assert storage.read_json(f"{nothing.output}/summary.json")["kept"] == 0

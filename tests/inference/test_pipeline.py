@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -11,17 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from artsel_ray import storage
 from artsel_ray.config import ScoreConfig
-from artsel_ray.data.catalogue import read_catalogue
 from artsel_ray.errors import InputError
 from artsel_ray.inference.pipeline import score
 from artsel_ray.models.load import Model
-from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.prompts.tokenize import PromptTokenizer
 
 ROOT = Path(__file__).parent.parent.parent
 PAIRS = sorted((f"u{part}{i}", title) for part in range(2) for i in range(6) for title in ("t1", ("t2", "t3")[i % 2]))
@@ -145,73 +139,6 @@ def test_after_kill_9_the_same_command_ends_as_if_nothing_had_happened(
     got, expected = predictions(world / "killed"), predictions(world / "whole")
     assert got.drop(["probability", "candidates"]).equals(expected.drop(["probability", "candidates"]))
     np.testing.assert_allclose(got["probability"], expected["probability"], atol=1e-5)
-
-
-def brute_force(model: torch.nn.Module, prompt: list[int], answers: list[list[int]], end: int) -> np.ndarray:
-    """Every candidate's probability, token by token over the whole vocabulary, held to the candidates' sequences."""
-    sequences = [[*answer, end] for answer in answers]
-    probabilities = []
-    for sequence in sequences:
-        with torch.no_grad():
-            logits = model(torch.tensor([prompt + sequence])).logits[0, len(prompt) - 1 : -1]
-        probability = 1.0
-        for place, token in enumerate(sequence):
-            following = sorted({other[place] for other in sequences if other[:place] == sequence[:place]})
-            probability *= float(logits[place, following].softmax(0)[following.index(token)])
-        probabilities.append(probability / sequences.count(sequence))
-    return np.array(probabilities)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "spec", [PromptSpec(), PromptSpec(layout="user_first", output="number")], ids=["text", "number"]
-)
-def test_rank_equals_brute_force_on_the_real_model(world: Path, smollm2: Model, spec: PromptSpec) -> None:
-    output = world / "P"
-    flags = ["--layout", spec.layout, "--output-format", spec.output, "--decoding"]
-    config = config_for(world, "smollm2", engine="vllm", shard_pairs=100)
-    for decoding in ("labels" if spec.output == "number" else "rank", "choose"):
-        run = replace(config, output=str(output / decoding), decoding=decoding)
-        subprocess.run([*command(run), *flags, decoding], check=True)
-    ranked = predictions(output / ("labels" if spec.output == "number" else "rank")).to_pylist()
-    chosen = {(row["user_id"], row["title_id"]): row for row in predictions(output / "choose").to_pylist()}
-
-    model = AutoModelForCausalLM.from_pretrained(smollm2.path, dtype=torch.float32)
-    tokenizer = PromptTokenizer(AutoTokenizer.from_pretrained(smollm2.path), spec)
-    catalogue, captions, _ = read_catalogue([str(world / "titles/a.parquet")], [str(world / "artworks/a.parquet")])
-    requests = storage.read_table(str(world / "requests"), "requests")
-    histories = tokenizer.histories(requests["history"], np.full(requests.num_rows, 4096)).ids.to_pylist()
-    history_of = dict(zip(requests["user_id"].to_pylist(), histories, strict=True))
-    for row in ranked[::3]:
-        title = catalogue.title_ids.to_pylist().index(row["title_id"])
-        of_title = captions[slice(*catalogue.offsets[title : title + 2].tolist())].to_pylist()
-        options = tokenizer.options(f"Name of {row['title_id']}", ["Crime"], of_title)
-        prompt = tokenizer.prompt(options.block, history_of[row["user_id"]]).tolist()
-        expected = brute_force(model, prompt, options.answers, tokenizer.option_end)
-        got = [each["probability"] for each in row["candidates"]]
-        assert sum(got) == pytest.approx(1)
-        np.testing.assert_allclose(got, expected, atol=1e-3)
-        choice = chosen[row["user_id"], row["title_id"]]
-        ids = [each["artwork_id"] for each in row["candidates"]]
-        assert choice["probability"] == pytest.approx(expected[ids.index(choice["artwork_id"])], abs=1e-3)
-
-
-@pytest.mark.slow
-def test_free_text_and_reasons_run_on_the_real_engine(world: Path, smollm2: Model, tmp_path: Path) -> None:
-    trained = tmp_path / "trained"
-    trained.mkdir()
-    (trained / "merged").symlink_to(smollm2.path)
-    spec = {**PromptSpec(reason=True, reason_tokens=12).__dict__}
-    (trained / "spec.json").write_text(json.dumps(spec))
-    for model, decoding in (("smollm2", "freetext"), (str(trained), "choose")):
-        config = config_for(
-            world, model, engine="vllm", shard_pairs=100, decoding=decoding, output=str(world / decoding)
-        )
-        subprocess.run(command(config), check=True)
-        rows = predictions(world / decoding).to_pylist()
-        assert sorted((row["user_id"], row["title_id"]) for row in rows) == PAIRS
-        assert all(row["artwork_id"].startswith(row["title_id"]) for row in rows)
-        assert all((row["reason"] is not None) == (decoding == "choose") for row in rows)
 
 
 @pytest.mark.parametrize(

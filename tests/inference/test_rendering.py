@@ -5,31 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from artsel_ray import storage
-from artsel_ray.data.catalogue import read_catalogue
-from artsel_ray.inference.exchange import assign, count_titles, exchange_file
-from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer, render_shard
+from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer
 from artsel_ray.inference.settings import Rendering
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 
+Render = Callable[[Path, Rendering], RenderedShard]
 RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 8192, "choose")
 
 
-def render(world: Path, rendering: Rendering = RENDERING) -> RenderedShard:
-    files = storage.list_files(str(world / "requests"))
-    counts = sum((count_titles(file) for file in files), Counter())
-    assignment = assign(counts, 1000)
-    work = str(world / "work")
-    uris = [uri for i in range(len(files)) for uri in exchange_file(files, i, assignment, work, str(world / "r")).uris]
-    catalogue, captions, _ = read_catalogue(
-        storage.list_files(str(world / "titles")), storage.list_files(str(world / "artworks"))
-    )
-    return render_shard(0, uris, files, catalogue, captions, rendering)
-
-
-def test_groups_are_whole_titles_in_order(world: Path, smollm2: Model) -> None:
-    shard = render(world)
+def test_groups_are_whole_titles_in_order(world: Path, smollm2: Model, render: Render) -> None:
+    shard = render(world, RENDERING)
     assert [(group.title_id, group.users) for group in shard.groups] == [("t1", 12), ("t2", 6), ("t3", 6)]
     assert shard.groups[0].artwork_ids == ["t1-0", "t1-1", "t1-2"]
     assert len(shard.user_ids) == len(shard.histories) == len(shard.fingerprints) == shard.counts["pairs"] == 24
@@ -40,11 +26,11 @@ def test_groups_are_whole_titles_in_order(world: Path, smollm2: Model) -> None:
     assert text.count("\n- ") == 2
 
 
-def test_equal_fingerprints_for_equal_answers_only(world: Path, smollm2: Model) -> None:
-    shard = render(world)
+def test_equal_fingerprints_for_equal_answers_only(world: Path, smollm2: Model, render: Render) -> None:
+    shard = render(world, RENDERING)
     # Users u00 … u05 and u10 … u15 have the same histories: each fingerprint stands twice.
     assert set(Counter(shard.fingerprints).values()) == {2}
-    assert render(world).fingerprints == shard.fingerprints
+    assert render(world, RENDERING).fingerprints == shard.fingerprints
     for other in (
         replace(RENDERING, model_id="other"),
         replace(RENDERING, decoding="rank"),
@@ -54,12 +40,12 @@ def test_equal_fingerprints_for_equal_answers_only(world: Path, smollm2: Model) 
 
 
 def test_pairs_that_cannot_be_scored_are_rejected(
-    world: Path, smollm2: Model, write_requests: Callable[..., None]
+    world: Path, smollm2: Model, render: Render, write_requests: Callable[..., None]
 ) -> None:
     write_requests(
         str(world / "requests/part-2.parquet"), [("u00", [], ["t1", "t4", "t9", ""]), ("v", [], ["t1", "t1"])]
     )
-    shard = render(world)
+    shard = render(world, RENDERING)
     rejected = shard.rejected.select(["file", "row", "column", "reason", "user_id", "title_id"]).to_pylist()
     assert {(row["user_id"], row["title_id"], row["reason"]) for row in rejected} == {
         ("u00", "t1", "the pair was asked for before"),
@@ -72,9 +58,9 @@ def test_pairs_that_cannot_be_scored_are_rejected(
     assert shard.counts["pairs"] == 25
 
 
-def test_a_prompt_never_exceeds_the_model(world: Path, smollm2: Model) -> None:
+def test_a_prompt_never_exceeds_the_model(world: Path, smollm2: Model, render: Render) -> None:
     tokenizer = prompt_tokenizer("smollm2", PromptSpec())
-    whole = render(world)
+    whole = render(world, RENDERING)
     lengths = [tokenizer.fixed_tokens() + len(whole.groups[0].options.block) + len(ids) for ids in whole.histories[:12]]
     answer = max(map(len, whole.groups[0].options.answers)) + 2
     limit = max(lengths) + answer - 1

@@ -1,18 +1,25 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
+import torch
 
 from artsel_ray.decoding.engine import Sampling
+from artsel_ray.inference.engine import VllmEngine
 from artsel_ray.inference.rendering import RenderedShard, TitleGroup, prompt_tokenizer
 from artsel_ray.inference.scoring import score_shard
 from artsel_ray.inference.settings import Rendering
+from artsel_ray.models import adapter
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenize import Ids
 from artsel_ray.schema import REJECTED
 
+Render = Callable[[Path, Rendering], RenderedShard]
 CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "Two friends fight."]
 RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
 
@@ -88,3 +95,55 @@ def test_an_empty_shard_is_an_empty_table(smollm2: Model) -> None:
     empty = replace(empty, histories=pa.array([], pa.list_(pa.int32())))
     table, _ = score_shard(empty, Scripted(), RENDERING)
     assert table.num_rows == 0
+
+
+def brute_force(model: Any, prompt: Ids, answers: list[list[int]], end: int) -> np.ndarray:
+    """Every candidate's probability, token by token over the whole vocabulary, held to the candidates' sequences."""
+    sequences = [[*answer, end] for answer in answers]
+    probabilities = []
+    for sequence in sequences:
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt.tolist(), *sequence]])).logits[0, len(prompt) - 1 : -1]
+        probability = 1.0
+        for place, token in enumerate(sequence):
+            following = sorted({other[place] for other in sequences if other[:place] == sequence[:place]})
+            probability *= float(logits[place, following].softmax(0)[following.index(token)])
+        probabilities.append(probability / sequences.count(sequence))
+    return np.array(probabilities)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "spec", [PromptSpec(), PromptSpec(layout="user_first", output="number")], ids=["text", "number"]
+)
+def test_on_the_real_engine_rank_equals_brute_force(
+    world: Path, render: Render, smollm2: Model, vllm_engine: VllmEngine, spec: PromptSpec
+) -> None:
+    rendering = replace(RENDERING, spec=spec)
+    shard = render(world, rendering)
+    ranked = score_shard(shard, vllm_engine, rendering)[0].to_pylist()
+    chosen = score_shard(shard, vllm_engine, replace(rendering, decoding="choose"))[0].to_pylist()
+    model, tokenizer = adapter.read_model(smollm2.path, torch.float32), prompt_tokenizer("smollm2", spec)
+    options = [group.options for group in shard.groups for _ in range(group.users)]
+    for n in range(0, len(ranked), 3):
+        prompt = tokenizer.prompt(options[n].block, shard.histories[n].as_py())
+        expected = brute_force(model, prompt, options[n].answers, tokenizer.option_end)
+        got = [each["probability"] for each in ranked[n]["candidates"]]
+        assert sum(got) == pytest.approx(1)
+        np.testing.assert_allclose(got, expected, atol=1e-3)
+        place = [each["artwork_id"] for each in ranked[n]["candidates"]].index(chosen[n]["artwork_id"])
+        assert chosen[n]["probability"] == pytest.approx(expected[place], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_on_the_real_engine_free_text_and_reasons_are_written(
+    world: Path, render: Render, vllm_engine: VllmEngine
+) -> None:
+    for spec, decoding in ((PromptSpec(), "freetext"), (PromptSpec(reason=True, reason_tokens=12), "choose")):
+        rendering = replace(RENDERING, spec=spec, decoding=decoding)
+        vllm_engine.take_usage()
+        rows = score_shard(render(world, rendering), vllm_engine, rendering)[0].to_pylist()
+        assert len(rows) == 24
+        assert all(row["artwork_id"].startswith(row["title_id"]) for row in rows)
+        assert all((row["reason"] is not None) == spec.reason for row in rows)
+        assert vllm_engine.take_usage().decoded_tokens > len(rows)

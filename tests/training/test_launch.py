@@ -81,15 +81,15 @@ def worker_processes() -> list[int]:
 
 @pytest.mark.slow
 def test_two_workers_of_which_one_is_killed_end_as_one_process_would_and_the_model_scores(
-    ray_cluster: None, examples: str, tiny_llama: Tiny, tmp_path: Path
+    ray_cluster: None, bucket: str, examples: str, tiny_llama: Tiny, tmp_path: Path
 ) -> None:
-    config = config_for(examples, tiny_llama(False), tmp_path / "T", workers=2)
+    config = replace(config_for(examples, tiny_llama(False), tmp_path, workers=2), output=storage.join(bucket, "T"))
     killed: list[int] = []
 
     def kill() -> None:
-        checkpoints = Path(config.output, "checkpoints/train")
-        while not list(checkpoints.glob("checkpoint_*/checkpoint/trainer_state.json")):
-            time.sleep(0.05)
+        checkpoints = storage.join(config.output, "checkpoints")
+        while not any("/trainer_state.json" in file for file in storage.find_files(checkpoints, "")):
+            time.sleep(0.2)
         killed.append(worker_processes()[0])
         os.kill(killed[0], signal.SIGKILL)
 
@@ -100,8 +100,8 @@ def test_two_workers_of_which_one_is_killed_end_as_one_process_would_and_the_mod
     assert killed
     train(replace(config, output=str(tmp_path / "one"), workers=0))
     losses = [
-        [entry["loss"] for entry in storage.read_json(f"{folder}/summary.json")["history"] if "loss" in entry]
-        for folder in (config.output, tmp_path / "one")
+        [entry["loss"] for entry in storage.read_json(storage.join(uri, "summary.json"))["history"] if "loss" in entry]
+        for uri in (config.output, str(tmp_path / "one"))
     ]
     assert len(losses[0]) == 30
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-3)
