@@ -160,8 +160,9 @@ class ScoreConfig:
     """User-title pairs in a shard: what is redone when a machine dies."""
     max_reject_rate: float = 0.05
     """Stop, with exit code 1, if more than this share of the pairs is rejected."""
-    engine: Literal["vllm", "null"] = "vllm"
-    """null answers at once with made-up numbers: for measuring all but the model."""
+    engine: Literal["vllm", "transformers", "null"] = "vllm"
+    """transformers is slower, for machines without vLLM. null answers at once with made-up numbers: for measuring all
+    but the model."""
 
 
 @dataclass(frozen=True)
@@ -286,6 +287,34 @@ class EvaluateConfig:
     """Seed of the bootstrap."""
 
 
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """Runs what the paper's Tables 1 to 4 and Figure 1 need, and shows our numbers beside the paper's.
+
+    Run again to resume: what is done is kept, what failed is tried again. docs/reproduce.md says what is run.
+    """
+
+    output: Uri
+    """Where report.html, results.parquet and all that leads to them go: a path or URI."""
+    scale: Literal["smoke", "small", "paper"] = "smoke"
+    """smoke: a tiny random model, in minutes: shows that all runs. small: SmolLM2 and 10,000 examples. paper: Llama 3.2
+    3B and 3.1 8B, 110,000 examples."""
+    table: Literal["1", "2", "3", "4", "figure1", "all"] = "all"
+    """What to run."""
+    models: tuple[ModelName, ...] = ()
+    """One or two models, in the places of the paper's 3B and 8B. Default: the scale's."""
+    teacher: ModelName | None = None
+    """Writes the reasons. Default: the scale's."""
+    world: Uri | None = None
+    """Folder with one's own titles/, artworks/, interactions/ and impressions/. Default: a simulated world."""
+    workers: int = 1
+    """Processes of each training; smoke trains in the job's own process."""
+    engines: int = 1
+    """Engines of each scoring and of the teacher."""
+    seed: int = 0
+    """Of the world, the splits, the trainings and the bootstrap."""
+
+
 def run(config_type: type[Config], import_job: Callable[[], Callable[[Config], object]]) -> None:
     """Parses the command line, then imports the job and runs it, so that `--help` stays fast.
 
@@ -309,10 +338,18 @@ def absolute(config: Config) -> Config:
     changed = {}
     for name, hint in get_type_hints(type(config), include_extras=True).items():
         kinds, value = {hint, *get_args(hint)}, getattr(config, name)
-        local = isinstance(value, str) and "://" not in value and not value.startswith("file:")
-        if local and (Uri in kinds or (ModelName in kinds and Path(value).expanduser().exists())):
-            changed[name] = str(Path(value).expanduser().absolute())
+        if kinds & {Uri, ModelName} and value is not None:
+            made = [
+                _absolute(each, is_model=ModelName in kinds) for each in ([value] if isinstance(value, str) else value)
+            ]
+            changed[name] = made[0] if isinstance(value, str) else tuple(made)
     return dataclasses.replace(config, **changed)  # type: ignore[type-var]
+
+
+def _absolute(name: str, is_model: bool) -> str:
+    if "://" in name or name.startswith("file:") or (is_model and not Path(name).expanduser().exists()):
+        return name
+    return str(Path(name).expanduser().absolute())
 
 
 def resolved(config: Any) -> dict[str, Any]:

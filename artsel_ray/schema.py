@@ -135,6 +135,23 @@ TRIALS = pa.schema(
     ]
 )
 
+RESULTS = pa.schema(
+    [
+        _required("table", pa.string()),
+        _required("row", pa.string()),
+        _required("run", pa.string()),
+        *(
+            pa.field(f"{metric}{end}", pa.float64())
+            for metric in ("accuracy", "ips", "accuracy_change", "ips_change")
+            for end in ("", "_low", "_high")
+        ),
+        _required("against", pa.string()),
+        _required("paper_accuracy_change", pa.float64()),
+        _required("paper_ips_change", pa.float64()),
+        pa.field("error", pa.string()),
+    ]
+)
+
 TABLES = {
     "titles": TITLES,
     "artworks": ARTWORKS,
@@ -146,6 +163,7 @@ TABLES = {
     "rejected": REJECTED,
     "oracle": ORACLE,
     "trials": TRIALS,
+    "results": RESULTS,
 }
 
 

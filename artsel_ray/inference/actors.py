@@ -15,7 +15,7 @@ from artsel_ray.config import ScoreConfig
 from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
 from artsel_ray.inference.answers import answer
-from artsel_ray.inference.engine import NullEngine, VllmEngine
+from artsel_ray.inference.engine import NullEngine, TransformersEngine, VllmEngine
 from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer, render_shard
 from artsel_ray.inference.scoring import score_shard
 from artsel_ray.inference.settings import Rendering
@@ -53,11 +53,7 @@ class Scorer:
         begun = time.perf_counter()
         self._rendering = rendering
         prompt_tokenizer(rendering.model, rendering.spec)
-        self._engine: NullEngine | VllmEngine = (
-            NullEngine()
-            if config.engine == "null"
-            else VllmEngine(load(config.model).path, rendering.max_model_length, most_candidates + 1, config.dtype)
-        )
+        self._engine = _start(config, rendering, most_candidates)
         self._load_seconds = time.perf_counter() - begun
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -81,6 +77,17 @@ class Scorer:
         }
         self._load_seconds = 0.0
         return {"scored": _boxed((shard.index, predictions, shard.rejected, statistics))}
+
+
+def _start(
+    config: ScoreConfig, rendering: Rendering, most_candidates: int
+) -> VllmEngine | TransformersEngine | NullEngine:
+    if config.engine == "null":
+        return NullEngine()
+    path = load(config.model).path
+    if config.engine == "transformers":
+        return TransformersEngine(path, config.dtype)
+    return VllmEngine(path, rendering.max_model_length, most_candidates + 1, config.dtype)
 
 
 class Writer:

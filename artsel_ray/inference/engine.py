@@ -1,4 +1,4 @@
-"""The one vLLM class: captions, reasons and scores all go through it. And a null engine, to measure the rest."""
+"""The one vLLM class: reasons and scores go through it. Transformers in its place, and a null engine."""
 
 import os
 import time
@@ -125,6 +125,56 @@ class VllmEngine:
             self.usage.cached_tokens += output.num_cached_tokens or 0
             self.usage.decoded_tokens += len(output.outputs[0].token_ids)
         return outputs
+
+
+class TransformersEngine:
+    """Runs a model in transformers inside this process: slower than vLLM, for machines that vLLM does not know."""
+
+    def __init__(self, model: Path, dtype: Dtype = "auto") -> None:
+        """Loads the model, on the GPU if there is one.
+
+        Args:
+            model: a folder from `artsel_ray.models.load`.
+            dtype: of the weights; `auto` is float32 on CPUs and the model's own on a GPU.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from artsel_ray.models.torch_engine import TorchEngine
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        chosen = "float32" if dtype == "auto" and device == "cpu" else dtype
+        weights: Any = AutoModelForCausalLM.from_pretrained(
+            model, dtype=chosen, use_safetensors=True, trust_remote_code=False
+        )
+        self._engine = TorchEngine(weights.to(device))
+        self.usage = Usage()
+
+    def take_usage(self) -> Usage:
+        """Returns what was used since the last call."""
+        used, self.usage = self.usage, Usage()
+        return used
+
+    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+        """See `artsel_ray.decoding.engine.Engine`."""
+        begun = time.perf_counter()
+        answers = self._engine.logprobs(prompts, allowed)
+        self._count(prompts, len(prompts), begun)
+        return answers
+
+    def write(
+        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], sampling: Sampling | None = None
+    ) -> list[list[int]]:
+        """See `artsel_ray.decoding.engine.Engine`."""
+        begun = time.perf_counter()
+        written = self._engine.write(prompts, max_tokens, stop, sampling)
+        self._count(prompts, sum(map(len, written)), begun)
+        return written
+
+    def _count(self, prompts: Sequence[Ids], decoded: int, begun: float) -> None:
+        self.usage.prompt_tokens += sum(map(len, prompts))
+        self.usage.decoded_tokens += decoded
+        self.usage.seconds += time.perf_counter() - begun
 
 
 class NullEngine:

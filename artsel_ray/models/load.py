@@ -222,6 +222,8 @@ def _save_with_options(model, tokenizer, to: Path) -> None:  # type: ignore[no-u
     with torch.no_grad():
         for embedding in {id(e): e for e in (model.get_input_embeddings(), model.get_output_embeddings())}.values():
             for token, ids in pieces.items():
+                if not ids:  # a tokenizer that leaves out what it does not know; the row stays as it was drawn
+                    continue
                 embedding.weight[tokenizer.convert_tokens_to_ids(token)] = embedding.weight[ids].mean(dim=0)
     model.save_pretrained(to, safe_serialization=True)
     tokenizer.save_pretrained(to)

@@ -27,13 +27,7 @@ class TorchEngine:
         self._model.eval()
         answers: list[np.ndarray] = [np.empty(0)] * len(prompts)
         for batch in _batches(prompts):
-            width = max(len(prompts[index]) for index in batch)
-            # Padded on the left, so that every prompt's next token is the last place's.
-            ids = torch.zeros(len(batch), width, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for row, index in enumerate(batch):
-                ids[row, width - len(prompts[index]) :] = torch.from_numpy(prompts[index]).long()
-                mask[row, width - len(prompts[index]) :] = 1
+            ids, mask = _pad([prompts[index] for index in batch], 0)
             places = (mask.cumsum(1) - 1).clamp(min=0)
             inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": places}
             outputs = self._model(**{name: value.to(device) for name, value in inputs.items()}, logits_to_keep=1)
@@ -48,25 +42,40 @@ class TorchEngine:
         self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], sampling: Sampling | None = None
     ) -> list[list[int]]:
         """See `artsel_ray.decoding.engine.Engine`."""
-        training, written = self._model.training, []
+        training, device = self._model.training, self._model.device
+        written: list[list[int]] = [[]] * len(prompts)
         self._model.eval()
         settings = GenerationConfig(max_new_tokens=max_tokens, eos_token_id=list(stop), pad_token_id=stop[0])
         if sampling and sampling.temperature > 0:
             settings.update(
                 do_sample=True, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k
             )
+        # A seed is a prompt's own: what is drawn must not depend on what else is in a batch.
+        batches = [[index] for index in range(len(prompts))] if sampling else _batches(prompts)
         with torch.random.fork_rng():
-            for index, prompt in enumerate(prompts):
+            for batch in batches:
                 if sampling:
-                    torch.manual_seed(sampling.seeds[index])
-                ids = torch.from_numpy(prompt).long().unsqueeze(0).to(self._model.device)
+                    torch.manual_seed(sampling.seeds[batch[0]])
+                ids, mask = _pad([prompts[index] for index in batch], stop[0])
                 output = self._model.generate(  # type: ignore[operator]
-                    ids, attention_mask=torch.ones_like(ids), generation_config=settings
+                    ids.to(device), attention_mask=mask.to(device), generation_config=settings
                 )
-                new = output[0, ids.shape[1] :].tolist()
-                written.append(new[:-1] if new and new[-1] in stop else new)
+                for index, row in zip(batch, output[:, ids.shape[1] :].tolist(), strict=True):
+                    ends = [place for place, token in enumerate(row) if token in stop]
+                    written[index] = row[: ends[0]] if ends else row
         self._model.train(training)
         return written
+
+
+def _pad(prompts: Sequence[Ids], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns ids and mask, padded on the left, so that every prompt's next token is the last place's."""
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), padding, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.from_numpy(prompt).long()
+        mask[row, width - len(prompt) :] = 1
+    return ids, mask
 
 
 def _batches(prompts: Sequence[Ids]) -> list[list[int]]:

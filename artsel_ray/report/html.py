@@ -6,8 +6,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from artsel_ray.evaluation.metrics import METRICS
-from artsel_ray.report.plots import plot_learning_rates, plot_positions, plot_references
+from artsel_ray.report.plots import plot_formats, plot_learning_rates, plot_positions, plot_references
 
+TITLES = {
+    "1": "Table 1: every method, largest model",
+    "2": "Table 2: zero-shot, size and output",
+    "3": "Table 3: SFT against the same model zero-shot",
+    "4": "Table 4: DPO",
+}
 LABELS = {
     "model": "Model",
     "random": "Random draw",
@@ -78,5 +84,27 @@ def render_sweep(trials: list[dict[str, Any]], best: dict[str, Any], flags: dict
             best=best,
             flags=flags,
             picture=Markup(plot_learning_rates(trials, best["learning_rate"])),
+        )
+    )
+
+
+def render_reproduction(
+    rows: list[dict[str, Any]], positions: dict[str, list[dict[str, Any]]], facts: dict[str, Any]
+) -> str:
+    """Returns the report of a reproduction as one HTML file without scripts or links.
+
+    Args:
+        rows: rows of the table of results.
+        positions: for each label of Figure 1, `by_position` as in metrics.json.
+        facts: scale, models, simulated, examples and users.
+    """
+    tables = {title: [row for row in rows if row["table"] == number] for number, title in TITLES.items()}
+    return (
+        _environment()
+        .get_template("reproduction.html")
+        .render(
+            tables={title: of_table for title, of_table in tables.items() if of_table},
+            positions=Markup(plot_formats(positions)) if positions else None,
+            facts=facts,
         )
     )

@@ -7,8 +7,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 INK, MUTED, GRID, MODEL, BAR = "#1f2933", "#6b7785", "#e4e8ec", "#0b6e99", "#cfdde6"
+ACCENT = "#c2571a"
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -61,6 +63,32 @@ def plot_positions(rows: list[dict[str, Any]]) -> str:
             axes.grid(axis="y", color=GRID)
             axes.set_axisbelow(True)
         return _svg(figure, "positions")
+
+
+def plot_formats(series: dict[str, list[dict[str, Any]]]) -> str:
+    """Figure 1 of the paper: accuracy by the place of the engaged artwork, for several outputs.
+
+    Args:
+        series: for each label, `by_position` as in metrics.json.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for number, (label, rows) in enumerate(series.items()):
+            color, place = (MODEL, ACCENT)[number % 2], [row["position"] + (number - 0.5) * 0.2 for row in rows]
+            low, high = ([row[end] or 0 for row in rows] for end in ("low", "high"))
+            axes.vlines(place, low, high, color=color, alpha=0.3, lw=4)
+            axes.plot(place, [row["accuracy"] for row in rows], "o-", color=color, ms=5, lw=1, label=label)
+        random = {row["position"]: row["random"] for rows in series.values() for row in rows}
+        axes.plot(list(random), list(random.values()), "--", color=MUTED, lw=1.5, label="random draw, mean of 1/m")
+        axes.set_xlabel("place of the engaged artwork among the candidates (0 is first)")
+        axes.set_ylabel("accuracy")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+        axes.grid(axis="y", color=GRID)
+        axes.set_axisbelow(True)
+        return _svg(figure, "formats")
 
 
 def plot_references(rows: dict[str, dict[str, Any]]) -> str:
