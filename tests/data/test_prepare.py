@@ -1,6 +1,5 @@
 """Prepare on Ray: every row is accounted for, whatever is wrong with it, and the output is the same every time."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from artsel_ray import schema, storage
 from artsel_ray.config import PrepareConfig
 from artsel_ray.data.prepare import prepare
 from artsel_ray.errors import InputError
+from benchmarks.prepare import prepare_with_polars, write_world
 
 NOW_US = 1_760_000_000_000_000
 FAR_FUTURE_US = 4_000_000_000_000_000
@@ -199,14 +199,9 @@ def test_requests_are_those_of_the_test_examples(tmp_path: Path, ray_cluster: No
 
 
 def test_examples_equal_those_of_one_polars_process(tmp_path: Path, ray_cluster: None) -> None:
-    spec = importlib.util.spec_from_file_location("benchmark", Path(__file__).parents[2] / "benchmarks" / "prepare.py")
-    assert spec
-    assert spec.loader
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
-    benchmark.write_world(tmp_path / "world", 30_000, 3_000, titles=60)
+    write_world(tmp_path / "world", 30_000, 3_000, titles=60)
     prepare(_config(tmp_path, buckets=3, history_length=20))
-    benchmark.prepare_with_polars(tmp_path / "world", tmp_path / "polars", (110_000, 1_000, 5_000), 20)
+    prepare_with_polars(tmp_path / "world", tmp_path / "polars", (110_000, 1_000, 5_000), 20)
     # Not the ids, whose hashes differ, nor which split a pair is in.
     columns = [name for name in schema.EXAMPLES.names if name != "example_id"]
     ours, theirs = (
