@@ -141,13 +141,14 @@ RESULTS = pa.schema(
         _required("row", pa.string()),
         _required("run", pa.string()),
         *(
-            pa.field(f"{metric}{end}", pa.float64())
-            for metric in ("accuracy", "ips", "accuracy_change", "ips_change")
+            pa.field(f"{metric}{change}{end}", pa.float64())
+            for metric in ("accuracy", "ips")
+            for change in ("", "_over_production", "_over_zero_shot")
             for end in ("", "_low", "_high")
         ),
-        _required("against", pa.string()),
-        _required("paper_accuracy_change", pa.float64()),
-        _required("paper_ips_change", pa.float64()),
+        _required("paper_is_over", pa.string()),
+        _required("paper_accuracy", pa.float64()),
+        _required("paper_ips", pa.float64()),
         pa.field("error", pa.string()),
     ]
 )

@@ -152,6 +152,7 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
         output_dir=config.output, per_device_train_batch_size=config.micro_batch, max_steps=config.max_steps or -1,
         gradient_accumulation_steps=config.batch_size // config.micro_batch, learning_rate=config.learning_rate,
         logging_steps=1, save_strategy="no", report_to=[], use_cpu=True, bf16=False, max_length=None, seed=config.seed,
+        completion_only_loss=True,
         disable_tqdm=True, **({} if defaults else ours),
     )  # fmt: skip
     model = adapter.read_model(path, torch.float32)

@@ -80,17 +80,15 @@ FIGURE1 = (Run("3B", "number"), Run("3B"))
 """Accuracy by the position of the truth, with numbers and with text."""
 
 
-def reference(row: Row) -> Run | None:
-    """Returns the zero-shot run that a row is compared with, or None for the production model."""
-    return Run(row.run.size, row.run.output) if row.run and row.against == "zero-shot" else None
+def zero_shot(run: Run) -> Run:
+    """Returns the same model with the same output before any training."""
+    return Run(run.size, run.output)
 
 
 def runs(rows: Iterable[Row], figure: Iterable[Run]) -> list[Run]:
-    """Returns what has to be run for these, each once, behind what it starts from or is compared with."""
+    """Returns what has to be run for these, each once, behind its model before training and what it starts from."""
     found: dict[Run, None] = {}
-    for run in [each for row in rows for each in (reference(row), row.run)] + list(figure):
-        for needed in (run.start if run else None, run):
-            if needed:
-                found[needed] = None
+    for run in [row.run for row in rows if row.run] + list(figure):
+        found |= {needed: None for needed in (zero_shot(run), run.start, run) if needed}
     # Zero-shot first: a look at the report is worth while early.
     return sorted(found, key=lambda run: (run.method != "zero-shot", run.method == "dpo"))

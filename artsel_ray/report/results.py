@@ -11,7 +11,7 @@ from artsel_ray.config import ReproduceConfig
 from artsel_ray.evaluation.metrics import FloatArray, evaluate_policies
 from artsel_ray.report.choices import read_choices
 from artsel_ray.report.html import render_reproduction
-from artsel_ray.report.paper import Row, Run, reference
+from artsel_ray.report.paper import Row, Run, zero_shot
 from artsel_ray.report.tables import ExampleTable, read_examples
 
 _RESAMPLES = 2_000
@@ -69,23 +69,23 @@ def _result(
     production_n: FloatArray,
     seed: int,
 ) -> dict[str, Any]:
-    compared = reference(row)
-    model_n = table.examples.uniform_n if row.run is None else hits.get(row.run)
-    other_n = production_n if compared is None else hits.get(compared)
     name = "random" if row.run is None else findings.names[row.run]
-    result = {
-        "table": row.table, "row": row.label, "run": name, "against": row.against,
-        "paper_accuracy_change": row.accuracy, "paper_ips_change": row.ips, "error": findings.errors.get(name),
+    result: dict[str, Any] = {
+        "table": row.table, "row": row.label, "run": name, "paper_is_over": row.against,
+        "paper_accuracy": row.accuracy, "paper_ips": row.ips, "error": findings.errors.get(name),
     }  # fmt: skip
-    estimates: dict[str, dict[str, float | None]] = {}
-    if model_n is not None:
-        policies = {"model": model_n} | ({} if other_n is None else {"other": other_n})
-        found = _evaluate(table, policies, seed)
-        estimates |= {metric: found["model"][metric] for metric in ("accuracy", "ips")}
-        estimates |= {f"{metric}_change": change for metric, change in found["relative"].get("other", {}).items()}
-    for metric in ("accuracy", "ips", "accuracy_change", "ips_change"):
-        for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):
-            result[f"{metric}{end}"] = estimates.get(metric, {}).get(key)
+    model_n = table.examples.uniform_n if row.run is None else hits.get(row.run)
+    if model_n is None:
+        return result
+    policies = {"model": model_n, "production": production_n}
+    if row.run and zero_shot(row.run) in hits:
+        policies["zero_shot"] = hits[zero_shot(row.run)]
+    found = _evaluate(table, policies, seed)
+    estimates = {"": found["model"]} | {f"_over_{other}": changes for other, changes in found["relative"].items()}
+    for change, of_metric in estimates.items():
+        for metric in ("accuracy", "ips"):
+            for end, key in (("", "value"), ("_low", "low"), ("_high", "high")):
+                result[f"{metric}{change}{end}"] = of_metric[metric][key]
     return result
 
 

@@ -9,9 +9,11 @@ from threading import Thread
 from typing import Any
 
 import ray
+import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
+from safetensors import SafetensorError
 
 from artsel_ray import storage
 from artsel_ray.cluster import start_ray
@@ -120,13 +122,17 @@ def _fit_on_ray(config: TrainConfig, callbacks: list[Any]) -> dict[str, Any]:
     try:
         _torch_trainer(config, told, callbacks).fit()
     except ray.train.TrainingFailedError as error:
-        cause = str(error).strip().splitlines()[-1]
-        raise InputError(f"the training failed: {cause}; the same command resumes from its last checkpoint") from None
+        raise _failure(str(error)) from None
     finally:
         told.put(None)
         listener.join()
         told.shutdown()
     return fitted
+
+
+def _failure(cause: str) -> InputError:
+    last = cause.strip().splitlines()[-1]
+    return InputError(f"the training failed: {last}; the same command resumes from its last checkpoint")
 
 
 def _listen(told: Queue, fitted: dict[str, Any]) -> None:
@@ -166,4 +172,7 @@ def _fit_here(config: TrainConfig) -> dict[str, Any]:
         raise InputError("--workers 0 keeps its checkpoints in --output, which must then be a local folder")
     folder = Path(config.output, _CHECKPOINTS)
     folder.mkdir(parents=True, exist_ok=True)
-    return dataclasses.asdict(fit(config, str(folder), get_last_checkpoint(str(folder)), [], print))
+    try:
+        return dataclasses.asdict(fit(config, str(folder), get_last_checkpoint(str(folder)), [], print))
+    except (OSError, SafetensorError, torch.OutOfMemoryError) as error:  # a full disk, above all
+        raise _failure(f"{type(error).__name__}: {error}") from error

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from artsel_ray import storage
 from artsel_ray.config import TrainConfig
 from artsel_ray.errors import InputError
+from artsel_ray.models.load import load
 from artsel_ray.training.launch import train
 
 ROOT = Path(__file__).parent.parent.parent
@@ -68,6 +70,27 @@ def test_a_finished_training_is_kept_and_another_is_refused(
         train(replace(config, learning_rate=1e-4))
 
 
+def test_a_disk_that_is_full_is_one_clear_line_and_the_same_command_goes_on(
+    examples: str, tiny_llama: Tiny, tmp_path: Path
+) -> None:
+    config = config_for(examples, tiny_llama(True), tmp_path / "T", max_steps=4, checkpoint_steps=2)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Checkpoints are smaller than this, the merged model is larger.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, unlimited[1]))
+    try:
+        with pytest.raises(InputError, match=r"the training failed: .*; the same command resumes") as caught:
+            train(config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert "\n" not in str(caught.value)
+    checkpoint = tmp_path / "T/checkpoints/checkpoint-4/trainer_state.json"
+    written = checkpoint.stat().st_mtime_ns
+    assert storage.read_manifest(config.output) is None
+    train(config)
+    assert checkpoint.stat().st_mtime_ns == written
+    assert load(config.output).path == tmp_path / "T/merged"
+
+
 def worker_processes() -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -115,9 +138,14 @@ def test_two_workers_of_which_one_is_killed_end_as_one_process_would_and_the_mod
     world = tmp_path / "W"
     write_world(world, artworks, rows.to_pylist())
     tables = [f"--{name}={world / name}" for name in ("requests", "titles", "artworks")]
-    command = [sys.executable, str(ROOT / "jobs/score.py"), *tables, "--decoding", "rank"]
-    subprocess.run([*command, f"--model={config.output}", f"--output={tmp_path / 'P'}"], check=True)
-    assert storage.read_table(str(tmp_path / "P"), "predictions").num_rows == len(rows)
+    command = [sys.executable, str(ROOT / "jobs/score.py"), *tables, f"--model={config.output}", "--decoding=rank"]
+    found = []
+    for engine in ("vllm", "transformers"):
+        subprocess.run([*command, f"--engine={engine}", f"--output={tmp_path / engine}"], check=True)
+        found.append(storage.read_table(str(tmp_path / engine), "predictions"))
+    assert found[0].num_rows == len(rows)
+    assert found[0]["artwork_id"].equals(found[1]["artwork_id"])
+    np.testing.assert_allclose(found[0]["probability"], found[1]["probability"], atol=1e-3)
 
 
 def write_world(world: Path, artworks: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
