@@ -169,6 +169,7 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
 
 def work(settings: dict[str, Any]) -> None:
     """Is Ray Train's worker, or what does the same without Ray."""
+    from artsel_ray.training.launch import share_cpus
     from artsel_ray.training.loop import fit
 
     callbacks: list[TrainerCallback] = [Clock(settings["result"])]
@@ -176,6 +177,7 @@ def work(settings: dict[str, Any]) -> None:
         from ray.train.huggingface.transformers import RayTrainReportCallback
 
         callbacks.append(RayTrainReportCallback())
+        share_cpus()
     config = TrainConfig(**settings["config"])
     Path(config.output).mkdir(exist_ok=True)
     fit(config, config.output, None, callbacks, print)

@@ -1,6 +1,7 @@
 """Training on Ray Train: one worker, several, several machines; or in this process."""
 
 import dataclasses
+import os
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -93,7 +94,7 @@ def _torch_trainer(config: TrainConfig, told: Queue, callbacks: list[Any]) -> To
     fs, path = storage.filesystem(storage.join(config.output, _CHECKPOINTS))
     return TorchTrainer(
         _worker,
-        train_loop_config={"config": dataclasses.asdict(config), "told": told},
+        train_loop_config={"config": dataclasses.asdict(config), "told": told, "alone": not callbacks},
         scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=on_gpu),
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         run_config=RunConfig(
@@ -144,6 +145,12 @@ def _listen(told: Queue, fitted: dict[str, Any]) -> None:
             print(item, flush=True)
 
 
+def share_cpus() -> None:
+    """Lets the workers on this machine compute on all of its CPUs together: Ray gives one to each."""
+    machine = len(os.sched_getaffinity(0))
+    torch.set_num_threads(max(1, machine // ray.train.get_context().get_local_world_size()))
+
+
 def _worker(settings: dict[str, Any]) -> None:
     """Is what each of Ray Train's workers runs."""
     from ray.train.huggingface.transformers import RayTrainReportCallback
@@ -151,6 +158,8 @@ def _worker(settings: dict[str, Any]) -> None:
     from artsel_ray.training.loop import Fitted, fit
 
     config, told = TrainConfig(**settings["config"]), settings["told"]
+    if settings["alone"]:  # and no trial of a sweep beside others
+        share_cpus()
     checkpoint = ray.train.get_checkpoint()
     try:
         # Each worker has a folder of its own; Ray puts what they write into one checkpoint.
