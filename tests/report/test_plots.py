@@ -2,7 +2,7 @@ import re
 from typing import Any
 from xml.etree import ElementTree
 
-from artsel_ray.report.plots import plot_positions, plot_references
+from artsel_ray.report.plots import plot_formats, plot_positions, plot_references
 
 ROWS: list[dict[str, Any]] = [
     {"position": 0, "examples": 30, "accuracy": 0.5, "low": 0.4, "high": 0.6, "random": 0.25},
@@ -18,6 +18,13 @@ def test_positions_are_one_svg_element_with_its_text() -> None:
         assert f">{text}</text>" in svg
     ElementTree.fromstring(svg.replace("xlink:href", "href"))
     assert "http" not in svg
+
+
+def test_formats_share_one_figure() -> None:
+    svg = plot_formats({"3B, number": ROWS[:1], "3B, text": ROWS})
+    for text in ("3B, number", "3B, text", "random draw, mean of 1/m", "accuracy"):
+        assert f">{text}</text>" in svg
+    ElementTree.fromstring(svg.replace("xlink:href", "href"))
 
 
 def test_references_name_every_policy_and_survive_gaps() -> None:
