@@ -22,7 +22,8 @@ def ray_cluster(s3_credentials: None) -> Iterator[None]:
     """A local Ray of two CPUs."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    # Its own, where the machine has another one running.
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +26,18 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def head() -> Iterator[None]:
     """A head node, with token authentication as it is by default."""
-    subprocess.run(["ray", "start", "--head", "--num-cpus=2", "--disable-usage-stats"], env=ENVIRONMENT, check=True)
-    yield
-    subprocess.run(["ray", "stop", "--force"], env=ENVIRONMENT, check=True)
+    command = ["ray", "start", "--head", "--num-cpus=2", "--disable-usage-stats", "--block"]
+    # The tests' own Ray may hold the default port, and without its agent a node takes no jobs.
+    command += ["--dashboard-agent-listen-port=52366"]
+    # A folder of its own, so that no other test takes it for the machine's Ray; pytest's are too long for a socket.
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**ENVIRONMENT, "RAY_TMPDIR": folder}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            assert any("Ray runtime started" in line for line in process.stdout)
+            yield
+            # Not `ray stop`: that ends every Ray on the machine, the tests' own among them.
+            process.terminate()
 
 
 @pytest.mark.usefixtures("head")
