@@ -157,7 +157,19 @@ class ScoreConfig:
     max_model_length: int = 8192
     """Longest prompt in tokens, at most what the model takes; a longer one first loses its oldest history."""
     shard_pairs: int = 4096
-    """User-title pairs in a shard: what is redone when a machine dies."""
+    """Most user-title pairs in a shard, which is redone when a machine dies; fewer where titles share little."""
+    previous: Uri | None = None
+    """Output of an earlier night: pairs with the same fingerprint (model, prompt, history, candidates) are taken from
+    it, the others are scored."""
+    explore: Literal["none", "epsilon", "softmax"] = "none"
+    """Which artwork is served, with --decoding rank or labels. none: the likeliest. epsilon: with probability
+    --epsilon any. softmax: drawn by the model's probabilities at --temperature. The propensity is written beside it."""
+    epsilon: float = 0.05
+    """Share of the pairs for which --explore epsilon draws among all candidates."""
+    temperature: float = 1.0
+    """Of --explore softmax: higher explores more."""
+    seed: int = 0
+    """Of the draws of --explore; give another one every night."""
     max_reject_rate: float = 0.05
     """Stop, with exit code 1, if more than this share of the pairs is rejected."""
     engine: Literal["vllm", "transformers", "null"] = "vllm"

@@ -91,6 +91,7 @@ PREDICTIONS = pa.schema(
         _required("title_id", pa.string()),
         _required("artwork_id", pa.string()),
         pa.field("probability", pa.float64()),
+        pa.field("propensity", pa.float64()),
         pa.field(
             "candidates",
             pa.list_(pa.struct([pa.field("artwork_id", pa.string()), pa.field("probability", pa.float64())])),

@@ -160,7 +160,7 @@ def run_processor(world: Path, model: str) -> None:
     from artsel_ray.config import ScoreConfig
     from artsel_ray.data.catalogue import read_catalogue
     from artsel_ray.decoding import trie
-    from artsel_ray.inference.exchange import assign, count_titles, exchange_file
+    from artsel_ray.inference.exchange import assign_titles, count_titles, exchange_file
     from artsel_ray.inference.rendering import prompt_tokenizer, render_shard
     from artsel_ray.inference.settings import resolve
 
@@ -169,10 +169,10 @@ def run_processor(world: Path, model: str) -> None:
     config = ScoreConfig(requests=requests, titles=titles, artworks=artworks, output="", model=model)
     rendering = resolve(replace(config, max_model_length=2048))
     files = storage.list_files(tables[0])
-    assignment = assign(count_titles(files[0]), 10**9)
+    assignment = assign_titles(count_titles(files[0]), 10**9, {})
     uris = exchange_file(files, 0, assignment, str(world / "_work"), str(world / "_rejected")).uris
     catalogue, captions, _ = read_catalogue(storage.list_files(tables[1]), storage.list_files(tables[2]))
-    shard = render_shard(0, uris, files, catalogue, captions, rendering)
+    shard = render_shard(0, uris, [], files, catalogue, captions, rendering)
     tokenizer, rows, histories = prompt_tokenizer(model, rendering.spec), [], iter(shard.histories.to_pylist())
     for group in shard.groups:
         root = trie.build(group.options.answers, tokenizer.option_end).branches[0]

@@ -18,6 +18,7 @@ from artsel_ray.inference.answers import answer
 from artsel_ray.inference.engine import NullEngine, TransformersEngine, VllmEngine
 from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer, render_shard
 from artsel_ray.inference.scoring import score_shard
+from artsel_ray.inference.serving import serve
 from artsel_ray.inference.settings import Rendering
 from artsel_ray.models.load import load
 
@@ -28,18 +29,18 @@ class Renderer:
     """Renders shards."""
 
     def __init__(self, shared: ray.ObjectRef, rendering: Rendering) -> None:
-        """Takes the work objects, the requests' files and the catalogue from the object store."""
-        self._work, self._files, self._catalogue, self._captions = ray.get(shared)
+        """Takes the data from the object store: what `render_shard` reads, from its work objects to its captions."""
+        self._work, self._previous, self._files, self._catalogue, self._captions = ray.get(shared)
         self._rendering = rendering
         prompt_tokenizer(rendering.model, rendering.spec)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Renders one shard."""
         begun = time.perf_counter()
-        index, data = int(batch["shard"][0]), (self._work, self._files, self._catalogue, self._captions)
         rendered: RenderedShard | InputError
         try:
-            rendered = render_shard(index, *data, self._rendering)
+            index, inputs = int(batch["shard"][0]), (self._work, self._previous, self._files)
+            rendered = render_shard(index, *inputs, self._catalogue, self._captions, self._rendering)
         except InputError as error:  # goes on to the driver as a value
             rendered = error
         return {"shard": _boxed(rendered), "render_seconds": [time.perf_counter() - begun]}
@@ -62,7 +63,7 @@ class Scorer:
         if isinstance(shard, InputError):
             return {"scored": _boxed(shard)}
         begun = time.perf_counter()
-        predictions, counts = score_shard(shard, self._engine, self._rendering)
+        scored, counts = score_shard(shard, self._engine, self._rendering)
         usage = self._engine.take_usage()
         statistics = {
             **shard.counts,
@@ -76,6 +77,7 @@ class Scorer:
             "score_seconds": time.perf_counter() - begun,
         }
         self._load_seconds = 0.0
+        predictions = pa.concat_tables([scored, shard.carried])
         return {"scored": _boxed((shard.index, predictions, shard.rejected, statistics))}
 
 
@@ -91,11 +93,11 @@ def _start(
 
 
 class Writer:
-    """Writes scored shards."""
+    """Settles what is served and writes scored shards."""
 
-    def __init__(self, output: str) -> None:
-        """Takes the run's output."""
-        self._output = output
+    def __init__(self, config: ScoreConfig) -> None:
+        """Takes the run's flags."""
+        self._config = config
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Writes one shard and passes its statistics on."""
@@ -105,19 +107,14 @@ class Writer:
     def _write(self, scored: tuple[int, pa.Table, pa.Table, dict[str, float]] | InputError) -> dict[str, float]:
         if isinstance(scored, InputError):
             raise scored
-        return _write_shard(self._output, *scored)
-
-
-def _write_shard(
-    output: str, index: int, predictions: pa.Table, rejected: pa.Table, statistics: dict[str, float]
-) -> dict[str, float]:
-    """Writes a shard's rejected rows, then its predictions: their object says that the shard is done."""
-    name = resume.part_name(index)
-    if rejected.num_rows:
-        storage.write_table(storage.join(output, REJECTED, name), rejected, "rejected")
-    metadata = resume.statistics_metadata(statistics)
-    storage.write_table(storage.join(output, name), predictions, "predictions", metadata)
-    return statistics
+        index, predictions, rejected, statistics = scored
+        output, name = self._config.output, resume.part_name(index)
+        if rejected.num_rows:
+            storage.write_table(storage.join(output, REJECTED, name), rejected, "rejected")
+        metadata = resume.statistics_metadata(statistics)
+        # Last: this object says that the shard is done.
+        storage.write_table(storage.join(output, name), serve(predictions, self._config), "predictions", metadata)
+        return statistics
 
 
 def _boxed(value: Any) -> np.ndarray:

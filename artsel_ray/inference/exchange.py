@@ -1,16 +1,17 @@
-"""From requests by user to pairs by title: what a title's users share is then computed once.
+"""From requests by user to pairs by what begins their prompts: what is shared is then computed once.
 
 Two passes over the requests. The first counts each title's pairs, and from the counts every title gets its
 shard; a title with more pairs than a shard holds gets several, and its users are spread over them by a hash of
-their id. The second writes each slice of the requests as one work object, ordered by shard, out of which a
-shard reads its own rows. So memory does not grow with the requests, and histories are stored once a pair, on
-disk.
+their id. Where prompts begin with the user, users are spread over the shards, and stay whole. The second writes
+each slice of the requests as one work object, ordered by shard, out of which a shard reads its own rows. So
+memory does not grow with the requests, and histories are stored once a pair, on disk. An earlier night's
+predictions go the same way, so that a shard meets its own.
 """
 
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 from artsel_ray import storage
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalogue import placed
-from artsel_ray.schema import REJECTED
+from artsel_ray.schema import PREDICTIONS, REJECTED
 
 # Pairs that one work object holds; with histories of 50 items about 100 MB in memory.
 _SLICE_PAIRS = 32_768
@@ -46,7 +47,7 @@ class Assignment:
     """Which shard each title's pairs belong to."""
 
     shard_of: dict[str, tuple[int, int]]
-    """For each title the first of its shards and how many it has."""
+    """For each title the first of its shards and how many it has: all of them, where users stay whole."""
     shards: int
     pairs: int
 
@@ -60,16 +61,29 @@ def count_titles(file: str) -> Counter[str]:
     return counts
 
 
-def assign(counts: Counter[str], shard_pairs: int) -> Assignment:
-    """Packs whole titles, in the order of their ids, into shards of about `shard_pairs` pairs."""
+def assign_titles(counts: Counter[str], shard_pairs: int, options: Mapping[str, float]) -> Assignment:
+    """Packs whole titles, in the order of their ids, into shards of about the same work.
+
+    Args:
+        counts: pairs of each title.
+        shard_pairs: most pairs in a shard.
+        options: what a title's options cost once in a shard, in pairs; 0 for titles that are not there.
+    """
     shard_of, shard, filled = {}, 0, 0
     for title_id, count in sorted(counts.items()):
-        parts = math.ceil(count / shard_pairs)
-        if filled and (parts > 1 or filled + count > shard_pairs):
+        parts, work = math.ceil(count / shard_pairs), count + int(options.get(title_id, 0))
+        if filled and (parts > 1 or filled + work > shard_pairs):
             shard, filled = shard + 1, 0
         shard_of[title_id] = (shard, parts)
-        shard, filled = (shard + parts, 0) if parts > 1 else (shard, filled + count)
+        shard, filled = (shard + parts, 0) if parts > 1 else (shard, filled + work)
     return Assignment(shard_of, shard + bool(filled), sum(counts.values()))
+
+
+def assign_users(counts: Counter[str], shard_pairs: int) -> Assignment:
+    """Spreads whole users over shards of about `shard_pairs` pairs."""
+    pairs = sum(counts.values())
+    shards = math.ceil(pairs / shard_pairs)
+    return Assignment(dict.fromkeys(counts, (0, shards)), shards, pairs)
 
 
 def exchange_file(files: list[str], index: int, assignment: Assignment, work: str, rejected: str) -> Moved:
@@ -97,6 +111,14 @@ def exchange_file(files: list[str], index: int, assignment: Assignment, work: st
     if refused_rows.num_rows:
         storage.write_table(storage.join(rejected, f"requests-{index:05d}.parquet"), refused_rows, "rejected")
     return Moved(uris, moved, refused_rows.num_rows, lost)
+
+
+def exchange_previous(parts: list[str], uri: str, assignment: Assignment) -> None:
+    """Writes an earlier night's predictions as one work object, those of pairs that may be asked for again."""
+    tables = [table for part in parts for _, table in storage.iter_batches(part, "predictions")]
+    rows = pa.concat_tables([PREDICTIONS.empty_table(), *(table.cast(PREDICTIONS) for table in tables)])
+    asked = rows.filter(pc.is_in(rows["title_id"], pa.array(list(assignment.shard_of), pa.string())))
+    shuffle.write_partitions(uri, asked, _shards(asked, assignment), assignment.shards)
 
 
 def _wanted(table: pa.Table) -> int:
@@ -155,7 +177,7 @@ def _explode(table: pa.Table) -> pa.Table:
 def _shards(pairs: pa.Table, assignment: Assignment) -> np.ndarray:
     """Returns each pair's shard; users of a title with several are spread by a stable hash."""
     titles = pc.dictionary_encode(pairs["title_id"]).combine_chunks()
-    places = np.array([assignment.shard_of.get(title, (0, 1)) for title in titles.dictionary.to_pylist()])
+    places = np.array([assignment.shard_of[title] for title in titles.dictionary.to_pylist()]).reshape(-1, 2)
     first, parts = places[titles.indices.to_numpy()].T
     spread = pd.util.hash_array(pairs["user_id"].to_numpy().astype(object), categorize=False) % parts.astype(np.uint64)
     return first + spread.astype(np.int64)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from artsel_ray import storage
@@ -18,7 +19,14 @@ from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
 from artsel_ray.inference.actors import REJECTED, Renderer, Scorer, Writer
 from artsel_ray.inference.answers import answer, value
-from artsel_ray.inference.exchange import Assignment, assign, count_titles, exchange_file
+from artsel_ray.inference.exchange import (
+    Assignment,
+    assign_titles,
+    assign_users,
+    count_titles,
+    exchange_file,
+    exchange_previous,
+)
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.settings import Rendering, resolve
 from artsel_ray.runs import begin
@@ -27,6 +35,9 @@ _WORK = "_work"
 _SUMMARY = "summary.json"
 # Rendering and writing are light beside an engine: they claim no CPU, so that engines on all CPUs never wait for them.
 _LIGHT_CPUS = 0
+# Of an earlier night, that become one work object.
+_PREVIOUS_PARTS = 8
+_LETTERS_A_TOKEN, _TOKENS_AN_ITEM = 4, 20
 
 
 def score(config: ScoreConfig) -> None:
@@ -45,7 +56,7 @@ def score(config: ScoreConfig) -> None:
     start_ray()
     seconds = {"start": time.perf_counter() - begun}
     exchange_begun = time.perf_counter()
-    assignment, work = _exchange(config, files)
+    assignment, work = _exchange(config, files, _options_pairs(catalogue, captions, rendering))
     seconds["exchange"] = time.perf_counter() - exchange_begun
     _check_reject_rate(config, 0, work)
     print(f"{work['pairs']:,} pairs in {assignment.shards:,} shards; model {rendering.model_id}", flush=True)
@@ -62,12 +73,16 @@ def score(config: ScoreConfig) -> None:
 
 
 def _check(config: ScoreConfig) -> None:
-    limits = {"engines": (1, 10**6), "shard_pairs": (1, 10**9), "max_model_length": (64, 10**9)}
-    limits |= {"max_reject_rate": (0, 1), "history_length": (0, 10**6), "gpus_per_engine": (0, 10**3)}
+    limits: dict[str, tuple[float, float]] = {
+        "engines": (1, 10**6), "shard_pairs": (1, 10**9), "max_model_length": (64, 10**9), "max_reject_rate": (0, 1),
+        "history_length": (0, 10**6), "gpus_per_engine": (0, 10**3), "epsilon": (0, 1), "temperature": (1e-6, 1e6),
+    }  # fmt: skip
     for name, (least, most) in limits.items():
         value = getattr(config, name)
         if value is not None and not least <= value <= most:
             raise InputError(f"--{name.replace('_', '-')} is {value}, expected a number from {least:,} to {most:,}")
+    if config.explore != "none" and config.decoding not in ("rank", "labels"):
+        raise InputError(f"--explore {config.explore} needs every candidate's probability; add --decoding rank")
 
 
 def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
@@ -82,20 +97,42 @@ def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
         "artworks": resume.describe_files(config.artworks),
         "engine": config.engine,
         "dtype": config.dtype,
+        "previous": storage.fingerprint(_manifest(config.previous)) if config.previous else None,
+        "explore": [config.explore, config.epsilon, config.temperature, config.seed],
     }
 
 
-def _exchange(config: ScoreConfig, files: list[str]) -> tuple[Assignment, dict[str, Any]]:
+def _options_pairs(catalogue: Catalogue, captions: pa.Array, rendering: Rendering) -> dict[str, float] | None:
+    """Returns what each title's options cost once, in pairs that find them in the cache; None if nothing shares them.
+
+    Both are guessed: the options by the captions' letters, a pair as a full history.
+    """
+    if rendering.spec.layout == "user_first":
+        return None
+    letters = pc.fill_null(pc.utf8_length(captions), 0).to_numpy()
+    tokens = np.minimum(letters / _LETTERS_A_TOKEN, rendering.spec.caption_tokens)
+    sums = np.concatenate([[0.0], np.cumsum(tokens)])
+    of_title = sums[catalogue.offsets[1:]] - sums[catalogue.offsets[:-1]]
+    pair = min(_TOKENS_AN_ITEM * rendering.spec.history_length, rendering.spec.history_tokens) + 1
+    return dict(zip(catalogue.title_ids.to_pylist(), (of_title / pair).tolist(), strict=True))
+
+
+def _exchange(
+    config: ScoreConfig, files: list[str], options: dict[str, float] | None
+) -> tuple[Assignment, dict[str, Any]]:
     """Counts the titles' pairs and writes the work objects, or takes those of an earlier run.
 
     Returns:
-        The assignment, and the work folder's manifest: `uris`, `pairs` and `rejected_rows`.
+        The assignment, and the work folder's manifest: `uris`, `previous`, `pairs` and `rejected_rows`.
     """
     work, rejected = storage.join(config.output, _WORK), storage.join(config.output, REJECTED)
     counts: collections.Counter[str] = collections.Counter()
     for counted in _map_files(len(files), lambda index: count_titles(files[index])):
         counts.update(counted)
-    assignment = assign(counts, config.shard_pairs)
+    if options is None:
+        assignment = assign_users(counts, config.shard_pairs)
+    else:
+        assignment = assign_titles(counts, config.shard_pairs, options)
     known = storage.read_manifest(work)
     if known is None:
         shared = ray.put(assignment)
@@ -106,10 +143,31 @@ def _exchange(config: ScoreConfig, files: list[str]) -> tuple[Assignment, dict[s
         moved = list(_map_files(len(files), move))
         known = {"uris": sorted(uri for part in moved for uri in part["uris"])}
         known |= {name: sum(part[name] for part in moved) for name in ("pairs", "rejected_rows", "rejected_pairs")}
+        known["previous"] = _exchange_previous(config.previous, shared, work) if config.previous else []
         storage.write_manifest(work, known)
     if not known["pairs"]:
         raise InputError(f"{config.requests} asks for no title; {known['rejected_rows']} rows were rejected")
     return assignment, known
+
+
+def _exchange_previous(previous: str, assignment: ray.ObjectRef, work: str) -> list[str]:
+    """Writes an earlier night's predictions as work objects."""
+    parts = [storage.join(previous, part) for part in _manifest(previous)["parts"]]
+    slices = [parts[start : start + _PREVIOUS_PARTS] for start in range(0, len(parts), _PREVIOUS_PARTS)]
+
+    def move(index: int) -> str:
+        uri = storage.join(work, f"previous-{index:05d}.arrow")
+        exchange_previous(slices[index], uri, ray.get(assignment))
+        return uri
+
+    return sorted(_map_files(len(slices), move))
+
+
+def _manifest(previous: str) -> dict[str, Any]:
+    manifest = storage.read_manifest(previous)
+    if manifest is None:
+        raise InputError(f"--previous {previous} has no {storage.MANIFEST}: that night is not over, or not there")
+    return manifest
 
 
 def _map_files(count: int, function: Callable[[int], Any]) -> Iterator[Any]:
@@ -127,7 +185,7 @@ def _score_shards(
     work: dict[str, Any],
     shards: list[int],
 ) -> None:
-    shared = ray.put((work["uris"], files, *catalogue))
+    shared = ray.put((work["uris"], work["previous"], files, *catalogue))
     cpus, gpus = ray.cluster_resources().get("CPU", 1.0), ray.cluster_resources().get("GPU", 0.0)
     gpus_per_engine = config.gpus_per_engine if config.gpus_per_engine is not None else float(gpus > 0)
     threads = max(1, int(cpus // config.engines))
@@ -153,7 +211,7 @@ def _score_shards(
         )
         .map_batches(
             Writer,
-            fn_constructor_args=[config.output],
+            fn_constructor_args=[config],
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=1),
             num_cpus=_LIGHT_CPUS,

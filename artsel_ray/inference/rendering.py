@@ -1,5 +1,6 @@
 """A shard's prompts as token ids, made apart from the engine."""
 
+import dataclasses
 import hashlib
 import itertools
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from artsel_ray.inference.settings import Rendering
 from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenize import Options, PromptTokenizer
+from artsel_ray.schema import PREDICTIONS
 
 
 @dataclass(frozen=True)
 class TitleGroup:
-    """A title with as many of the shard's users, who share its tokenized options."""
+    """A title with as many of the shard's users, who follow one another and share its tokenized options."""
 
     title_id: str
     artwork_ids: list[str]
@@ -29,7 +31,7 @@ class TitleGroup:
 
 @dataclass(frozen=True)
 class RenderedShard:
-    """What an engine needs to score a shard's N pairs, and what rendering left out."""
+    """What an engine needs to score a shard's N new pairs, what need not be scored, and what rendering left out."""
 
     index: int
     groups: list[TitleGroup]
@@ -40,6 +42,8 @@ class RenderedShard:
     """[N] lists of ids."""
     fingerprints: list[str]
     """[N]"""
+    carried: pa.Table
+    """Predictions of an earlier night whose fingerprints are still right."""
     rejected: pa.Table
     counts: dict[str, int]
 
@@ -53,9 +57,15 @@ def prompt_tokenizer(model: str, spec: PromptSpec) -> PromptTokenizer:
 
 
 def render_shard(
-    index: int, work: list[str], files: list[str], catalogue: Catalogue, captions: pa.Array, rendering: Rendering
+    index: int,
+    work: list[str],
+    previous: list[str],
+    files: list[str],
+    catalogue: Catalogue,
+    captions: pa.Array,
+    rendering: Rendering,
 ) -> RenderedShard:
-    """Reads a shard's pairs out of the work objects and tokenizes them, grouped by title.
+    """Reads a shard's pairs out of the work objects and tokenizes them, ordered by what begins their prompts.
 
     Rejected are pairs of an unknown title, of a title without candidates, repeated pairs, and pairs whose
     prompt does not fit the model even without a history.
@@ -63,25 +73,26 @@ def render_shard(
     Args:
         index: the shard's number.
         work: URIs of the exchange's objects.
+        previous: URIs of the exchange's objects with an earlier night's predictions.
         files: of the requests, for the places of rejected rows.
         captions: of the catalogue's artworks.
         rendering: model, prompt and limits.
     """
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
-    pairs, rejected = _read_pairs(index, work, files, catalogue)
-    titles, users = np.unique(pairs["title"].to_numpy(), return_counts=True)
-    options = [_tokenize_title(tokenizer, catalogue, captions, title) for title in titles.tolist()]
+    by_title = rendering.spec.layout == "title_first"
+    pairs, rejected = _read_pairs(index, work, files, catalogue, ["title"] if by_title else ["user_id", "title"])
+    titles, title = np.unique(pairs["title"].to_numpy(), return_inverse=True)
+    options = [_tokenize_title(tokenizer, catalogue, captions, each) for each in titles.tolist()]
     rooms = np.array([tokenizer.history_room(each, rendering.max_model_length) for each in options], dtype=np.int64)
-    room = np.repeat(rooms, users)
+    room = rooms[title]
     too_long = f"without any history the prompt exceeds {rendering.max_model_length} tokens"
     pairs, over = checks.part(pairs, "requests", files, [("title_ids", too_long, room < 0)])
-    histories = tokenizer.histories(pairs["history"], room[room >= 0])
-    fits = rooms >= 0
+    title = title[room >= 0]
+    histories = tokenizer.histories(pairs["history"], rooms[title])
+    starts = np.flatnonzero(np.diff(title, prepend=-1))  # of the runs of pairs with the same title
     groups = [
-        _group(catalogue, title, each, count)
-        for title, each, count in zip(
-            titles[fits].tolist(), itertools.compress(options, fits), users[fits].tolist(), strict=True
-        )
+        _group(catalogue, titles[title[start]], options[title[start]], users)
+        for start, users in zip(starts, np.diff(starts, append=len(title)).tolist(), strict=True)
     ]
     counts = {
         "pairs": pairs.num_rows,
@@ -91,11 +102,38 @@ def render_shard(
     }
     fingerprints = _fingerprints(groups, histories.ids, rendering)
     rejected = pa.concat_tables([rejected, over])
-    return RenderedShard(index, groups, pairs["user_id"], histories.ids, fingerprints, rejected, counts)
+    nothing = PREDICTIONS.empty_table()
+    shard = RenderedShard(index, groups, pairs["user_id"], histories.ids, fingerprints, nothing, rejected, counts)
+    return _carry_over(shard, pairs["title_id"], shuffle.read_partition(previous, index)) if previous else shard
 
 
-def _read_pairs(index: int, work: list[str], files: list[str], catalogue: Catalogue) -> tuple[pa.Table, pa.Table]:
-    """Returns a shard's good pairs, ordered by title, with the title's place as `title`; and the rejected ones."""
+def _carry_over(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.Table) -> RenderedShard:
+    """Returns the shard without the pairs that an earlier night has answered with the same fingerprint."""
+    keys = ["user_id", "title_id", "fingerprint"]
+    asked = pa.table([shard.user_ids, title_ids, pa.array(shard.fingerprints, pa.string())], names=keys)
+    rows = asked.append_column("row", pa.array(np.arange(asked.num_rows)))
+    known = previous.select(keys).append_column("known", pa.array(np.arange(previous.num_rows)))
+    found = rows.join(known, keys, join_type="inner").sort_by([("row", "ascending"), ("known", "ascending")])
+    carried, first = np.unique(found["row"].to_numpy(), return_index=True)
+    new = np.ones(asked.num_rows, dtype=bool)
+    new[carried] = False
+    owners = np.repeat(np.arange(len(shard.groups)), [group.users for group in shard.groups])
+    users = np.bincount(owners[new], minlength=len(shard.groups)).tolist()
+    return dataclasses.replace(
+        shard,
+        groups=[dataclasses.replace(group, users=n) for group, n in zip(shard.groups, users, strict=True) if n],
+        user_ids=shard.user_ids.filter(pa.array(new)),
+        histories=shard.histories.filter(pa.array(new)),
+        fingerprints=list(itertools.compress(shard.fingerprints, new)),
+        carried=previous.take(found["known"].take(first)),
+        counts={**shard.counts, "carried": len(carried)},
+    )
+
+
+def _read_pairs(
+    index: int, work: list[str], files: list[str], catalogue: Catalogue, order: list[str]
+) -> tuple[pa.Table, pa.Table]:
+    """Returns a shard's good pairs, in that order, with the title's place as `title`; and the rejected ones."""
     pairs = shuffle.read_partition(work, index)
     title = checks.codes(pairs["title_id"], catalogue.title_ids)
     candidates = np.append(np.diff(catalogue.offsets), 0)  # the last stands for unknown titles
@@ -105,7 +143,7 @@ def _read_pairs(index: int, work: list[str], files: list[str], catalogue: Catalo
         ("title_ids", "the pair was asked for before", _repeated(pairs["user_id"], title)),
     ]
     good, bad = checks.part(pairs.append_column("title", pa.array(title)), "requests", files, found)
-    return good.sort_by("title"), bad
+    return good.sort_by([(name, "ascending") for name in order]), bad
 
 
 def _repeated(user_ids: pa.ChunkedArray, title: np.ndarray) -> np.ndarray:

@@ -30,11 +30,14 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> t
     """Returns a shard's predictions, in the order of its groups, and the counts that scoring adds."""
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
     prompts, answers, tries = [], [], []
+    built: dict[int, trie.Trie] = {}  # a title's groups share their options
     histories = (history.values.to_numpy() for history in shard.histories)
     for group in shard.groups:
         prompts += tokenizer.prompts(group.options.block, itertools.islice(histories, group.users))
         answers += [group.options.answers] * group.users
-        tries += [trie.build(group.options.answers, tokenizer.option_end)] * group.users
+        if id(group.options) not in built:
+            built[id(group.options)] = trie.build(group.options.answers, tokenizer.option_end)
+        tries += [built[id(group.options)]] * group.users
     reasons = None
     if rendering.spec.reason:
         prompts, reasons = _write_reasons(engine, tokenizer, prompts)
@@ -99,6 +102,7 @@ def _predictions(shard: RenderedShard, choices: Choices, reasons: list[str] | No
         pa.array([group.title_id for group in groups], pa.string()),
         pa.array([g.artwork_ids[i] for g, i in zip(groups, choices.candidates, strict=True)], pa.string()),
         pa.array(choices.probabilities, pa.float64()),
+        pa.nulls(count, pa.float64()),
         candidates,
         pa.array(reasons, pa.string()) if reasons is not None else pa.nulls(count, pa.string()),
         pa.repeat(model_id, count),

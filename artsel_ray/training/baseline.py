@@ -204,6 +204,7 @@ def predictions(network: Towers, data: Encoded, rows: Rows, model_id: str) -> pa
             "title_id": rows.title_ids,
             "artwork_id": ids_c.take(pa.array(chosen_n)),
             "probability": top_n,
+            "propensity": pa.nulls(count, pa.float64()),
             "candidates": pa.ListArray.from_arrays(offsets, candidates),
             "reason": pa.nulls(count, pa.string()),
             "model_id": pa.array([model_id] * count),

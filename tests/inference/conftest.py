@@ -13,7 +13,7 @@ import pytest
 from artsel_ray import schema, storage
 from artsel_ray.data.catalogue import read_catalogue
 from artsel_ray.inference.engine import VllmEngine
-from artsel_ray.inference.exchange import assign, count_titles, exchange_file
+from artsel_ray.inference.exchange import assign_titles, count_titles, exchange_file
 from artsel_ray.inference.rendering import RenderedShard, render_shard
 from artsel_ray.inference.settings import Rendering
 from artsel_ray.models.load import Model
@@ -85,13 +85,13 @@ def render() -> Callable[[Path, Rendering], RenderedShard]:
     def rendered(world: Path, rendering: Rendering) -> RenderedShard:
         files = storage.list_files(str(world / "requests"))
         counts = sum((count_titles(file) for file in files), Counter())
-        assignment = assign(counts, 1000)
+        assignment = assign_titles(counts, 1000, {})
         work, rejected = str(world / "work"), str(world / "r")
         uris = [uri for i in range(len(files)) for uri in exchange_file(files, i, assignment, work, rejected).uris]
         catalogue, captions, _ = read_catalogue(
             storage.list_files(str(world / "titles")), storage.list_files(str(world / "artworks"))
         )
-        return render_shard(0, uris, files, catalogue, captions, rendering)
+        return render_shard(0, uris, [], files, catalogue, captions, rendering)
 
     return rendered
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from artsel_ray import storage
+from artsel_ray import schema, storage
 from artsel_ray.config import ScoreConfig
 from artsel_ray.errors import InputError
 from artsel_ray.inference.pipeline import score
@@ -72,6 +72,56 @@ def test_a_lost_shard_is_redone_and_nothing_else(world: Path, smollm2: Model) ->
     score(config_for(world, "smollm2"))
     assert predictions(world / "P").equals(before)
     assert (world / "P/part-000000.parquet").stat().st_mtime_ns == kept
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_another_night_scores_what_changed_and_nothing_else(
+    world: Path, smollm2: Model, write_requests: Callable[..., None], history: Callable[..., list]
+) -> None:
+    first = config_for(world, "smollm2", decoding="rank")
+    score(first)
+    rows = [(f"u1{i}", history(i + 20 * (i == 3)), ["t1", ("t2", "t3")[i % 2]]) for i in range(6)]
+    write_requests(str(world / "requests/part-1.parquet"), [*rows, ("new", [], ["t1"])])
+    second = replace(first, output=str(world / "P2"), previous=first.output)
+    score(second)
+    summary = storage.read_json(str(world / "P2/summary.json"))
+    assert (summary["pairs"], summary["carried"]) == (25, 22)
+    score(replace(first, output=str(world / "whole")))
+    got, expected = (
+        predictions(world / name).sort_by([("user_id", "ascending"), ("title_id", "ascending")])
+        for name in ("P2", "whole")
+    )
+    assert got.equals(expected)
+    # A changed caption concerns its title's pairs only.
+    artworks = storage.read_table(str(world / "artworks"), "artworks").to_pylist()
+    artworks[0]["caption"] = "A green tower."
+    table = pa.Table.from_pylist(artworks, schema=schema.ARTWORKS)
+    storage.write_table(str(world / "artworks/a.parquet"), table, "artworks")
+    score(replace(second, output=str(world / "P3"), previous=second.output))
+    carried = storage.read_json(str(world / "P3/summary.json"))["carried"]
+    assert carried == sum(row["title_id"] != "t1" for row in expected.to_pylist()) == 12
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_exploring_night_writes_propensities_and_draws_again_from_an_earlier_one(
+    world: Path, smollm2: Model
+) -> None:
+    first = config_for(world, "smollm2", decoding="rank", explore="epsilon", epsilon=0.5)
+    score(first)
+    score(replace(first, output=str(world / "P2"), previous=first.output, seed=1))
+    assert storage.read_json(str(world / "P2/summary.json"))["carried"] == 24
+    nights = [predictions(world / name).to_pylist() for name in ("P", "P2")]
+    for row in nights[0] + nights[1]:
+        best = max(row["candidates"], key=lambda each: each["probability"])["artwork_id"] == row["artwork_id"]
+        assert row["propensity"] == pytest.approx(0.5 / len(row["candidates"]) + 0.5 * best)
+    assert nights[0] != nights[1]
+
+
+def test_an_earlier_night_must_be_over_and_exploration_needs_every_probability(world: Path, smollm2: Model) -> None:
+    with pytest.raises(InputError, match=r"nowhere has no _manifest\.json: that night is not over"):
+        score(config_for(world, "smollm2", previous=str(world / "nowhere")))
+    with pytest.raises(InputError, match="--explore softmax needs every candidate's probability; add --decoding rank"):
+        score(config_for(world, "smollm2", explore="softmax"))
 
 
 @pytest.mark.usefixtures("ray_cluster")

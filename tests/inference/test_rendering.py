@@ -39,6 +39,15 @@ def test_equal_fingerprints_for_equal_answers_only(world: Path, smollm2: Model, 
         assert not set(render(world, other).fingerprints) & set(shard.fingerprints)
 
 
+def test_users_follow_one_another_where_prompts_begin_with_them(world: Path, smollm2: Model, render: Render) -> None:
+    shard = render(world, replace(RENDERING, spec=PromptSpec(layout="user_first")))
+    users = shard.user_ids.to_pylist()
+    assert users == sorted(users)
+    assert [group.title_id for group in shard.groups[:4]] == ["t1", "t2", "t1", "t3"]
+    assert shard.groups[0].options is shard.groups[2].options
+    assert sum(group.users for group in shard.groups) == len(shard.histories) == 24
+
+
 def test_pairs_that_cannot_be_scored_are_rejected(
     world: Path, smollm2: Model, render: Render, write_requests: Callable[..., None]
 ) -> None:

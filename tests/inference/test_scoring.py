@@ -17,7 +17,7 @@ from artsel_ray.models import adapter
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenize import Ids
-from artsel_ray.schema import REJECTED
+from artsel_ray.schema import PREDICTIONS, REJECTED
 
 Render = Callable[[Path, Rendering], RenderedShard]
 CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "Two friends fight."]
@@ -46,7 +46,9 @@ def shard(rendering: Rendering) -> RenderedShard:
     groups = [TitleGroup("t1", ["a", "b", "c"], options, 2), TitleGroup("t2", ["d", "e", "f"], options, 1)]
     histories = pa.array([[11], [12, 13], [14]], pa.list_(pa.int32()))
     users = pa.chunked_array([["u1", "u2", "u3"]])
-    return RenderedShard(0, groups, users, histories, ["f1", "f2", "f3"], REJECTED.empty_table(), {})
+    return RenderedShard(
+        0, groups, users, histories, ["f1", "f2", "f3"], PREDICTIONS.empty_table(), REJECTED.empty_table(), {}
+    )
 
 
 def test_rows_keep_the_order_of_the_groups(smollm2: Model) -> None:
