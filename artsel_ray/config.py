@@ -41,7 +41,7 @@ class SimulateConfig:
     themes: int = 10
     """How many themes an artwork can show and a user can like, 2 to 12. Fewer is easier."""
     caption_tokens: int = 200
-    """Mean length of a caption in tokens."""
+    """Mean length of a caption in tokens. Fewer than ten make headlines, which begin with their subject: easier."""
     shared_words: float = 0.3
     """From 0 to 1: how much of a caption's theme is told in words that histories use too. More is easier."""
     taste_strength: float = 2.0
@@ -142,8 +142,9 @@ class ScoreConfig:
     decoding: Literal["choose", "rank", "labels", "freetext"] = "choose"
     """choose: the best candidate. rank: also every candidate's probability. labels: rank by the number of the
     candidate. freetext: the paper's way, write a caption and take the candidate that resembles it most."""
-    layout: Literal["title_first", "user_first"] | None = None
-    """Order of the prompt, where the model brings no spec.json. Default: title_first, which shares most work."""
+    layout: Literal["title_first", "user_first", "auto"] | None = None
+    """Order of the prompt, where the model brings no spec.json. auto: the one that costs less for these requests.
+    Default: title_first."""
     output_format: Literal["text", "number"] | None = None
     """What the model answers with, where it brings no spec.json. Default: text; number for --decoding labels."""
     history_length: int | None = None
@@ -156,6 +157,10 @@ class ScoreConfig:
     """Type of the weights in vLLM; 'auto' is float32 on CPUs."""
     max_model_length: int = 8192
     """Longest prompt in tokens, at most what the model takes; a longer one first loses its oldest history."""
+    plan: bool = False
+    """Only count what the night costs, into OUTPUT/plan.json: tokens in both layouts, seconds, bytes."""
+    tokens_per_second: float | None = None
+    """Of one engine, for --plan. Default: measured on a few pairs."""
     shard_pairs: int = 4096
     """Most user-title pairs in a shard, which is redone when a machine dies; fewer where titles share little."""
     previous: Uri | None = None

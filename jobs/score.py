@@ -1,4 +1,4 @@
-"""Chooses an artwork for every user-title pair of the requests."""
+"""Chooses an artwork for every user-title pair of the requests, or counts what that costs."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,10 @@ from artsel_ray.config import ScoreConfig, run
 
 
 def job() -> Callable[[ScoreConfig], None]:
+    from artsel_ray.inference.forecast import forecast
     from artsel_ray.inference.pipeline import score
 
-    return score
+    return lambda config: (forecast if config.plan else score)(config)
 
 
 if __name__ == "__main__":

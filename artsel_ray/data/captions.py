@@ -1,6 +1,7 @@
 """Captions of simulated artworks: ordinary English out of a small grammar."""
 
 import random
+import re
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from artsel_ray.data.themes import COMPOSITIONS, DETAILS, THEMES, TYPOGRAPHIES, 
 TOKENS_PER_WORD = 1.17
 _LENGTH_SPREAD = 0.25
 _THEME_SHARE = 0.6
+# Shorter captions are headlines.
+_HEADLINE_TOKENS = 10
+_BEFORE_SUBJECT = re.compile("^(At the centre, )?((an?|the|two|three) )?", re.IGNORECASE)
 
 _SUBJECTS = ("{Subject} {action}.", "At the centre, {subject} {action}.", "{Subject} {action}, seen against {setting}.")
 _SENTENCES = (
@@ -39,7 +43,7 @@ def write_caption(mix: np.ndarray, tokens: int, shared_words: float, rng: random
     """Writes a caption of about so many tokens for an artwork.
 
     The first sentence shows the mix's strongest theme; the others show themes drawn from the mix, or details
-    that have to do with none.
+    that have to do with none. A caption of fewer than ten tokens begins with its subject, as headlines do.
 
     Args:
         mix: [T] weights of the themes, which sum to 1.
@@ -63,6 +67,9 @@ def write_caption(mix: np.ndarray, tokens: int, shared_words: float, rng: random
         if sentence not in sentences:
             sentences.append(sentence)
         words += len(sentence.split())
+    if tokens < _HEADLINE_TOKENS:
+        headline = _BEFORE_SUBJECT.sub("", sentences[0])
+        sentences[0] = headline[0].upper() + headline[1:]
     return " ".join(sentences)
 
 

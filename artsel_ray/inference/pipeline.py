@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from artsel_ray.data.catalogue import Catalogue, read_catalogue
 from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
 from artsel_ray.inference.actors import REJECTED, Renderer, Scorer, Writer
-from artsel_ray.inference.answers import answer, value
+from artsel_ray.inference.answers import map_files, value
 from artsel_ray.inference.exchange import (
     Assignment,
     assign_titles,
@@ -27,8 +26,10 @@ from artsel_ray.inference.exchange import (
     exchange_file,
     exchange_previous,
 )
+from artsel_ray.inference.plan import block_tokens, cheapest
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.settings import Rendering, resolve
+from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.runs import begin
 
 _WORK = "_work"
@@ -46,7 +47,7 @@ def score(config: ScoreConfig) -> None:
     Raises:
         InputError: for wrong input, another run's output, or too many rejected pairs.
     """
-    _check(config)
+    check(config)
     begun = time.perf_counter()
     files = storage.list_files(config.requests)
     titles, artworks = storage.list_files(config.titles), storage.list_files(config.artworks)
@@ -56,7 +57,11 @@ def score(config: ScoreConfig) -> None:
     start_ray()
     seconds = {"start": time.perf_counter() - begun}
     exchange_begun = time.perf_counter()
-    assignment, work = _exchange(config, files, _options_pairs(catalogue, captions, rendering))
+    counts = count_pairs(files)
+    if config.layout == "auto":
+        rendering = cheapest(counts, files, catalogue, captions, rendering, block_tokens())
+    assignment = assign(counts, config, catalogue, captions, rendering.spec)
+    work = _exchange(config, files, assignment)
     seconds["exchange"] = time.perf_counter() - exchange_begun
     _check_reject_rate(config, 0, work)
     print(f"{work['pairs']:,} pairs in {assignment.shards:,} shards; model {rendering.model_id}", flush=True)
@@ -72,7 +77,12 @@ def score(config: ScoreConfig) -> None:
     _publish(config, rendering, bad, assignment.shards, work, seconds)
 
 
-def _check(config: ScoreConfig) -> None:
+def check(config: ScoreConfig) -> None:
+    """Refuses flags that cannot be.
+
+    Raises:
+        InputError: naming the flag.
+    """
     limits: dict[str, tuple[float, float]] = {
         "engines": (1, 10**6), "shard_pairs": (1, 10**9), "max_model_length": (64, 10**9), "max_reject_rate": (0, 1),
         "history_length": (0, 10**6), "gpus_per_engine": (0, 10**3), "epsilon": (0, 1), "temperature": (1e-6, 1e6),
@@ -88,7 +98,7 @@ def _check(config: ScoreConfig) -> None:
 def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
     return {
         "model": rendering.model_id,
-        "prompt": dataclasses.asdict(rendering.spec),
+        "prompt": dataclasses.asdict(rendering.spec) | ({"layout": "auto"} if config.layout == "auto" else {}),
         "max_model_length": rendering.max_model_length,
         "decoding": rendering.decoding,
         "shard_pairs": config.shard_pairs,
@@ -102,37 +112,37 @@ def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
     }
 
 
-def _options_pairs(catalogue: Catalogue, captions: pa.Array, rendering: Rendering) -> dict[str, float] | None:
-    """Returns what each title's options cost once, in pairs that find them in the cache; None if nothing shares them.
+def assign(
+    counts: collections.Counter[str], config: ScoreConfig, catalogue: Catalogue, captions: pa.Array, spec: PromptSpec
+) -> Assignment:
+    """Cuts a night into shards of about the same work.
 
-    Both are guessed: the options by the captions' letters, a pair as a full history.
+    Both what options cost and what a pair does are guessed: by the captions' letters, and as a full history.
     """
-    if rendering.spec.layout == "user_first":
-        return None
+    if spec.layout == "user_first":
+        return assign_users(counts, config.shard_pairs)
     letters = pc.fill_null(pc.utf8_length(captions), 0).to_numpy()
-    tokens = np.minimum(letters / _LETTERS_A_TOKEN, rendering.spec.caption_tokens)
-    sums = np.concatenate([[0.0], np.cumsum(tokens)])
-    of_title = sums[catalogue.offsets[1:]] - sums[catalogue.offsets[:-1]]
-    pair = min(_TOKENS_AN_ITEM * rendering.spec.history_length, rendering.spec.history_tokens) + 1
-    return dict(zip(catalogue.title_ids.to_pylist(), (of_title / pair).tolist(), strict=True))
+    sums = np.concatenate([[0.0], np.cumsum(np.minimum(letters / _LETTERS_A_TOKEN, spec.caption_tokens))])
+    pair = min(_TOKENS_AN_ITEM * spec.history_length, spec.history_tokens) + 1
+    options = np.diff(sums[catalogue.offsets]) / pair
+    return assign_titles(counts, config.shard_pairs, dict(zip(catalogue.title_ids.to_pylist(), options, strict=True)))
 
 
-def _exchange(
-    config: ScoreConfig, files: list[str], options: dict[str, float] | None
-) -> tuple[Assignment, dict[str, Any]]:
-    """Counts the titles' pairs and writes the work objects, or takes those of an earlier run.
+def count_pairs(files: list[str]) -> collections.Counter[str]:
+    """Returns how often each title is asked for."""
+    counts: collections.Counter[str] = collections.Counter()
+    for counted in map_files(len(files), lambda index: count_titles(files[index])):
+        counts.update(counted)
+    return counts
+
+
+def _exchange(config: ScoreConfig, files: list[str], assignment: Assignment) -> dict[str, Any]:
+    """Writes the work objects, or takes those of an earlier run.
 
     Returns:
-        The assignment, and the work folder's manifest: `uris`, `previous`, `pairs` and `rejected_rows`.
+        The work folder's manifest: `uris`, `previous`, `pairs` and `rejected_rows`.
     """
     work, rejected = storage.join(config.output, _WORK), storage.join(config.output, REJECTED)
-    counts: collections.Counter[str] = collections.Counter()
-    for counted in _map_files(len(files), lambda index: count_titles(files[index])):
-        counts.update(counted)
-    if options is None:
-        assignment = assign_users(counts, config.shard_pairs)
-    else:
-        assignment = assign_titles(counts, config.shard_pairs, options)
     known = storage.read_manifest(work)
     if known is None:
         shared = ray.put(assignment)
@@ -140,14 +150,14 @@ def _exchange(
         def move(index: int) -> dict[str, Any]:
             return dataclasses.asdict(exchange_file(files, index, ray.get(shared), work, rejected))
 
-        moved = list(_map_files(len(files), move))
+        moved = list(map_files(len(files), move))
         known = {"uris": sorted(uri for part in moved for uri in part["uris"])}
         known |= {name: sum(part[name] for part in moved) for name in ("pairs", "rejected_rows", "rejected_pairs")}
         known["previous"] = _exchange_previous(config.previous, shared, work) if config.previous else []
         storage.write_manifest(work, known)
     if not known["pairs"]:
         raise InputError(f"{config.requests} asks for no title; {known['rejected_rows']} rows were rejected")
-    return assignment, known
+    return known
 
 
 def _exchange_previous(previous: str, assignment: ray.ObjectRef, work: str) -> list[str]:
@@ -160,7 +170,7 @@ def _exchange_previous(previous: str, assignment: ray.ObjectRef, work: str) -> l
         exchange_previous(slices[index], uri, ray.get(assignment))
         return uri
 
-    return sorted(_map_files(len(slices), move))
+    return sorted(map_files(len(slices), move))
 
 
 def _manifest(previous: str) -> dict[str, Any]:
@@ -168,13 +178,6 @@ def _manifest(previous: str) -> dict[str, Any]:
     if manifest is None:
         raise InputError(f"--previous {previous} has no {storage.MANIFEST}: that night is not over, or not there")
     return manifest
-
-
-def _map_files(count: int, function: Callable[[int], Any]) -> Iterator[Any]:
-    """Yields what a function returns for each file's index, one task a file; the values are plain JSON."""
-    indices = ray.data.range(count, override_num_blocks=count)
-    for row in indices.map(lambda row: answer(function, int(row["id"]))).iter_rows():
-        yield value(row)
 
 
 def _score_shards(
@@ -258,6 +261,7 @@ def _publish(
         "rejected_catalogue_rows": bad.num_rows,
         "model_id": rendering.model_id,
         "decoding": rendering.decoding,
+        "layout": rendering.spec.layout,
         "seconds": {**seconds, "stages": stages},
     }
     storage.write_json(storage.join(config.output, _SUMMARY), summary)

@@ -82,7 +82,7 @@ def render_shard(
     by_title = rendering.spec.layout == "title_first"
     pairs, rejected = _read_pairs(index, work, files, catalogue, ["title"] if by_title else ["user_id", "title"])
     titles, title = np.unique(pairs["title"].to_numpy(), return_inverse=True)
-    options = [_tokenize_title(tokenizer, catalogue, captions, each) for each in titles.tolist()]
+    options = [tokenize_title(tokenizer, catalogue, captions, each) for each in titles.tolist()]
     rooms = np.array([tokenizer.history_room(each, rendering.max_model_length) for each in options], dtype=np.int64)
     room = rooms[title]
     too_long = f"without any history the prompt exceeds {rendering.max_model_length} tokens"
@@ -154,7 +154,8 @@ def _repeated(user_ids: pa.ChunkedArray, title: np.ndarray) -> np.ndarray:
     return repeated
 
 
-def _tokenize_title(tokenizer: PromptTokenizer, catalogue: Catalogue, captions: pa.Array, title: int) -> Options:
+def tokenize_title(tokenizer: PromptTokenizer, catalogue: Catalogue, captions: pa.Array, title: int) -> Options:
+    """Tokenizes a title, given by its place in the catalogue, with its candidates."""
     artworks = slice(*catalogue.offsets[title : title + 2].tolist())
     name, genres = catalogue.names[title].as_py(), catalogue.genres[title].as_py()
     return tokenizer.options(name, genres, captions[artworks].to_pylist())

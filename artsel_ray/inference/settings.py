@@ -36,7 +36,7 @@ def prompt_spec(config: ScoreConfig, model: Model) -> PromptSpec:
         InputError: if flags ask for another prompt than the model's, or `labels` of a model that answers in text.
     """
     flags: dict[str, Any] = {
-        "layout": config.layout,
+        "layout": None if config.layout == "auto" else config.layout,
         "output": config.output_format or ("number" if config.decoding == "labels" and not model.spec else None),
         "history_length": config.history_length,
     }
@@ -48,6 +48,8 @@ def prompt_spec(config: ScoreConfig, model: Model) -> PromptSpec:
         wrong = [f"{name} {value}" for name, value in given.items() if getattr(spec, name) != value]
         if wrong:
             raise InputError(f"{config.model} was trained for another prompt than {', '.join(wrong)}; leave these out")
+    if config.layout == "auto" and model.spec is not None:
+        raise InputError(f"--layout auto: {config.model} was trained for {spec.layout} alone; leave it out")
     if config.decoding == "labels" and spec.output != "number":
         raise InputError("--decoding labels needs a model that answers with numbers; take rank")
     return spec

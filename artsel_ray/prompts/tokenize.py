@@ -140,9 +140,14 @@ class PromptTokenizer:
         return [self.option_end, int(self.tokenizer.eos_token_id)]
 
     @cached_property
+    def history_head(self) -> list[int]:
+        """Ids that every history begins with."""
+        return self.encode([render.HISTORY_HEAD])[0]
+
+    @cached_property
     def least_history_tokens(self) -> int:
         """Length of a history of which nothing is shown."""
-        return len(self.encode([render.HISTORY_HEAD])[0]) + len(self.encode([render.HISTORY_EMPTY])[0])
+        return len(self.history_head) + len(self.encode([render.HISTORY_EMPTY])[0])
 
     def options(self, name: str, genres: Sequence[str], captions: Sequence[str]) -> Options:
         """Tokenizes a title with its candidates' captions."""
@@ -220,7 +225,7 @@ class PromptTokenizer:
         pieces, codes = self._item_pieces(rows.flatten())
         lengths = pc.list_value_length(pieces).to_numpy()[codes].sum(axis=1)
         before = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        head = np.array(self.encode([render.HISTORY_HEAD])[0], dtype=np.int32)
+        head = np.array(self.history_head, dtype=np.int32)
         empty = np.array(self.encode([render.HISTORY_EMPTY])[0], dtype=np.int32)
         room = np.maximum(np.minimum(budgets, self.spec.history_tokens) - len(head), 0)
         newest = np.maximum(begins, ends - self.spec.history_length)

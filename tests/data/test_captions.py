@@ -46,8 +46,16 @@ def test_captions_differ_and_repeat_no_sentence() -> None:
 def test_the_shortest_caption_shows_the_strongest_theme(theme: int) -> None:
     mix = np.full(12, 0.01)
     mix[theme] = 0.89
-    caption = write_caption(mix, 8, 0.0, random.Random(1)).casefold()
+    caption = write_caption(mix, 12, 0.0, random.Random(1)).casefold()
     assert any(subject in caption for subject in THEMES[theme].subjects)
+
+
+def test_very_short_captions_are_headlines() -> None:
+    articles = re.compile("^(an?|the|two|three) ")
+    subjects = {articles.sub("", subject.casefold()) for theme in THEMES for subject in theme.subjects}
+    for caption in captions(8, 0.3):
+        assert any(caption.casefold().startswith(subject) for subject in subjects), caption
+        assert caption[0].isupper()
 
 
 def test_shared_words_name_genres() -> None:

@@ -31,6 +31,8 @@ def test_a_trained_models_prompt_is_obeyed_and_no_other(smollm2: Model) -> None:
         prompt_spec(replace(CONFIG, layout="title_first"), trained)
     with pytest.raises(InputError, match="answers with numbers"):
         prompt_spec(replace(CONFIG, decoding="labels"), trained)
+    with pytest.raises(InputError, match="--layout auto: m was trained for user_first alone"):
+        prompt_spec(replace(CONFIG, layout="auto"), trained)
 
 
 def test_the_models_length_is_read_from_its_config(smollm2: Model) -> None:

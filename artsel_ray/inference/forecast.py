@@ -1,0 +1,144 @@
+"""What a night costs: its tokens counted, its speed measured on a few pairs."""
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from artsel_ray import storage
+from artsel_ray.cluster import start_ray
+from artsel_ray.config import ScoreConfig
+from artsel_ray.data.catalogue import read_catalogue
+from artsel_ray.inference.pipeline import assign, check, count_pairs, score
+from artsel_ray.inference.plan import LAYOUTS, block_tokens, count
+from artsel_ray.inference.settings import resolve
+
+PLAN = "plan.json"
+_CALIBRATION = "_calibration"
+_SAMPLE_PAIRS, _SAMPLE_USERS = 128, 64
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured of one engine on a sample of the requests."""
+
+    pairs: int
+    tokens_per_second: float
+    """Computed, not from the cache."""
+    start_seconds: float
+    bytes_per_pair: float
+    """Of predictions."""
+    corrections: dict[str, float]
+    """Measured over counted: of the questions that a pair asks, and of the tokens that follow from them."""
+
+
+def forecast(config: ScoreConfig) -> None:
+    """Writes OUTPUT/plan.json and prints it: tokens in both layouts, seconds, engine-hours and bytes.
+
+    Raises:
+        InputError: for wrong input.
+    """
+    check(config)
+    files = storage.list_files(config.requests)
+    catalogue, captions, _ = read_catalogue(storage.list_files(config.titles), storage.list_files(config.artworks))
+    rendering = resolve(config)
+    start_ray()
+    counts, block = count_pairs(files), block_tokens()
+
+    def counted(of_files: list[str], of_counts: Counter[str]) -> tuple[Counter[str], int]:
+        assignment = assign(of_counts, config, catalogue, captions, rendering.spec)
+        parts = {title_id: parts for title_id, (_, parts) in assignment.shard_of.items()}
+        return count(of_counts, parts, of_files, catalogue, captions, rendering, block), assignment.shards
+
+    totals, shards = counted(files, counts)
+    layout = rendering.spec.layout
+    if config.layout == "auto":
+        layout = min(LAYOUTS, key=lambda name: totals[f"{name}_computed"])
+    speed = None
+    if config.tokens_per_second is None:
+        sample = storage.join(config.output, _CALIBRATION, "requests")
+        storage.write_table(storage.join(sample, "sample.parquet"), _sample(files[0]), "requests")
+        expected, _ = counted(storage.list_files(sample), count_pairs(storage.list_files(sample)))
+        chosen = None if config.layout is None else layout
+        speed = _measure(dataclasses.replace(config, requests=sample, layout=chosen), expected, layout)
+        storage.delete(storage.join(config.output, _CALIBRATION))
+    plan = _plan(config, totals, shards, layout, speed)
+    storage.write_json(storage.join(config.output, PLAN), plan)
+    _show(plan, storage.join(config.output, PLAN))
+
+
+def _sample(file: str) -> pa.Table:
+    """Returns requests of a few users for the titles that are asked for most, out of one file's first rows."""
+    _, table = next(storage.iter_batches(file, "requests"))
+    wanted = table["title_ids"].combine_chunks()
+    popular = Counter(wanted.flatten().to_pylist()).most_common(_SAMPLE_PAIRS // _SAMPLE_USERS)
+    rows = pc.list_parent_indices(wanted).to_numpy()
+    asked = [wanted.flatten().to_pylist()[i] in dict(popular) for i in range(len(rows))]
+    users = dict.fromkeys(rows[asked].tolist())
+    kept = table.take(pa.array(list(users)[: _SAMPLE_PAIRS // len(popular)]))
+    titles = [[title for title in row if title in dict(popular)] for row in kept["title_ids"].to_pylist()]
+    place = table.schema.get_field_index("title_ids")
+    return kept.set_column(place, "title_ids", pa.array(titles, pa.list_(pa.string())))
+
+
+def _measure(config: ScoreConfig, expected: Counter[str], layout: str) -> Speed:
+    """Scores the sample in the ordinary way, with one engine."""
+    output = storage.join(config.output, _CALIBRATION, "predictions")
+    score(dataclasses.replace(config, output=output, engines=1, previous=None, explore="none", max_reject_rate=1.0))
+    summary = storage.read_json(storage.join(output, "summary.json"))
+    stages, computed = summary["seconds"]["stages"], summary["prompt_tokens"] - summary["cached_tokens"]
+    size = sum(len(storage.read_object(part)) for part in storage.list_files(output))
+    measured = {"computed": computed, "prompt_tokens": summary["prompt_tokens"], "decoded": summary["decoded_tokens"]}
+    counted = {"computed": expected[f"{layout}_computed"], "prompt_tokens": expected["prompt_tokens"]}
+    counted["decoded"] = expected["questions"]
+    return Speed(
+        pairs=summary["pairs"],
+        tokens_per_second=computed / max(stages["engine"], 1e-9),
+        start_seconds=stages["load"],
+        bytes_per_pair=size / max(summary["pairs"], 1),
+        corrections={name: measured[name] / max(counted[name], 1) for name in measured},
+    )
+
+
+def _plan(config: ScoreConfig, totals: Counter[str], shards: int, layout: str, speed: Speed | None) -> dict[str, Any]:
+    corrections = speed.corrections if speed else dict.fromkeys(("computed", "prompt_tokens", "decoded"), 1.0)
+    computed = totals[f"{layout}_computed"] * corrections["computed"]
+    rate = config.tokens_per_second or (speed.tokens_per_second if speed else 0.0)
+    seconds = computed / rate
+    return {
+        "pairs": totals["pairs"],
+        "shards": shards,
+        "engines": config.engines,
+        "layout": layout,
+        "distinct_prefix_tokens": {name: round(totals[f"{name}_distinct"]) for name in LAYOUTS},
+        "computed_tokens": {name: round(totals[f"{name}_computed"] * corrections["computed"]) for name in LAYOUTS},
+        "prompt_tokens": round(totals["prompt_tokens"] * corrections["prompt_tokens"]),
+        "decoded_tokens": round(totals["questions"] * corrections["decoded"]),
+        "tokens_per_second": rate,
+        "measured_pairs": speed.pairs if speed else 0,
+        "engine_hours": seconds / 3600,
+        "seconds": seconds / config.engines + (speed.start_seconds if speed else 0.0),
+        "work_bytes": round(totals["history_bytes"]),
+        "predictions_bytes": round(totals["pairs"] * speed.bytes_per_pair) if speed else None,
+    }
+
+
+def _show(plan: dict[str, Any], path: str) -> None:
+    print(f"{plan['pairs']:,} pairs in {plan['shards']:,} shards, {plan['engines']} engine(s), layout {plan['layout']}")
+    print(f"{'':22}" + "".join(f"{name:>18}" for name in LAYOUTS))
+    for name in ("distinct_prefix_tokens", "computed_tokens"):
+        print(f"{name.replace('_', ' '):22}" + "".join(f"{plan[name][layout]:18,}" for layout in LAYOUTS))
+    source = f"measured on {plan['measured_pairs']} pairs" if plan["measured_pairs"] else "as given"
+    print(f"of {plan['prompt_tokens']:,} prompt tokens; {plan['decoded_tokens']:,} tokens decoded")
+    print(
+        f"{plan['tokens_per_second']:,.0f} tokens/s an engine ({source}): "
+        f"{plan['engine_hours']:.2f} engine-hours, {plan['seconds']:,.0f} s with {plan['engines']} engine(s)"
+    )
+    print(
+        f"at most {plan['work_bytes'] / 1e6:,.1f} MB of work while it runs"
+        + (f", {plan['predictions_bytes'] / 1e6:,.1f} MB of predictions" if plan["predictions_bytes"] else "")
+    )
+    print(path)
