@@ -151,8 +151,12 @@ class ScoreConfig:
     """Newest interactions in the prompt, where the model brings no spec.json. Default: 50."""
     engines: int = 1
     """Number of vLLM engines, each on its own GPU or its own share of the CPUs."""
+    tensor_parallel: int = 1
+    """GPUs that share one engine, for models that do not fit one."""
     gpus_per_engine: float | None = None
-    """GPUs for each engine. Default: 1 where the cluster has GPUs, else 0."""
+    """GPUs for each engine, 0.5 for two on one. Default: --tensor-parallel where the cluster has GPUs, else 0."""
+    engine_memory: float | None = None
+    """Start an engine anew, between two shards, when its process holds more than this many GiB. Default: never."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights in vLLM; 'auto' is float32 on CPUs."""
     max_model_length: int = 8192

@@ -3,10 +3,13 @@
 Tasks would do for rendering and writing, but Ray ends idle workers, and each new one loads everything again.
 """
 
+import math
+import os
 import time
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import ray
 
@@ -56,12 +59,16 @@ class Scorer:
         prompt_tokenizer(rendering.model, rendering.spec)
         self._engine = _start(config, rendering, most_candidates)
         self._load_seconds = time.perf_counter() - begun
+        self._limit, self._memory = config.engine_memory or math.inf, 0.0
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Scores one shard."""
         shard: RenderedShard | InputError = batch["shard"][0]
         if isinstance(shard, InputError):
             return {"scored": _boxed(shard)}
+        if self._memory > self._limit:
+            # What a process holds it hardly gives back. Ray starts the actor anew and gives it this shard again.
+            os._exit(1)
         begun = time.perf_counter()
         scored, counts = score_shard(shard, self._engine, self._rendering)
         usage = self._engine.take_usage()
@@ -75,8 +82,9 @@ class Scorer:
             "render_seconds": float(batch["render_seconds"][0]),
             "engine_seconds": usage.seconds,
             "score_seconds": time.perf_counter() - begun,
+            resume.MEMORY: psutil.Process().memory_info().rss / 2**30,
         }
-        self._load_seconds = 0.0
+        self._load_seconds, self._memory = 0.0, statistics[resume.MEMORY]
         predictions = pa.concat_tables([scored, shard.carried])
         return {"scored": _boxed((shard.index, predictions, shard.rejected, statistics))}
 
@@ -89,7 +97,9 @@ def _start(
     path = load(config.model).path
     if config.engine == "transformers":
         return TransformersEngine(path, config.dtype)
-    return VllmEngine(path, rendering.max_model_length, most_candidates + 1, config.dtype)
+    return VllmEngine(
+        path, rendering.max_model_length, most_candidates + 1, config.dtype, tensor_parallel=config.tensor_parallel
+    )
 
 
 class Writer:

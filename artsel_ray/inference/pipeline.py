@@ -85,7 +85,8 @@ def check(config: ScoreConfig) -> None:
     """
     limits: dict[str, tuple[float, float]] = {
         "engines": (1, 10**6), "shard_pairs": (1, 10**9), "max_model_length": (64, 10**9), "max_reject_rate": (0, 1),
-        "history_length": (0, 10**6), "gpus_per_engine": (0, 10**3), "epsilon": (0, 1), "temperature": (1e-6, 1e6),
+        "history_length": (0, 10**6), "gpus_per_engine": (0, 10**3), "tensor_parallel": (1, 10**3),
+        "engine_memory": (0.1, 10**6), "tokens_per_second": (1e-3, 1e12), "epsilon": (0, 1), "temperature": (1e-6, 1e6),
     }  # fmt: skip
     for name, (least, most) in limits.items():
         value = getattr(config, name)
@@ -190,7 +191,15 @@ def _score_shards(
 ) -> None:
     shared = ray.put((work["uris"], work["previous"], files, *catalogue))
     cpus, gpus = ray.cluster_resources().get("CPU", 1.0), ray.cluster_resources().get("GPU", 0.0)
-    gpus_per_engine = config.gpus_per_engine if config.gpus_per_engine is not None else float(gpus > 0)
+    gpus_per_engine = config.gpus_per_engine
+    if gpus_per_engine is None:
+        gpus_per_engine = float(config.tensor_parallel if gpus else 0)
+    wanted = config.engines * config.tensor_parallel
+    if config.tensor_parallel > 1 and wanted > gpus:
+        raise InputError(
+            f"--engines {config.engines} with --tensor-parallel {config.tensor_parallel} need {wanted} GPUs, "
+            f"the cluster has {gpus:g}"
+        )
     threads = max(1, int(cpus // config.engines))
 
     dataset = (
@@ -247,8 +256,11 @@ def _publish(
 ) -> None:
     """Sums up the shards, writes the summary, and last the manifest."""
     totals: collections.Counter[str] = collections.Counter()
+    memory = 0.0
     for shard in range(shards):
-        totals.update(resume.read_statistics(config.output, shard))
+        statistics = resume.read_statistics(config.output, shard)
+        memory = max(memory, statistics.pop(resume.MEMORY))
+        totals.update(statistics)
     _check_reject_rate(config, int(totals["rejected"]), work)
     if bad.num_rows:
         storage.write_table(storage.join(config.output, REJECTED, "catalogue.parquet"), bad, "rejected")
@@ -262,6 +274,7 @@ def _publish(
         "model_id": rendering.model_id,
         "decoding": rendering.decoding,
         "layout": rendering.spec.layout,
+        resume.MEMORY: round(memory, 2),
         "seconds": {**seconds, "stages": stages},
     }
     storage.write_json(storage.join(config.output, _SUMMARY), summary)

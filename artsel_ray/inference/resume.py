@@ -8,6 +8,9 @@ from artsel_ray import storage
 _PART = re.compile(r"part-(\d{6})\.parquet$")
 _STATISTICS = b"artsel_ray"
 
+MEMORY = "engine_memory_gib"
+"""The statistic of which a run's is the most of its shards', not their sum."""
+
 # The jobs that resume call it here.
 describe_files = storage.describe_files
 

@@ -125,6 +125,15 @@ def test_an_earlier_night_must_be_over_and_exploration_needs_every_probability(w
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_an_engine_that_has_grown_is_started_anew_between_shards(world: Path, smollm2: Model) -> None:
+    score(config_for(world, "smollm2", output=str(world / "whole"), shard_pairs=12))
+    # Less than any process holds: every shard but an engine's first meets a process that ends itself.
+    score(config_for(world, "smollm2", shard_pairs=12, engine_memory=0.1))
+    assert predictions(world / "P").equals(predictions(world / "whole"))
+    assert storage.read_json(str(world / "P/summary.json"))["engine_memory_gib"] > 0.1
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_another_run_may_not_be_mixed_in(world: Path, smollm2: Model) -> None:
     score(config_for(world, "smollm2"))
     with pytest.raises(InputError, match="differs in: decoding"):
@@ -150,6 +159,12 @@ def test_too_many_rejected_pairs_stop_loudly(world: Path, smollm2: Model, write_
     score(config_for(world, "smollm2", max_reject_rate=0.5))
     reasons = storage.read_table(str(world / "P/rejected"), "rejected")["reason"].to_pylist()
     assert reasons == ["unknown title"] * 9
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_engines_that_the_cluster_has_no_gpus_for_are_refused(world: Path, smollm2: Model) -> None:
+    with pytest.raises(InputError, match="--engines 1 with --tensor-parallel 2 need 2 GPUs, the cluster has 0"):
+        score(config_for(world, "smollm2", tensor_parallel=2))
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -193,7 +208,16 @@ def test_after_kill_9_the_same_command_ends_as_if_nothing_had_happened(
 
 @pytest.mark.parametrize(
     "changes",
-    [{"engines": 0}, {"shard_pairs": 0}, {"max_reject_rate": 2.0}, {"history_length": -1}, {"max_model_length": 1}],
+    [
+        {"tensor_parallel": 0},
+        {"engine_memory": 0.0},
+        {"epsilon": 1.5},
+        {"engines": 0},
+        {"shard_pairs": 0},
+        {"max_reject_rate": 2.0},
+        {"history_length": -1},
+        {"max_model_length": 1},
+    ],
 )
 def test_flags_that_cannot_be_are_named(world: Path, changes: dict[str, object]) -> None:
     (name,) = changes
