@@ -1,8 +1,8 @@
-"""Measures all of scoring but the model, with the null engine; and vLLM in our actor beside ray.data.llm's processor.
+"""Measures scoring: its decodings and layouts side by side, all but the model, and its engine beside ray.data.llm's.
 
-`python benchmarks/scoring.py --folder /tmp/world --pairs 100000 1000000` scores made-up requests for titles of 20
-candidates of about 200 tokens, histories of 50 items; `--engines-pairs 400` compares the engines on a small random
-Llama. Both write Markdown tables; `benchmarks/results/scoring.md` keeps what they gave.
+`ways` times the paper's way, ours, and bare vLLM on the same pairs in one process; `null` scores made-up requests with
+the null engine; `engines` compares our actor with ray.data.llm's processor. Each prints a Markdown table;
+`benchmarks/results/scoring.md` keeps what they gave.
 """
 
 import json
@@ -10,7 +10,7 @@ import random
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,50 +22,66 @@ from prepare import tree_bytes
 from artsel_ray import schema, storage
 from artsel_ray.data.captions import write_caption
 
-_ITEMS, _TITLES_PER_USER, _USERS_PER_FILE = 50, 10, 10_000
+_USERS_PER_FILE = 10_000
 _FILMS = 5_000
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """Where the worlds go, and what is measured."""
+class Shape:
+    """A night in small: every user asks for every title."""
 
-    folder: Path
-    pairs: list[int] = field(default_factory=lambda: [100_000, 1_000_000])
-    """Sizes of the night for the null engine."""
-    users_per_title: int = 500
-    """How many of a night's users ask for the same title."""
-    engines_pairs: int = 0
-    """Pairs for the comparison of engines; 0 leaves it out."""
+    titles: int
+    users: int
+    candidates: tuple[int, int]
+    """Of the first and of the last title; the others lie evenly between."""
+    tokens: int
+    """Of a caption."""
+    items: int
+    """Of a history."""
 
 
-def write_world(folder: Path, pairs: int, titles: int, candidates: int = 20, tokens: int = 200) -> None:
-    """Writes requests of `pairs` pairs for `titles` titles, a file for each 10,000 users."""
+SHAPES = {
+    "paper": Shape(titles=3, users=50, candidates=(4, 40), tokens=200, items=50),
+    "small": Shape(titles=4, users=25, candidates=(4, 10), tokens=30, items=8),
+}
+
+
+def write_world(
+    folder: Path,
+    pairs: int,
+    titles: int,
+    candidates: tuple[int, int] = (20, 20),
+    tokens: int = 200,
+    wanted: int = 10,
+    items: int = 50,
+) -> None:
+    """Writes requests of `pairs` pairs for `titles` titles, `wanted` of them a user, a file for each 10,000 users."""
     rng = random.Random(0)
     ids = [f"t{number:06d}" for number in range(titles)]
     rows = {"title_id": ids, "name": [f"Film of the year {n}" for n in range(titles)], "genres": [["Drama"]] * titles}
     empty = {"year": pa.nulls(titles, pa.int32()), "synopsis": pa.nulls(titles, pa.string())}
     storage.write_table(str(folder / "titles/a.parquet"), pa.table({**rows, **empty}), "titles")
-    mixes = np.random.default_rng(0).dirichlet(np.full(12, 0.3), titles * candidates)
+    counts = np.linspace(*candidates, titles).round().astype(int)
+    mixes = np.random.default_rng(0).dirichlet(np.full(12, 0.3), int(counts.sum()))
     artworks = {
-        "artwork_id": [f"{title}-{n:02d}" for title in ids for n in range(candidates)],
-        "title_id": np.repeat(ids, candidates),
+        "artwork_id": [f"{title}-{n:02d}" for title, count in zip(ids, counts, strict=True) for n in range(count)],
+        "title_id": np.repeat(ids, counts),
         "caption": [write_caption(mix, tokens, 0.3, rng) for mix in mixes],
         "image_uri": pa.nulls(len(mixes), pa.string()),
     }
     storage.write_table(str(folder / "artworks/a.parquet"), pa.table(artworks), "artworks")
-    users = pairs // _TITLES_PER_USER
+    users = pairs // wanted
     for first in range(0, users, _USERS_PER_FILE):
-        table = _requests(first, min(_USERS_PER_FILE, users - first), ids)
+        table = _requests(first, min(_USERS_PER_FILE, users - first), ids, wanted, items)
         storage.write_table(str(folder / f"requests/part-{first:08d}.parquet"), table, "requests")
 
 
-def _requests(first: int, users: int, title_ids: list[str]) -> pa.Table:
+def _requests(first: int, users: int, title_ids: list[str], wanted: int, items: int) -> pa.Table:
     rng = np.random.default_rng([1, first])
-    seconds = np.sort(rng.integers(0, 365 * 86_400, (users, _ITEMS)), axis=1).ravel() + 1_700_000_000
+    seconds = np.sort(rng.integers(0, 365 * 86_400, (users, items)), axis=1).ravel() + 1_700_000_000
     films = pa.array([f"Old film number {n}" for n in range(_FILMS)])
     genres = pa.array([["Action"], ["Drama", "Comedy"], ["Sci-Fi"]])
-    items = pa.StructArray.from_arrays(
+    watched = pa.StructArray.from_arrays(
         [
             pa.array(seconds * 1_000_000).cast(schema.TIMESTAMP),
             films.take(pa.array(rng.integers(0, _FILMS, len(seconds)))),
@@ -74,13 +90,13 @@ def _requests(first: int, users: int, title_ids: list[str]) -> pa.Table:
         ],
         fields=list(schema.HISTORY.value_type),
     )
-    wanted = np.stack([rng.choice(len(title_ids), _TITLES_PER_USER, replace=False) for _ in range(users)]).ravel()
-    lists = [pa.array(np.arange(users + 1) * size, pa.int32()) for size in (_ITEMS, _TITLES_PER_USER)]
+    asked = np.stack([rng.choice(len(title_ids), wanted, replace=False) for _ in range(users)]).ravel()
+    lists = [pa.array(np.arange(users + 1) * size, pa.int32()) for size in (items, wanted)]
     return pa.table(
         {
             "user_id": [f"u{number:08d}" for number in range(first, first + users)],
-            "history": pa.ListArray.from_arrays(lists[0], items).cast(schema.HISTORY),
-            "title_ids": pa.ListArray.from_arrays(lists[1], pa.array(title_ids).take(pa.array(wanted))),
+            "history": pa.ListArray.from_arrays(lists[0], watched).cast(schema.HISTORY),
+            "title_ids": pa.ListArray.from_arrays(lists[1], pa.array(title_ids).take(pa.array(asked))),
         }
     )
 
@@ -100,18 +116,25 @@ def score(world: Path, output: Path, *flags: str) -> tuple[dict[str, Any], float
     return storage.read_json(str(output / "summary.json")), time.perf_counter() - started, peak / 2**30
 
 
-def measure_null_engine(benchmark: Benchmark) -> None:
+def null(folder: Path, pairs: tuple[int, ...] = (100_000, 1_000_000), users_per_title: int = 500) -> None:
+    """Times scoring with the null engine: 20 candidates of 200 tokens, histories of 50 items.
+
+    Args:
+        folder: where the worlds and predictions go.
+        pairs: sizes of the night.
+        users_per_title: how many of a night's users ask for the same title.
+    """
     heads = "pairs", "titles", "tokens a prompt", "pairs/s", "exchange, s", "scoring, s", "process, s", "peak, GiB"
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
-    for pairs in benchmark.pairs:
-        world, titles = benchmark.folder / f"null-{pairs}", pairs // benchmark.users_per_title
+    for size in pairs:
+        world, titles = folder / f"null-{size}", size // users_per_title
         if not world.exists():
-            write_world(world, pairs, titles)
+            write_world(world, size, titles)
         output = world / f"predictions-{time.time_ns()}"
         summary, wall, peak = score(world, output, "--model=smollm2", "--engine=null")
         seconds, tokens = summary["seconds"], summary["prompt_tokens"] / summary["decoded_tokens"]
         rate = summary["pairs"] / (seconds["exchange"] + seconds["score"])
-        cells = [f"{pairs:,}", f"{titles:,}", f"{tokens:,.0f}", f"{rate:,.0f}", f"{seconds['exchange']:.0f}"]
+        cells = [f"{size:,}", f"{titles:,}", f"{tokens:,.0f}", f"{rate:,.0f}", f"{seconds['exchange']:.0f}"]
         cells += [f"{seconds['score']:.0f}", f"{wall:.0f}", f"{peak:.1f}"]
         print("| " + " | ".join(cells) + " |", flush=True)
 
@@ -123,62 +146,197 @@ def tiny_llama(folder: Path) -> str:
     from artsel_ray.models.load import load
 
     settings = LlamaConfig(
-        vocab_size=49154, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, head_dim=32
+        vocab_size=49154,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        head_dim=32,
+        max_position_embeddings=8192,
     )
     LlamaForCausalLM(settings).save_pretrained(folder)
     AutoTokenizer.from_pretrained(load("smollm2").path).save_pretrained(folder)
     return str(folder)
 
 
-def measure_engines(benchmark: Benchmark) -> None:
-    """Times a few pairs and many with each engine: the difference leaves out its start."""
-    model = tiny_llama(benchmark.folder / "tiny")
-    few, many = benchmark.engines_pairs // 8, benchmark.engines_pairs
+def ways(folder: Path, shape: str = "paper", model: str = "tiny", repeats: int = 3) -> None:
+    """Times the paper's way, ours and bare vLLM, on one engine that is loaded before.
+
+    Args:
+        folder: where the world goes.
+        shape: `paper` or `small`.
+        model: `tiny`, a random Llama of two layers, or any model that jobs/score.py takes.
+        repeats: runs of every way, one after the other in turns, each with an empty cache.
+    """
+    from vllm import SamplingParams
+    from vllm.inputs import TokensPrompt
+
+    from artsel_ray.inference.engine import VllmEngine
+    from artsel_ray.inference.scoring import score_shard
+    from artsel_ray.models.load import load
+
+    sizes, world = SHAPES[shape], folder / f"ways-{shape}"
+    if not world.exists():
+        pairs = sizes.titles * sizes.users
+        write_world(world, pairs, sizes.titles, sizes.candidates, sizes.tokens, sizes.titles, sizes.items)
+    name = tiny_llama(folder / "tiny") if model == "tiny" else model
+    engine = VllmEngine(load(name).path, max_model_length=8192, max_allowed=64)
+    vllm: Any = engine._llm  # the very engine that ours asks
+    asked: list[tuple[Any, Any]] = []
+    generate = vllm.generate
+
+    def recorded(prompts: Any, params: Any, **settings: Any) -> Any:
+        asked.extend(zip(prompts, params, strict=True))
+        return generate(prompts, params, **settings)
+
+    def ours(layout: str, decoding: str) -> int:
+        shard, rendering = render(world, name, layout=layout, decoding=decoding)
+        return score_shard(shard, engine, rendering)[0].num_rows
+
+    def bare() -> int:
+        prompts, params = zip(*asked, strict=True)
+        generate(list(prompts), list(params), use_tqdm=False)
+        return sizes.titles * sizes.users
+
+    timed = {
+        "(a) the paper's: user_first, freetext": lambda: ours("user_first", "freetext"),
+        "(b) title_first, choose": lambda: ours("title_first", "choose"),
+        "(c) title_first, rank": lambda: ours("title_first", "rank"),
+        "(e) bare vLLM on (b)'s prompts": bare,
+    }
+    generate([TokensPrompt(prompt_token_ids=[1, 2, 3])], SamplingParams(max_tokens=2), use_tqdm=False)
+    seconds: dict[str, list[float]] = {way: [] for way in timed}
+    notes: dict[str, str] = {}
+    for _ in range(repeats):
+        for way, run in timed.items():
+            vllm.reset_prefix_cache()
+            engine.take_usage()
+            if way.startswith("(b)"):
+                asked.clear()
+                vllm.generate = recorded
+            begun = time.perf_counter()
+            pairs = run()
+            seconds[way].append(time.perf_counter() - begun)
+            vllm.generate = generate
+            usage = engine.take_usage()
+            if usage.prompt_tokens:
+                computed = usage.prompt_tokens - usage.cached_tokens
+                notes[way] = f"{usage.prompt_tokens / pairs:,.0f} | {computed / pairs:,.0f} | "
+                notes[way] += f"{usage.decoded_tokens / pairs:.1f}"
+            print(f"{way}: {seconds[way][-1]:.1f} s", file=sys.stderr, flush=True)
+    base = np.array(seconds["(b) title_first, choose"])
+    heads = "way", "pairs/s", "(b) is faster by", "prompt tokens a pair", "computed", "decoded"
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
+    for way, taken in seconds.items():
+        ratios = np.array(taken) / base
+        rate = f"{pairs / np.median(taken):,.1f}"
+        spread = f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
+        print(f"| {way} | {rate} | {spread} | {notes.get(way, '| |')} |", flush=True)
+    questions = [tuple(prompt["prompt_token_ids"]) for prompt, _ in asked]
+    distinct, with_blocks = (computed_tokens(questions, block) for block in (1, 128))
+    print(
+        f"\n(b): {distinct:,} distinct prefix tokens; with whole blocks of 128 in an endless cache {with_blocks:,} "
+        f"to compute, {with_blocks / distinct:.3f} times as many; computed {computed_of(notes, pairs):,.0f}."
+    )
+
+
+def computed_of(notes: dict[str, str], pairs: int) -> float:
+    """Returns the tokens that (b) computed, out of its cells."""
+    (cells,) = (note for way, note in notes.items() if way.startswith("(b)"))
+    return float(cells.split(" | ")[1].replace(",", "")) * pairs
+
+
+def computed_tokens(questions: list[tuple[int, ...]], block: int) -> int:
+    """Returns what is left to compute for a cache of whole blocks that forgets nothing, at least a last token each."""
+    known: set[int] = set()
+    total = 0
+    for ids in questions:
+        hashes, state = [], 0
+        for end in range(block, len(ids) + 1, block):
+            state = hash((state, ids[end - block : end]))
+            hashes.append(state)
+        reusable = hashes[: (len(ids) - 1) // block]
+        found = next((place for place, each in enumerate(reusable) if each not in known), len(reusable))
+        known.update(hashes)
+        total += len(ids) - found * block
+    return total
+
+
+def render(world: Path, model: str, **flags: Any) -> tuple[Any, Any]:
+    """Returns all of a world's pairs as one rendered shard, and how they were rendered."""
+    from artsel_ray.config import ScoreConfig
+    from artsel_ray.data.catalogue import read_catalogue
+    from artsel_ray.inference.exchange import assign_titles, assign_users, count_titles, exchange_file
+    from artsel_ray.inference.rendering import render_shard
+    from artsel_ray.inference.settings import resolve
+
+    requests, titles, artworks = (str(world / name) for name in ("requests", "titles", "artworks"))
+    config = ScoreConfig(requests=requests, titles=titles, artworks=artworks, output="", model=model, **flags)
+    rendering = resolve(config)
+    files, work = storage.list_files(requests), str(world / "_work" / rendering.spec.layout)
+    counts = count_titles(files[0])
+    assignment = assign_titles(counts, 10**9, {}) if config.layout != "user_first" else assign_users(counts, 10**9)
+    uris = exchange_file(files, 0, assignment, work, str(world / "_rejected")).uris
+    catalogue, captions, _ = read_catalogue(storage.list_files(titles), storage.list_files(artworks))
+    return render_shard(0, uris, [], files, catalogue, captions, rendering), rendering
+
+
+def engines(folder: Path, pairs: int = 800) -> None:
+    """Times our actor and ray.data.llm's processor on a few pairs and on many: the difference leaves out the start.
+
+    Args:
+        folder: where the worlds and predictions go.
+        pairs: the larger size; the smaller is an eighth.
+    """
+    model = tiny_llama(folder / "tiny")
     print("| engine | pairs | seconds | marginal pairs/s |\n|---|---|---|---|", flush=True)
-    for engine in ("our actor, choose", "ray.data.llm"):
+    for engine in ("our actor, choose", "ray.data.llm", "ray.data.llm, the paper's way"):
         taken = []
-        for pairs in (few, many):
-            world = benchmark.folder / f"engines-{pairs}"
+        for size in (pairs // 8, pairs):
+            world = folder / f"engines-{size}"
             if not world.exists():
-                write_world(world, pairs, max(_TITLES_PER_USER, pairs // 50), candidates=8, tokens=60)
+                write_world(world, size, max(10, size // 50), candidates=(8, 8), tokens=60)
             started = time.perf_counter()
-            if engine == "ray.data.llm":
-                subprocess.run([sys.executable, __file__, "--folder", str(world), "--processor", model], check=True)
-            else:
+            if engine.startswith("our"):
                 score(world, world / f"predictions-{time.time_ns()}", f"--model={model}", "--max-model-length=2048")
+            else:
+                way = ["--paper"] if "paper" in engine else []
+                command = [sys.executable, __file__, "processor", "--world", str(world), "--model", model, *way]
+                subprocess.run(command, check=True)
             taken.append(time.perf_counter() - started)
-            rate = f"{(many - few) / (taken[-1] - taken[0]):.1f}" if len(taken) > 1 else ""
-            print(f"| {engine} | {pairs} | {taken[-1]:.1f} | {rate} |", flush=True)
+            rate = f"{(pairs - pairs // 8) / (taken[-1] - taken[0]):.1f}" if len(taken) > 1 else ""
+            print(f"| {engine} | {size} | {taken[-1]:.1f} | {rate} |", flush=True)
 
 
-def run_processor(world: Path, model: str) -> None:
-    """Asks ray.data.llm for the first branch of every pair's trie: the least that it would have to do for `choose`."""
+def processor(world: Path, model: str, paper: bool = False) -> None:
+    """Runs ray.data.llm's processor on a world's pairs; for the use of `engines`.
+
+    Args:
+        world: with its requests and catalogue.
+        model: a folder.
+        paper: ask for whole captions behind the history, as the paper does. Else for the first branch of every pair's
+            trie: the least that `choose` needs, on the same prompts.
+    """
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     from artsel_ray.cluster import start_ray
-    from artsel_ray.config import ScoreConfig
-    from artsel_ray.data.catalogue import read_catalogue
     from artsel_ray.decoding import trie
-    from artsel_ray.inference.exchange import assign_titles, count_titles, exchange_file
-    from artsel_ray.inference.rendering import prompt_tokenizer, render_shard
-    from artsel_ray.inference.settings import resolve
+    from artsel_ray.inference.rendering import prompt_tokenizer
 
-    tables = [str(world / name) for name in ("requests", "titles", "artworks")]
-    requests, titles, artworks = tables
-    config = ScoreConfig(requests=requests, titles=titles, artworks=artworks, output="", model=model)
-    rendering = resolve(replace(config, max_model_length=2048))
-    files = storage.list_files(tables[0])
-    assignment = assign_titles(count_titles(files[0]), 10**9, {})
-    uris = exchange_file(files, 0, assignment, str(world / "_work"), str(world / "_rejected")).uris
-    catalogue, captions, _ = read_catalogue(storage.list_files(tables[1]), storage.list_files(tables[2]))
-    shard = render_shard(0, uris, [], files, catalogue, captions, rendering)
+    layout = "user_first" if paper else "title_first"
+    shard, rendering = render(world, model, layout=layout, max_model_length=2048)
     tokenizer, rows, histories = prompt_tokenizer(model, rendering.spec), [], iter(shard.histories.to_pylist())
     for group in shard.groups:
         root = trie.build(group.options.answers, tokenizer.option_end).branches[0]
+        longest = max(map(len, group.options.answers)) + 1
         for _ in range(group.users):
-            prompt = np.concatenate((tokenizer.prompt(group.options.block, next(histories)), root.path))
-            rows.append({"tokenized_prompt": prompt, "allowed": root.tokens})
+            prompt = tokenizer.prompt(group.options.block, next(histories))
+            if paper:
+                rows.append({"tokenized_prompt": prompt, "most": longest, "allowed": []})
+            else:
+                prompt = np.concatenate((prompt, root.path))
+                rows.append({"tokenized_prompt": prompt, "most": 1, "allowed": root.tokens})
     start_ray()
     settings = vLLMEngineProcessorConfig(
         model_source=model,
@@ -195,27 +353,18 @@ def run_processor(world: Path, model: str) -> None:
     )
 
     def ask(row: dict[str, Any]) -> dict[str, Any]:
-        allowed = [int(token) for token in row["allowed"]]
-        params = {"max_tokens": 1, "temperature": 0.0, "logprob_token_ids": allowed, "allowed_token_ids": allowed}
+        params: dict[str, Any] = {"max_tokens": int(row["most"]), "temperature": 0.0}
+        if len(row["allowed"]):
+            allowed = [int(token) for token in row["allowed"]]
+            params |= {"logprob_token_ids": allowed, "allowed_token_ids": allowed}
+        else:
+            params |= {"stop_token_ids": tokenizer.end, "ignore_eos": True}
         return {"tokenized_prompt": row["tokenized_prompt"], "sampling_params": params, "prompt": ""}
 
-    processor = build_processor(settings, preprocess=ask, postprocess=lambda row: {"n": row["num_generated_tokens"]})
-    answers = processor(ray.data.from_items(rows)).take_all()
+    build = build_processor(settings, preprocess=ask, postprocess=lambda row: {"n": row["num_generated_tokens"]})
+    answers = build(ray.data.from_items(rows)).take_all()
     print(json.dumps({"answers": len(answers)}), file=sys.stderr)
 
 
-@dataclass(frozen=True)
-class Arguments(Benchmark):
-    """As above; `--processor` is for the benchmark's own use."""
-
-    processor: str | None = None
-
-
 if __name__ == "__main__":
-    arguments = tyro.cli(Arguments)
-    if arguments.processor:
-        run_processor(arguments.folder, arguments.processor)
-    elif arguments.engines_pairs:
-        measure_engines(arguments)
-    else:
-        measure_null_engine(arguments)
+    tyro.extras.subcommand_cli_from_dict({"ways": ways, "null": null, "engines": engines, "processor": processor})
