@@ -164,7 +164,7 @@ class ScoreConfig:
     plan: bool = False
     """Only count what the night costs, into OUTPUT/plan.json: tokens in both layouts, seconds, bytes."""
     tokens_per_second: float | None = None
-    """Of one engine, for --plan. Default: measured on a few pairs."""
+    """Of one engine, for --plan. Default: measured on a few pairs. With --engine null, the speed to pretend."""
     shard_pairs: int = 4096
     """Most user-title pairs in a shard, which is redone when a machine dies; fewer where titles share little."""
     previous: Uri | None = None
@@ -182,8 +182,8 @@ class ScoreConfig:
     max_reject_rate: float = 0.05
     """Stop, with exit code 1, if more than this share of the pairs is rejected."""
     engine: Literal["vllm", "transformers", "null"] = "vllm"
-    """transformers is slower, for machines without vLLM. null answers at once with made-up numbers: for measuring all
-    but the model."""
+    """transformers is slower, for machines without vLLM. null makes up numbers, at once or at --tokens-per-second: for
+    measuring all but the model."""
 
 
 @dataclass(frozen=True)

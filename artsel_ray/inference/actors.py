@@ -93,7 +93,7 @@ def _start(
     config: ScoreConfig, rendering: Rendering, most_candidates: int
 ) -> VllmEngine | TransformersEngine | NullEngine:
     if config.engine == "null":
-        return NullEngine()
+        return NullEngine(config.tokens_per_second)
     path = load(config.model).path
     if config.engine == "transformers":
         return TransformersEngine(path, config.dtype)

@@ -13,6 +13,7 @@ import numpy as np
 from artsel_ray.decoding.engine import Sampling
 from artsel_ray.prompts.tokenize import Ids
 
+_BLOCK = 16
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -178,10 +179,15 @@ class TransformersEngine:
 
 
 class NullEngine:
-    """Answers at once, with numbers that depend on the prompt's length and last token only."""
+    """Answers with numbers that depend on the prompt's length and the allowed tokens only.
 
-    def __init__(self) -> None:
-        """Needs nothing."""
+    At once, or after the time that an engine would take that computes what a prompt does not share with the last one.
+    """
+
+    def __init__(self, tokens_per_second: float | None = None) -> None:
+        """Takes the speed to pretend."""
+        self._seconds_per_token = 1 / tokens_per_second if tokens_per_second else 0.0
+        self._last: Ids = np.empty(0, dtype=np.int32)
         self.usage = Usage()
 
     def take_usage(self) -> Usage:
@@ -205,5 +211,19 @@ class NullEngine:
         return [prompt[-max_tokens:].tolist() for prompt in prompts]
 
     def _count(self, prompts: Sequence[Ids]) -> None:
-        self.usage.prompt_tokens += sum(map(len, prompts))
+        asked = sum(map(len, prompts))
+        if self._seconds_per_token:
+            begun = time.perf_counter()
+            shared = sum(self._shared(prompt) for prompt in prompts)
+            self.usage.cached_tokens += shared
+            time.sleep((asked - shared) * self._seconds_per_token)
+            self.usage.seconds += time.perf_counter() - begun
+        self.usage.prompt_tokens += asked
         self.usage.decoded_tokens += len(prompts)
+
+    def _shared(self, prompt: Ids) -> int:
+        """Returns how many tokens a prompt begins with as the last one did, in whole blocks."""
+        length = min(len(prompt), len(self._last))
+        different = np.flatnonzero(prompt[:length] != self._last[:length])
+        self._last = prompt
+        return int(different[0] if len(different) else length) // _BLOCK * _BLOCK

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from artsel_ray.evaluation.offpolicy import effective_sample_size, importance_weights, ips, snips
+from benchmarks.coverage import coverage
 
 SIZES = arrays(np.int64, st.integers(1, 50), elements=st.integers(1, 60))
 
@@ -62,3 +63,10 @@ def test_ips_is_unbiased_for_a_logged_bandit() -> None:
     played = (a == 2) * reward
     # Standard deviation of one term: sqrt(0.3 / 0.1 - 0.09) = 1.7, of the mean 0.0038; four of these.
     assert ips(played.astype(float), shown[a]).value() == pytest.approx(0.3, abs=0.016)
+
+
+@pytest.mark.slow
+def test_intervals_on_the_log_of_a_night_that_explored_cover_another_policys_value() -> None:
+    for share, error in coverage(worlds=100, users=500, how="softmax").values():
+        assert share >= 0.88  # of 95 % intervals, in all but one of a thousand such tests
+        assert abs(error) < 0.03
