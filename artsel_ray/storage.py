@@ -7,21 +7,15 @@ file would be visible, a temporary file that replaces the old one. Readers trust
 import hashlib
 import json
 import os
-import subprocess
-import sys
-import tempfile
 import uuid
-import zipfile
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from filelock import FileLock
 
 from artsel_ray import schema
 from artsel_ray.errors import InputError
@@ -291,48 +285,3 @@ def read_manifest(uri: str) -> dict[str, Any] | None:
     """Returns the manifest, or None where a run has not finished."""
     manifest = join(uri, MANIFEST)
     return read_json(manifest) if exists(manifest) else None
-
-
-def cache_folder() -> Path:
-    """Returns the folder for what is fetched or converted once: `$ARTSEL_RAY_CACHE`, or `~/.cache/artsel-ray`."""
-    return Path(os.environ.get("ARTSEL_RAY_CACHE") or Path.home() / ".cache" / "artsel-ray")
-
-
-def package_files(requirement: str, names: list[str]) -> list[Path]:
-    """Returns files out of a wheel, fetched once with pip as configured and without its dependencies.
-
-    Args:
-        requirement: a pinned requirement, such as `recbole==1.2.1`.
-        names: endings of the paths of the wanted files inside the wheel.
-
-    Raises:
-        InputError: if pip cannot get it, or a file is not in it.
-    """
-    folder = cache_folder() / "packages" / requirement
-    with FileLock(_lock_path(folder)):
-        if not folder.exists():
-            _unpack(requirement, names, folder)
-    return [next(path for path in folder.iterdir() if name.endswith(path.name)) for name in names]
-
-
-def _lock_path(folder: Path) -> str:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return f"{folder}.lock"
-
-
-def _unpack(requirement: str, names: list[str], folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", scratch, requirement]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise InputError(f"pip could not download {requirement}: {done.stderr.strip().splitlines()[-1:]}")
-        (wheel,) = Path(scratch).glob("*.whl")
-        unpacked = Path(scratch) / "unpacked"
-        unpacked.mkdir()
-        with zipfile.ZipFile(wheel) as archive:
-            for name in names:
-                members = [member for member in archive.namelist() if member.endswith(name)]
-                if len(members) != 1:
-                    raise InputError(f"{requirement} should hold one file {name}, it holds {len(members)}")
-                (unpacked / Path(name).name).write_bytes(archive.read(members[0]))
-        unpacked.rename(folder)

@@ -1,6 +1,6 @@
 """Scores on a Ray cluster of several nodes on this machine, with engines that sleep as long as a GPU would compute.
 
-`python benchmarks/scale.py --folder /tmp/world` runs 1 engine, 16 engines on four nodes, and once more 16 of which a node
+`python benchmarks/scale.py --folder /tmp/world` runs 1 engine, 16 on four nodes, and once more 16 of which a node
 is killed in mid-run, and prints a Markdown table. Efficiency is the speed while the middle of the shards was done, when
 all engines have started and none has ended, over that of so many engines that never wait.
 `benchmarks/results/scale.md` keeps what it gave.

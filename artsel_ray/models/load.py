@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from artsel_ray import storage
+from artsel_ray import packages, storage
 from artsel_ray.errors import InputError
 from artsel_ray.models.spec import read_spec
 from artsel_ray.prompts.options import OPTION, OPTION_END
@@ -173,7 +173,7 @@ def _file_digest(file: str, size: int, mtime_ns: int) -> str:
 
 def _cached(key: str, make) -> Path:  # type: ignore[no-untyped-def]
     """Returns the cache's folder of this key, made once, whole, by `make(folder)`."""
-    folder = storage.cache_folder() / "models" / key
+    folder = packages.cache_folder() / "models" / key
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
@@ -191,7 +191,7 @@ def _convert_smollm2(to: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    (file,) = storage.package_files(_SMOLLM2_PACKAGE, [_SMOLLM2_FILE])
+    (file,) = packages.package_files(_SMOLLM2_PACKAGE, [_SMOLLM2_FILE])
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     weights = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     # save_pretrained refuses a model that still says it is quantised.
