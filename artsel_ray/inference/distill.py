@@ -18,7 +18,7 @@ from artsel_ray.data.catalogue import placed
 from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
 from artsel_ray.inference.actors import REJECTED
-from artsel_ray.inference.answers import answer, value
+from artsel_ray.inference.answers import answer, values
 from artsel_ray.inference.engine import VllmEngine
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.reasons import DROPPED, Teaching, explain_shard
@@ -206,8 +206,8 @@ def _explain_shards(
     )
     print(f"starting {config.engines} engine(s), which takes a minute or more", flush=True)
     progress = Progress(len(missing), "examples")
-    for row in dataset.iter_rows():
-        progress.add(value(row))
+    for statistics in values(dataset):
+        progress.add(statistics)
 
 
 def _publish(config: DistillConfig, teaching: Teaching, shards: int, seconds: float) -> None:

@@ -17,7 +17,7 @@ from artsel_ray.data.catalogue import Catalogue, read_catalogue
 from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
 from artsel_ray.inference.actors import REJECTED, Renderer, Scorer, Writer
-from artsel_ray.inference.answers import map_files, value
+from artsel_ray.inference.answers import map_files, values
 from artsel_ray.inference.exchange import (
     Assignment,
     assign_titles,
@@ -231,8 +231,8 @@ def _score_shards(
     )
     print(f"starting {config.engines} engine(s), which takes a minute or more", flush=True)
     progress = Progress(len(shards))
-    for row in dataset.iter_rows():
-        progress.add(value(row))
+    for statistics in values(dataset):
+        progress.add(statistics)
         _check_reject_rate(config, progress.rejected, work)
 
 

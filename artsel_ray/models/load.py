@@ -177,6 +177,9 @@ def _cached(key: str, make) -> Path:  # type: ignore[no-untyped-def]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()  # a bar of a second among a job's own lines
             scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
             try:
                 make(scratch)
