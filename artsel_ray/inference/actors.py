@@ -3,6 +3,7 @@
 Tasks would do for rendering and writing, but Ray ends idle workers, and each new one loads everything again.
 """
 
+import contextlib
 import math
 import os
 import time
@@ -26,6 +27,8 @@ from artsel_ray.inference.settings import Rendering
 from artsel_ray.models.load import load
 
 REJECTED = "rejected"
+# Letters of an engine's own message.
+_SHOWN = 400
 
 
 class Renderer:
@@ -35,7 +38,8 @@ class Renderer:
         """Takes the data from the object store: what `render_shard` reads, from its work objects to its captions."""
         self._work, self._previous, self._files, self._catalogue, self._captions = ray.get(shared)
         self._rendering = rendering
-        prompt_tokenizer(rendering.model, rendering.spec)
+        with contextlib.suppress(InputError):  # a model that is not on this machine is told of with the first shard
+            prompt_tokenizer(rendering.model, rendering.spec)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Renders one shard."""
@@ -56,14 +60,19 @@ class Scorer:
         """Loads the model."""
         begun = time.perf_counter()
         self._rendering = rendering
-        prompt_tokenizer(rendering.model, rendering.spec)
-        self._engine = _start(config, rendering, most_candidates)
+        self._refused: InputError | None = None
+        try:
+            prompt_tokenizer(rendering.model, rendering.spec)
+            self._engine = _start(config, rendering, most_candidates)
+        except (InputError, ValueError, RuntimeError) as error:
+            # vLLM's words for too little memory, a cache too small, a model that it does not know.
+            self._refused = InputError(f"the engine does not start: {' '.join(str(error).split())[:_SHOWN]}")
         self._load_seconds = time.perf_counter() - begun
         self._limit, self._memory = config.engine_memory or math.inf, 0.0
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Scores one shard."""
-        shard: RenderedShard | InputError = batch["shard"][0]
+        shard: RenderedShard | InputError = self._refused or batch["shard"][0]
         if isinstance(shard, InputError):
             return {"scored": _boxed(shard)}
         if self._memory > self._limit:

@@ -1,0 +1,64 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from artsel_ray.config import ScoreConfig
+from artsel_ray.errors import InputError
+from artsel_ray.inference.actors import Scorer, Writer
+from artsel_ray.inference.rendering import RenderedShard
+from artsel_ray.inference.settings import Rendering
+from artsel_ray.models.load import Model
+from artsel_ray.prompts.spec import PromptSpec
+
+RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 2048, "choose")
+CONFIG = ScoreConfig("R", "T", "A", "P", "smollm2", engine="null")
+
+
+def batch(shard: RenderedShard | InputError) -> dict[str, Any]:
+    box = np.empty(1, dtype=object)
+    box[0] = shard
+    return {"shard": box, "render_seconds": [0.5]}
+
+
+def test_a_shard_goes_through_scorer_and_writer(
+    world: Path, smollm2: Model, render: Callable[[Path, Rendering], RenderedShard]
+) -> None:
+    shard = render(world, RENDERING)
+    scored = Scorer(CONFIG, RENDERING, 4)(batch(shard))
+    written = Writer(replace(CONFIG, output=str(world / "P")))(scored)
+    statistics = json.loads(written["answer"][0])
+    assert (statistics["pairs"], statistics["render_seconds"]) == (24, 0.5)
+    assert statistics["engine_memory_gib"] > 0.01
+    assert (world / "P/part-000000.parquet").exists()
+
+
+def test_what_a_stage_could_not_do_comes_out_as_one_line(world: Path, smollm2: Model) -> None:
+    scored = Scorer(CONFIG, RENDERING, 4)(batch(InputError("no such file")))
+    assert Writer(CONFIG)(scored)["error"] == ["no such file"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "/nowhere"}, "the engine does not start: .*/nowhere"),
+        # Twice what the model was made for: vLLM refuses at its start.
+        ({"engine": "vllm"}, "the engine does not start: .*max_model_len"),
+    ],
+)
+def test_an_engine_that_does_not_start_says_why(
+    world: Path,
+    smollm2: Model,
+    render: Callable[[Path, Rendering], RenderedShard],
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    shard = render(world, RENDERING)
+    config = replace(CONFIG, **changes)
+    scored = Scorer(config, replace(RENDERING, model=config.model, max_model_length=16_384), 4)(batch(shard))
+    with pytest.raises(InputError, match=message):
+        raise scored["scored"][0]
