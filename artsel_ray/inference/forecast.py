@@ -12,6 +12,7 @@ from artsel_ray import storage
 from artsel_ray.cluster import start_ray
 from artsel_ray.config import ScoreConfig
 from artsel_ray.data.catalogue import read_catalogue
+from artsel_ray.errors import InputError
 from artsel_ray.inference.pipeline import assign, check, count_pairs, score
 from artsel_ray.inference.plan import LAYOUTS, block_tokens, count
 from artsel_ray.inference.settings import resolve
@@ -59,8 +60,9 @@ def forecast(config: ScoreConfig) -> None:
         layout = min(LAYOUTS, key=lambda name: totals[f"{name}_computed"])
     speed = None
     if config.tokens_per_second is None:
+        storage.delete(storage.join(config.output, _CALIBRATION))  # of a plan that was interrupted
         sample = storage.join(config.output, _CALIBRATION, "requests")
-        storage.write_table(storage.join(sample, "sample.parquet"), _sample(files[0]), "requests")
+        storage.write_table(storage.join(sample, "sample.parquet"), _sample(files), "requests")
         expected, _ = counted(storage.list_files(sample), count_pairs(storage.list_files(sample)))
         chosen = None if config.layout is None else layout
         speed = _measure(dataclasses.replace(config, requests=sample, layout=chosen), expected, layout)
@@ -70,16 +72,16 @@ def forecast(config: ScoreConfig) -> None:
     _show(plan, storage.join(config.output, PLAN))
 
 
-def _sample(file: str) -> pa.Table:
-    """Returns requests of a few users for the titles that are asked for most, out of one file's first rows."""
-    _, table = next(storage.iter_batches(file, "requests"))
+def _sample(files: list[str]) -> pa.Table:
+    """Returns requests of a few users for the titles that are asked for most, out of the first rows."""
+    table = next((table for file in files for _, table in storage.iter_batches(file, "requests")), None)
+    if table is None:
+        raise InputError("the requests have no row")
     wanted = table["title_ids"].combine_chunks()
-    popular = Counter(wanted.flatten().to_pylist()).most_common(_SAMPLE_PAIRS // _SAMPLE_USERS)
-    rows = pc.list_parent_indices(wanted).to_numpy()
-    asked = [wanted.flatten().to_pylist()[i] in dict(popular) for i in range(len(rows))]
-    users = dict.fromkeys(rows[asked].tolist())
-    kept = table.take(pa.array(list(users)[: _SAMPLE_PAIRS // len(popular)]))
-    titles = [[title for title in row if title in dict(popular)] for row in kept["title_ids"].to_pylist()]
+    popular = [title for title, _ in Counter(wanted.flatten().to_pylist()).most_common(_SAMPLE_PAIRS // _SAMPLE_USERS)]
+    asked = pc.list_parent_indices(wanted).filter(pc.is_in(wanted.flatten(), pa.array(popular, pa.string())))
+    kept = table.take(asked.unique()[:_SAMPLE_USERS])
+    titles = [[title for title in row if title in popular] for row in kept["title_ids"].to_pylist()]
     place = table.schema.get_field_index("title_ids")
     return kept.set_column(place, "title_ids", pa.array(titles, pa.list_(pa.string())))
 
@@ -89,6 +91,8 @@ def _measure(config: ScoreConfig, expected: Counter[str], layout: str) -> Speed:
     output = storage.join(config.output, _CALIBRATION, "predictions")
     score(dataclasses.replace(config, output=output, engines=1, previous=None, explore="none", max_reject_rate=1.0))
     summary = storage.read_json(storage.join(output, "summary.json"))
+    if not summary["pairs"]:
+        raise InputError("no pair of the sample can be scored; see what a run rejects, or give --tokens-per-second")
     stages, computed = summary["seconds"]["stages"], summary["prompt_tokens"] - summary["cached_tokens"]
     size = sum(len(storage.read_object(part)) for part in storage.list_files(output))
     measured = {"computed": computed, "prompt_tokens": summary["prompt_tokens"], "decoded": summary["decoded_tokens"]}
@@ -98,7 +102,7 @@ def _measure(config: ScoreConfig, expected: Counter[str], layout: str) -> Speed:
         pairs=summary["pairs"],
         tokens_per_second=computed / max(stages["engine"], 1e-9),
         start_seconds=stages["load"],
-        bytes_per_pair=size / max(summary["pairs"], 1),
+        bytes_per_pair=size / summary["pairs"],
         corrections={name: measured[name] / max(counted[name], 1) for name in measured},
     )
 

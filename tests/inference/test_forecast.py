@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,3 +47,14 @@ def test_auto_takes_the_cheaper_layout_and_says_so(world: Path, smollm2: Model) 
     assert storage.read_json(str(world / "P/summary.json"))["layout"] == "user_first"
     with pytest.raises(InputError, match="differs in: prompt"):
         score(config_for(world))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_requests_that_nothing_can_be_measured_on_say_so(
+    world: Path, smollm2: Model, write_requests: Callable[..., None]
+) -> None:
+    for file in (world / "requests").iterdir():
+        file.unlink()
+    write_requests(str(world / "requests/a.parquet"), [("u", [], ["t9"])])
+    with pytest.raises(InputError, match="no pair of the sample can be scored"):
+        forecast(config_for(world))

@@ -137,6 +137,38 @@ def test_on_the_real_engine_rank_equals_brute_force(
         assert chosen[n]["probability"] == pytest.approx(expected[place], abs=1e-3)
 
 
+def only(shard: RenderedShard, pairs: list[int]) -> RenderedShard:
+    """Some of the first group's pairs, in the order given."""
+    return replace(
+        shard,
+        groups=[replace(shard.groups[0], users=len(pairs))],
+        user_ids=shard.user_ids.take(pa.array(pairs)),
+        histories=shard.histories.take(pa.array(pairs)),
+        fingerprints=[shard.fingerprints[pair] for pair in pairs],
+    )
+
+
+@pytest.mark.slow
+def test_on_the_real_engine_probabilities_depend_on_no_batch_order_or_cache(
+    world: Path, render: Render, vllm_engine: VllmEngine
+) -> None:
+    rendering = replace(RENDERING, decoding="rank")
+    shard = render(world, rendering)
+
+    def ranked(pairs: list[int]) -> dict[str, list[float]]:
+        rows = score_shard(only(shard, pairs), vllm_engine, rendering)[0].to_pylist()
+        return {row["user_id"]: [each["probability"] for each in row["candidates"]] for row in rows}
+
+    vllm_engine._llm.reset_prefix_cache()
+    cold = ranked([0, 1, 2, 3])
+    alone: dict[str, list[float]] = {}
+    for pair in (3, 1, 2, 0):
+        alone |= ranked([pair])
+    for other in (ranked([0, 1, 2, 3]), alone):
+        for user, probabilities in cold.items():
+            np.testing.assert_allclose(other[user], probabilities, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_on_the_real_engine_free_text_and_reasons_are_written(
     world: Path, render: Render, vllm_engine: VllmEngine
