@@ -152,7 +152,7 @@ def tiny_llama(folder: Path) -> str:
         num_hidden_layers=2,
         num_attention_heads=2,
         head_dim=32,
-        max_position_embeddings=8192,
+        max_position_embeddings=16_384,
     )
     LlamaForCausalLM(settings).save_pretrained(folder)
     AutoTokenizer.from_pretrained(load("smollm2").path).save_pretrained(folder)
@@ -173,6 +173,7 @@ def ways(folder: Path, shape: str = "paper", model: str = "tiny", repeats: int =
 
     from artsel_ray.inference.engine import VllmEngine
     from artsel_ray.inference.scoring import score_shard
+    from artsel_ray.inference.settings import model_length
     from artsel_ray.models.load import load
 
     sizes, world = SHAPES[shape], folder / f"ways-{shape}"
@@ -180,7 +181,8 @@ def ways(folder: Path, shape: str = "paper", model: str = "tiny", repeats: int =
         pairs = sizes.titles * sizes.users
         write_world(world, pairs, sizes.titles, sizes.candidates, sizes.tokens, sizes.titles, sizes.items)
     name = tiny_llama(folder / "tiny") if model == "tiny" else model
-    engine = VllmEngine(load(name).path, max_model_length=8192, max_allowed=64)
+    longest = min(12_288, model_length(load(name)))
+    engine = VllmEngine(load(name).path, max_model_length=longest, max_allowed=64)
     vllm: Any = engine._llm  # the very engine that ours asks
     asked: list[tuple[Any, Any]] = []
     generate = vllm.generate
@@ -190,13 +192,13 @@ def ways(folder: Path, shape: str = "paper", model: str = "tiny", repeats: int =
         return generate(prompts, params, **settings)
 
     def ours(layout: str, decoding: str) -> int:
-        shard, rendering = render(world, name, layout=layout, decoding=decoding)
+        shard, rendering = render(world, name, layout=layout, decoding=decoding, max_model_length=longest)
         return score_shard(shard, engine, rendering)[0].num_rows
 
     def bare() -> int:
         prompts, params = zip(*asked, strict=True)
         generate(list(prompts), list(params), use_tqdm=False)
-        return sizes.titles * sizes.users
+        return pairs
 
     timed = {
         "(a) the paper's: user_first, freetext": lambda: ours("user_first", "freetext"),
@@ -205,6 +207,7 @@ def ways(folder: Path, shape: str = "paper", model: str = "tiny", repeats: int =
         "(e) bare vLLM on (b)'s prompts": bare,
     }
     generate([TokensPrompt(prompt_token_ids=[1, 2, 3])], SamplingParams(max_tokens=2), use_tqdm=False)
+    pairs = 0
     seconds: dict[str, list[float]] = {way: [] for way in timed}
     notes: dict[str, str] = {}
     for _ in range(repeats):
