@@ -90,10 +90,9 @@ def render_shard(
     title = title[room >= 0]
     histories = tokenizer.histories(pairs["history"], rooms[title])
     starts = np.flatnonzero(np.diff(title, prepend=-1))  # of the runs of pairs with the same title
-    groups = [
-        _group(catalogue, titles[title[start]], options[title[start]], users)
-        for start, users in zip(starts, np.diff(starts, append=len(title)).tolist(), strict=True)
-    ]
+    users = np.diff(starts, append=len(title)).tolist()
+    empty = [_group(catalogue, code, each) for code, each in zip(titles.tolist(), options, strict=True)]
+    groups = [dataclasses.replace(empty[title[at]], users=count) for at, count in zip(starts, users, strict=True)]
     counts = {
         "pairs": pairs.num_rows,
         "rejected": rejected.num_rows + over.num_rows,
@@ -161,21 +160,24 @@ def tokenize_title(tokenizer: PromptTokenizer, catalogue: Catalogue, captions: p
     return tokenizer.options(name, genres, captions[artworks].to_pylist())
 
 
-def _group(catalogue: Catalogue, title: int, options: Options, users: int) -> TitleGroup:
+def _group(catalogue: Catalogue, title: int, options: Options) -> TitleGroup:
+    """Returns a title without any user yet."""
     artworks = slice(*catalogue.offsets[title : title + 2].tolist())
     artwork_ids = catalogue.artwork_ids[artworks].to_pylist()
-    return TitleGroup(catalogue.title_ids[title].as_py(), artwork_ids, options, users)
+    return TitleGroup(catalogue.title_ids[title].as_py(), artwork_ids, options, users=0)
 
 
 def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, rendering: Rendering) -> list[str]:
     """Returns a digest of all that decides a pair's answer, for each pair."""
     digests = []
+    of_title = {}  # a title may have many groups, where users stay whole
     values, bounds = histories.values.to_numpy(), itertools.pairwise(histories.offsets.to_pylist())
     for group in groups:
-        shared = (rendering.model_id, rendering.spec, rendering.decoding, group.artwork_ids, group.options.block)
-        common = hashlib.blake2b(repr(shared).encode(), digest_size=16)
+        if group.title_id not in of_title:
+            shared = (rendering.model_id, rendering.spec, rendering.decoding, group.artwork_ids, group.options.block)
+            of_title[group.title_id] = hashlib.blake2b(repr(shared).encode(), digest_size=16)
         for begin, end in itertools.islice(bounds, group.users):
-            digest = common.copy()
+            digest = of_title[group.title_id].copy()
             digest.update(values[begin:end].tobytes())
             digests.append(digest.hexdigest())
     return digests
