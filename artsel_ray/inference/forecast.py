@@ -16,6 +16,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.inference.pipeline import assign, check, count_pairs, score
 from artsel_ray.inference.plan import LAYOUTS, block_tokens, count
 from artsel_ray.inference.settings import resolve
+from artsel_ray.prompts.spec import Layout
 
 PLAN = "plan.json"
 _CALIBRATION = "_calibration"
@@ -32,8 +33,10 @@ class Speed:
     start_seconds: float
     bytes_per_pair: float
     """Of predictions."""
-    corrections: dict[str, float]
-    """Measured over counted: of the questions that a pair asks, and of the tokens that follow from them."""
+    further: float
+    """Questions behind each pair's first one, measured over counted: with `choose` they depend on the answers."""
+    decoded: float
+    """Tokens decoded for a question."""
 
 
 def forecast(config: ScoreConfig) -> None:
@@ -65,7 +68,7 @@ def forecast(config: ScoreConfig) -> None:
         storage.write_table(storage.join(sample, "sample.parquet"), _sample(files), "requests")
         expected, _ = counted(storage.list_files(sample), count_pairs(storage.list_files(sample)))
         chosen = None if config.layout is None else layout
-        speed = _measure(dataclasses.replace(config, requests=sample, layout=chosen), expected, layout)
+        speed = _measure(dataclasses.replace(config, requests=sample, layout=chosen), expected)
         storage.delete(storage.join(config.output, _CALIBRATION))
     plan = _plan(config, totals, shards, layout, speed)
     storage.write_json(storage.join(config.output, PLAN), plan)
@@ -86,7 +89,7 @@ def _sample(files: list[str]) -> pa.Table:
     return kept.set_column(place, "title_ids", pa.array(titles, pa.list_(pa.string())))
 
 
-def _measure(config: ScoreConfig, expected: Counter[str], layout: str) -> Speed:
+def _measure(config: ScoreConfig, expected: Counter[str]) -> Speed:
     """Scores the sample in the ordinary way, with one engine."""
     output = storage.join(config.output, _CALIBRATION, "predictions")
     score(dataclasses.replace(config, output=output, engines=1, previous=None, explore="none", max_reject_rate=1.0))
@@ -95,32 +98,36 @@ def _measure(config: ScoreConfig, expected: Counter[str], layout: str) -> Speed:
         raise InputError("no pair of the sample can be scored; see what a run rejects, or give --tokens-per-second")
     stages, computed = summary["seconds"]["stages"], summary["prompt_tokens"] - summary["cached_tokens"]
     size = sum(len(storage.read_object(part)) for part in storage.list_files(output))
-    measured = {"computed": computed, "prompt_tokens": summary["prompt_tokens"], "decoded": summary["decoded_tokens"]}
-    counted = {"computed": expected[f"{layout}_computed"], "prompt_tokens": expected["prompt_tokens"]}
-    counted["decoded"] = expected["questions"]
+    # Behind a first question come the prompts again: their tokens tell how many questions came.
+    more = summary["prompt_tokens"] - expected["prompt_tokens"]
+    further = 1.0 + more / max(expected["further_prompt_tokens"], 1)
     return Speed(
         pairs=summary["pairs"],
         tokens_per_second=computed / max(stages["engine"], 1e-9),
         start_seconds=stages["load"],
         bytes_per_pair=size / summary["pairs"],
-        corrections={name: measured[name] / max(counted[name], 1) for name in measured},
+        further=further,
+        decoded=summary["decoded_tokens"] / (expected["questions"] + (further - 1) * expected["further_questions"]),
     )
 
 
-def _plan(config: ScoreConfig, totals: Counter[str], shards: int, layout: str, speed: Speed | None) -> dict[str, Any]:
-    corrections = speed.corrections if speed else dict.fromkeys(("computed", "prompt_tokens", "decoded"), 1.0)
-    computed = totals[f"{layout}_computed"] * corrections["computed"]
+def _plan(
+    config: ScoreConfig, totals: Counter[str], shards: int, layout: Layout, speed: Speed | None
+) -> dict[str, Any]:
+    more = speed.further - 1 if speed else 0.0
+    questions = totals["questions"] + more * totals["further_questions"]
+    computed = {name: totals[f"{name}_computed"] + more * totals["further_computed"] for name in LAYOUTS}
     rate = config.tokens_per_second or (speed.tokens_per_second if speed else 0.0)
-    seconds = computed / rate
+    seconds = computed[layout] / rate
     return {
         "pairs": totals["pairs"],
         "shards": shards,
         "engines": config.engines,
         "layout": layout,
         "distinct_prefix_tokens": {name: round(totals[f"{name}_distinct"]) for name in LAYOUTS},
-        "computed_tokens": {name: round(totals[f"{name}_computed"] * corrections["computed"]) for name in LAYOUTS},
-        "prompt_tokens": round(totals["prompt_tokens"] * corrections["prompt_tokens"]),
-        "decoded_tokens": round(totals["questions"] * corrections["decoded"]),
+        "computed_tokens": {name: round(tokens) for name, tokens in computed.items()},
+        "prompt_tokens": round(totals["prompt_tokens"] + more * totals["further_prompt_tokens"]),
+        "decoded_tokens": round(questions * (speed.decoded if speed else 1.0)),
         "tokens_per_second": rate,
         "measured_pairs": speed.pairs if speed else 0,
         "engine_hours": seconds / 3600,

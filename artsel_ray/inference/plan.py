@@ -107,7 +107,8 @@ def count(
 
     Returns:
         `pairs`, `questions`, `prompt_tokens` (from the cache or not), `history_bytes`, and for each layout
-        `LAYOUT_distinct` and `LAYOUT_computed`, in tokens.
+        `LAYOUT_distinct` and `LAYOUT_computed`, in tokens; with `further_`, the part of the questions behind each
+        pair's first one, whose number depends on the answer where it is chosen.
     """
     places = pc.index_in(pa.array(sorted(counts), pa.string()), catalogue.title_ids).drop_null().to_numpy()
     slices = [places[start : start + _TITLES] for start in range(0, len(places), _TITLES)]
@@ -156,8 +157,7 @@ def count_file(file: str, costs: TitleCosts, rendering: Rendering, block: int) -
         block: tokens in a block of the engine's cache.
 
     Returns:
-        `pairs`, `questions`, `prompt_tokens` (from the cache or not), `history_bytes`, and for each layout
-        `LAYOUT_distinct` and `LAYOUT_computed`, in tokens.
+        Totals as `count` returns them.
     """
     totals: Counter[str] = Counter()
     for _, table in storage.iter_batches(file, "requests", batch_rows=_BATCH_ROWS):
@@ -192,6 +192,9 @@ def _count_rows(table: pa.Table, costs: TitleCosts, rendering: Rendering, block:
         "pairs": pairs,
         "questions": questions.sum(),
         "prompt_tokens": (questions * prompt + paths).sum(),
+        "further_questions": (questions - 1).sum(),
+        "further_prompt_tokens": ((questions - 1) * prompt + paths).sum(),
+        "further_computed": again.sum(),
         "history_bytes": float((np.bincount(row, minlength=table.num_rows) * _bytes(table["history"])).sum()),
         "title_first_distinct": (own + tail + distinct).sum(),
         "title_first_computed": (prompt - _whole(by_title, block) + again).sum(),
