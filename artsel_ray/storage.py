@@ -39,7 +39,7 @@ def _connect(root: str) -> tuple[pafs.FileSystem, str]:
     try:
         return pafs.FileSystem.from_uri(root)
     except (OSError, ValueError, NotImplementedError) as error:
-        raise InputError(f"cannot use {root}: {_first_line(error)}") from None
+        raise InputError(f"cannot use {root}: {first_line(error)}") from None
 
 
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -78,7 +78,8 @@ def _local_path(uri: str) -> str:
     return os.path.abspath(unquote(parts.path))
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's own words, or its type where it has none."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
@@ -106,7 +107,7 @@ def find_files(uri: str, suffix: str = ".parquet") -> list[str]:
             return [uri]
         entries = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
     except OSError as error:
-        raise InputError(f"cannot list {uri}: {_first_line(error)}") from None
+        raise InputError(f"cannot list {uri}: {first_line(error)}") from None
     names = []
     for entry in entries:
         name = entry.path[len(path) :].lstrip("/")
@@ -128,7 +129,7 @@ def describe(files: list[str], folder: str) -> str:
     try:
         infos = fs.get_file_info([filesystem(file)[1] for file in files])
     except OSError as error:
-        raise InputError(f"cannot reach {folder}: {_first_line(error)}") from None
+        raise InputError(f"cannot reach {folder}: {first_line(error)}") from None
     return fingerprint(
         [[file.removeprefix(folder), info.size, info.mtime_ns] for file, info in zip(files, infos, strict=True)]
     )
@@ -145,7 +146,7 @@ def exists(uri: str) -> bool:
     try:
         return fs.get_file_info(path).type != pafs.FileType.NotFound
     except OSError as error:
-        raise InputError(f"cannot reach {uri}: {_first_line(error)}") from None
+        raise InputError(f"cannot reach {uri}: {first_line(error)}") from None
 
 
 def write_object(uri: str, content: bytes | pa.Buffer) -> None:
@@ -168,7 +169,7 @@ def write_object(uri: str, content: bytes | pa.Buffer) -> None:
             with fs.open_output_stream(path) as stream:
                 stream.write(content)
     except OSError as error:
-        raise InputError(f"cannot write {uri}: {_first_line(error)}") from None
+        raise InputError(f"cannot write {uri}: {first_line(error)}") from None
 
 
 def read_object(uri: str) -> bytes:
@@ -182,7 +183,7 @@ def read_object(uri: str) -> bytes:
         with fs.open_input_stream(path) as stream:
             return stream.read()
     except OSError as error:
-        raise InputError(f"cannot read {uri}: {_first_line(error)}") from None
+        raise InputError(f"cannot read {uri}: {first_line(error)}") from None
 
 
 def delete(uri: str) -> None:
@@ -195,12 +196,17 @@ def delete(uri: str) -> None:
         elif kind == pafs.FileType.File:
             fs.delete_file(path)
     except OSError as error:
-        raise InputError(f"cannot delete {uri}: {_first_line(error)}") from None
+        raise InputError(f"cannot delete {uri}: {first_line(error)}") from None
 
 
 def write_json(uri: str, value: Any) -> None:
     """Writes a JSON object, indented and with its keys in the order given."""
-    write_object(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_object(uri, to_json(value))
+
+
+def to_json(value: Any) -> bytes:
+    """Returns what `write_json` writes."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_json(uri: str) -> Any:
@@ -233,7 +239,7 @@ def open_parquet(uri: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(fs.open_input_file(path))
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"cannot read {uri} as Parquet: {_first_line(error)}") from None
+        raise InputError(f"cannot read {uri} as Parquet: {first_line(error)}") from None
 
 
 def iter_batches(
@@ -258,7 +264,7 @@ def iter_batches(
             yield first_row, table
             first_row += batch.num_rows
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"cannot read {uri} as Parquet: {_first_line(error)}") from None
+        raise InputError(f"cannot read {uri} as Parquet: {first_line(error)}") from None
 
 
 def read_table(uri: str, name: str, columns: list[str] | None = None) -> pa.Table:

@@ -1,20 +1,11 @@
 """Fixtures shared by all tests: one Ray and one small model for the whole session, each made when first asked for."""
 
-import json
-import shutil
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from artsel_ray.models.load import SMOLLM2, Model, load
-
-_S3_PORT = 18333
+from benchmarks.object_store import KEY, SECRET, s3_server, uri
 
 
 @pytest.fixture(scope="session")
@@ -32,47 +23,22 @@ def ray_cluster(s3_credentials: None) -> Iterator[None]:
 def s3_credentials() -> Iterator[None]:
     """The S3 server's, in the environment, before a Ray starts whose workers need them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "K")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "S")
+        patch.setenv("AWS_ACCESS_KEY_ID", KEY)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         yield
 
 
 @pytest.fixture(scope="session")
-def bucket(tmp_path_factory: pytest.TempPathFactory, s3_credentials: None) -> Iterator[str]:
-    """A folder on a real S3-compatible server on loopback, as a URI with its query."""
-    folder = tmp_path_factory.mktemp("s3")
-    access = {"accessKey": "K", "secretKey": "S"}
-    identity = {"name": "t", "credentials": [access], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    weed = shutil.which("weed", path=str(Path(sys.executable).parent))
-    assert weed
-    command = [
-        weed, "-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}",
-        "-master.port=19333", "-volume.port=18080", "-filer", "-filer.port=18888", "-s3", f"-s3.port={_S3_PORT}",
-        f"-s3.config={folder}/s3.json", "-s3.port.iceberg=0", "-s3.port.lance=0", "-metricsPort=0", "-volume.max=20",
-        "-volume.preStopSeconds=0", "-master.volumeSizeLimitMB=64",
-    ]  # fmt: skip
-    with open(folder / "log", "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            _wait(f"http://127.0.0.1:{_S3_PORT}/healthz", server, folder / "log")
-            yield f"s3://night/data?endpoint_override=127.0.0.1:{_S3_PORT}&scheme=http&allow_bucket_creation=true"
-        finally:
-            server.kill()
-            server.wait()
+def s3_address(tmp_path_factory: pytest.TempPathFactory, s3_credentials: None) -> Iterator[str]:
+    """Host and port of a real S3-compatible server on loopback."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as address:
+        yield address
 
 
-def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()[-2000:]
-        try:
-            urllib.request.urlopen(url, timeout=1)
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-        else:
-            return
-    pytest.fail(f"no answer from {url}: {log.read_text()[-2000:]}")
+@pytest.fixture(scope="session")
+def bucket(s3_address: str) -> str:
+    """A folder on the S3 server, as a URI with its query."""
+    return uri(s3_address, "night/data")
 
 
 @pytest.fixture(scope="session")

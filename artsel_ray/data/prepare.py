@@ -25,7 +25,7 @@ from artsel_ray.config import PrepareConfig, resolved
 from artsel_ray.data import splits, stages
 from artsel_ray.data.catalogue import read_catalogue
 from artsel_ray.errors import InputError
-from artsel_ray.runs import CONFIG
+from artsel_ray.runs import CONFIG, Run, take
 
 BUCKET_INTERACTIONS = 300_000
 _CLOCK_SKEW_SECONDS = 86_400
@@ -50,7 +50,7 @@ def prepare(config: PrepareConfig) -> None:
     plan = _plan(config)
     catalogue, captions, bad = read_catalogue(plan.files["titles"], plan.files["artworks"])
     laps = [("", started), ("catalogue", time.monotonic())]
-    _claim(config)
+    run = _claim(config)
     counts = stages.write_rejected(plan, "catalogue", bad)
     start_ray()
     known = (ray.put(plan), ray.put(catalogue), ray.put(captions))
@@ -59,13 +59,14 @@ def prepare(config: PrepareConfig) -> None:
     try:
         laps += _run(config, plan, known, counts)
     finally:
+        run.check()  # the work of one that has taken over is not ours to delete
         storage.delete(storage.join(config.output, "_work"))
     seconds = {name: round(end - start, 1) for (_, start), (name, end) in itertools.pairwise(laps)}
     seconds["total"] = round(time.monotonic() - started, 1)
     summary = {**_summary(plan, counts, seconds), "simulated": _simulated(config.input)}
     storage.write_json(storage.join(config.output, "summary.json"), summary)
     written = {name: _files(config.output, name) for name in ("examples", "requests", "rejected")}
-    storage.write_manifest(config.output, {"rows": {name: counts[name] for name in sorted(counts)}, **written})
+    run.publish({"rows": {name: counts[name] for name in sorted(counts)}, **written})
     sizes = ", ".join(f"{counts[f'examples/{name}']:,} {name}" for name in reversed(splits.SPLITS))
     print(f"prepare: {sizes} examples in {storage.join(config.output, 'examples')} ({seconds['total']} s)")
 
@@ -109,7 +110,7 @@ def _plan(config: PrepareConfig) -> stages.Plan:
     )
 
 
-def _claim(config: PrepareConfig) -> None:
+def _claim(config: PrepareConfig) -> Run:
     """Makes the output this run's: deletes an earlier run's objects, and says in config.json whose the folder is."""
     path = storage.join(config.output, CONFIG)
     known = storage.read_json(path) if storage.exists(path) else None
@@ -123,10 +124,12 @@ def _claim(config: PrepareConfig) -> None:
             raise InputError(
                 f"{uri} is not of prepare, which would mix it with its own; move it, or give another --output"
             )
+    run = take(config.output)
     storage.delete(storage.join(config.output, storage.MANIFEST))
     storage.write_json(path, resolved(config))
     for uri in (*old, storage.join(config.output, "_work")):
         storage.delete(uri)
+    return run
 
 
 def _run(

@@ -64,7 +64,7 @@ def simulate(config: SimulateConfig) -> None:
     _check(config)
     begun = time.monotonic()
     world_flags = {name: value for name, value in resolved(config).items() if name != "output"}
-    begin(config.output, world_flags, resolved(config))
+    run = begin(config.output, world_flags, resolved(config))
     if config.source == "movielens":
         print(movielens.LICENCE, flush=True)
         titles, world, groups = _movielens(config)
@@ -83,7 +83,7 @@ def simulate(config: SimulateConfig) -> None:
         "seconds": round(time.monotonic() - begun, 1),
     }
     storage.write_json(storage.join(config.output, "summary.json"), summary)
-    storage.write_manifest(config.output, counts)
+    run.publish(counts)
     means = best.means()
     print(
         f"simulate: {counts['interactions']:,} interactions, {counts['engaged']:,} engaged impressions, best possible "

@@ -27,7 +27,7 @@ from artsel_ray.inference.settings import model_length
 from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.teacher import WORDING
-from artsel_ray.runs import begin
+from artsel_ray.runs import Run, begin
 
 SUMMARY = "summary.json"
 
@@ -51,15 +51,15 @@ def distill(config: DistillConfig) -> None:
     files = storage.list_files(config.examples)
     shards = plan_shards(files, config.shard_examples)
     teaching = resolve(config)
-    begin(config.output, _run(config, teaching), resolved(config))
+    run = begin(config.output, _run(config, teaching), resolved(config))
     done = resume.done(config.output)
     missing = [index for index in range(len(shards)) if index not in done]
     rows = sum(shard.rows for shard in shards)
     print(f"{rows:,} examples in {len(shards):,} shards, {len(done):,} done; teacher {teaching.model_id}", flush=True)
     if missing:
         start_ray()
-        _explain_shards(config, teaching, files, shards, missing)
-    _publish(config, teaching, len(shards), time.perf_counter() - begun)
+        _explain_shards(run, config, teaching, files, shards, missing)
+    _publish(run, config, teaching, len(shards), time.perf_counter() - begun)
 
 
 def plan_shards(files: list[str], shard_examples: int) -> list[Shard]:
@@ -182,7 +182,7 @@ def write_shard(output: str, index: int, examples: pa.Table, rejected: pa.Table,
 
 
 def _explain_shards(
-    config: DistillConfig, teaching: Teaching, files: list[str], shards: list[Shard], missing: Sequence[int]
+    run: Run, config: DistillConfig, teaching: Teaching, files: list[str], shards: list[Shard], missing: Sequence[int]
 ) -> None:
     cpus, gpus = ray.cluster_resources().get("CPU", 1.0), ray.cluster_resources().get("GPU", 0.0)
     wanted = config.engines * config.tensor_parallel
@@ -208,9 +208,10 @@ def _explain_shards(
     progress = Progress(len(missing), "examples")
     for statistics in values(dataset):
         progress.add(statistics)
+        run.check()
 
 
-def _publish(config: DistillConfig, teaching: Teaching, shards: int, seconds: float) -> None:
+def _publish(run: Run, config: DistillConfig, teaching: Teaching, shards: int, seconds: float) -> None:
     """Sums up the shards, writes the summary, and last the manifest."""
     totals: collections.Counter[str] = collections.Counter()
     for shard in range(shards):
@@ -230,5 +231,5 @@ def _publish(config: DistillConfig, teaching: Teaching, shards: int, seconds: fl
     if not kept:
         raise InputError(f"{counted}. None is left to train on; take a better teacher, or look at {config.output}")
     parts = [resume.part_name(shard) for shard in range(shards)]
-    storage.write_manifest(config.output, {"parts": parts, "examples": kept, "model_id": teaching.model_id})
+    run.publish({"parts": parts, "examples": kept, "model_id": teaching.model_id})
     print(f"{counted}; {config.output}", flush=True)

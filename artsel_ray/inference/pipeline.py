@@ -30,7 +30,7 @@ from artsel_ray.inference.plan import block_tokens, cheapest
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.settings import Rendering, resolve
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.runs import begin
+from artsel_ray.runs import Run, begin
 
 _WORK = "_work"
 _SUMMARY = "summary.json"
@@ -53,7 +53,7 @@ def score(config: ScoreConfig) -> None:
     titles, artworks = storage.list_files(config.titles), storage.list_files(config.artworks)
     catalogue, captions, bad = read_catalogue(titles, artworks)
     rendering = resolve(config)
-    begin(config.output, _run(config, rendering), resolved(config))
+    run = begin(config.output, _run(config, rendering), resolved(config))
     start_ray()
     seconds = {"start": time.perf_counter() - begun}
     exchange_begun = time.perf_counter()
@@ -71,10 +71,10 @@ def score(config: ScoreConfig) -> None:
     missing = [shard for shard in range(assignment.shards) if shard not in done]
     scoring_begun = time.perf_counter()
     if missing:
-        _score_shards(config, rendering, (catalogue, captions), files, work, missing)
+        _score_shards(run, config, rendering, (catalogue, captions), files, work, missing)
     seconds["score"] = time.perf_counter() - scoring_begun
     seconds["total"] = time.perf_counter() - begun
-    _publish(config, rendering, bad, assignment.shards, work, seconds)
+    _publish(run, config, rendering, bad, assignment.shards, work, seconds)
 
 
 def check(config: ScoreConfig) -> None:
@@ -182,6 +182,7 @@ def _manifest(previous: str) -> dict[str, Any]:
 
 
 def _score_shards(
+    run: Run,
     config: ScoreConfig,
     rendering: Rendering,
     catalogue: tuple[Catalogue, pa.Array],
@@ -233,6 +234,7 @@ def _score_shards(
     progress = Progress(len(shards))
     for statistics in values(dataset):
         progress.add(statistics)
+        run.check()
         _check_reject_rate(config, progress.rejected, work)
 
 
@@ -247,6 +249,7 @@ def _check_reject_rate(config: ScoreConfig, rejected: int, work: dict[str, Any])
 
 
 def _publish(
+    run: Run,
     config: ScoreConfig,
     rendering: Rendering,
     bad: pa.Table,
@@ -281,7 +284,7 @@ def _publish(
     parts = [resume.part_name(shard) for shard in range(shards)]
     manifest = {"parts": parts, "pairs": int(totals["pairs"])}
     manifest["rejected"] = int(totals["rejected"]) + work["rejected_pairs"]
-    storage.write_manifest(config.output, {**manifest, "model_id": rendering.model_id, "decoding": config.decoding})
+    run.publish({**manifest, "model_id": rendering.model_id, "decoding": config.decoding})
     storage.delete(storage.join(config.output, _WORK))
     share = totals["cached_tokens"] / max(totals["prompt_tokens"], 1)
     print(

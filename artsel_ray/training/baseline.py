@@ -47,7 +47,7 @@ def baseline(config: BaselineConfig) -> None:
     if len(rows["train"].label_n) < config.workers:
         raise InputError(f"{splits['train']} has fewer examples than --workers {config.workers}; take fewer workers")
     flags = {name: value for name, value in resolved(config).items() if name != "output"}
-    begin(config.output, json.loads(json.dumps({**flags, "files": files})), resolved(config))
+    run = begin(config.output, json.loads(json.dumps({**flags, "files": files})), resolved(config))
     if storage.read_manifest(config.output) is not None:
         print(f"{config.output} is complete already", flush=True)
         return
@@ -77,7 +77,7 @@ def baseline(config: BaselineConfig) -> None:
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
     storage.write_json(storage.join(config.output, "summary.json"), summary)
-    storage.write_manifest(config.output, {"predictions": counts, "model_id": model_id})
+    run.publish({"predictions": counts, "model_id": model_id})
     print(
         f"baseline: learning rate {best.learning_rate:g}, weight decay {best.weight_decay:g}, validation accuracy "
         f"{best.accuracy:.4f}, IPS {best.ips:.3f}; {config.output} ({seconds['total']:.0f} s)",

@@ -42,7 +42,7 @@ def train(config: TrainConfig, callbacks: list[Any] | None = None) -> dict[str, 
     """
     check(config)
     started = time.monotonic()
-    begin(config.output, _run(config), resolved(config))
+    run = begin(config.output, _run(config), resolved(config))
     known = storage.read_manifest(config.output)
     if known is not None:
         print(f"{config.output} is complete already", flush=True)
@@ -54,7 +54,7 @@ def train(config: TrainConfig, callbacks: list[Any] | None = None) -> dict[str, 
     summary = {**metrics, "examples_too_long": fitted["too_long"], "seconds": round(time.monotonic() - started, 1)}
     storage.write_json(storage.join(config.output, "summary.json"), {**summary, "history": fitted["history"]})
     write_card(config, metrics, fitted["history"])
-    storage.write_manifest(config.output, {"metrics": metrics})
+    run.publish({"metrics": metrics})
     shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
     print(f"train: {shown}; {config.output}", flush=True)
     return metrics

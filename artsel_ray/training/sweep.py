@@ -22,7 +22,7 @@ from artsel_ray.cluster import start_ray
 from artsel_ray.config import SweepConfig, TrainConfig, resolved
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
-from artsel_ray.runs import begin
+from artsel_ray.runs import Run, begin
 from artsel_ray.training import launch
 from artsel_ray.training.trials import (
     FAILED,
@@ -65,7 +65,7 @@ def sweep(config: SweepConfig) -> None:
     """
     check(config)
     started = time.monotonic()
-    begin(config.output, _run(config), resolved(config))
+    run = begin(config.output, _run(config), resolved(config))
     records = {rate: read_record(config.output, rate) for rate in config.learning_rates}
     missing = [rate for rate, record in records.items() if record is None or record["status"] == FAILED]
     print(f"{len(records)} learning rates, {len(records) - len(missing)} done; {config.output}", flush=True)
@@ -76,7 +76,7 @@ def sweep(config: SweepConfig) -> None:
     found = [record for rate in config.learning_rates if (record := read_record(config.output, rate))]
     if len(found) < len(records):
         raise KeyboardInterrupt
-    _publish(config, found, round(time.monotonic() - started, 1))
+    _publish(run, config, found, round(time.monotonic() - started, 1))
 
 
 def check(config: SweepConfig) -> None:
@@ -162,7 +162,7 @@ def _trial(config: SweepConfig, parameters: dict[str, float]) -> None:
     launch.train(trial_config(config, parameters["learning_rate"]), [Reporter()])
 
 
-def _publish(config: SweepConfig, records: list[dict[str, Any]], seconds: float) -> None:
+def _publish(run: Run, config: SweepConfig, records: list[dict[str, Any]], seconds: float) -> None:
     """Writes the table, best/, the summary and, last, the manifest."""
     table = pa.Table.from_pylist(records, schema.TRIALS)
     storage.write_table(storage.join(config.output, TABLE), table, "trials")
@@ -173,7 +173,7 @@ def _publish(config: SweepConfig, records: list[dict[str, Any]], seconds: float)
     copy_best(config.output, best["learning_rate"])
     counts = {status: sum(record["status"] == status for record in records) for status in (FINISHED, STOPPED, FAILED)}
     storage.write_json(storage.join(config.output, "summary.json"), {"best": best, **counts, "seconds": seconds})
-    storage.write_manifest(config.output, {"best": best["learning_rate"], "trials": len(records)})
+    run.publish({"best": best["learning_rate"], "trials": len(records)})
     print(
         f"sweep: {', '.join(f'{count} {status}' for status, count in counts.items())}; best learning rate "
         f"{best['learning_rate']} with validation IPS {best['validation_ips']:.4f}; "
