@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from artsel_ray import schema
 from artsel_ray.errors import InputError
+from artsel_ray.retries import open_file
 
 MANIFEST = "_manifest.json"
 
@@ -180,8 +181,8 @@ def read_object(uri: str) -> bytes:
     """
     fs, path = filesystem(uri)
     try:
-        with fs.open_input_stream(path) as stream:
-            return stream.read()
+        with open_file(fs, path) as file:
+            return file.read()
     except OSError as error:
         raise InputError(f"cannot read {uri}: {first_line(error)}") from None
 
@@ -237,7 +238,7 @@ def open_parquet(uri: str) -> pq.ParquetFile:
     """
     fs, path = filesystem(uri)
     try:
-        return pq.ParquetFile(fs.open_input_file(path))
+        return pq.ParquetFile(open_file(fs, path))
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"cannot read {uri} as Parquet: {first_line(error)}") from None
 

@@ -82,6 +82,8 @@ class Proxy:
     rate: float
     """Share of the requests that fail."""
     seed: int = 0
+    kinds: tuple[str, ...] = ("500", "503", "reset", "reset after", "stall", "truncated")
+    """Resets come before or after the server has done what was asked."""
     counts: Counter[str] = field(default_factory=Counter)
     """Requests, and those failed by kind."""
 
@@ -116,7 +118,7 @@ class Proxy:
         self.counts["requests"] += 1
         kind = None
         if self._random.random() < self.rate:
-            kind = self._random.choice(["500", "503", "reset", "reset after", "stall", "truncated"])
+            kind = self._random.choice(self.kinds)
             self.counts[kind] += 1
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 GROUPS = [
     {"errors"},
     {"schema", "config"},
-    {"storage", "packages", "cluster", "exclusive", "runs"},
+    {"storage", "packages", "cluster", "exclusive", "retries", "runs"},
     {"data", "prompts", "evaluation"},
     {"decoding", "models"},
     {"training", "inference"},

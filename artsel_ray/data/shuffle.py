@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from artsel_ray import storage
 from artsel_ray.errors import InputError
+from artsel_ray.retries import open_file
 
 _PARTITIONS = b"partitions"
 
@@ -66,11 +67,13 @@ def read_partition(uris: list[str], partition: int) -> pa.Table:
 def _read(uri: str, partition: int) -> pa.Table:
     fs, path = storage.filesystem(uri)
     try:
-        with fs.open_input_file(path) as stream:
+        with open_file(fs, path) as stream:
             reader = pa.ipc.open_file(stream)
             owners = reader.schema.metadata[_PARTITIONS].decode()
             numbers = np.array(owners.split(",") if owners else [], dtype=np.int64)
             batches = [reader.get_batch(int(index)) for index in np.flatnonzero(numbers == partition)]
             return pa.Table.from_batches(batches, reader.schema.remove_metadata())
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"cannot read the work object {uri}: {error}; delete the work folder, run again") from None
+    except OSError as error:
+        raise InputError(f"cannot read the work object {uri}: {storage.first_line(error)}; run again") from None
+    except pa.ArrowInvalid as error:
+        raise InputError(f"the work object {uri} is broken: {error}; delete the work folder, run again") from None
