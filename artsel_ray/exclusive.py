@@ -60,10 +60,11 @@ def _create_s3(uri: str, fs: pafs.S3FileSystem, path: str, content: bytes) -> bo
 
     given = {name: values[-1] for name, values in parse_qs(uri.partition("?")[2]).items()}
     endpoint = given.get("endpoint_override")
+    another = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     bucket, _, key = path.partition("/")
     settings = Config(
         retries={"mode": "standard", "max_attempts": _ATTEMPTS},
-        s3={"addressing_style": "path" if endpoint else "auto"},
+        s3={"addressing_style": "path" if another else "auto"},  # as Arrow does
         request_checksum_calculation="when_required",  # not every server knows the newer ones
     )
     try:

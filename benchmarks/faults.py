@@ -36,9 +36,9 @@ from artsel_ray.errors import InputError
 
 _ROOT = Path(__file__).parent.parent
 _PAIRS, _SHARD_PAIRS, _TOKENS_PER_SECOND = 2_000, 50, 40_000
-_TARGETS = ("driver", "Scorer", "Renderer", "Writer", "node", "head")
+_TARGETS = ("driver", "Scorer", "node", "head", "Renderer", "Writer")
 _TAKEN = "another job has taken over"
-_MOST_RUNS = 50
+_MOST_RUNS, _HANGS_SECONDS = 50, 900
 
 
 @dataclass
@@ -166,7 +166,8 @@ def kill(target: str, driver: subprocess.Popen[bytes], machines: Machines, rng: 
         elif target == "head":
             machines.lose_head()
         else:
-            actors = [each.pid for each in psutil.process_iter(["cmdline"]) if f"({target})" in _title(each)]
+            below = psutil.Process().children(recursive=True)  # of this campaign's Ray and no other
+            actors = [each.pid for each in below if f"({target})" in _title(each)]
             if not actors:
                 time.sleep(0.05)
                 continue
@@ -177,7 +178,9 @@ def kill(target: str, driver: subprocess.Popen[bytes], machines: Machines, rng: 
 
 
 def _title(process: psutil.Process) -> str:
-    return " ".join(process.info["cmdline"] or [])
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def run_to_end(night: Night, output: str, first: subprocess.Popen[bytes]) -> int:
@@ -193,7 +196,7 @@ def run_to_end(night: Night, output: str, first: subprocess.Popen[bytes]) -> int
 def _wait(process: subprocess.Popen[bytes]) -> int:
     """Returns the exit code of a job; one that hangs because its head is gone is killed."""
     try:
-        return process.wait(timeout=180)
+        return process.wait(timeout=_HANGS_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
@@ -324,7 +327,7 @@ def main(
     machines = Machines()
     try:
         wrong = kills(world, kill_nights, seed, machines)
-        with s3_server(store) as address:
+        with s3_server(store, shift=200) as address:
             remote = uri(address, "faults/world")
             for file in world.glob("*/*.parquet"):
                 if file.parent.name in ("requests", "titles", "artworks"):

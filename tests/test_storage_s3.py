@@ -1,10 +1,14 @@
 """Storage on a real S3-compatible server, on loopback."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 
 from artsel_ray import storage
 from artsel_ray.errors import InputError
+from artsel_ray.exclusive import create
+from benchmarks.object_store import KEY, READER_KEY, READER_SECRET, SECRET
 
 pytestmark = pytest.mark.slow
 
@@ -35,3 +39,26 @@ def test_a_wrong_secret_is_one_clear_line(bucket: str, monkeypatch: pytest.Monke
         storage.list_files(bucket.replace("//night", "//other"))
     assert "\n" not in str(caught.value)
     assert "not-this-one" not in str(caught.value)
+
+
+def test_a_bucket_that_one_may_only_read_is_one_clear_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.write_object(storage.join(bucket, "mine.json"), b"{}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER_SECRET)
+    reader = bucket + "&region=us-east-2"  # a connection of its own: the other's keys are kept
+    assert storage.read_object(storage.join(reader, "mine.json")) == b"{}"
+    with pytest.raises(InputError, match=r"cannot write .*yours\.json.*ACCESS_DENIED") as caught:
+        storage.write_object(storage.join(reader, "yours.json"), b"{}")
+    assert "\n" not in str(caught.value)
+    assert READER_SECRET not in str(caught.value)
+
+
+def test_keys_come_from_the_usual_files(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    keys = f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n"
+    (tmp_path / "credentials").write_text(keys)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    filed = bucket + "&region=us-west-1"
+    storage.write_object(storage.join(filed, "filed.json"), b"{}")
+    assert create(storage.join(filed, "created.json"), b"{}")

@@ -1,13 +1,16 @@
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -204,6 +207,34 @@ def test_after_kill_9_the_same_command_ends_as_if_nothing_had_happened(
     got, expected = predictions(world / "killed"), predictions(world / "whole")
     assert got.drop(["probability", "candidates"]).equals(expected.drop(["probability", "candidates"]))
     np.testing.assert_allclose(got["probability"], expected["probability"], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_engine_that_dies_again_and_again_ends_the_night(world: Path, smollm2: Model) -> None:
+    ended, deaths = threading.Event(), []
+
+    def kill() -> None:
+        while not ended.wait(0.1):
+            for process in psutil.Process().children(recursive=True):  # the session's Ray and no other
+                with contextlib.suppress(psutil.Error):
+                    if "(Scorer)" in " ".join(process.cmdline()) and process.pid not in deaths:
+                        deaths.append(process.pid)
+                        process.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        # So slow that no shard is done before its engine is found.
+        with pytest.raises(InputError, match="an engine died 6 times at the same shard"):
+            score(config_for(world, "smollm2", tokens_per_second=1.0))
+    finally:
+        ended.set()
+        killer.join()
+    assert len(deaths) >= 6
+    assert storage.read_manifest(str(world / "P")) is None
+    score(config_for(world, "smollm2"))
+    assert predictions(world / "P").num_rows == 24
 
 
 @pytest.mark.parametrize(
