@@ -158,6 +158,7 @@ def example_checks(rows: pa.Table) -> list[Check]:
         *history_checks(rows["history"]),
         ("label", "not one of the candidates", mask(pc.invert(labelled))),
         ("candidates", "a candidate without a caption", rows_with(missing(captions), owners, rows.num_rows)),
+        ("propensity", WRONG_PROPENSITY, propensity_is_wrong(rows["propensity"])),
     ]
 
 

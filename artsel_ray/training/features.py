@@ -135,12 +135,14 @@ def read_rows(uri: str) -> Rows:
 
 
 def _row_checks(batch: pa.Table) -> list[checks.Check]:
-    """Finds the rows that lack an id, a name, a time, or an engaged artwork among candidates with ids."""
+    """Finds the rows that lack an id, a name, a time, or an engaged artwork among candidates with ids, and so on."""
     size = pc.fill_null(pc.list_value_length(batch["candidates"]), 0).to_numpy()
     label = pc.fill_null(batch["label"], -1).to_numpy()
     artwork_ids, owners = checks.items(batch["candidates"], "artwork_id")
     return [
         *((c, checks.MISSING, checks.missing(batch[c])) for c in ("user_id", "title_id", "title_name", "timestamp")),
+        ("title_genres", checks.NULL_GENRE, checks.null_genre(batch["title_genres"])),
+        *checks.history_checks(batch["history"]),
         ("label", "not one of the candidates", (label < 0) | (label >= size)),
         (
             "candidates",
