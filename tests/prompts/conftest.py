@@ -27,6 +27,7 @@ def llama_3() -> PreTrainedTokenizerBase:
     pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     pieces.decoder = decoders.ByteLevel()
     special = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    special += ["[INST]", "[/INST]"]  # Mistral's: without the angles that are escaped
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=800, initial_alphabet=alphabet, show_progress=False)
     # It knows the words of its markers too, as any large vocabulary does.
