@@ -185,14 +185,16 @@ def conform(schema: pa.Schema, table: str, source: str, columns: list[str] | Non
     expected = TABLES[table]
     problems = []
     for field in expected:
-        index = schema.get_field_index(field.name)
         if columns is not None and field.name not in columns:
             continue
-        if index < 0:
+        found = schema.get_all_field_indices(field.name)
+        if len(found) > 1:
+            problems.append(f"column '{field.name}' stands {len(found)} times")
+        elif not found:
             if not field.nullable:
                 problems.append(f"column '{field.name}' ({field.type}) is missing")
-        elif not _compatible(schema.field(index).type, field.type):
-            problems.append(f"column '{field.name}' is {schema.field(index).type}, expected {field.type}")
+        elif not _compatible(schema.field(found[0]).type, field.type):
+            problems.append(f"column '{field.name}' is {schema.field(found[0]).type}, expected {field.type}")
     if problems:
         raise InputError(
             f"{source} is not a table of {table}: {'; '.join(problems)}\n"
@@ -256,3 +258,36 @@ def cast(table: pa.Table, name: str, source: str, columns: list[str] | None = No
         except pa.ArrowInvalid as error:
             raise InputError(f"{source}: column '{field.name}' does not fit {field.type}: {error}") from None
     return pa.table(arrays, schema=pa.schema(fields))
+
+
+def broken_text(table: pa.Table) -> dict[str, list[int]]:
+    """Returns the columns with text that is not UTF-8, also inside lists and structs, and the numbers of such rows.
+
+    Parquet's readers do not look at it, and Arrow's functions and Python stop at it, each with an error of its own.
+    """
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        found = {name: _broken(table[name].combine_chunks()) for name in table.column_names}
+        return {name: rows for name, rows in found.items() if rows}
+    return {}
+
+
+def _broken(values: pa.Array) -> list[int]:
+    if pa.types.is_list(values.type):
+        places = pa.array(_broken(pc.list_flatten(values)), pa.int64())
+        return sorted(set(pc.list_parent_indices(values).take(places).to_pylist()))
+    if pa.types.is_struct(values.type):
+        fields = (_broken(values.field(place)) for place in range(values.type.num_fields))
+        return sorted(set().union(*fields))
+    if not pa.types.is_string(values.type):
+        return []
+    return [row for row, value in enumerate(values.cast(pa.binary()).to_pylist()) if value and not _is_text(value)]
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

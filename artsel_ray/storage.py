@@ -244,15 +244,16 @@ def open_parquet(uri: str) -> pq.ParquetFile:
 
 
 def iter_batches(
-    uri: str, name: str, columns: list[str] | None = None, batch_rows: int = 65_536
+    uri: str, name: str, columns: list[str] | None = None, batch_rows: int = 65_536, broken_text: bool = False
 ) -> Iterator[tuple[int, pa.Table]]:
     """Yields one file's rows as `(number of the first row, table)`, cast to the named table's types.
 
     Args:
         columns: only these, where given; they must be columns of the named table.
+        broken_text: also yield rows with text that is not UTF-8, for a caller that rejects them first of all.
 
     Raises:
-        InputError: if the file is broken or is not such a table.
+        InputError: if the file is broken or is not such a table, or has such text.
     """
     file = open_parquet(uri)
     schema.conform(file.schema_arrow, name, uri)
@@ -262,10 +263,17 @@ def iter_batches(
     try:
         for batch in file.iter_batches(batch_rows, columns=present):
             table = schema.cast(pa.Table.from_batches([batch]), name, uri, wanted)
+            if not broken_text:
+                _refuse_broken_text(table, uri, first_row)
             yield first_row, table
             first_row += batch.num_rows
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"cannot read {uri} as Parquet: {first_line(error)}") from None
+
+
+def _refuse_broken_text(table: pa.Table, uri: str, first_row: int) -> None:
+    for column, rows in schema.broken_text(table).items():
+        raise InputError(f"{uri}: row {first_row + rows[0]} (from 0), column '{column}' is not UTF-8; mend the row")
 
 
 def read_table(uri: str, name: str, columns: list[str] | None = None) -> pa.Table:

@@ -32,6 +32,7 @@ def test_narrower_types_of_the_same_kind_are_taken() -> None:
     ("table", "difference"),
     [
         (GOOD.drop(["title_id"]), "column 'title_id' (string) is missing"),
+        (GOOD.append_column("title_id", [["t"]]), "column 'title_id' stands 2 times"),
         (GOOD.set_column(0, "user_id", pa.array([7])), "column 'user_id' is int64, expected string"),
         (
             GOOD.set_column(2, "timestamp", pa.array([0], pa.timestamp("us"))),
@@ -91,3 +92,20 @@ def test_a_time_out_of_range_is_an_error() -> None:
     far = GOOD.set_column(2, "timestamp", pa.array([2**60], pa.timestamp("s", tz="UTC")))
     with pytest.raises(InputError, match="'timestamp' does not fit"):
         schema.cast(far, "interactions", "x.parquet")
+
+
+def _text(*values: bytes | None) -> pa.Array:
+    """Text that nobody has checked, as a reader of Parquet returns it."""
+    return pa.StringArray.from_buffers(len(values), *pa.array(values, pa.binary()).buffers()[1:])
+
+
+def test_broken_text_is_found_at_any_depth_and_nothing_else_is() -> None:
+    surrogate = "\ud800".encode("utf-8", "surrogatepass")
+    flat = _text(b"a", b"\xff", None, surrogate, "日".encode())
+    lists = pa.ListArray.from_arrays(pa.array([0, 0, 3, None, 4, 5], pa.int32()), flat)
+    structs = pa.StructArray.from_arrays([lists, pa.array(range(5))], names=["genres", "number"])
+    nested = pa.ListArray.from_arrays(pa.array([0, 2, 2, 3, 4, 5], pa.int32()), structs)
+    table = pa.table({"flat": flat, "lists": lists, "nested": nested, "good": ["x"] * 5, "number": range(5)})
+    assert schema.broken_text(table) == {"flat": [1, 3], "lists": [1, 2], "nested": [0, 2]}
+    assert schema.broken_text(table.slice(1, 2)) == {"flat": [0], "lists": [0, 1], "nested": [1]}
+    assert schema.broken_text(table.select(["good", "number"])) == {}

@@ -176,6 +176,20 @@ def test_batches_say_where_they_begin(tmp_path: Path) -> None:
     assert [value for _, table in batches for value in table["title_id"].to_pylist()] == ids
 
 
+def test_broken_text_is_refused_with_its_row_where_nobody_rejects_it(tmp_path: Path) -> None:
+    ids = [f"t{number}" for number in range(5)]
+    rows = pa.table({"title_id": ids, "name": [*ids[:4], "@@@@"], "genres": [["g"]] * 5})
+    pq.write_table(rows, tmp_path / "t.parquet", compression="none", row_group_size=2)
+    broken = (tmp_path / "t.parquet").read_bytes().replace(b"@@@@", b"a\xffbc")
+    (tmp_path / "t.parquet").write_bytes(broken)
+    with pytest.raises(InputError) as caught:
+        storage.read_table(str(tmp_path), "titles")
+    assert str(caught.value) == f"{tmp_path}/t.parquet: row 4 (from 0), column 'name' is not UTF-8; mend the row"
+    assert len(storage.read_table(str(tmp_path), "titles", ["title_id"])) == 5
+    batches = storage.iter_batches(str(tmp_path / "t.parquet"), "titles", batch_rows=2, broken_text=True)
+    assert [first_row for first_row, _ in batches] == [0, 2, 4]
+
+
 def test_the_manifest_is_read_back_or_absent(tmp_path: Path) -> None:
     assert storage.read_manifest(str(tmp_path)) is None
     storage.write_manifest(str(tmp_path), {"parts": ["p"]})

@@ -52,11 +52,8 @@ def read_catalogue(titles: list[str], artworks: list[str]) -> tuple[Catalogue, p
 
 
 def _read_titles(files: list[str]) -> tuple[pa.Table, pa.Table]:
-    table = _read(files, "titles", ["title_id", "name", "genres"])
-    genres = _whole(table["genres"])
-    holes = np.zeros(table.num_rows, dtype=bool)
-    holes[pc.list_parent_indices(genres).filter(pc.list_flatten(genres).is_null()).to_numpy()] = True
-    return _part_unique(
+    table, unreadable = _read(files, "titles", ["title_id", "name", "genres"])
+    good, bad = _part_unique(
         table,
         "titles",
         files,
@@ -65,14 +62,15 @@ def _read_titles(files: list[str]) -> tuple[pa.Table, pa.Table]:
             ("title_id", checks.MISSING, checks.missing(table["title_id"])),
             ("name", checks.MISSING, checks.missing(table["name"])),
             ("genres", checks.MISSING, checks.missing(table["genres"])),
-            ("genres", "null among the genres", holes),
+            ("genres", checks.NULL_GENRE, checks.null_genre(table["genres"])),
         ],
     )
+    return good, pa.concat_tables([unreadable, bad])
 
 
 def _read_artworks(files: list[str], title_ids: pa.Array) -> tuple[pa.Table, pa.Table]:
-    table = _read(files, "artworks", ["artwork_id", "title_id", "caption"])
-    return _part_unique(
+    table, unreadable = _read(files, "artworks", ["artwork_id", "title_id", "caption"])
+    good, bad = _part_unique(
         table,
         "artworks",
         files,
@@ -84,6 +82,7 @@ def _read_artworks(files: list[str], title_ids: pa.Array) -> tuple[pa.Table, pa.
             ("caption", checks.MISSING, checks.missing(table["caption"])),
         ],
     )
+    return good, pa.concat_tables([unreadable, bad])
 
 
 def _part_unique(
@@ -96,13 +95,16 @@ def _part_unique(
     return good, pa.concat_tables([bad, again])
 
 
-def _read(files: list[str], name: str, columns: list[str]) -> pa.Table:
+def _read(files: list[str], name: str, columns: list[str]) -> tuple[pa.Table, pa.Table]:
+    """Returns all rows, and the rejected ones of those that cannot be read as text."""
     nothing = schema.cast(schema.TABLES[name].empty_table(), name, name, columns)
-    parts = [placed(nothing, 0, 0)]
+    parts, unreadable = [placed(nothing, 0, 0)], [schema.REJECTED.empty_table()]
     for number, uri in enumerate(files):
-        for first_row, table in storage.iter_batches(uri, name, columns):
-            parts.append(placed(table, number, first_row))
-    return pa.concat_tables(parts)
+        for first_row, table in storage.iter_batches(uri, name, columns, broken_text=True):
+            good, bad = checks.part_text(placed(table, number, first_row), name, files)
+            parts.append(good)
+            unreadable.append(bad)
+    return pa.concat_tables(parts), pa.concat_tables(unreadable)
 
 
 def placed(table: pa.Table, file: int, first_row: int) -> pa.Table:

@@ -9,13 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artsel_ray.schema import REJECTED
+from artsel_ray.schema import EXAMPLES, PREDICTIONS, REJECTED, broken_text
 
 Check = tuple[str, str, np.ndarray]
 """A column, the reason, and the mask of the rows that fail."""
 
 MISSING = "missing"
+NOT_TEXT = "not valid UTF-8"
 UNKNOWN_TITLE = "unknown title"
+NULL_GENRE = "null among the genres"
+WRONG_WATCH = "negative or not a number"
+WRONG_PROPENSITY = "not in (0, 1]"
 
 
 def part(table: pa.Table, name: str, files: list[str], checks: list[Check]) -> tuple[pa.Table, pa.Table]:
@@ -35,12 +39,23 @@ def part(table: pa.Table, name: str, files: list[str], checks: list[Check]) -> t
     return good, pa.concat_tables(rejected)
 
 
+def part_text(table: pa.Table, name: str, files: list[str]) -> tuple[pa.Table, pa.Table]:
+    """Parts off the rows with text that is not UTF-8; what looks at text must come after it."""
+    found = []
+    for column, rows in broken_text(table).items():
+        bad = np.zeros(table.num_rows, dtype=bool)
+        bad[rows] = True
+        found.append((column, NOT_TEXT, bad))
+    return part(table, name, files, found)
+
+
 def rejections(rows: pa.Table, name: str, files: list[str], column: str, reason: str) -> pa.Table:
-    """Returns one rejected row for each row, all with the same reason."""
+    """Returns one rejected row for each row, all with the same reason; an id that is not UTF-8 is null there."""
     known = {"file": pa.array(files, pa.string()).take(rows["file"].combine_chunks())}
-    for key in ("row", "user_id", "title_id", "artwork_id"):
-        if key in rows.column_names:
-            known[key] = rows[key]
+    for key in {"row", "user_id", "title_id", "artwork_id"} & set(rows.column_names):
+        unreadable = np.zeros(rows.num_rows, dtype=bool)
+        unreadable[broken_text(rows.select([key])).get(key, [])] = True
+        known[key] = pc.if_else(unreadable, pa.scalar(None, rows[key].type), rows[key])
     said = {"table": name, "column": column, "reason": reason}
     arrays = [
         pa.repeat(said[field.name], rows.num_rows)
@@ -90,3 +105,74 @@ def watch_is_wrong(watch_seconds: pa.ChunkedArray) -> np.ndarray:
 def propensity_is_wrong(propensity: pa.ChunkedArray) -> np.ndarray:
     """Returns where a propensity is not in (0, 1]; null, which is not known, is right."""
     return mask(pc.invert(pc.and_(pc.greater(propensity, 0), pc.less_equal(propensity, 1))))
+
+
+def probability_is_wrong(probability: pa.ChunkedArray) -> np.ndarray:
+    """Returns where a probability is not in [0, 1]; null, which is not known, is right."""
+    return mask(pc.invert(pc.and_(pc.greater_equal(probability, 0), pc.less_equal(probability, 1))))
+
+
+def items(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """Returns a field of all structs in a column of lists of them, and each one's row."""
+    lists = column.combine_chunks()
+    values = pa.chunked_array([pc.struct_field(pc.list_flatten(lists), name)])
+    return values, pc.list_parent_indices(lists).to_numpy()
+
+
+def rows_with(bad: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Returns which of `count` rows have a bad item, given each item's row."""
+    found = np.zeros(count, dtype=bool)
+    found[rows[bad]] = True
+    return found
+
+
+def null_genre(genres: pa.ChunkedArray) -> np.ndarray:
+    """Returns where a list of genres has a null in it."""
+    lists = genres.combine_chunks()
+    nulls = mask(pc.list_flatten(lists).is_null())
+    return rows_with(nulls, pc.list_parent_indices(lists).to_numpy(), len(lists))
+
+
+def history_checks(history: pa.ChunkedArray) -> list[Check]:
+    """Finds the rows with an item of history that could not be in `interactions` or whose title not in `titles`."""
+    faults = []
+    for name, reason, bad in (
+        ("title_name", "an item without a title's name", missing),
+        ("genres", f"an item with {NULL_GENRE}", null_genre),
+        ("watch_seconds", f"an item's watch time is {WRONG_WATCH}", watch_is_wrong),
+    ):
+        values, rows = items(history, name)
+        faults.append(("history", reason, rows_with(bad(values), rows, len(history))))
+    return faults
+
+
+def example_checks(rows: pa.Table) -> list[Check]:
+    """Finds the examples that lack something or whose label is no candidate, by the columns that are there."""
+    required = [field.name for field in EXAMPLES if not field.nullable and field.name in rows.column_names]
+    count = pc.fill_null(pc.list_value_length(rows["candidates"]), 0)
+    labelled = pc.and_(pc.greater_equal(rows["label"], 0), pc.less(rows["label"], count))
+    captions, owners = items(rows["candidates"], "caption")
+    return [
+        *((name, MISSING, missing(rows[name])) for name in required),
+        ("title_genres", NULL_GENRE, null_genre(rows["title_genres"])),
+        *history_checks(rows["history"]),
+        ("label", "not one of the candidates", mask(pc.invert(labelled))),
+        ("candidates", "a candidate without a caption", rows_with(missing(captions), owners, rows.num_rows)),
+        ("propensity", WRONG_PROPENSITY, propensity_is_wrong(rows["propensity"])),
+    ]
+
+
+def prediction_checks(rows: pa.Table) -> list[Check]:
+    """Finds the predictions that lack something or whose probability is none, by the columns that are there."""
+    required = [field.name for field in PREDICTIONS if not field.nullable and field.name in rows.column_names]
+    found = [(name, MISSING, missing(rows[name])) for name in required]
+    found.append(("probability", "not in [0, 1]", probability_is_wrong(rows["probability"])))
+    if "propensity" in rows.column_names:
+        found.append(("propensity", WRONG_PROPENSITY, propensity_is_wrong(rows["propensity"])))
+    if "candidates" in rows.column_names:
+        artworks, owners = items(rows["candidates"], "artwork_id")
+        found.append(("candidates", "a candidate without an id", rows_with(missing(artworks), owners, rows.num_rows)))
+        values, _ = items(rows["candidates"], "probability")
+        wrong = probability_is_wrong(values) | mask(values.is_null())
+        found.append(("candidates", "a probability not in [0, 1]", rows_with(wrong, owners, rows.num_rows)))
+    return found

@@ -108,6 +108,7 @@ def partition_slice(plan: Plan, number: int, catalogue: Catalogue) -> Counts:
     part = plan.slices[number]
     files = plan.files[part.table]
     table = placed(_read(part, files[part.file]), part.file, part.first_row)
+    table, unreadable = checks.part_text(table, part.table, files)
     title = checks.codes(table["title_id"], catalogue.title_ids)
     found: list[checks.Check] = [
         *((c, checks.MISSING, checks.missing(table[c])) for c in ("user_id", "title_id", "timestamp")),
@@ -116,14 +117,14 @@ def partition_slice(plan: Plan, number: int, catalogue: Catalogue) -> Counts:
     ]
     table = table.append_column("title", pa.array(title))
     if part.table == "interactions":
-        found.append(("watch_seconds", "negative or not a number", checks.watch_is_wrong(table["watch_seconds"])))
+        found.append(("watch_seconds", checks.WRONG_WATCH, checks.watch_is_wrong(table["watch_seconds"])))
     else:
         table, more = _find_labels(table, title, catalogue)
         found += more
     good, bad = checks.part(table, part.table, files, found)
     good = good.drop_columns([name for name in ("title_id", "artwork_id") if name in good.column_names])
     shuffle.write_partitions(plan.work("slice", number), good, _buckets(good["user_id"], plan.buckets), plan.buckets)
-    return write_rejected(plan, f"slice-{number:06d}", bad)
+    return write_rejected(plan, f"slice-{number:06d}", pa.concat_tables([unreadable, bad]))
 
 
 def _read(part: Slice, uri: str) -> pa.Table:
@@ -145,7 +146,7 @@ def _find_labels(table: pa.Table, title: np.ndarray, catalogue: Catalogue) -> tu
         ("engaged", checks.MISSING, checks.missing(table["engaged"])),
         ("title_id", "the title has no candidates", candidates == 0),
         ("artwork_id", "not among the title's candidates", (label < 0) | (label >= candidates)),
-        ("propensity", "not in (0, 1]", checks.propensity_is_wrong(table["propensity"])),
+        ("propensity", checks.WRONG_PROPENSITY, checks.propensity_is_wrong(table["propensity"])),
     ]
     return table.append_column("label", pa.array(label.astype(np.int32))), found
 

@@ -79,7 +79,10 @@ class Scorer:
             # What a process holds it hardly gives back. Ray starts the actor anew and gives it this shard again.
             os._exit(1)
         begun = time.perf_counter()
-        scored, counts = score_shard(shard, self._engine, self._rendering)
+        try:
+            scored, counts = score_shard(shard, self._engine, self._rendering)
+        except InputError as error:
+            return {"scored": _boxed(error)}
         usage = self._engine.take_usage()
         statistics = {
             **shard.counts,

@@ -55,8 +55,9 @@ class Assignment:
 def count_titles(file: str) -> Counter[str]:
     """Returns how often each title is asked for in one file of requests."""
     counts: Counter[str] = Counter()
-    for _, table in storage.iter_batches(file, "requests", ["title_ids"]):
-        for entry in pc.value_counts(pc.list_flatten(table["title_ids"])).to_pylist():
+    for first_row, table in storage.iter_batches(file, "requests", ["title_ids"], broken_text=True):
+        readable, _ = checks.part_text(placed(table, 0, first_row), "requests", [file])
+        for entry in pc.value_counts(pc.list_flatten(readable["title_ids"])).to_pylist():
             counts[entry["values"] or ""] += entry["counts"]
     return counts
 
@@ -86,6 +87,18 @@ def assign_users(counts: Counter[str], shard_pairs: int) -> Assignment:
     return Assignment(dict.fromkeys(counts, (0, shards)), shards, pairs)
 
 
+def read_requests(files: list[str], index: int) -> Iterator[tuple[int, pa.Table, pa.Table, int]]:
+    """Yields one file's batches in parts.
+
+    Of each the number of its first row, the usable rows with the columns `file` and `row`, the rejected rows of the
+    others, and the pairs that those ask for, at least one a row.
+    """
+    for first_row, table in storage.iter_batches(files[index], "requests", None, _BATCH_ROWS, broken_text=True):
+        readable, unreadable = checks.part_text(placed(table, index, first_row), "requests", files)
+        good, bad = checks.part(readable, "requests", files, _row_checks(readable))
+        yield first_row, good, pa.concat_tables([unreadable, bad]), _wanted(table) - _wanted(good)
+
+
 def exchange_file(files: list[str], index: int, assignment: Assignment, work: str, rejected: str) -> Moved:
     """Writes one file's pairs as work objects and its unusable rows as one object of rejected rows.
 
@@ -97,10 +110,9 @@ def exchange_file(files: list[str], index: int, assignment: Assignment, work: st
         rejected: folder of the rejected rows.
     """
     uris, moved, lost, bad = [], 0, 0, [REJECTED.empty_table()]
-    for first_row, table in storage.iter_batches(files[index], "requests", batch_rows=_BATCH_ROWS):
-        good, refused = checks.part(placed(table, index, first_row), "requests", files, _row_checks(table))
+    for first_row, good, refused, unasked in read_requests(files, index):
         bad.append(refused)
-        lost += _wanted(table) - _wanted(good)
+        lost += unasked
         for number, part in enumerate(_slices(good)):
             pairs = _explode(part)
             uri = storage.join(work, f"requests-{index:05d}-{first_row:012d}-{number:04d}.arrow")
@@ -113,12 +125,28 @@ def exchange_file(files: list[str], index: int, assignment: Assignment, work: st
     return Moved(uris, moved, refused_rows.num_rows, lost)
 
 
-def exchange_previous(parts: list[str], uri: str, assignment: Assignment) -> None:
-    """Writes an earlier night's predictions as one work object, those of pairs that may be asked for again."""
-    tables = [table for part in parts for _, table in storage.iter_batches(part, "predictions")]
-    rows = pa.concat_tables([PREDICTIONS.empty_table(), *(table.cast(PREDICTIONS) for table in tables)])
+def exchange_previous(parts: list[str], uri: str, assignment: Assignment, rejected: str) -> int:
+    """Writes an earlier night's predictions as one work object, those of pairs that may be asked for again.
+
+    Args:
+        rejected: the object of the rows that cannot be taken over: their pairs are scored.
+
+    Returns:
+        The number of these rows.
+    """
+    tables, bad = [PREDICTIONS.empty_table()], [REJECTED.empty_table()]
+    for number, part in enumerate(parts):
+        for first_row, table in storage.iter_batches(part, "predictions", broken_text=True):
+            readable, unreadable = checks.part_text(placed(table, number, first_row), "predictions", parts)
+            good, refused = checks.part(readable, "predictions", parts, checks.prediction_checks(readable))
+            tables.append(good.select(PREDICTIONS.names).cast(PREDICTIONS))
+            bad += [unreadable, refused]
+    rows, refused_rows = pa.concat_tables(tables), pa.concat_tables(bad)
+    if refused_rows.num_rows:
+        storage.write_table(rejected, refused_rows, "rejected")
     asked = rows.filter(pc.is_in(rows["title_id"], pa.array(list(assignment.shard_of), pa.string())))
     shuffle.write_partitions(uri, asked, _shards(asked, assignment), assignment.shards)
+    return refused_rows.num_rows
 
 
 def _wanted(table: pa.Table) -> int:
@@ -128,10 +156,8 @@ def _wanted(table: pa.Table) -> int:
 
 def _row_checks(table: pa.Table) -> list[checks.Check]:
     """Finds the rows that ask for nothing, or whose history cannot be true."""
-    history = table["history"].combine_chunks()
-    timestamps, rows = _field(history, "timestamp"), pc.list_parent_indices(history).to_numpy()
-    late, unordered = np.zeros(table.num_rows, dtype=bool), np.zeros(table.num_rows, dtype=bool)
-    late[rows[checks.later_than(timestamps, int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6))]] = True
+    timestamps, rows = checks.items(table["history"], "timestamp")
+    unordered, late = np.zeros(table.num_rows, dtype=bool), int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6)
     # An unknown time is NaN here, and neither before nor after another. Microseconds are exact until the year 2255.
     backwards = np.diff(timestamps.cast(pa.int64()).cast(pa.float64(), safe=False).to_numpy()) < 0
     unordered[rows[1:][backwards & (rows[1:] == rows[:-1])]] = True
@@ -139,13 +165,14 @@ def _row_checks(table: pa.Table) -> list[checks.Check]:
     return [
         ("user_id", checks.MISSING, checks.missing(table["user_id"])),
         ("title_ids", "no title is asked for", wanted == 0),
-        ("history", "an interaction later than now", late),
+        (
+            "history",
+            "an interaction later than now",
+            checks.rows_with(checks.later_than(timestamps, late), rows, table.num_rows),
+        ),
         ("history", "not in order of time, newest last", unordered),
+        *checks.history_checks(table["history"]),
     ]
-
-
-def _field(history: pa.ListArray, name: str) -> pa.ChunkedArray:
-    return pa.chunked_array([pc.struct_field(history.flatten(), name)])
 
 
 def _slices(table: pa.Table) -> Iterator[pa.Table]:

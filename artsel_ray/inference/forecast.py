@@ -13,6 +13,7 @@ from artsel_ray.cluster import start_ray
 from artsel_ray.config import ScoreConfig
 from artsel_ray.data.catalogue import read_catalogue
 from artsel_ray.errors import InputError
+from artsel_ray.inference.exchange import read_requests
 from artsel_ray.inference.pipeline import assign, check, count_pairs, score
 from artsel_ray.inference.plan import LAYOUTS, block_tokens, count
 from artsel_ray.inference.settings import resolve
@@ -77,9 +78,10 @@ def forecast(config: ScoreConfig) -> None:
 
 def _sample(files: list[str]) -> pa.Table:
     """Returns requests of a few users for the titles that are asked for most, out of the first rows."""
-    table = next((table for file in files for _, table in storage.iter_batches(file, "requests")), None)
+    tables = (table for index in range(len(files)) for _, table, _, _ in read_requests(files, index))
+    table = next((table for table in tables if table.num_rows), None)
     if table is None:
-        raise InputError("the requests have no row")
+        raise InputError("the requests have no row that can be used")
     wanted = table["title_ids"].combine_chunks()
     popular = [title for title, _ in Counter(wanted.flatten().to_pylist()).most_common(_SAMPLE_PAIRS // _SAMPLE_USERS)]
     asked = pc.list_parent_indices(wanted).filter(pc.is_in(wanted.flatten(), pa.array(popular, pa.string())))

@@ -143,7 +143,7 @@ def _exchange(config: ScoreConfig, files: list[str], assignment: Assignment) -> 
     """Writes the work objects, or takes those of an earlier run.
 
     Returns:
-        The work folder's manifest: `uris`, `previous`, `pairs` and `rejected_rows`.
+        The work folder's manifest: `uris`, `previous`, `pairs`, `rejected_rows` and `rejected_previous_rows`.
     """
     work, rejected = storage.join(config.output, _WORK), storage.join(config.output, REJECTED)
     known = storage.read_manifest(work)
@@ -156,24 +156,27 @@ def _exchange(config: ScoreConfig, files: list[str], assignment: Assignment) -> 
         moved = list(map_files(len(files), move))
         known = {"uris": sorted(uri for part in moved for uri in part["uris"])}
         known |= {name: sum(part[name] for part in moved) for name in ("pairs", "rejected_rows", "rejected_pairs")}
-        known["previous"] = _exchange_previous(config.previous, shared, work) if config.previous else []
+        carried = _exchange_previous(config, shared, work) if config.previous else []
+        known["previous"] = sorted(uri for uri, _ in carried)
+        known["rejected_previous_rows"] = sum(rows for _, rows in carried)
         storage.write_manifest(work, known)
     if not known["pairs"]:
         raise InputError(f"{config.requests} asks for no title; {known['rejected_rows']} rows were rejected")
     return known
 
 
-def _exchange_previous(previous: str, assignment: ray.ObjectRef, work: str) -> list[str]:
-    """Writes an earlier night's predictions as work objects."""
+def _exchange_previous(config: ScoreConfig, assignment: ray.ObjectRef, work: str) -> list[tuple[str, int]]:
+    """Writes an earlier night's predictions as work objects; returns each one's URI and the rows that it left out."""
+    previous = config.previous or ""
     parts = [storage.join(previous, part) for part in _manifest(previous)["parts"]]
     slices = [parts[start : start + _PREVIOUS_PARTS] for start in range(0, len(parts), _PREVIOUS_PARTS)]
 
-    def move(index: int) -> str:
+    def move(index: int) -> tuple[str, int]:
         uri = storage.join(work, f"previous-{index:05d}.arrow")
-        exchange_previous(slices[index], uri, ray.get(assignment))
-        return uri
+        rejected = storage.join(config.output, REJECTED, f"previous-{index:05d}.parquet")
+        return uri, exchange_previous(slices[index], uri, ray.get(assignment), rejected)
 
-    return sorted(map_files(len(slices), move))
+    return list(map_files(len(slices), move))
 
 
 def _manifest(previous: str) -> dict[str, Any]:
@@ -282,6 +285,7 @@ def _publish(
         **{name: int(value) for name, value in counted.items()},
         "rejected_request_rows": work["rejected_rows"],
         "rejected_request_pairs": work["rejected_pairs"],
+        "rejected_previous_rows": work["rejected_previous_rows"],
         "rejected_catalogue_rows": bad.num_rows,
         "model_id": rendering.model_id,
         "decoding": rendering.decoding,

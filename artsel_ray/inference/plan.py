@@ -17,16 +17,15 @@ import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
 
-from artsel_ray import storage
 from artsel_ray.data.catalogue import Catalogue
 from artsel_ray.decoding import trie
 from artsel_ray.inference.answers import map_files
+from artsel_ray.inference.exchange import read_requests
 from artsel_ray.inference.rendering import prompt_tokenizer, tokenize_title
 from artsel_ray.inference.settings import Rendering
 from artsel_ray.prompts.spec import Layout
 
 LAYOUTS: tuple[Layout, ...] = ("title_first", "user_first")
-_BATCH_ROWS = 8_192
 # Titles that one task tokenizes.
 _TITLES = 500
 _GPU_BLOCK, _CPU_BLOCK = 16, 128
@@ -160,7 +159,7 @@ def count_file(file: str, costs: TitleCosts, rendering: Rendering, block: int) -
         Totals as `count` returns them.
     """
     totals: Counter[str] = Counter()
-    for _, table in storage.iter_batches(file, "requests", batch_rows=_BATCH_ROWS):
+    for _, table, _, _ in read_requests([file], 0):
         totals.update(_count_rows(table, costs, rendering, block))
     return totals
 

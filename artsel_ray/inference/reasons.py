@@ -81,7 +81,9 @@ def explain_shard(rows: pa.Table, files: list[str], engine: Engine, teaching: Te
         files: URIs of the examples.
     """
     prompts = TeacherPrompts(prompt_tokenizer(teaching.teacher, teaching.spec))
-    usable, unusable = checks.part(rows, "examples", files, _row_checks(rows))
+    readable, unreadable = checks.part_text(rows, "examples", files)
+    usable, lacking = checks.part(readable, "examples", files, checks.example_checks(readable))
+    unusable = pa.concat_tables([unreadable, lacking])
     # Examples of a title follow one another, so that the engine finds their options in its cache.
     questions, usable, too_long, histories_cut = _questions(usable.sort_by("title_id"), files, prompts, teaching)
     reasons = _explain(engine, prompts, questions, teaching)
@@ -108,22 +110,6 @@ def explain_shard(rows: pa.Table, files: list[str], engine: Engine, teaching: Te
     return Explained(kept, rejected, {**counts, **by_fault})
 
 
-def _row_checks(rows: pa.Table) -> list[checks.Check]:
-    """Finds the rows that lack something or whose label is none of the candidates."""
-    required = [field.name for field in schema.EXAMPLES if not field.nullable]
-    candidates = rows["candidates"].combine_chunks()
-    lacking = np.zeros(rows.num_rows, dtype=bool)
-    captions = pc.struct_field(candidates.flatten(), "caption")
-    lacking[pc.list_parent_indices(candidates).to_numpy()[checks.missing(pa.chunked_array([captions]))]] = True
-    count = pc.fill_null(pc.list_value_length(candidates), 0)
-    labelled = pc.and_(pc.greater_equal(rows["label"], 0), pc.less(rows["label"], count))
-    return [
-        *((name, checks.MISSING, checks.missing(rows[name])) for name in required),
-        ("label", "not one of the candidates", checks.mask(pc.invert(labelled))),
-        ("candidates", "a candidate without a caption", lacking),
-    ]
-
-
 def _questions(
     rows: pa.Table, files: list[str], prompts: TeacherPrompts, teaching: Teaching
 ) -> tuple[list[_Question], pa.Table, pa.Table, int]:
@@ -132,8 +118,7 @@ def _questions(
     options_n, labels, captions, seeds = [], [], [], []
     for name, genres, candidates, label, example_id in zip(*columns, strict=True):
         texts = [candidate["caption"] for candidate in candidates]
-        known = [genre for genre in genres if genre is not None]
-        options_n.append(prompts.pieces.options(name, known, texts))
+        options_n.append(prompts.pieces.options(name, genres, texts))
         labels.append(label)
         captions.append(texts[label])
         seeds.append(_seed(teaching.seed, example_id))

@@ -103,7 +103,21 @@ def render_shard(
     rejected = pa.concat_tables([rejected, over])
     nothing = PREDICTIONS.empty_table()
     shard = RenderedShard(index, groups, pairs["user_id"], histories.ids, fingerprints, nothing, rejected, counts)
-    return _carry_over(shard, pairs["title_id"], shuffle.read_partition(previous, index)) if previous else shard
+    if not previous:
+        return shard
+    earlier = _possible(shuffle.read_partition(previous, index), catalogue, rendering.decoding)
+    return _carry_over(shard, pairs["title_id"], earlier)
+
+
+def _possible(previous: pa.Table, catalogue: Catalogue, decoding: str) -> pa.Table:
+    """Returns the earlier predictions that could be this night's: of a candidate, and with all their probabilities."""
+    title = checks.codes(previous["title_id"], catalogue.title_ids)
+    place = checks.codes(previous["artwork_id"], catalogue.artwork_ids) - catalogue.offsets[title]
+    candidates = np.append(np.diff(catalogue.offsets), 0)[title]  # the last stands for unknown titles
+    possible = (place >= 0) & (place < candidates)
+    if decoding in ("rank", "labels"):
+        possible &= pc.fill_null(pc.list_value_length(previous["candidates"]), 0).to_numpy() == candidates
+    return previous.filter(pa.array(possible))
 
 
 def _carry_over(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.Table) -> RenderedShard:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from artsel_ray.decoding import freetext, trie
 from artsel_ray.decoding.engine import Engine
+from artsel_ray.errors import InputError
 from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer
 from artsel_ray.inference.settings import Rendering
 from artsel_ray.prompts.tokenize import Ids, PromptTokenizer
@@ -27,7 +28,11 @@ class Choices:
 
 
 def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> tuple[pa.Table, dict[str, int]]:
-    """Returns a shard's predictions, in the order of its groups, and the counts that scoring adds."""
+    """Returns a shard's predictions, in the order of its groups, and the counts that scoring adds.
+
+    Raises:
+        InputError: if the engine's log-probabilities are no numbers: the choice would be none of the model's.
+    """
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
     prompts, answers, tries = [], [], []
     built: dict[int, trie.Trie] = {}  # a title's groups share their options
@@ -42,6 +47,8 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> t
     if rendering.spec.reason:
         prompts, reasons = _write_reasons(engine, tokenizer, prompts)
     choices = _decode(engine, rendering.decoding, tokenizer, prompts, answers, tries)
+    if any(value is not None and np.isnan(value) for value in choices.probabilities):
+        raise InputError(f"{rendering.model} answers with what is no number; score with another --dtype, or model")
     return _predictions(shard, choices, reasons, rendering.model_id), {"unmatched": choices.unmatched}
 
 

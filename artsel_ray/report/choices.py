@@ -11,10 +11,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from artsel_ray import storage
+from artsel_ray.data import checks
+from artsel_ray.data.catalogue import placed
 from artsel_ray.errors import InputError
 from artsel_ray.evaluation.metrics import IntArray
 from artsel_ray.evaluation.offpolicy import FloatArray
 from artsel_ray.report.tables import UNKNOWN, ExampleTable, codes, read_batches
+from artsel_ray.schema import REJECTED
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Choices:
         missing_n: no prediction for the example's pair.
         unknown_artwork: examples whose prediction is none of the candidates.
         other: predictions for pairs that are not in the examples.
+        rejected: rows that are no prediction, as the table `rejected`; without another row their pairs are missing.
     """
 
     artwork_n: IntArray
@@ -34,6 +38,7 @@ class Choices:
     missing_n: NDArray[np.bool_]
     unknown_artwork: int
     other: int
+    rejected: pa.Table
 
     def hit_n(self, table: ExampleTable) -> FloatArray:
         """Returns 1 where the choice is the engaged artwork, else 0."""
@@ -47,8 +52,12 @@ def read_choices(uri: str, table: ExampleTable) -> Choices:
         InputError: if a pair is predicted twice, the night has not finished, a part is absent, or nothing is there.
     """
     pairs, artworks, probabilities, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)], 0
+    columns, rejected = ["user_id", "title_id", "artwork_id", "probability"], [REJECTED.empty_table()]
     for file in _prediction_files(uri):
-        for _, batch in read_batches(file, "predictions", ["user_id", "title_id", "artwork_id", "probability"]):
+        for first_row, found in read_batches(file, "predictions", columns):
+            readable, unreadable = checks.part_text(placed(found, 0, first_row), "predictions", [file])
+            batch, bad = checks.part(readable, "predictions", [file], checks.prediction_checks(readable))
+            rejected += [unreadable, bad]
             pair = table.pairs_of(batch)
             known, rows = pair >= 0, rows + batch.num_rows
             pairs.append(pair[known])
@@ -67,6 +76,7 @@ def read_choices(uri: str, table: ExampleTable) -> Choices:
         missing_n,
         int((~candidate_n & ~missing_n).sum()),
         rows - len(pair),
+        pa.concat_tables(rejected),
     )
 
 
@@ -142,7 +152,8 @@ def read_oracle(uri: str, table: ExampleTable) -> Oracle:
     artwork_n, best_n = artwork_p[table.pair_n], best_p[table.pair_n]
     candidate_n, missing_n = table.is_candidate(artwork_n), best_n == 0
     artwork_n = np.where(candidate_n, artwork_n, UNKNOWN)
-    return Oracle(Choices(artwork_n, best_n, missing_n, int((~candidate_n & ~missing_n).sum()), other), best_n)
+    unknown_artwork = int((~candidate_n & ~missing_n).sum())
+    return Oracle(Choices(artwork_n, best_n, missing_n, unknown_artwork, other, REJECTED.empty_table()), best_n)
 
 
 def _best(rows: pa.Table, table: ExampleTable, source: str) -> tuple[IntArray, FloatArray]:

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from artsel_ray import storage
 from artsel_ray.config import EvaluateConfig, resolved
@@ -12,6 +13,7 @@ from artsel_ray.evaluation.metrics import METRICS, FloatArray, IntArray, evaluat
 from artsel_ray.report.choices import Choices, Oracle, count_rejected, read_choices, read_oracle
 from artsel_ray.report.html import render_evaluation
 from artsel_ray.report.tables import UNKNOWN, ExampleTable, engagements, read_examples
+from artsel_ray.schema import REJECTED
 
 SHOWN_EXAMPLES = 24
 
@@ -37,10 +39,9 @@ def evaluate(config: EvaluateConfig) -> None:
     metrics = _metrics(config, table, choices, policies)
     uris = [storage.join(config.output, name) for name in ("metrics.json", "report.html")]
     report = render_evaluation(metrics, _shown(table, choices["model"], config.seed), _sources(config))
-    rejected = storage.join(config.output, "rejected", "examples.parquet")
-    storage.delete(rejected)
-    if table.rejected.num_rows:
-        storage.write_table(rejected, table.rejected, "rejected")
+    _write_rejected(config.output, "examples", table.rejected)
+    for name in ("model", "baseline"):
+        _write_rejected(config.output, name, choices[name].rejected if name in choices else REJECTED.empty_table())
     storage.write_json(storage.join(config.output, "config.json"), resolved(config))
     storage.write_json(uris[0], metrics)
     storage.write_object(uris[1], report.encode())
@@ -57,6 +58,13 @@ def _check(config: EvaluateConfig) -> None:
         raise InputError(f"{config.examples} holds several splits; give one, such as {config.examples}/test")
     if storage.join(config.output) in {storage.join(config.examples), storage.join(config.predictions)}:
         raise InputError(f"--output {config.output} is an input's folder; give another")
+
+
+def _write_rejected(output: str, name: str, rejected: pa.Table) -> None:
+    uri = storage.join(output, "rejected", f"{name}.parquet")
+    storage.delete(uri)
+    if rejected.num_rows:
+        storage.write_table(uri, rejected, "rejected")
 
 
 def _above(uri: str, levels: int) -> str:
@@ -102,6 +110,7 @@ def _oddities(choices: Choices) -> dict[str, int]:
         "missing": int(choices.missing_n.sum()),
         "unknown_artwork": choices.unknown_artwork,
         "other_predictions": choices.other,
+        "unusable_predictions": choices.rejected.num_rows,
     }
 
 
@@ -197,7 +206,8 @@ def _lines(metrics: dict[str, Any]) -> list[str]:
     lines = [f"{'':12}{'accuracy':28}{'IPS':28}".rstrip()]
     lines += [f"{name:12}{cell(row['accuracy']):28}{cell(row['ips'])}" for name, row in rows.items()]
     lines.append(f"{metrics['examples']:,} examples of {metrics['users']:,} users, 95 % intervals over users")
-    for name in ("missing", "unknown_artwork", "other_predictions", "rejected_examples", "invalid_propensities"):
+    odd = "missing", "unknown_artwork", "other_predictions", "unusable_predictions"
+    for name in (*odd, "rejected_examples", "invalid_propensities"):
         if metrics[name]:
             lines.append(f"{name.replace('_', ' ')}: {metrics[name]:,}")
     if metrics["known_propensities"] < metrics["examples"]:

@@ -13,11 +13,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from artsel_ray import schema, storage
+from artsel_ray.data import checks
+from artsel_ray.data.catalogue import placed
 from artsel_ray.errors import InputError
 from artsel_ray.evaluation.metrics import Examples, IntArray
 
 BATCH_ROWS = 131_072
 UNKNOWN = -1
+_CANDIDATE_IDS = pa.list_(pa.struct([pa.field("artwork_id", pa.string())]))
 
 
 @dataclass(frozen=True)
@@ -90,14 +93,14 @@ def read_batches(uri: str, name: str, columns: list[str]) -> Iterator[tuple[int,
 
 
 def _cast(table: pa.Table, name: str, columns: list[str]) -> pa.Table:
-    """Gives the columns their types and absent ones nulls; candidates stay as they are, without captions."""
+    """Gives the columns their types, candidates without captions, and absent ones nulls."""
     arrays = {}
     for column in columns:
-        type_ = schema.TABLES[name].field(column).type
+        type_ = _CANDIDATE_IDS if column == "candidates" else schema.TABLES[name].field(column).type
         if column not in table.column_names:
             arrays[column] = pa.chunked_array([pa.nulls(table.num_rows, type_)])
         else:
-            arrays[column] = table[column] if column == "candidates" else table[column].cast(type_)
+            arrays[column] = table[column].cast(type_)
     return pa.table(arrays)
 
 
@@ -115,41 +118,27 @@ class _Rows:
 def _artworks(table: pa.Table) -> tuple[IntArray, pa.Array]:
     lists = table["candidates"].combine_chunks()
     sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    return sizes, pc.cast(pc.struct_field(pc.list_flatten(lists), "artwork_id"), pa.string())
+    return sizes, pc.struct_field(pc.list_flatten(lists), "artwork_id")
 
 
 def _clean(uri: str, first_row: int, table: pa.Table) -> _Rows:
     """Takes out the rows that cannot be evaluated, with the column and reason of each."""
+    table, unreadable = checks.part_text(placed(table, 0, first_row), "examples", [uri])
     size_n, artwork_c = _artworks(table)
     label_n = pc.fill_null(table["label"], UNKNOWN).to_numpy().astype(np.int64)
     owner_c = np.repeat(np.arange(len(size_n)), size_n)
-    nameless_n = np.zeros(len(size_n), bool)
-    nameless_n[owner_c[artwork_c.is_null().to_numpy(zero_copy_only=False)]] = True
-    faults = {
-        ("user_id", "is null"): table["user_id"].is_null().to_numpy(),
-        ("title_id", "is null"): table["title_id"].is_null().to_numpy(),
-        ("candidates", "is null or empty"): size_n == 0,
-        ("candidates", "has a null artwork_id"): nameless_n,
-        ("label", "is not the place of a candidate"): (label_n < 0) | (label_n >= size_n),
-    }
-    fault_n = np.select(list(faults.values()), list(range(len(faults))), len(faults))
-    good_n = fault_n == len(faults)
-    bad = np.flatnonzero(~good_n)
-    kinds = [list(faults)[kind] for kind in fault_n[bad]]
-    rejected = pa.table(
-        {
-            "table": ["examples"] * len(bad),
-            "file": [uri] * len(bad),
-            "row": first_row + bad,
-            "column": [column for column, _ in kinds],
-            "reason": [reason for _, reason in kinds],
-            "user_id": table["user_id"].take(bad),
-            "title_id": table["title_id"].take(bad),
-            "artwork_id": pa.nulls(len(bad), pa.string()),
-        }
-    ).cast(schema.REJECTED)
-    kept_c = artwork_c.filter(pa.array(good_n[owner_c]))
-    return _Rows(table.filter(pa.array(good_n)), label_n[good_n], size_n[good_n], kept_c, rejected)
+    nameless_n = checks.rows_with(checks.mask(artwork_c.is_null()), owner_c, len(size_n))
+    found: list[checks.Check] = [
+        ("user_id", checks.MISSING, checks.missing(table["user_id"])),
+        ("title_id", checks.MISSING, checks.missing(table["title_id"])),
+        ("candidates", "no candidate", size_n == 0),
+        ("candidates", "a candidate without an id", nameless_n),
+        ("label", "not one of the candidates", (label_n < 0) | (label_n >= size_n)),
+    ]
+    good, bad = checks.part(table, "examples", [uri], found)
+    good_n = np.isin(table["row"].to_numpy(), good["row"].to_numpy())
+    rejected = pa.concat_tables([unreadable, bad]).sort_by("row")
+    return _Rows(good, label_n[good_n], size_n[good_n], artwork_c.filter(pa.array(good_n[owner_c])), rejected)
 
 
 def read_examples(uri: str) -> ExampleTable:
@@ -166,7 +155,7 @@ def read_examples(uri: str) -> ExampleTable:
     rejected = pa.concat_tables([part.rejected for part in parts] or [schema.REJECTED.empty_table()])
     if not sum(len(part.label_n) for part in parts):
         raise InputError(f"{uri}: no example to evaluate ({rejected.num_rows} rows rejected); give held-out examples")
-    table = pa.concat_tables([part.table.drop_columns("candidates") for part in parts])
+    table = pa.concat_tables([part.table.drop_columns(["candidates", "file", "row"]) for part in parts])
     _refuse_repeated(table["example_id"], uri)
     users, user_n = _number(table["user_id"])
     titles, title_n = _number(table["title_id"])

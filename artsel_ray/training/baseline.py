@@ -53,6 +53,9 @@ def baseline(config: BaselineConfig) -> None:
         return
     vocabulary = make_vocabulary(rows["train"])
     data = {name: encode(part, vocabulary, train=name == "train") for name, part in rows.items()}
+    for name, part in rows.items():
+        if part.rejected.num_rows:
+            storage.write_table(storage.join(config.output, "rejected", f"{name}.parquet"), part.rejected, "rejected")
     seconds = {"read": time.monotonic() - started}
     recipe = _recipe(config, vocabulary)
     print(f"{len(rows['train'].label_n):,} train examples of {recipe.sizes.artworks:,} artworks", flush=True)
@@ -70,7 +73,7 @@ def baseline(config: BaselineConfig) -> None:
     summary = {
         "model_id": model_id,
         "examples": {name: len(part.label_n) for name, part in rows.items()},
-        "rejected": {name: part.rejected for name, part in rows.items()},
+        "rejected": {name: part.rejected.num_rows for name, part in rows.items()},
         "predictions": counts,
         "best": dataclasses.asdict(best),
         "trials": [_plain(trial) for trial in trials],

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from artsel_ray import storage
+from artsel_ray.data import checks
 from artsel_ray.errors import InputError
 from artsel_ray.prompts.tokenize import Encoded, Options, PromptTokenizer
 
@@ -102,8 +103,8 @@ def read_train(
     """Reads the examples to learn from.
 
     Raises:
-        InputError: if there is none, if the prompt asks for reasons and an example has none, or if the job that wrote
-            them has not finished.
+        InputError: if there is none, if one cannot be used, if the prompt asks for reasons and an example has none, or
+            if the job that wrote them has not finished.
     """
     if storage.exists(storage.join(uri, "config.json")) and storage.read_manifest(uri) is None:
         raise InputError(f"{uri} is of a job that has not finished; run the same command again")
@@ -115,7 +116,7 @@ def read_validation(uri: str, tokenizer: PromptTokenizer, max_model_length: int,
     """Reads at most so many examples to choose for; they need no reasons.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or one cannot be used.
     """
     return _read(TrainingExamples(tokenizer, 0, False), uri, max_model_length, [], most)
 
@@ -125,7 +126,8 @@ def _read(
 ) -> TrainingExamples:
     known: dict[tuple, int] = {}
     for file in storage.list_files(uri):
-        for _, table in storage.iter_batches(file, "examples", [*_COLUMNS, *more_columns]):
+        for first_row, table in storage.iter_batches(file, "examples", [*_COLUMNS, *more_columns]):
+            _refuse_unusable(table, file, first_row)
             room = len(table) if most is None else most - len(examples) - examples.too_long
             _add(examples, known, table.slice(0, max(room, 0)), max_model_length)
     if not len(examples):
@@ -134,13 +136,22 @@ def _read(
     return examples
 
 
+def _refuse_unusable(table: pa.Table, file: str, first_row: int) -> None:
+    """Training learns from all its examples or not at all: what prepare and distill write has passed these checks."""
+    for column, reason, bad in checks.example_checks(table):
+        if bad.any():
+            row = int(bad.argmax())
+            raise InputError(
+                f"{file}: row {first_row + row} (from 0), example {table['example_id'][row]}, column '{column}': "
+                f"{reason}; mend the row or leave it out"
+            )
+
+
 def _add(examples: TrainingExamples, known: dict[tuple, int], table: pa.Table, max_model_length: int) -> None:
     tokenizer, rows = examples.tokenizer, table.drop_columns(["history"]).to_pylist()
     titles = []
     for row in rows:
         captions = [candidate["caption"] for candidate in row["candidates"]]
-        if not 0 <= row["label"] < len(captions):
-            raise InputError(f"example {row['example_id']}: label {row['label']} of {len(captions)} candidates")
         if "reason" in row and not row["reason"]:
             raise InputError(f"example {row['example_id']} has no reason; run jobs/distill.py, or leave --reason out")
         key = (row["title_name"], tuple(row["title_genres"]), tuple(captions))

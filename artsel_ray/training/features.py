@@ -12,7 +12,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from artsel_ray import storage
+from artsel_ray.data import checks
+from artsel_ray.data.catalogue import placed
 from artsel_ray.errors import InputError
+from artsel_ray.schema import REJECTED
 
 # Rows read at a time: with 20 candidates of 200 tokens some 80 MB of captions.
 _BATCH_ROWS = 4_096
@@ -34,7 +37,7 @@ class Rows:
         title_n: the title's own item.
         length_n: number of history items; `item_h`, `age_days_h`, `watch_seconds_h` (NaN: not known) hold them,
             newest last.
-        rejected: rows left out because an id, a candidate or a valid label is missing.
+        rejected: rows left out because an id, a candidate or a valid label is missing, as the table `rejected`.
     """
 
     user_ids: pa.Array
@@ -51,7 +54,7 @@ class Rows:
     captions: pa.Array
     names: pa.Array
     genres: pa.Array
-    rejected: int
+    rejected: pa.Table
 
     @property
     def engaged_c(self) -> NDArray[np.bool_]:
@@ -100,16 +103,18 @@ def read_rows(uri: str) -> Rows:
     """
     artworks, items = _Pairs(), _Pairs()
     parts: list[dict[str, pa.Array | NDArray]] = []
-    rejected = 0
+    rejected = [REJECTED.empty_table()]
     for file in storage.list_files(uri):
-        for _, batch in storage.iter_batches(file, "examples", _COLUMNS, _BATCH_ROWS):
-            good = batch.filter(_usable(batch))
-            rejected += batch.num_rows - good.num_rows
+        for first_row, batch in storage.iter_batches(file, "examples", _COLUMNS, _BATCH_ROWS, broken_text=True):
+            readable, unreadable = checks.part_text(placed(batch, 0, first_row), "examples", [file])
+            good, bad = checks.part(readable, "examples", [file], _row_checks(readable))
+            rejected += [unreadable, bad]
             if good.num_rows:
                 parts.append(_part(good.combine_chunks(), artworks, items))
     if not parts:
+        bad_rows = sum(map(len, rejected))
         raise InputError(
-            f"{uri}: no example to use ({rejected} rows rejected); prepare larger splits, or check the path"
+            f"{uri}: no example to use ({bad_rows} rows rejected); prepare larger splits, or check the path"
         )
     columns = {name: [part[name] for part in parts] for name in parts[0]}
     artwork_ids, captions, artwork_c = artworks.finish()
@@ -125,20 +130,26 @@ def read_rows(uri: str) -> Rows:
         title_n=item[of_title],
         item_h=item[~of_title],
         **{"artwork_ids": artwork_ids, "captions": captions, "names": names, "genres": genres},
-        rejected=rejected,
+        rejected=pa.concat_tables(rejected),
     )
 
 
-def _usable(batch: pa.Table) -> pa.Array:
-    """Tells which rows have ids, a time, and an engaged artwork among candidates with ids."""
-    columns = [batch[name].combine_chunks() for name in ("user_id", "title_id", "title_name", "timestamp", "label")]
-    usable = np.logical_and.reduce([column.is_valid().to_numpy(zero_copy_only=False) for column in columns])
+def _row_checks(batch: pa.Table) -> list[checks.Check]:
+    """Finds the rows that lack an id, a name, a time, or an engaged artwork among candidates with ids, and so on."""
     size = pc.fill_null(pc.list_value_length(batch["candidates"]), 0).to_numpy()
     label = pc.fill_null(batch["label"], -1).to_numpy()
-    candidates = batch["candidates"].combine_chunks()
-    nameless = pc.list_parent_indices(candidates).filter(pc.list_flatten(candidates).field("artwork_id").is_null())
-    usable[nameless.to_numpy()] = False
-    return pa.array(usable & (label >= 0) & (label < size))
+    artwork_ids, owners = checks.items(batch["candidates"], "artwork_id")
+    return [
+        *((c, checks.MISSING, checks.missing(batch[c])) for c in ("user_id", "title_id", "title_name", "timestamp")),
+        ("title_genres", checks.NULL_GENRE, checks.null_genre(batch["title_genres"])),
+        *checks.history_checks(batch["history"]),
+        ("label", "not one of the candidates", (label < 0) | (label >= size)),
+        (
+            "candidates",
+            "a candidate without an id",
+            checks.rows_with(checks.missing(artwork_ids), owners, batch.num_rows),
+        ),
+    ]
 
 
 def _part(batch: pa.Table, artworks: _Pairs, items: _Pairs) -> dict[str, pa.Array | NDArray]:

@@ -1,7 +1,8 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artsel_ray.decoding.freetext import match, ngrams, overlap
+from tests.prompts.hostile import HOSTILE
 
 
 def test_overlap_by_hand() -> None:
@@ -39,3 +40,11 @@ def test_a_candidate_written_out_is_found(candidates: list[str], data: st.DataOb
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_overlap_is_symmetric_and_bounded(first: str, second: str) -> None:
     assert 0 <= overlap(ngrams(first), ngrams(second)) == overlap(ngrams(second), ngrams(first)) <= 1
+
+
+@settings(max_examples=500, deadline=None)
+@given(HOSTILE, st.lists(HOSTILE, max_size=5))
+def test_whatever_is_written_matches_a_candidate_or_nothing(written: str, candidates: list[str]) -> None:
+    found = match(written, candidates)
+    assert found is None or found in range(len(candidates))
+    assert (found is None) == (not any(ngrams(written) & ngrams(candidate) for candidate in candidates))

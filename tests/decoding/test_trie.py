@@ -1,9 +1,10 @@
+import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artsel_ray.decoding.engine import Sampling
@@ -114,6 +115,43 @@ def test_nothing_to_decide_asks_nothing(answers: list[list[int]]) -> None:
     assert choose(model, [ids(0)], tries)[0].candidate == 0
     np.testing.assert_allclose(rank(model, [ids(0)], tries)[0], 1 / len(answers))
     assert model.questions == []
+
+
+class Liar:
+    """An engine that answers with whatever it was given, one number after the other, in a circle."""
+
+    def __init__(self, numbers: list[float]) -> None:
+        self.numbers = itertools.cycle(numbers)
+
+    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+        return [np.array(list(itertools.islice(self.numbers, len(each)))) for each in allowed]
+
+    def write(
+        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], sampling: Sampling | None = None
+    ) -> list[list[int]]:
+        raise NotImplementedError
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(ANSWERS, min_size=1, max_size=4),
+    st.lists(st.floats() | st.floats(-30, 0) | st.just(-math.inf), min_size=1, max_size=9),
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_whatever_the_engine_answers_one_of_the_candidates_is_chosen(
+    titles: list[list[list[int]]], numbers: list[float]
+) -> None:
+    tries, prompts = [build(answers, END) for answers in titles], [ids(7)] * len(titles)
+    choices, distributions = choose(Liar(numbers), prompts, tries), rank(Liar(numbers), prompts, tries)
+    for answers, choice, distribution in zip(titles, choices, distributions, strict=True):
+        assert choice.candidate in range(len(answers))
+        assert int(np.argmax(distribution)) in range(len(answers))
+        assert len(distribution) == len(answers)
+        # Either a probability, or what says that the engine gave no numbers: never something in between.
+        assert math.isnan(choice.probability) or 0 < choice.probability <= 1 + 1e-9
+        if np.isfinite(numbers).all():
+            assert distribution.sum() == pytest.approx(1)
+            assert ((distribution >= 0) & (distribution <= 1 + 1e-9)).all()
 
 
 def test_no_candidate_is_an_error() -> None:

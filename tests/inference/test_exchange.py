@@ -67,7 +67,8 @@ def test_users_of_a_title_in_several_shards_and_their_earlier_predictions_meet(w
         ]
         table = pa.Table.from_pylist(rows, schema=PREDICTIONS)
         storage.write_table(str(folder / "P/part.parquet"), table, "predictions")
-        exchange_previous([str(folder / "P/part.parquet")], str(folder / "previous.arrow"), assignment)
+        previous, rejected = str(folder / "previous.arrow"), str(folder / "previous.parquet")
+        assert exchange_previous([str(folder / "P/part.parquet")], previous, assignment, rejected) == 0
         found = 0
         for shard in range(assignment.shards):
             asked, known = (

@@ -106,6 +106,23 @@ def test_another_night_scores_what_changed_and_nothing_else(
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_an_earlier_prediction_that_is_none_is_rejected_and_its_pair_scored(world: Path, smollm2: Model) -> None:
+    first = config_for(world, "smollm2", decoding="rank")
+    score(first)
+    part = f"{world}/P/part-000000.parquet"
+    rows = storage.read_table(part, "predictions").to_pylist()
+    rows[2]["probability"] = float("nan")
+    storage.write_table(part, pa.Table.from_pylist(rows, schema=schema.PREDICTIONS), "predictions")
+    score(replace(first, output=str(world / "P2"), previous=first.output))
+    summary = storage.read_json(str(world / "P2/summary.json"))
+    found = [summary[name] for name in ("pairs", "carried", "rejected", "rejected_previous_rows")]
+    assert found == [24, 23, 0, 1]
+    (rejected,) = storage.read_table(str(world / "P2/rejected"), "rejected").to_pylist()
+    assert (rejected["table"], rejected["file"], rejected["row"]) == ("predictions", part, 2)
+    assert np.isfinite(predictions(world / "P2")["probability"].to_numpy()).all()
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_an_exploring_night_writes_propensities_and_draws_again_from_an_earlier_one(
     world: Path, smollm2: Model
 ) -> None:

@@ -1,14 +1,21 @@
+import datetime
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer
+from artsel_ray import storage
+from artsel_ray.data.catalogue import read_catalogue
+from artsel_ray.inference.exchange import assign_titles, count_titles, exchange_file, exchange_previous
+from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer, render_shard
 from artsel_ray.inference.settings import Rendering
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.schema import PREDICTIONS
 
 Render = Callable[[Path, Rendering], RenderedShard]
 RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 8192, "choose")
@@ -81,3 +88,36 @@ def test_a_prompt_never_exceeds_the_model(world: Path, smollm2: Model, render: R
     tiny = render(world, replace(RENDERING, max_model_length=tokenizer.fixed_tokens()))
     assert (tiny.counts["pairs"], tiny.counts["rejected"]) == (0, 24)
     assert "exceeds" in tiny.rejected["reason"][0].as_py()
+
+
+def test_an_earlier_prediction_that_could_not_be_this_nights_is_scored_anew(
+    world: Path, smollm2: Model, render: Render
+) -> None:
+    catalogue, captions, _ = read_catalogue(files(world, "titles"), files(world, "artworks"))
+    asked, work = files(world, "requests"), str(world / "W")
+    assignment = assign_titles(sum((count_titles(file) for file in asked), Counter()), 1000, {})
+    uris = [uri for i in range(2) for uri in exchange_file(asked, i, assignment, work, work).uris]
+    for decoding in ("choose", "rank"):
+        rendering = replace(RENDERING, decoding=decoding)
+        first = render(world, rendering)
+        row: dict[str, Any] = {
+            "user_id": "u00",
+            "title_id": "t1",
+            "artwork_id": "t1-0",
+            "fingerprint": first.fingerprints[0],
+        }
+        ranked = [{"artwork_id": f"t1-{i}", "probability": 1 / 3} for i in range(3)]
+        row |= {"candidates": ranked, "model_id": "m", "scored_at": datetime.datetime.now(datetime.UTC)}
+        outcomes = []
+        changes: list[dict[str, Any]] = [{}, {"artwork_id": "t2-0"}, {"artwork_id": "gone"}, {"candidates": None}]
+        for change in changes:
+            earlier = pa.Table.from_pylist([row | change], schema=PREDICTIONS)
+            storage.write_table(f"{world}/P/a.parquet", earlier, "predictions")
+            assert exchange_previous([f"{world}/P/a.parquet"], f"{work}/p.arrow", assignment, f"{work}/r.parquet") == 0
+            shard = render_shard(0, uris, [f"{work}/p.arrow"], asked, catalogue, captions, rendering)
+            outcomes.append((shard.counts["carried"], len(shard.fingerprints)))
+        assert outcomes == [(1, 23), (0, 24), (0, 24), (1, 23) if decoding == "choose" else (0, 24)]
+
+
+def files(world: Path, name: str) -> list[str]:
+    return storage.list_files(str(world / name))

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from artsel_ray.decoding.engine import Sampling
+from artsel_ray.errors import InputError
 from artsel_ray.inference.engine import VllmEngine
 from artsel_ray.inference.rendering import RenderedShard, TitleGroup, prompt_tokenizer
 from artsel_ray.inference.scoring import score_shard
@@ -112,6 +114,18 @@ def brute_force(model: Any, prompt: Ids, answers: list[list[int]], end: int) -> 
             probability *= float(logits[place, following].softmax(0)[following.index(token)])
         probabilities.append(probability / sequences.count(sequence))
     return np.array(probabilities)
+
+
+@pytest.mark.parametrize("decoding", ["choose", "rank"])
+@pytest.mark.parametrize("answers", [[math.nan, 0.0, 0.0], [-math.inf] * 3, [math.inf, 0.0, 0.0]])
+def test_an_engine_without_numbers_is_one_line_and_no_choice(
+    smollm2: Model, decoding: str, answers: list[float]
+) -> None:
+    engine = Scripted()
+    engine.logprobs = lambda prompts, allowed: [np.array(answers[: len(ids)]) for ids in allowed]  # type: ignore[method-assign]
+    rendering = replace(RENDERING, decoding=decoding)
+    with pytest.raises(InputError, match="smollm2 answers with what is no number"):
+        score_shard(shard(rendering), engine, rendering)
 
 
 @pytest.mark.slow

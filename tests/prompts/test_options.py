@@ -4,31 +4,9 @@ import unicodedata
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from artsel_ray.prompts.options import escape, label
-
-STRUCTURE = st.sampled_from(
-    [
-        "<option>",
-        "</option>",
-        "<|im_start|>",
-        "<|im_end|>",
-        "<|eot_id|>",
-        "Prediction:",
-        "reason :",
-        "\n\n",
-        "\x00",
-        "<",
-        ">",
-    ]
-)
-UNSEEN = st.sampled_from(["\u200b", "\u200c", "\u200d", "\u00ad", "\ufeff", "\u2060", "\ufe0f", "\u034f", "\U000e0041"])
-SPLIT = st.tuples(st.sampled_from(["Prediction:", "reason :", "PREDICTION："]), st.integers(0, 11), UNSEEN).map(
-    lambda parts: parts[0][: parts[1]] + parts[2] + parts[0][parts[1] :]
-)
-EMOJI = st.sampled_from(["\u2764\ufe0f\u200d\U0001f525", "\U0001f469\u200d\U0001f680", "می\u200cخواهم"])
-HOSTILE = st.lists(STRUCTURE | UNSEEN | SPLIT | EMOJI | st.text(max_size=8), max_size=12).map("".join)
+from tests.prompts.hostile import HOSTILE
 
 
 def test_labels_count_from_one() -> None:

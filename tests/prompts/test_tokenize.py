@@ -4,8 +4,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from artsel_ray.errors import InputError
@@ -175,23 +173,3 @@ def test_a_tokenizer_without_option_tokens_is_refused(tokenizer: PreTrainedToken
 
     with pytest.raises(InputError, match="<option>"):
         PromptTokenizer(Bare(), PromptSpec())  # type: ignore[arg-type]
-
-
-MARKERS = ["<option>", "</option>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<repo_name>", "Prediction:", "\n- "]
-HOSTILE = st.lists(st.sampled_from(MARKERS) | st.text(max_size=6), min_size=1, max_size=8).map("".join)
-
-
-@settings(max_examples=1000, deadline=None)
-@given(name=HOSTILE, genre=HOSTILE, captions=st.lists(HOSTILE, min_size=1, max_size=5))
-def test_data_never_becomes_structure(
-    tokenizer: PreTrainedTokenizerBase, name: str, genre: str, captions: list[str]
-) -> None:
-    for spec in (PromptSpec(), PromptSpec(layout="user_first", output="number")):
-        prompts = PromptTokenizer(tokenizer, spec)
-        ids = prompt_ids(prompts, [item(1, name, [genre]), item(2)], captions)
-        calm = prompt_ids(prompts, [item(1), item(2)], ["calm"] * len(captions))
-        special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
-        assert [i for i in ids if i in special] == [i for i in calm if i in special]
-        text = tokenizer.decode(ids)
-        assert text.count("Prediction:") == 1
-        assert text.count("\n") == tokenizer.decode(calm).count("\n")

@@ -37,7 +37,7 @@ def test_joins_by_pair(small: Path, table: ExampleTable) -> None:
 def test_artwork_of_another_title_is_no_candidate(small: Path, table: ExampleTable) -> None:
     file = small / "predictions/part-0.parquet"
     rows = pq.read_table(file).to_pylist()
-    rows[0]["artwork_id"], rows[1]["artwork_id"], rows[2]["artwork_id"] = "t2-0", "nowhere", None
+    rows[0]["artwork_id"], rows[1]["artwork_id"], rows[2]["artwork_id"] = "t2-0", "nowhere", "t2-1"
     pq.write_table(pa.Table.from_pylist(rows, schema.PREDICTIONS.remove_metadata()).cast(nullable()), file)
     choices = read_choices(str(small / "predictions"), table)
     assert choices.unknown_artwork == 3

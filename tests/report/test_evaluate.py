@@ -112,6 +112,18 @@ def test_rejected_examples_are_written_and_counted(small: Path) -> None:
     assert not storage.find_files(str(small / "E/rejected"))
 
 
+def test_rejected_predictions_are_written_and_their_pairs_are_missing(small: Path) -> None:
+    file = small / "predictions/part-0.parquet"
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    rows[1]["probability"] = 2.0
+    pq.write_table(table.from_pylist(rows, table.schema), file)
+    found = metrics(small)
+    assert (found["unusable_predictions"], found["missing"], found["accuracy"]["value"]) == (1, 2, 0.25)
+    (rejected,) = storage.read_table(str(small / "E/rejected/model.parquet"), "rejected").to_pylist()
+    assert (rejected["file"], rejected["row"], rejected["column"]) == (str(file), 1, "probability")
+
+
 def test_wrong_flags_are_answered(small: Path) -> None:
     with pytest.raises(InputError, match="--resamples"):
         evaluate(config(small, resamples=0))

@@ -11,10 +11,10 @@ UNKNOWN = {"value": None, "low": None, "high": None}
 
 def metrics(**changes: Any) -> dict[str, Any]:
     row = dict.fromkeys(METRICS, ESTIMATE) | {"effective_sample_size": 12.0}
-    counts = ("missing", "unknown_artwork", "other_predictions", "rejected_examples", "rejected_predictions")
+    counts = ("missing", "unknown_artwork", "other_predictions", "unusable_predictions", "rejected_examples")
     return {
         **row,
-        **dict.fromkeys((*counts, "known_propensities", "invalid_propensities"), 0),
+        **dict.fromkeys((*counts, "rejected_predictions", "known_propensities", "invalid_propensities"), 0),
         "examples": 4321,
         "users": 99,
         "simulated": False,

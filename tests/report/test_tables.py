@@ -47,9 +47,9 @@ def test_rows_that_cannot_be_evaluated_are_rejected_with_a_reason(small: Path) -
     replace(folder, "label", [0, 0, 0, 0])
     table = read_examples(str(folder))
     assert table.rejected.select(["row", "column", "reason", "user_id"]).to_pylist() == [
-        {"row": 0, "column": "candidates", "reason": "has a null artwork_id", "user_id": "u1"},
-        {"row": 1, "column": "candidates", "reason": "is null or empty", "user_id": "u1"},
-        {"row": 2, "column": "candidates", "reason": "is null or empty", "user_id": "u2"},
+        {"row": 0, "column": "candidates", "reason": "a candidate without an id", "user_id": "u1"},
+        {"row": 1, "column": "candidates", "reason": "no candidate", "user_id": "u1"},
+        {"row": 2, "column": "candidates", "reason": "no candidate", "user_id": "u2"},
     ]
     assert table.examples.candidates_n.tolist() == [1]
 

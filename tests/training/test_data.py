@@ -149,5 +149,7 @@ def test_an_unfinished_or_empty_input_is_refused(
 def test_a_label_out_of_place_is_refused(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, row: Row, write: Write
 ) -> None:
-    with pytest.raises(InputError, match="example e1: label 3 of 3 candidates"):
+    with pytest.raises(
+        InputError, match=r"a\.parquet: row 0 \(from 0\), example e1, column 'label': not one of the candidates"
+    ):
         read_train(write(tmp_path, [row(1, label=3)]), prompts(tokenizer), 2048, 0, False)

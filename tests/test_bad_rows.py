@@ -1,0 +1,449 @@
+"""Every kind of bad row of every table, among good ones in a real Parquet file, through the reader of a real job."""
+
+import datetime
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from artsel_ray import schema, storage
+from artsel_ray.data import shuffle, splits, stages
+from artsel_ray.data.catalogue import placed, read_catalogue
+from artsel_ray.errors import InputError
+from artsel_ray.inference.exchange import assign_titles, count_titles, exchange_file, exchange_previous
+from artsel_ray.inference.reasons import Teaching, explain_shard
+from artsel_ray.inference.rendering import prompt_tokenizer, render_shard
+from artsel_ray.inference.settings import Rendering
+from artsel_ray.models.load import Model
+from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.report.choices import read_choices
+from artsel_ray.report.tables import read_examples
+from artsel_ray.training.data import read_train
+from artsel_ray.training.features import read_rows
+
+Row = dict[str, Any]
+Outcome = tuple[Any, list[Row], int]
+"""What is left of the good rows, the rejected rows, and how many rows (for requests: pairs) were read of all."""
+Read = Callable[[Path], Outcome]
+
+# Stands in the file as bytes that no UTF-8 has; as long as what takes its place.
+BROKEN, BYTES = "@@broken@@", b"\xff\xc3(oken\xed\xa0\x80"
+DAY = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
+LATE = datetime.datetime(2999, 1, 1, tzinfo=datetime.UTC)
+NAN = float("nan")
+ITEM: Row = {"timestamp": DAY, "title_name": "Heat", "genres": ["Crime"], "watch_seconds": 60.0}
+CANDIDATES = [{"artwork_id": f"t0-{i}", "caption": caption} for i, caption in enumerate(["A red tower.", "The sea."])]
+CHOSEN = [{"artwork_id": f"t0-{i}", "probability": 0.5} for i in (0, 1)]
+
+
+def title(number: int = 9, **changes: Any) -> Row:
+    return {
+        "title_id": f"t{number}",
+        "name": f"Name {number}",
+        "year": 1999,
+        "genres": ["Crime"],
+        "synopsis": None,
+    } | changes
+
+
+def artwork(number: int = 9, **changes: Any) -> Row:
+    row = {"artwork_id": f"t0-{number}", "title_id": "t0", "caption": f"Caption {number}.", "image_uri": None}
+    return row | changes
+
+
+def watched(number: int = 9, **changes: Any) -> Row:
+    return {"user_id": f"u{number}", "title_id": "t1", "timestamp": DAY, "watch_seconds": 60.0} | changes
+
+
+def shown(number: int = 9, **changes: Any) -> Row:
+    later = DAY + datetime.timedelta(days=1)
+    row = {"user_id": f"u{number}", "title_id": "t0", "artwork_id": "t0-1", "timestamp": later, "engaged": True}
+    return row | {"propensity": 0.5} | changes
+
+
+def request(number: int = 9, **changes: Any) -> Row:
+    return {"user_id": f"u{number}", "history": [ITEM, ITEM], "title_ids": ["t0"]} | changes
+
+
+def example(number: int = 9, **changes: Any) -> Row:
+    return {
+        "example_id": f"e{number}", "user_id": f"u{number}", "title_id": "t0", "title_name": "Up",
+        "title_genres": ["Comedy"], "history": [ITEM], "candidates": CANDIDATES, "label": 1, "propensity": 0.5,
+        "timestamp": DAY, "reason": None,
+    } | changes  # fmt: skip
+
+
+def prediction(number: int = 9, **changes: Any) -> Row:
+    return {
+        "user_id": f"u{number}", "title_id": "t0", "artwork_id": "t0-1", "probability": 0.5, "propensity": None,
+        "candidates": CHOSEN, "reason": None, "model_id": "m", "fingerprint": "f", "scored_at": DAY,
+    } | changes  # fmt: skip
+
+
+MAKE: dict[str, Callable[..., Row]] = {
+    "titles": title, "artworks": artwork, "interactions": watched, "impressions": shown, "requests": request,
+    "examples": example, "predictions": prediction,
+}  # fmt: skip
+
+
+def item(**changes: Any) -> Row:
+    return {"history": [ITEM, ITEM | changes]}
+
+
+def candidate(**changes: Any) -> Row:
+    return {"candidates": [CANDIDATES[0], CANDIDATES[1] | changes]}
+
+
+TEXT, MISSING, UNKNOWN = "not valid UTF-8", "missing", "unknown title"
+WATCH, LABEL = "an item's watch time is negative or not a number", "not one of the candidates"
+NO_CANDIDATES, REPEATED, LONG = (
+    "the title has no candidate with a caption",
+    "the pair was asked for before",
+    "without any history the prompt exceeds 512 tokens",
+)
+# Reasons to reject a pair of a request, not the whole row.
+PAIRS = (UNKNOWN, NO_CANDIDATES, REPEATED, LONG)
+BAD_HISTORIES: list[tuple[Row, str, str]] = [
+    (item(title_name=BROKEN), "history", TEXT),
+    (item(genres=["Crime", BROKEN]), "history", TEXT),
+    (item(title_name=None), "history", "an item without a title's name"),
+    ({"history": [ITEM, None]}, "history", "an item without a title's name"),
+    (item(genres=["Crime", None]), "history", "an item with null among the genres"),
+    (item(watch_seconds=-1.0), "history", WATCH),
+    (item(watch_seconds=NAN), "history", WATCH),
+]
+BAD_EXAMPLES: list[tuple[Row, str, str]] = [
+    *(({name: BROKEN}, name, TEXT) for name in ("user_id", "title_id")),
+    (candidate(artwork_id=BROKEN), "candidates", TEXT),
+    ({"user_id": None}, "user_id", MISSING),
+    ({"title_id": " "}, "title_id", MISSING),
+    ({"label": -1}, "label", LABEL),
+    ({"label": 2}, "label", LABEL),
+    ({"label": None}, "label", LABEL),
+]
+KINDS: dict[str, list[tuple[Row, str, str]]] = {
+    "titles": [
+        *(({name: BROKEN}, name, TEXT) for name in ("title_id", "name")),
+        ({"genres": ["Crime", BROKEN]}, "genres", TEXT),
+        *(({name: None}, name, MISSING) for name in ("title_id", "name", "genres")),
+        ({"name": "\u3000"}, "name", MISSING),
+        ({"genres": ["Crime", None]}, "genres", "null among the genres"),
+        ({"title_id": "t0"}, "title_id", "repeated id; the first row is kept"),
+    ],
+    "artworks": [
+        *(({name: BROKEN}, name, TEXT) for name in ("artwork_id", "title_id", "caption")),
+        *(({name: None}, name, MISSING) for name in ("artwork_id", "title_id", "caption")),
+        ({"caption": " \n"}, "caption", MISSING),
+        ({"title_id": "t7"}, "title_id", UNKNOWN),
+        ({"artwork_id": "t0-0"}, "artwork_id", "repeated id; the first row is kept"),
+    ],
+    "interactions": [
+        *(({name: BROKEN}, name, TEXT) for name in ("user_id", "title_id")),
+        *(({name: None}, name, MISSING) for name in ("user_id", "title_id", "timestamp")),
+        ({"title_id": "t7"}, "title_id", UNKNOWN),
+        ({"timestamp": LATE}, "timestamp", "later than now"),
+        *(({"watch_seconds": value}, "watch_seconds", "negative or not a number") for value in (-1.0, NAN, 1e300)),
+        (watched(0), "row", "the same as an earlier row"),
+    ],
+    "impressions": [
+        *(({name: BROKEN}, name, TEXT) for name in ("user_id", "title_id", "artwork_id")),
+        *(({name: None}, name, MISSING) for name in ("user_id", "title_id", "artwork_id", "timestamp", "engaged")),
+        ({"title_id": "t7"}, "title_id", UNKNOWN),
+        ({"title_id": "t2"}, "title_id", "the title has no candidates"),
+        ({"artwork_id": "t1-0"}, "artwork_id", "not among the title's candidates"),
+        ({"timestamp": LATE}, "timestamp", "later than now"),
+        *(({"propensity": value}, "propensity", "not in (0, 1]") for value in (0.0, -0.5, 1.5, NAN)),
+        (shown(0), "row", "the same as an earlier row"),
+        ({}, "timestamp", "empty history: no interaction before the impression"),
+    ],
+    "requests": [
+        ({"user_id": BROKEN}, "user_id", TEXT),
+        ({"title_ids": ["t0", BROKEN]}, "title_ids", TEXT),
+        *BAD_HISTORIES,
+        ({"user_id": None}, "user_id", MISSING),
+        ({"title_ids": None}, "title_ids", "no title is asked for"),
+        ({"title_ids": []}, "title_ids", "no title is asked for"),
+        (item(timestamp=LATE), "history", "an interaction later than now"),
+        (item(timestamp=DAY - datetime.timedelta(1)), "history", "not in order of time, newest last"),
+        *(({"title_ids": [value]}, "title_ids", UNKNOWN) for value in ("t7", None)),
+        ({"title_ids": ["t2"]}, "title_ids", NO_CANDIDATES),
+        (request(0), "title_ids", REPEATED),
+        ({"title_ids": ["t3"]}, "title_ids", LONG),
+    ],
+    "examples, evaluate": [
+        *BAD_EXAMPLES,
+        ({"candidates": None}, "candidates", "no candidate"),
+        ({"candidates": []}, "candidates", "no candidate"),
+        (candidate(artwork_id=None), "candidates", "a candidate without an id"),
+    ],
+    "examples, baseline": [
+        *BAD_EXAMPLES,
+        (candidate(artwork_id=None), "candidates", "a candidate without an id"),
+        ({"title_name": BROKEN}, "title_name", TEXT),
+        ({"title_name": ""}, "title_name", MISSING),
+        ({"timestamp": None}, "timestamp", MISSING),
+        ({"title_genres": [None]}, "title_genres", "null among the genres"),
+        (candidate(caption=BROKEN), "candidates", TEXT),
+        *BAD_HISTORIES,
+    ],
+    "examples, distill": [
+        *(each for each in BAD_EXAMPLES if each[0] != {"label": None}),
+        *(({name: BROKEN}, name, TEXT) for name in ("example_id", "title_name", "reason")),
+        *(({name: None}, name, MISSING) for name in ("example_id", "title_name", "title_genres", "history", "label")),
+        ({"candidates": None}, "candidates", MISSING),
+        ({"title_genres": ["Comedy", BROKEN]}, "title_genres", TEXT),
+        ({"title_genres": [None]}, "title_genres", "null among the genres"),
+        ({"propensity": 1.5}, "propensity", "not in (0, 1]"),
+        (candidate(caption=BROKEN), "candidates", TEXT),
+        (candidate(caption=None), "candidates", "a candidate without a caption"),
+        *BAD_HISTORIES,
+    ],
+    "predictions, evaluate": [
+        *(({name: BROKEN}, name, TEXT) for name in ("user_id", "title_id", "artwork_id")),
+        *(({name: None}, name, MISSING) for name in ("user_id", "title_id", "artwork_id")),
+        *(({"probability": value}, "probability", "not in [0, 1]") for value in (-0.1, 1.1, NAN)),
+    ],
+    "predictions, previous": [
+        *(({name: BROKEN}, name, TEXT) for name in ("user_id", "artwork_id", "reason", "model_id", "fingerprint")),
+        *(({name: None}, name, MISSING) for name in ("user_id", "title_id", "artwork_id", "model_id", "fingerprint")),
+        ({"scored_at": None}, "scored_at", MISSING),
+        ({"probability": NAN}, "probability", "not in [0, 1]"),
+        ({"propensity": 0.0}, "propensity", "not in (0, 1]"),
+        ({"candidates": [{"artwork_id": BROKEN, "probability": 0.5}]}, "candidates", TEXT),
+        ({"candidates": [{"artwork_id": None, "probability": 0.5}]}, "candidates", "a candidate without an id"),
+        ({"candidates": [{"artwork_id": "t0-0", "probability": NAN}]}, "candidates", "a probability not in [0, 1]"),
+    ],
+}  # fmt: skip
+
+
+def write(folder: Path, name: str, rows: list[Row]) -> None:
+    """Writes one file, not compressed, in which the mark of broken text becomes such bytes."""
+    fields = [field.with_nullable(True) for field in schema.TABLES[name]]
+    if name == "interactions":  # a double that no float holds comes as one
+        fields[3] = fields[3].with_type(pa.float64())
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(fields)), sink, compression="none", row_group_size=3)
+    content = sink.getvalue().to_pybytes().replace(BROKEN.encode(), BYTES)
+    storage.write_object(str(folder / name / "part-0.parquet"), content)
+
+
+def write_world(folder: Path, bad: dict[str, Row]) -> None:
+    """Writes all tables with four good rows for readers to keep, and a bad one behind the first of some."""
+    rows = {name: [make(number) for number in range(4)] for name, make in MAKE.items()}
+    rows["artworks"] = [artwork(0), artwork(1), artwork(0, artwork_id="t1-0", title_id="t1")]
+    rows["artworks"].append(artwork(0, artwork_id="t3-0", title_id="t3", caption="word " * 600))
+    for name, row in bad.items():
+        rows[name].insert(1, row)
+    for name, each in rows.items():
+        write(folder, name, each)
+
+
+def files(folder: Path, name: str) -> list[str]:
+    return storage.list_files(str(folder / name))
+
+
+def catalogue_of(folder: Path) -> Any:
+    return read_catalogue(files(folder, "titles"), files(folder, "artworks"))
+
+
+def read_titles(folder: Path) -> Outcome:
+    catalogue, _, bad = catalogue_of(folder)
+    kept = [each.to_pylist() for each in (catalogue.title_ids, catalogue.names, catalogue.genres)]
+    return kept, bad.to_pylist(), len(kept[0]) + bad.num_rows
+
+
+def read_artworks(folder: Path) -> Outcome:
+    catalogue, captions, bad = catalogue_of(folder)
+    kept = [catalogue.artwork_ids.to_pylist(), captions.to_pylist()]
+    return kept, bad.to_pylist(), len(kept[0]) + bad.num_rows
+
+
+def read_logs(folder: Path, table: str) -> Outcome:
+    """Runs the three stages of prepare, one after the other."""
+    logs = {name: files(folder, name) for name in ("interactions", "impressions")}
+    parts = [part for name in ("interactions", "impressions") for part in stages.slices(name, logs[name])]
+    now_us = int(datetime.datetime.now(datetime.UTC).timestamp() * 1e6)
+    plan = stages.Plan(str(folder / "out"), logs, parts, 1, 5, "hash", 0, now_us)
+    catalogue, captions, _ = catalogue_of(folder)
+    counts = stages.Counts()
+    for number in range(len(parts)):
+        counts.update(stages.partition_slice(plan, number, catalogue))
+    found, keys = stages.bucket_pairs(plan, 0, catalogue)
+    last = splits.last_keys(keys, splits.allot(found["pairs"], 100, 0, 0))
+    counts.update(found)
+    counts.update(stages.bucket_examples(plan, 0, catalogue, captions, last))
+    rejected = [
+        row
+        for file in storage.find_files(str(folder / "out/rejected"))
+        for row in storage.read_table(file, "rejected").to_pylist()
+    ]
+    kept = storage.read_table(str(folder / "out/examples/train"), "examples").to_pylist()
+    assert len(rejected) == sum(counts[name] for name in counts if name.startswith("rejected/"))
+    impressions = len(kept) + sum(counts[name] for name in counts if name.startswith("rejected/impressions"))
+    interactions = 4 + sum(counts[name] for name in counts if name.startswith("rejected/interactions"))
+    return kept, rejected, {"interactions": interactions, "impressions": impressions}[table]
+
+
+RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 512, "choose")
+
+
+def read_requests(folder: Path) -> Outcome:
+    """Exchanges and renders, as scoring does before its engine."""
+    asked = files(folder, "requests")
+    assignment = assign_titles(count_titles(asked[0]), 100, {})
+    moved = exchange_file(asked, 0, assignment, str(folder / "work"), str(folder / "rejected"))
+    catalogue, captions, _ = catalogue_of(folder)
+    shard = render_shard(0, moved.uris, [], asked, catalogue, captions, RENDERING)
+    rows = [
+        row
+        for file in storage.find_files(str(folder / "rejected"))
+        for row in storage.read_table(file, "rejected").to_pylist()
+    ]
+    kept = [shard.user_ids.to_pylist(), shard.histories.to_pylist(), shard.fingerprints]
+    assert moved.rejected_rows == len(rows)
+    return (
+        kept,
+        rows + shard.rejected.to_pylist(),
+        shard.counts["pairs"] + shard.counts["rejected"] + moved.rejected_pairs,
+    )
+
+
+def read_evaluated(folder: Path) -> Outcome:
+    table = read_examples(str(folder / "examples"))
+    kept = [table.users.to_pylist(), table.examples.position_n.tolist(), table.examples.candidates_n.tolist()]
+    return kept, table.rejected.to_pylist(), len(table.pair_n) + table.rejected.num_rows
+
+
+def read_features(folder: Path) -> Outcome:
+    rows = read_rows(str(folder / "examples"))
+    kept = [rows.user_ids.to_pylist(), rows.label_n.tolist(), rows.captions.to_pylist(), rows.genres.to_pylist()]
+    return kept, rows.rejected.to_pylist(), len(rows.label_n) + rows.rejected.num_rows
+
+
+class Silent:
+    """A teacher that says the same of everything, and prefers the last token."""
+
+    def write(self, prompts: Any, max_tokens: int, stop: Any, sampling: Any = None) -> list[list[int]]:
+        said = "Calm films about open water suit somebody with this history."
+        return prompt_tokenizer("smollm2", PromptSpec(reason=True)).encode([said] * len(prompts))
+
+    def logprobs(self, prompts: Any, allowed: Sequence[list[int]]) -> list[np.ndarray]:
+        tokenizer = prompt_tokenizer("smollm2", PromptSpec(reason=True)).tokenizer
+        return [
+            np.array(
+                [
+                    float("sea" in str(tokenizer.decode(token)) or " The" in str(tokenizer.decode(token)))
+                    for token in ids
+                ]
+            )
+            for ids in allowed
+        ]
+
+
+def read_explained(folder: Path) -> Outcome:
+    spec = PromptSpec(reason=True)
+    teaching = Teaching("smollm2", "m", spec, 0.6, 0.95, 0, 7, 64, 2048, min_words=5, quoted_words=6)
+    (file,) = files(folder, "examples")
+    rows = pa.concat_tables(
+        [placed(table, 0, first) for first, table in storage.iter_batches(file, "examples", broken_text=True)]
+    )
+    explained = explain_shard(rows, [file], Silent(), teaching)
+    return (
+        explained.examples.to_pylist(),
+        explained.rejected.to_pylist(),
+        explained.counts["kept"] + explained.counts["rejected"],
+    )
+
+
+def read_predicted(folder: Path) -> Outcome:
+    write(folder / "of", "examples", [example(number) for number in range(4)])
+    choices = read_choices(str(folder / "predictions"), read_examples(str(folder / "of/examples")))
+    kept = [choices.artwork_n.tolist(), choices.probability_n.tolist(), choices.missing_n.tolist()]
+    return kept, choices.rejected.to_pylist(), len(choices.artwork_n) + choices.other + choices.rejected.num_rows
+
+
+def read_previous(folder: Path) -> Outcome:
+    uri, rejected = str(folder / "previous.arrow"), str(folder / "rejected.parquet")
+    assignment = assign_titles(count_titles(files(folder, "requests")[0]), 100, {})
+    left_out = exchange_previous(files(folder, "predictions"), uri, assignment, rejected)
+    kept = shuffle.read_partition([uri], 0).to_pylist()
+    bad = storage.read_table(rejected, "rejected").to_pylist() if left_out else []
+    return kept, bad, len(kept) + left_out
+
+
+READ: dict[str, Read] = {
+    "titles": read_titles,
+    "artworks": read_artworks,
+    "interactions": lambda folder: read_logs(folder, "interactions"),
+    "impressions": lambda folder: read_logs(folder, "impressions"),
+    "requests": read_requests,
+    "examples, evaluate": read_evaluated,
+    "examples, baseline": read_features,
+    "examples, distill": read_explained,
+    "predictions, evaluate": read_predicted,
+    "predictions, previous": read_previous,
+}
+CASES = [
+    pytest.param(reader, *kind, id=f"{reader}, {kind[1]}: {kind[2]} {number}")
+    for reader, kinds in KINDS.items()
+    for number, kind in enumerate(kinds)
+]
+
+
+@pytest.fixture(scope="module")
+def good_rows(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcome]:
+    """What a reader makes of a world without a bad row, read once."""
+    folder = tmp_path_factory.mktemp("good")
+    write_world(folder, {})
+    return lru_cache(lambda reader: READ[reader](folder))
+
+
+@pytest.mark.parametrize(("reader", "changes", "column", "reason"), CASES)
+def test_a_bad_row_is_rejected_and_the_good_ones_stay(
+    tmp_path: Path,
+    smollm2: Model,
+    good_rows: Callable[[str], Outcome],
+    reader: str,
+    changes: Row,
+    column: str,
+    reason: str,
+) -> None:
+    table, bad = reader.partition(",")[0], MAKE[reader.partition(",")[0]](**changes)
+    if table == "impressions" and "empty history" not in reason:
+        bad = MAKE[table](**({"user_id": "u3"} | changes))  # somebody with a history
+    write_world(tmp_path, {table: bad})
+    kept, nothing, count = good_rows(reader)
+    still, rejected, count_of_all = READ[reader](tmp_path)
+    assert nothing == []
+    assert still == kept
+    assert count_of_all == count + max(1, len(bad.get("title_ids") or []))
+    place = {"table": table, "file": files(tmp_path, table)[0], "row": 1, "column": column, "reason": reason}
+    ids = {name: bad.get(name) for name in ("user_id", "title_id", "artwork_id")}
+    if table == "requests" and reason in PAIRS:
+        ids["title_id"] = bad["title_ids"][0] or ""
+    assert rejected == [place | {name: None if value == BROKEN else value for name, value in ids.items()}]
+
+
+TRAINED = [kind for kind in KINDS["examples, distill"] if not {"user_id", "title_id", "reason"} & set(kind[0])]
+
+
+@pytest.mark.parametrize(("changes", "column", "reason"), TRAINED)
+def test_training_refuses_what_other_jobs_reject(
+    tmp_path: Path, smollm2: Model, changes: Row, column: str, reason: str
+) -> None:
+    write(tmp_path, "examples", [example(0), example(**changes)])
+    with pytest.raises(InputError) as caught:
+        read_train(str(tmp_path / "examples"), prompt_tokenizer("smollm2", PromptSpec()), 2048, 0, False)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}/examples/part-0.parquet: row 1 (from 0), ")
+    assert f"column '{column}'" in message
+    assert "\n" not in message
+
+
+def test_there_are_kinds_enough() -> None:
+    assert len({(reader, column, reason) for reader, kinds in KINDS.items() for _, column, reason in kinds}) >= 20
