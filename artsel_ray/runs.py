@@ -16,7 +16,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.exclusive import create
 
 CONFIG = "config.json"
-_DRIVER = "_driver.json"
+DRIVER = "_driver.json"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Run:
         Raises:
             InputError: if another one has taken the output since.
         """
-        held = storage.read_json(storage.join(self.output, _DRIVER))
+        held = storage.read_json(storage.join(self.output, DRIVER))
         if held["driver"] != self.driver:
             raise InputError(
                 f"another job has taken over {self.output} at {held['started']}; it goes on there, this one stops"
@@ -52,7 +52,7 @@ def take(output: str) -> Run:
     """Makes this driver the one that writes to an output."""
     run = Run(output, uuid.uuid4().hex)
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    storage.write_json(storage.join(output, _DRIVER), {"driver": run.driver, "started": started})
+    storage.write_json(storage.join(output, DRIVER), {"driver": run.driver, "started": started})
     return run
 
 

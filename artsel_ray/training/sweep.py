@@ -22,7 +22,8 @@ from artsel_ray.cluster import start_ray
 from artsel_ray.config import SweepConfig, TrainConfig, resolved
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
-from artsel_ray.runs import Run, begin
+from artsel_ray.retries import open_file
+from artsel_ray.runs import DRIVER, Run, begin
 from artsel_ray.training import launch
 from artsel_ray.training.trials import (
     FAILED,
@@ -189,10 +190,10 @@ def copy_best(output: str, rate: float) -> None:
     fs, path = storage.filesystem(source)
     entries = fs.get_file_info(pafs.FileSelector(path, recursive=True))
     names = [entry.path[len(path) + 1 :] for entry in entries if entry.type == pafs.FileType.File]
-    kept = [name for name in names if name.split("/")[0] not in (_CHECKPOINTS, RECORD)]
+    kept = [name for name in names if name.split("/")[0] not in (_CHECKPOINTS, RECORD, DRIVER)]
     for name in sorted(kept, key=lambda name: (name == storage.MANIFEST, name)):
         _, to = storage.filesystem(storage.join(target, *name.split("/")))
         fs.create_dir(to.rpartition("/")[0], recursive=True)
         # Streamed: a copy within S3 ends at 5 GB.
-        with fs.open_input_stream(f"{path}/{name}") as reader, fs.open_output_stream(to) as writer:
+        with open_file(fs, f"{path}/{name}") as reader, fs.open_output_stream(to) as writer:
             shutil.copyfileobj(reader, writer, _COPY_BYTES)
