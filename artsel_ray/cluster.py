@@ -1,7 +1,6 @@
 """The Ray cluster that a job runs on: the one it was submitted to, one that runs on this machine, or its own."""
 
 import logging
-import warnings
 
 import ray
 
@@ -20,8 +19,6 @@ def start_ray(dashboard: bool = False) -> None:
         context = ray.init(include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
         if dashboard and context.dashboard_url:
             print(f"Ray's dashboard: http://{context.dashboard_url}", flush=True)
-    # How often a call of an actor is repeated has no other name in this Ray.
-    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.print_on_execution_start = False

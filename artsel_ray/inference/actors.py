@@ -29,6 +29,8 @@ from artsel_ray.models.load import load
 REJECTED = "rejected"
 # Letters of an engine's own message.
 _SHOWN = 400
+# Of an engine, without one shard done: more would hardly help, and at night nobody would notice.
+_MOST_STARTS = 6
 
 
 class Renderer:
@@ -53,15 +55,37 @@ class Renderer:
         return {"shard": _boxed(rendered), "render_seconds": [time.perf_counter() - begun]}
 
 
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+class Starts:
+    """Counts the starts of engines since one of them has done a shard: Ray starts what dies for ever."""
+
+    def __init__(self) -> None:
+        """Begins with none."""
+        self._count = 0
+
+    def add(self) -> int:
+        """Counts one more; returns how many there were."""
+        self._count += 1
+        return self._count
+
+    def clear(self) -> None:
+        """Begins anew."""
+        self._count = 0
+
+
 class Scorer:
     """Scores rendered shards with an engine of its own."""
 
-    def __init__(self, config: ScoreConfig, rendering: Rendering, most_candidates: int) -> None:
-        """Loads the model."""
+    def __init__(
+        self, config: ScoreConfig, rendering: Rendering, most_candidates: int, starts: ray.actor.ActorHandle
+    ) -> None:
+        """Loads the model, unless engines have died too often."""
         begun = time.perf_counter()
-        self._rendering = rendering
+        self._rendering, self._starts = rendering, starts
         self._refused: InputError | None = None
         try:
+            if ray.get(starts.add.remote()) > _MOST_STARTS * config.engines:
+                raise InputError("every time it dies with no shard done, perhaps for lack of memory; see Ray's logs")
             prompt_tokenizer(rendering.model, rendering.spec)
             self._engine = _start(config, rendering, most_candidates)
         except (InputError, ValueError, RuntimeError) as error:
@@ -83,6 +107,7 @@ class Scorer:
             scored, counts = score_shard(shard, self._engine, self._rendering)
         except InputError as error:
             return {"scored": _boxed(error)}
+        self._starts.clear.remote()
         usage = self._engine.take_usage()
         statistics = {
             **shard.counts,

@@ -16,7 +16,7 @@ from artsel_ray.config import ScoreConfig, resolved
 from artsel_ray.data.catalogue import Catalogue, read_catalogue
 from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
-from artsel_ray.inference.actors import REJECTED, Renderer, Scorer, Writer
+from artsel_ray.inference.actors import REJECTED, Renderer, Scorer, Starts, Writer
 from artsel_ray.inference.answers import map_files, values
 from artsel_ray.inference.exchange import (
     Assignment,
@@ -36,8 +36,6 @@ _WORK = "_work"
 _SUMMARY = "summary.json"
 # Rendering and writing are light beside an engine: they claim no CPU, so that engines on all CPUs never wait for them.
 _LIGHT_CPUS = 0
-# After so many deaths of an engine at the same shard a night ends: more would hardly help, and nobody would notice.
-_SHARD_RETRIES = 5
 # Of an earlier night, that become one work object.
 _PREVIOUS_PARTS = 8
 _LETTERS_A_TOKEN, _TOKENS_AN_ITEM = 4, 20
@@ -219,12 +217,11 @@ def _score_shards(
         )
         .map_batches(
             Scorer,
-            fn_constructor_args=[config, rendering, int(np.diff(catalogue[0].offsets).max(initial=1))],
+            fn_constructor_args=[config, rendering, int(np.diff(catalogue[0].offsets).max(initial=1)), Starts.remote()],
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=config.engines),
             num_cpus=min(1.0, cpus / config.engines),
             num_gpus=gpus_per_engine,
-            max_task_retries=_SHARD_RETRIES,
             # Engines on one machine must not bind to the same cores.
             runtime_env={"env_vars": {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}},
         )
@@ -238,16 +235,10 @@ def _score_shards(
     )
     print(f"starting {config.engines} engine(s), which takes a minute or more", flush=True)
     progress = Progress(len(shards))
-    try:
-        for statistics in values(dataset):
-            progress.add(statistics)
-            run.check()
-            _check_reject_rate(config, progress.rejected, work)
-    except ray.exceptions.RayActorError:
-        raise InputError(
-            f"an engine died {_SHARD_RETRIES + 1} times at the same shard, perhaps of too little memory; Ray's logs "
-            "say more. The same command goes on; a smaller --shard-pairs or --max-model-length needs less"
-        ) from None
+    for statistics in values(dataset):
+        progress.add(statistics)
+        run.check()
+        _check_reject_rate(config, progress.rejected, work)
 
 
 def _check_reject_rate(config: ScoreConfig, rejected: int, work: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from artsel_ray.config import ScoreConfig
 from artsel_ray.errors import InputError
-from artsel_ray.inference.actors import Scorer, Writer
+from artsel_ray.inference.actors import Scorer, Starts, Writer
 from artsel_ray.inference.rendering import RenderedShard
 from artsel_ray.inference.settings import Rendering
 from artsel_ray.models.load import Model
@@ -25,11 +25,17 @@ def batch(shard: RenderedShard | InputError) -> dict[str, Any]:
     return {"shard": box, "render_seconds": [0.5]}
 
 
+@pytest.fixture
+def starts(ray_cluster: None) -> Any:
+    """A count of the engines' starts."""
+    return Starts.remote()
+
+
 def test_a_shard_goes_through_scorer_and_writer(
-    world: Path, smollm2: Model, render: Callable[[Path, Rendering], RenderedShard]
+    world: Path, smollm2: Model, render: Callable[[Path, Rendering], RenderedShard], starts: Any
 ) -> None:
     shard = render(world, RENDERING)
-    scored = Scorer(CONFIG, RENDERING, 4)(batch(shard))
+    scored = Scorer(CONFIG, RENDERING, 4, starts)(batch(shard))
     written = Writer(replace(CONFIG, output=str(world / "P")))(scored)
     statistics = json.loads(written["answer"][0])
     assert (statistics["pairs"], statistics["render_seconds"]) == (24, 0.5)
@@ -37,8 +43,8 @@ def test_a_shard_goes_through_scorer_and_writer(
     assert (world / "P/part-000000.parquet").exists()
 
 
-def test_what_a_stage_could_not_do_comes_out_as_one_line(world: Path, smollm2: Model) -> None:
-    scored = Scorer(CONFIG, RENDERING, 4)(batch(InputError("no such file")))
+def test_what_a_stage_could_not_do_comes_out_as_one_line(world: Path, smollm2: Model, starts: Any) -> None:
+    scored = Scorer(CONFIG, RENDERING, 4, starts)(batch(InputError("no such file")))
     assert Writer(CONFIG)(scored)["error"] == ["no such file"]
 
 
@@ -54,11 +60,28 @@ def test_an_engine_that_does_not_start_says_why(
     world: Path,
     smollm2: Model,
     render: Callable[[Path, Rendering], RenderedShard],
+    starts: Any,
     changes: dict[str, Any],
     message: str,
 ) -> None:
     shard = render(world, RENDERING)
     config = replace(CONFIG, **changes)
-    scored = Scorer(config, replace(RENDERING, model=config.model, max_model_length=16_384), 4)(batch(shard))
+    scored = Scorer(config, replace(RENDERING, model=config.model, max_model_length=16_384), 4, starts)(batch(shard))
     with pytest.raises(InputError, match=message):
         raise scored["scored"][0]
+
+
+def test_engines_that_only_die_are_not_started_for_ever(world: Path, smollm2: Model, starts: Any) -> None:
+    shard = InputError("nothing to score")
+    refused = [str(Scorer(CONFIG, RENDERING, 4, starts)(batch(shard))["scored"][0]) for _ in range(7)]
+    assert refused[:6] == ["nothing to score"] * 6
+    assert "it dies with no shard done" in refused[6]
+
+
+def test_a_shard_that_is_done_makes_the_count_begin_anew(
+    world: Path, smollm2: Model, render: Callable[[Path, Rendering], RenderedShard], starts: Any
+) -> None:
+    shard = render(world, RENDERING)
+    for _ in range(8):
+        scored = Scorer(CONFIG, RENDERING, 4, starts)(batch(shard))
+        assert not isinstance(scored["scored"][0], InputError)
