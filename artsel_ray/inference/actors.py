@@ -55,8 +55,7 @@ class Renderer:
         return {"shard": _boxed(rendered), "render_seconds": [time.perf_counter() - begun]}
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-class Starts:
+class _Starts:
     """Counts the starts of engines since one of them has done a shard: Ray starts what dies for ever."""
 
     def __init__(self) -> None:
@@ -73,13 +72,14 @@ class Starts:
         self._count = 0
 
 
+Starts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Starts)
+
+
 class Scorer:
     """Scores rendered shards with an engine of its own."""
 
-    def __init__(
-        self, config: ScoreConfig, rendering: Rendering, most_candidates: int, starts: ray.actor.ActorHandle
-    ) -> None:
-        """Loads the model, unless engines have died too often."""
+    def __init__(self, config: ScoreConfig, rendering: Rendering, most_candidates: int, starts: Any) -> None:
+        """Loads the model, unless engines have died too often, as the actor `starts` counts."""
         begun = time.perf_counter()
         self._rendering, self._starts = rendering, starts
         self._refused: InputError | None = None
