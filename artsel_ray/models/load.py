@@ -134,10 +134,16 @@ def _check_safe(path: Path, name: str) -> None:
     config = path / "config.json"
     if not config.is_file():
         raise InputError(f"{name}: no config.json in the model's folder")
-    if "auto_map" in _read_dict(config):
-        raise InputError(f"{name} needs code that comes with the model, which is never run; take a model without it")
+    for settings in (config, path / "tokenizer_config.json"):
+        if settings.is_file() and "auto_map" in _read_dict(settings):
+            raise InputError(f"{name} needs code that comes with the model, which is never run; take one without it")
     if not list(path.glob("*.safetensors")):
         raise InputError(f"{name} has no *.safetensors; convert its weights: pickled ones are never read")
+    for index in path.glob("*.safetensors.index.json"):
+        parts = _read_dict(index).get("weight_map")
+        named = set(map(str, parts.values())) if isinstance(parts, dict) else {""}
+        if any(not part.endswith(".safetensors") or Path(part).name != part for part in named):
+            raise InputError(f"{name}: {index.name} names weights that are no *.safetensors of the same folder")
 
 
 def _read_dict(file: Path) -> dict[str, Any]:

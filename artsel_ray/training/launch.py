@@ -2,16 +2,19 @@
 
 import dataclasses
 import os
+import shutil
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
+import pyarrow.fs as pafs
 import ray
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 from safetensors import SafetensorError
@@ -23,6 +26,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.runs import begin
 from artsel_ray.training.card import write_card
+from artsel_ray.training.checkpoints import is_whole, newest_whole
 
 _CHECKPOINTS = "checkpoints"
 _MOST_FAILURES = 3
@@ -160,8 +164,8 @@ def _worker(settings: dict[str, Any]) -> None:
     config, told = TrainConfig(**settings["config"]), settings["told"]
     if settings["alone"]:  # and no trial of a sweep beside others
         share_cpus()
-    checkpoint = ray.train.get_checkpoint()
     try:
+        checkpoint = _whole_checkpoint(told.put if ray.train.get_context().get_world_rank() == 0 else lambda line: None)
         # Each worker has a folder of its own; Ray puts what they write into one checkpoint.
         with TemporaryDirectory() as scratch, checkpoint.as_directory() if checkpoint else nullcontext() as folder:
             resumed = str(Path(folder, "checkpoint")) if folder else None
@@ -172,16 +176,34 @@ def _worker(settings: dict[str, Any]) -> None:
         told.put(dataclasses.asdict(fitted))
 
 
-def _fit_here(config: TrainConfig) -> dict[str, Any]:
-    from transformers.trainer_utils import get_last_checkpoint
+def _whole_checkpoint(say: Callable[[str], None]) -> Checkpoint | None:
+    """Returns the checkpoint that Ray goes on from, or where it is not whole the newest one before it that is."""
+    last = ray.train.get_checkpoint()
+    if last is None:
+        return None
+    fs, (folder, _, name) = last.filesystem, last.path.rpartition("/")
+    entries = fs.get_file_info(pafs.FileSelector(folder))
+    # Ray names them by the time they were made.
+    names = {name, *(entry.base_name for entry in entries if entry.base_name.startswith("checkpoint_"))}
+    earlier = sorted((each for each in names if each <= name), reverse=True)
+    path = newest_whole(fs, [f"{folder}/{each}/checkpoint" for each in earlier], say)
+    return Checkpoint(path.removesuffix("/checkpoint"), fs) if path else None
 
+
+def _fit_here(config: TrainConfig) -> dict[str, Any]:
     from artsel_ray.training.loop import fit
 
     if storage.is_uri(config.output):
         raise InputError("--workers 0 keeps its checkpoints in --output, which must then be a local folder")
     folder = Path(config.output, _CHECKPOINTS)
     folder.mkdir(parents=True, exist_ok=True)
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    local = pafs.LocalFileSystem()
+    checkpoint = newest_whole(local, map(str, found), print)
+    for path in found:  # a step's folder is written to again, and must hold nothing of an earlier attempt
+        if not is_whole(local, str(path)):
+            shutil.rmtree(path)
     try:
-        return dataclasses.asdict(fit(config, str(folder), get_last_checkpoint(str(folder)), [], print))
+        return dataclasses.asdict(fit(config, str(folder), checkpoint, [], print))
     except (OSError, SafetensorError, torch.OutOfMemoryError) as error:  # a full disk, above all
         raise _failure(f"{type(error).__name__}: {error}") from error

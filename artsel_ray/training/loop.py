@@ -1,6 +1,7 @@
 """What one worker does: read, train with TRL, validate with the decoders that score, export. Knows nothing of Ray."""
 
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,12 +17,14 @@ from transformers.utils.logging import disable_progress_bar
 from artsel_ray import storage
 from artsel_ray.config import TrainConfig
 from artsel_ray.decoding import trie
+from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
 from artsel_ray.models.load import ADAPTER, MERGED, Model, load
 from artsel_ray.models.spec import write_spec
 from artsel_ray.models.torch_engine import TorchEngine
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenize import PromptTokenizer
+from artsel_ray.training.checkpoints import seal
 from artsel_ray.training.data import TrainingExamples, read_train, read_validation
 from artsel_ray.training.dpo import dpo_trainer
 from artsel_ray.training.sft import sft_trainer
@@ -42,7 +45,7 @@ class Fitted:
 
 
 class Watch(TrainerCallback):
-    """Validates and asks for a checkpoint every so many steps and at the end; stops when the loss is not a number."""
+    """Validates and asks for a checkpoint every so many steps and at the end; stops at a NaN or inf."""
 
     def __init__(self, config: TrainConfig, validation: TrainingExamples, say: Callable[[str], None]) -> None:
         """Takes the examples to choose for, and what shows a line to the user."""
@@ -51,6 +54,17 @@ class Watch(TrainerCallback):
         self._first_step: int | None = None
         self.trainer: Trainer | None = None
         self.error = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Is called when a checkpoint, if there is one, has been read."""
+        if state.global_step and state.is_world_process_zero:
+            self._say(f"going on from step {state.global_step:,}")
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Is called when a checkpoint is written, before it goes to Ray."""
+        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        if folder.is_dir():  # Trainer makes it on the workers that have something to write
+            seal(folder, args.process_index, args.world_size)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Is called after each optimizer step, before a checkpoint is written."""
@@ -64,12 +78,14 @@ class Watch(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **seen: Any) -> Any:
         """Is called with each step's loss, before a checkpoint is written."""
-        loss = seen["logs"].get("loss", 0.0)
-        if not math.isfinite(loss):
-            self.error = (
-                f"the loss is {loss} at step {state.global_step}; lower --learning-rate. "
-                "The last checkpoint before it is kept"
-            )
+        for name, key in (("loss", "loss"), ("gradient", "grad_norm")):
+            value = seen["logs"].get(key, 0.0)
+            if not math.isfinite(value) and not self.error:
+                self.error = (
+                    f"the {name} is {value} at step {state.global_step}; lower --learning-rate. "
+                    "The last checkpoint before it is kept"
+                )
+        if self.error:
             control.should_training_stop, control.should_save = True, False
         self._show(state, seen["logs"])
         return control
@@ -106,7 +122,7 @@ def fit(
         say: shows a line to the user; called on the first worker.
 
     Raises:
-        InputError: if the model or the examples cannot be used.
+        InputError: if the model, the examples or the checkpoint cannot be used.
     """
     disable_progress_bar()
     compute_targets_only()
@@ -136,7 +152,12 @@ def fit(
     trained: Any = trainer.model
     if lora:
         adapter.let_fused_head_read_rows(trained.get_base_model())
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"a checkpoint in {config.output} holds more than tensors, which is never read; delete its checkpoints"
+        ) from None
     if not watch.error:
         _export(config, model, spec, trainer, tokenizer)
     trainer.accelerator.wait_for_everyone()

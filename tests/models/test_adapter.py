@@ -1,6 +1,8 @@
 """The option tokens' rows beside LoRA: how they are held, switched off and merged."""
 
 import json
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,25 @@ def test_an_output_without_its_merged_model_is_merged_on_first_use(tiny_llama: T
         with torch.no_grad():
             torch.testing.assert_close(merged(ids).logits, trained(ids).logits, atol=1e-4, rtol=1e-4)
         assert load(uri) == model
+
+
+def test_a_pickle_in_an_adapters_folder_is_never_executed(tiny_llama: Tiny, tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    base = tiny_llama(True)
+    trained, _ = prepared(load(base).path, torch.float32)
+    trained.save_pretrained(tmp_path / "adapter")
+    adapter.name_base(tmp_path / "adapter", base)
+    write_spec(str(tmp_path), PromptSpec())
+    for name in ("adapter_model.bin", "training_args.bin"):
+        (tmp_path / "adapter" / name).write_bytes(pickle.dumps(Payload()))
+    assert load(str(tmp_path)).path.is_dir()
+    (tmp_path / "adapter/adapter_model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"no adapter_model\.safetensors"):
+        load(str(tmp_path))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_adapter_that_cannot_be_merged_is_named(tmp_path: Path) -> None:

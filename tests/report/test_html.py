@@ -2,8 +2,10 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
+
 from artsel_ray.evaluation.metrics import METRICS
-from artsel_ray.report.html import render_evaluation
+from artsel_ray.report.html import render_evaluation, render_sweep
 
 ESTIMATE = {"value": 0.5, "low": 0.25, "high": 0.75}
 UNKNOWN = {"value": None, "low": None, "high": None}
@@ -60,6 +62,24 @@ def test_ids_are_escaped() -> None:
     page = render_evaluation(metrics(), [choice(user=hostile, chosen=hostile)], {"examples": hostile})
     assert "<script" not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;") == 3
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["<script>alert(1)</script>", '" onload="alert(1)', "'><img src=x onerror=alert(1)>", "javascript:alert(1)"],
+)
+def test_nothing_from_data_becomes_an_element_or_an_attribute(hostile: str) -> None:
+    """The page of hostile data has the tags and attributes of a harmless one's, in every report."""
+
+    def reports(text: str) -> list[str]:
+        trial = {"learning_rate": 1e-4, "status": "finished", "error": text, "step": 1, "seconds": 1.0}
+        trial |= dict.fromkeys(("validation_ips", "validation_accuracy", "loss"), 0.5)
+        row = choice(user=text, title=text, chosen=text, truth=text)
+        evaluation = render_evaluation(metrics(note=text), [row], {"examples": text})
+        return [evaluation, render_sweep([trial, {**trial, "status": "failed"}], trial, {"model": text})]
+
+    for page, harmless in zip(reports(hostile), reports("harmless"), strict=True):
+        assert parsed(page).attributes == parsed(harmless).attributes
 
 
 def test_numbers_and_gaps() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from artsel_ray import storage
 from artsel_ray.config import TrainConfig
@@ -91,6 +92,75 @@ def test_a_disk_that_is_full_is_one_clear_line_and_the_same_command_goes_on(
     assert load(config.output).path == tmp_path / "T/merged"
 
 
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [
+        (["checkpoint-4"], "1 checkpoint(s) not whole, passed over for an earlier one\ngoing on from step 2\n"),
+        (["checkpoint-2", "checkpoint-4"], "2 checkpoint(s), none of them whole: training starts anew\n"),
+    ],
+    ids=["newest", "all"],
+)
+@pytest.mark.parametrize("cut", [True, False], ids=["cut short", "missing"])
+def test_a_checkpoint_that_is_not_whole_is_passed_over(
+    damaged: list[str], said: str, cut: bool, examples: str, tiny_llama: Tiny, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    config = config_for(examples, tiny_llama(True), tmp_path / "T", max_steps=4, checkpoint_steps=2)
+    train(config)
+    losses = losses_of(config.output)
+    for name in damaged:
+        file = tmp_path / "T/checkpoints" / name / "adapter_model.safetensors"
+        if cut:
+            os.truncate(file, file.stat().st_size // 2)
+        else:
+            file.unlink()
+    (tmp_path / "T/_manifest.json").unlink()
+    capsys.readouterr()
+    train(config)
+    assert said in capsys.readouterr().out
+    np.testing.assert_allclose(losses_of(config.output), losses, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_killed_job_goes_on_from_its_last_whole_checkpoint_and_ends_as_an_uninterrupted_one(
+    examples: str, tiny_llama: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    config = config_for(examples, tiny_llama(False), tmp_path / "T", workers=1, max_steps=150)
+    flags = {name: value for name, value in vars(config).items() if value is not None and not isinstance(value, bool)}
+    command = [sys.executable, str(ROOT / "jobs/train.py"), *(f"--{k.replace('_', '-')}={v}" for k, v in flags.items())]
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    checkpoints = tmp_path / "T/checkpoints/train"
+    with subprocess.Popen(command, env=environment) as job:
+        while job.poll() is None and len(list(checkpoints.glob("checkpoint_*"))) < 2:
+            time.sleep(0.05)
+        job.kill()
+    assert job.returncode == -signal.SIGKILL
+    # Its workers end with it.
+    while worker_processes():
+        time.sleep(0.1)
+    snapshot = storage.read_json(str(checkpoints / "checkpoint_manager_snapshot.json"))
+    newest = checkpoints / snapshot["latest_checkpoint_result"]["checkpoint_dir_name"] / "checkpoint/optimizer.pt"
+    os.truncate(newest, newest.stat().st_size // 2)
+    train(config)
+    told = capsys.readouterr().out
+    assert "1 checkpoint(s) not whole, passed over for an earlier one" in told
+    assert int(re.findall(r"going on from step (\d+)", told)[0]) >= 3
+    one = replace(config, output=str(tmp_path / "one"), workers=0)
+    train(one)
+    np.testing.assert_allclose(losses_of(config.output), losses_of(one.output), atol=1e-3)
+    ours, theirs = (load_file(f"{uri}/adapter/adapter_model.safetensors") for uri in (config.output, one.output))
+    for name, weights in ours.items():
+        np.testing.assert_allclose(weights, theirs[name], atol=1e-3)
+
+
+def losses_of(output: str) -> list[float]:
+    history = storage.read_json(storage.join(output, "summary.json"))["history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
 def worker_processes() -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -122,10 +192,7 @@ def test_two_workers_of_which_one_is_killed_end_as_one_process_would_and_the_mod
     killer.join(timeout=5)
     assert killed
     train(replace(config, output=str(tmp_path / "one"), workers=0))
-    losses = [
-        [entry["loss"] for entry in storage.read_json(storage.join(uri, "summary.json"))["history"] if "loss" in entry]
-        for uri in (config.output, str(tmp_path / "one"))
-    ]
+    losses = [losses_of(uri) for uri in (config.output, str(tmp_path / "one"))]
     assert len(losses[0]) == 30
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-3)
 

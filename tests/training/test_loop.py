@@ -1,6 +1,8 @@
 """Training without Ray, with the real TRL and PEFT on a tiny Llama."""
 
 import math
+import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from artsel_ray.config import TrainConfig
+from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
 from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
@@ -196,6 +199,39 @@ def test_a_loss_that_is_no_number_ends_it_and_keeps_the_last_checkpoint(
     assert fitted.error.startswith("the loss is nan at step 3; lower --learning-rate")
     assert [folder.name for folder in (tmp_path / "scratch").glob("checkpoint-*")] == ["checkpoint-2"]
     assert not (tmp_path / "T").exists()
+
+
+def test_a_gradient_that_is_no_number_ends_it_and_its_step_leaves_no_checkpoint(
+    examples: str, tiny_llama: Tiny, tmp_path: Path
+) -> None:
+    class Breaks(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            if state.global_step == 3:
+                weights = next(p for p in model.parameters() if p.requires_grad)
+                weights.register_hook(lambda gradient: gradient * math.inf)
+
+    config = config_for(examples, tiny_llama(True), tmp_path / "T")
+    fitted = run(config, tmp_path / "scratch", [Breaks()])
+    assert math.isfinite(values(fitted, "loss")[-1])
+    assert re.match("the gradient is (nan|inf) at step 4; lower --learning-rate", fitted.error)
+    assert [folder.name for folder in (tmp_path / "scratch").glob("checkpoint-*")] == ["checkpoint-2"]
+    assert not (tmp_path / "T").exists()
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_pickle_in_a_checkpoint_is_never_executed(name: str, examples: str, tiny_llama: Tiny, tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    config = config_for(examples, tiny_llama(True), tmp_path / "T")
+    run(replace(config, max_steps=2), tmp_path / "scratch")
+    checkpoint = tmp_path / "scratch/checkpoint-2"
+    torch.save(Payload(), checkpoint / name)
+    torch.save(Payload(), checkpoint / "training_args.bin")
+    with pytest.raises(InputError, match="holds more than tensors"):
+        run(config, tmp_path / "scratch")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_reasons_can_be_written_and_validated(
