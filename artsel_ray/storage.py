@@ -4,6 +4,7 @@ An object is written whole or not at all: one put on object stores, and on a loc
 file would be visible, a temporary file that replaces the old one. Readers trust a manifest, written last.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -161,11 +162,16 @@ def write_object(uri: str, content: bytes | pa.Buffer) -> None:
         if isinstance(fs, pafs.LocalFileSystem):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{uuid.uuid4().hex}")
-            with open(temporary, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
+            try:
+                with open(temporary, "wb") as stream:
+                    stream.write(content)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.replace(temporary, path)
+            except OSError:  # a full disk must not stay full of halves
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
         else:
             with fs.open_output_stream(path) as stream:
                 stream.write(content)

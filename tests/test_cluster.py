@@ -5,25 +5,46 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pytest
 
-from artsel_ray import storage
+from artsel_ray import schema, storage
 from benchmarks.object_store import SECRET
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 
 
+@dataclass
+class Head:
+    """A Ray head of this test alone."""
+
+    folder: Path
+    """Of its sessions, with all its logs."""
+    environment: dict[str, str]
+
+    def submit(self, job: str) -> str:
+        """Runs a job to its end; returns what was said."""
+        command = ["ray", "job", "submit", "--working-dir", ".", "--", "python", *f"jobs/{job}".split()]
+        done = subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+
 @pytest.fixture
-def head(s3_address: str) -> Iterator[dict[str, str]]:
-    """The environment of a head node, with token authentication as it is by default."""
+def head(s3_address: str) -> Iterator[Head]:
+    """A head node, with token authentication as it is by default."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:8265",
         "RAY_AUTH_MODE": "token",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "AWS_ENDPOINT_URL": f"http://{s3_address}",
         "AWS_REGION": "us-east-1",
     }
@@ -36,34 +57,70 @@ def head(s3_address: str) -> Iterator[dict[str, str]]:
         with subprocess.Popen(command, env=own, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             assert any("Ray runtime started" in line for line in process.stdout)
-            yield environment
+            yield Head(Path(folder), environment)
             # Not `ray stop`: that ends every Ray on the machine, the tests' own among them.
             process.terminate()
 
 
-def test_the_whole_path_runs_as_submitted_jobs(
-    head: dict[str, str], bucket: str, tiny_llama: Callable[[bool], str]
+CANARY = "Qzxcanary"
+# What is data by design, and where: tables of prepared data, and the work of a night, which is over.
+TABLES = ("world/", "prepared/examples/", "prepared/requests/")
+
+
+def test_the_whole_path_runs_as_submitted_jobs_and_tells_nobody_what_users_watched(
+    head: Head, bucket: str, tiny_llama: Callable[[bool], str]
 ) -> None:
     storage.write_json(storage.join(bucket, "made.json"), {})  # and with it the bucket
     model, base = tiny_llama(True), "s3://night/data"
     world, data, trained = (f"{base}/{name}" for name in ("world", "prepared", "trained"))
-    jobs = [
-        f"simulate.py --output {world} --users 60 --titles 10 --interactions-per-user 6 --caption-tokens 16",
+    said = head.submit(
+        f"simulate.py --output {world} --users 60 --titles 10 --interactions-per-user 6 --caption-tokens 16"
+    )
+    _plant(storage.join(bucket, "world"))
+    for job in [
         f"prepare.py --input {world} --output {data} --test-size 20 --validation-size 5",
-        f"train.py --method sft --examples {data}/examples --model {model} --output {trained} --workers 0 "
-        "--max-steps 2 --batch-size 2 --validation-size 4",
+        f"train.py --method sft --examples {data}/examples --model {model} --output {trained} --workers 1 "
+        "--max-steps 2 --batch-size 4 --validation-size 4",
         f"score.py --requests {data}/requests/test --titles {world}/titles --artworks {world}/artworks "
         f"--model {trained} --engine transformers --decoding rank --output {base}/predictions",
         f"evaluate.py --examples {data}/examples/test --predictions {base}/predictions "
         f"--oracle {world}/oracle --output {base}/evaluation",
-    ]
-    for job in jobs:
-        command = ["ray", "job", "submit", "--working-dir", ".", "--", "python", *f"jobs/{job}".split()]
-        done = subprocess.run(command, env=head, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert SECRET not in done.stdout + done.stderr
+    ]:
+        said += head.submit(job)
     assert "artworks" in storage.read_json(storage.join(bucket, "prepared", "summary.json"))["simulated"]
     metrics = storage.read_json(storage.join(bucket, "evaluation", "metrics.json"))
     assert (metrics["examples"], metrics["missing"]) == (20, 0)
     report = storage.read_object(storage.join(bucket, "evaluation", "report.html")).decode()
     assert "simulated" in report.lower()
+
+    # The canary is in every prompt, and in a row that is rejected.
+    examples = storage.read_table(storage.join(bucket, "prepared", "examples", "test"), "examples").to_pylist()
+    assert all(CANARY in example["title_name"] for example in examples)
+    assert any(CANARY in item["title_name"] for example in examples for item in example["history"])
+    reasons = storage.read_table(storage.join(bucket, "prepared", "rejected"), "rejected")["reason"].to_pylist()
+    assert "unknown title" in reasons
+    logs = {str(file): file.read_bytes() for file in head.folder.rglob("*") if file.is_file()}
+    assert sum("/logs/" in name for name in logs) > 10
+    fs, path = storage.filesystem(bucket)
+    entries = fs.get_file_info(pafs.FileSelector(path, recursive=True))
+    names = [entry.path[len(path) + 1 :] for entry in entries if entry.type == pafs.FileType.File]
+    kept = {name: fs.open_input_file(f"{path}/{name}").read() for name in names if not name.startswith(TABLES)}
+    assert any(name.endswith("README.md") for name in kept)
+    parquet = [name for name in kept if name.endswith(".parquet")]
+    assert {name.split("/")[0] for name in parquet} == {"prepared", "predictions"}
+    plain = {name: repr(pq.read_table(pa.BufferReader(kept[name])).to_pydict()).encode() for name in parquet}
+    texts = {"what jobs say": said.encode(), **logs, **kept, **plain}
+    assert [name for name, text in texts.items() if CANARY.lower().encode() in text.lower()] == []
+    assert [name for name, text in texts.items() if SECRET.encode() in text] == []
+
+
+def _plant(world: str) -> None:
+    """Writes the canary into every name and caption, and an artwork that prepare rejects."""
+    for name, column in (("titles", "name"), ("artworks", "caption")):
+        (file,) = storage.list_files(storage.join(world, name))
+        rows = storage.read_table(file, name).to_pylist()
+        for row in rows:
+            row[column] = f"{CANARY} {row[column]}"
+        if name == "artworks":
+            rows.append({**rows[0], "artwork_id": "stray", "title_id": "nowhere"})
+        storage.write_table(file, pa.Table.from_pylist(rows, schema.TABLES[name]), name)

@@ -1,7 +1,10 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -207,3 +210,18 @@ def test_fingerprints_are_equal_for_equal_parts_only(first: object, second: obje
     same = json.dumps(first) == json.dumps(second)
     assert (storage.fingerprint(first) == storage.fingerprint(second)) == same
     assert storage.fingerprint({"a": first, "b": second}) == storage.fingerprint({"b": second, "a": first})
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_object_and_no_half(tmp_path: Path) -> None:
+    target = str(tmp_path / "part.parquet")
+    storage.write_object(target, b"old")
+    code = (
+        "import resource, signal, sys; from artsel_ray import storage; from artsel_ray.errors import InputError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: storage.write_object(sys.argv[1], bytes(10_000))\n"
+        "except InputError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, target], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"cannot write .*part\.parquet: .*File too large\n", done.stdout)
+    assert [path.name for path in tmp_path.iterdir()] == ["part.parquet"]
+    assert storage.read_object(target) == b"old"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from artsel_ray import storage
+from artsel_ray.retries import open_file
 
 _LIST = "files-"
 
@@ -45,5 +46,5 @@ def newest_whole(fs: pafs.FileSystem, newest_first: Iterable[str], say: Callable
 
 
 def _read(fs: pafs.FileSystem, path: str) -> dict:
-    with fs.open_input_stream(path) as stream:
-        return json.loads(stream.read())
+    with open_file(fs, path) as file:
+        return json.loads(file.read())
