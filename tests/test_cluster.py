@@ -74,7 +74,8 @@ def test_the_whole_path_runs_as_submitted_jobs_and_tells_nobody_what_users_watch
     model, base = tiny_llama(True), "s3://night/data"
     world, data, trained = (f"{base}/{name}" for name in ("world", "prepared", "trained"))
     said = head.submit(
-        f"simulate.py --output {world} --users 60 --titles 10 --interactions-per-user 6 --caption-tokens 16"
+        f"simulate.py --output {world} --users 60 --titles 10 --interactions-per-user 6 --caption-tokens 16 "
+        "--max-candidates 5"
     )
     _plant(storage.join(bucket, "world"))
     for job in [

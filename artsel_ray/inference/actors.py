@@ -30,7 +30,7 @@ REJECTED = "rejected"
 # Letters of an engine's own message.
 _SHOWN = 400
 # Of an engine, without one shard done: more would hardly help, and at night nobody would notice.
-_MOST_STARTS = 6
+_MOST_STARTS = 4
 
 
 class Renderer:

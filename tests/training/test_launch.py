@@ -128,7 +128,7 @@ def test_a_killed_job_goes_on_from_its_last_whole_checkpoint_and_ends_as_an_unin
 ) -> None:
     import ray
 
-    config = config_for(examples, tiny_llama(False), tmp_path / "T", workers=1, max_steps=150)
+    config = config_for(examples, tiny_llama(False), tmp_path / "T", workers=1, max_steps=36)
     flags = {name: value for name, value in vars(config).items() if value is not None and not isinstance(value, bool)}
     command = [sys.executable, str(ROOT / "jobs/train.py"), *(f"--{k.replace('_', '-')}={v}" for k, v in flags.items())]
     environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
