@@ -1,8 +1,15 @@
 """The Ray cluster that a job runs on: the one it was submitted to, one that runs on this machine, or its own."""
 
 import logging
+import os
+import socket
 
 import ray
+from ray._private.utils import read_ray_address
+
+from artsel_ray.errors import InputError
+
+_SECONDS_TO_ANSWER = 10
 
 
 def start_ray(dashboard: bool = False) -> None:
@@ -12,8 +19,12 @@ def start_ray(dashboard: bool = False) -> None:
 
     Args:
         dashboard: give a cluster that is started for this job a dashboard, and print where it is.
+
+    Raises:
+        InputError: if there should be a cluster and none answers.
     """
     if not ray.is_initialized():
+        _check_that_it_answers()
         logging.getLogger("ray").setLevel(logging.ERROR)
         # Without an address it never joins a cluster that another job has started for itself, and would end with it.
         context = ray.init(include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
@@ -23,3 +34,21 @@ def start_ray(dashboard: bool = False) -> None:
     data.enable_progress_bars = False
     data.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _check_that_it_answers() -> None:
+    """Makes sure that there is a Ray where one is said to be: a head that was killed leaves its address behind.
+
+    Ray would wait for it without a word.
+    """
+    address = os.environ.get("RAY_ADDRESS") or read_ray_address() or ""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:  # `auto`, or a client's address
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
+    except OSError:
+        raise InputError(
+            f"no Ray answers at {address}, where RAY_ADDRESS or an earlier `ray start` says one is; start it, or run "
+            "`ray stop` and unset RAY_ADDRESS"
+        ) from None

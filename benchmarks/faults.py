@@ -15,6 +15,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
@@ -320,6 +321,9 @@ def main(
     """
     os.environ |= {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    # Of its own, so that no other job takes this cluster for the machine's; a socket's path must be short.
+    ray_folder = tempfile.TemporaryDirectory()
+    os.environ["RAY_TMPDIR"] = ray_folder.name
     world, store = folder / "world", folder / "s3"
     if not world.exists():
         write_world(world, _PAIRS, 20, (6, 6), tokens=20, wanted=10, items=6)

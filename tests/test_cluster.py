@@ -1,6 +1,7 @@
 """Jobs submitted to a Ray head, as on a cluster, with all they read and write on a real S3-compatible server."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -126,3 +127,16 @@ def _plant(world: str) -> None:
         if name == "artworks":
             rows.append({**rows[0], "artwork_id": "stray", "title_id": "nowhere"})
         storage.write_table(file, pa.Table.from_pylist(rows, schema.TABLES[name]), name)
+
+
+def test_a_head_that_is_gone_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-c", "from artsel_ray.cluster import start_ray; start_ray()"]
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/ray_current_cluster").write_text(address)
+    for place in ({"RAY_ADDRESS": address}, {"RAY_TMPDIR": str(tmp_path)}):
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        done = subprocess.run(command, env={**environment, **place}, capture_output=True, text=True, timeout=60)
+        assert f"InputError: no Ray answers at {address}" in done.stderr
