@@ -52,6 +52,8 @@ class SimulateConfig:
     """Standard deviation of an artwork's appeal to everybody, which has nothing to do with taste. Less is easier."""
     exploration: float = 0.2
     """Share of impressions for which the logging policy draws the artwork uniformly."""
+    asset_kind: Literal["artwork", "synopsis", "trailer"] = "artwork"
+    """What the candidates are, and in what words their captions are written."""
     seed: int = 0
     """Same seed and flags, same world."""
 
@@ -66,6 +68,8 @@ class PrepareConfig:
     """Where examples/{train,validation,test}/, requests/test/ and rejected/ go: a path or URI."""
     history_length: int = 50
     """A user is this many of the newest interactions strictly before the impression."""
+    asset_kind: Literal["artwork", "synopsis", "trailer"] = "artwork"
+    """Which rows of artworks/ are candidates, by their column asset_kind; impressions of others are left out."""
     split: Literal["hash", "time"] = "hash"
     """Whole user-title pairs go to a split by a salted hash, or the newest ones to test by time."""
     train_size: int = 110_000
@@ -95,6 +99,8 @@ class DistillConfig:
     """'smollm2' (bundled), a hub id such as Qwen/QwQ-32B, or a folder with a model."""
     output: Uri
     """Where part-*.parquet (examples with reasons), rejected/, summary.json and, last, _manifest.json go."""
+    asset_kind: Literal["artwork", "synopsis", "trailer"] = "artwork"
+    """What the examples' candidates are."""
     history_length: int = 50
     """Newest interactions that the teacher sees."""
     temperature: float = 0.6
@@ -149,6 +155,9 @@ class ScoreConfig:
     """What the model answers with, where it brings no spec.json. Default: text; number for --decoding labels."""
     history_length: int | None = None
     """Newest interactions in the prompt, where the model brings no spec.json. Default: 50."""
+    asset_kind: Literal["artwork", "synopsis", "trailer"] | None = None
+    """Which rows of --artworks are candidates, by their column asset_kind, where the model brings no spec.json.
+    Default: artwork."""
     engines: int = 1
     """Number of vLLM engines, each on its own GPU or its own share of the CPUs."""
     tensor_parallel: int = 1
@@ -206,6 +215,8 @@ class TrainConfig:
     """Order of the prompt. Default: as the earlier training, else title_first."""
     history_length: int | None = None
     """Newest interactions in the prompt. Default: as the earlier training, else 50."""
+    asset_kind: Literal["artwork", "synopsis", "trailer"] | None = None
+    """What the examples' candidates are. Default: as the earlier training, else artwork."""
     learning_rate: float = 1e-5
     """Peak of the learning rate, after warming up over the first steps."""
     epochs: float = 1.0
@@ -334,6 +345,65 @@ class ReproduceConfig:
     """Engines of each scoring and of the teacher."""
     seed: int = 0
     """Of the world, the splits, the trainings and the bootstrap."""
+
+
+@dataclass(frozen=True)
+class ExplainConfig:
+    """Shows which taste gets which artwork of a title, and why, as a table and a page.
+
+    A taste is a genre that an artwork's users watch more than the title's other users do; why is what the model's
+    reasons say of them more often than of the others. docs/explanations.md.
+    """
+
+    predictions: Uri
+    """A finished night: the output of jobs/score.py."""
+    requests: Uri
+    """The requests of that night."""
+    titles: Uri
+    """Parquet of the titles."""
+    artworks: Uri
+    """Parquet of the artworks with their captions."""
+    output: Uri
+    """Where tastes.parquet and report.html go: a path or URI."""
+    least_users: int = 10
+    """Of an artwork with fewer users nothing is told but how many they are, and no word of fewer reasons."""
+
+
+@dataclass(frozen=True)
+class ProposeConfig:
+    """Finds users whom none of a title's artworks suits, and has a model write a brief for one that would.
+
+    For artists: a table and a page. Run again to resume. docs/proposals.md.
+    """
+
+    predictions: Uri
+    """A finished night: the output of jobs/score.py --decoding rank (or labels)."""
+    requests: Uri
+    """The requests of that night."""
+    titles: Uri
+    """Parquet of the titles."""
+    artworks: Uri
+    """Parquet of the artworks with their captions."""
+    model: ModelName
+    """That writes the briefs: 'smollm2' (bundled), a hub id, or a folder; an instruct model that writes well."""
+    output: Uri
+    """Where part-*.parquet, report.html and, last, _manifest.json go: a path or URI."""
+    share: float = 0.25
+    """Of a title's users those are looked at of whom the model knows least what they would like: this share."""
+    least_users: int = 20
+    """Fewer users are no group."""
+    most: int = 100
+    """Most proposals; those for most users are written."""
+    max_tokens: int = 120
+    """Most tokens of a brief."""
+    engines: int = 1
+    """Number of vLLM engines."""
+    tensor_parallel: int = 1
+    """GPUs that share one engine."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the weights in vLLM; 'auto' is float32 on CPUs."""
+    max_model_length: int = 8192
+    """Longest prompt and answer together in tokens; titles that exceed it get no brief."""
 
 
 def run(config_type: type[Config], import_job: Callable[[], Callable[[Config], object]]) -> None:

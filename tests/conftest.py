@@ -67,7 +67,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], str
             show_progress=False,
         )
         pieces.train_from_iterator(
-            [render.INSTRUCTION, render.HISTORY_HEAD, render.PREDICTION, "Drama, Crime"], trainer
+            [render.instruction("artwork"), render.HISTORY_HEAD, render.PREDICTION, "Drama, Crime"], trainer
         )
         return PreTrainedTokenizerFast(tokenizer_object=pieces, bos_token="<|begin|>", eos_token="<|end|>")
 

@@ -1,11 +1,13 @@
-"""Captions of simulated artworks: ordinary English out of a small grammar."""
+"""Captions of simulated artworks, synopses and trailers: ordinary English out of a small grammar."""
 
 import random
 import re
+from dataclasses import dataclass
 
 import numpy as np
 
-from artsel_ray.data.themes import COMPOSITIONS, DETAILS, THEMES, TYPOGRAPHIES, Theme
+from artsel_ray.data.themes import COMPOSITIONS, CUTS, DETAILS, THEMES, TURNS, TYPOGRAPHIES, Theme
+from artsel_ray.schema import AssetKind
 
 # Measured with SmolLM2's tokenizer on captions of this grammar.
 TOKENS_PER_WORD = 1.17
@@ -14,6 +16,19 @@ _THEME_SHARE = 0.6
 # Shorter captions are headlines.
 _HEADLINE_TOKENS = 10
 _BEFORE_SUBJECT = re.compile("^(At the centre, )?((an?|the|two|three) )?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """The sentences of a kind of asset."""
+
+    first: tuple[str, ...]
+    """What the strongest theme is told with at the start."""
+    themed: tuple[str, ...]
+    genre: tuple[str, ...]
+    fillers: tuple[tuple[str, ...], ...]
+    """Groups of sentences that have to do with no theme."""
+
 
 _SUBJECTS = ("{Subject} {action}.", "At the centre, {subject} {action}.", "{Subject} {action}, seen against {setting}.")
 _SENTENCES = (
@@ -38,8 +53,40 @@ _GENRE_SENTENCES = (
     "The style is that of {genre}.",
 )
 
+GRAMMARS: dict[AssetKind, Grammar] = {
+    "artwork": Grammar(_SUBJECTS[:2], _SUBJECTS + _SENTENCES, _GENRE_SENTENCES, (COMPOSITIONS, TYPOGRAPHIES, DETAILS)),
+    "synopsis": Grammar(
+        ("{Subject} {action}.", "This is the story of {subject} in {setting}."),
+        (
+            "It all begins in {setting}.",
+            "{Object} changes everything.",
+            "Years later, {subject} {action}.",
+            "Nobody expects {object} to matter.",
+            "In {setting}, {subject} {action}.",
+            "What follows is {mood}.",
+        ),
+        ("It is a tale of {genre}.", "The plot is {genre} through and through."),
+        (TURNS,),
+    ),
+    "trailer": Grammar(
+        ("{Subject} {action}.", "We open on {subject} in {setting}."),
+        (
+            "Cut to {setting}.",
+            "{Object} fills the screen.",
+            "The picture fades to {light}.",
+            "For a second we see {object}.",
+            "A voice says nothing while {subject} {action}.",
+            "The music turns {mood}.",
+        ),
+        ("The music is that of {genre}.", "It is cut like {genre}."),
+        (CUTS,),
+    ),
+}
 
-def write_caption(mix: np.ndarray, tokens: int, shared_words: float, rng: random.Random) -> str:
+
+def write_caption(
+    mix: np.ndarray, tokens: int, shared_words: float, rng: random.Random, kind: AssetKind = "artwork"
+) -> str:
     """Writes a caption of about so many tokens for an artwork.
 
     The first sentence shows the mix's strongest theme; the others show themes drawn from the mix, or details
@@ -50,20 +97,21 @@ def write_caption(mix: np.ndarray, tokens: int, shared_words: float, rng: random
         tokens: mean length; captions differ in length by about a quarter.
         shared_words: chance that a sentence about a theme names one of its genres, as histories do.
         rng: source of all choices.
+        kind: of the asset that the caption stands for: a picture, a synopsis, a trailer.
     """
     words_wanted = tokens / TOKENS_PER_WORD * rng.lognormvariate(0.0, _LENGTH_SPREAD)
-    strongest = THEMES[int(np.argmax(mix))]
-    sentences = [_themed(strongest, _SUBJECTS[:2], 0.0, rng)]
+    grammar, strongest = GRAMMARS[kind], THEMES[int(np.argmax(mix))]
+    sentences = [_themed(strongest, grammar, grammar.first, 0.0, rng)]
     if rng.random() < shared_words:
-        sentences.append(_themed(strongest, _GENRE_SENTENCES, 1.0, rng))
+        sentences.append(_themed(strongest, grammar, grammar.genre, 1.0, rng))
     weights = mix.tolist()
     words = sum(len(sentence.split()) for sentence in sentences)
     while words + 5 < words_wanted:
         if rng.random() < _THEME_SHARE:
             (theme,) = rng.choices(THEMES[: len(weights)], weights)
-            sentence = _themed(theme, _SUBJECTS + _SENTENCES, shared_words, rng)
+            sentence = _themed(theme, grammar, grammar.themed, shared_words, rng)
         else:
-            sentence = rng.choice(rng.choice((COMPOSITIONS, TYPOGRAPHIES, DETAILS)))
+            sentence = rng.choice(rng.choice(grammar.fillers))
         if sentence not in sentences:
             sentences.append(sentence)
         words += len(sentence.split())
@@ -73,10 +121,10 @@ def write_caption(mix: np.ndarray, tokens: int, shared_words: float, rng: random
     return " ".join(sentences)
 
 
-def _themed(theme: Theme, templates: tuple[str, ...], shared_words: float, rng: random.Random) -> str:
+def _themed(theme: Theme, grammar: Grammar, templates: tuple[str, ...], shared_words: float, rng: random.Random) -> str:
     if rng.random() < shared_words:
         (genre,) = rng.choices(list(theme.genres), list(theme.genres.values()))
-        return rng.choice(_GENRE_SENTENCES).format(genre=genre.lower())
+        return rng.choice(grammar.genre).format(genre=genre.lower())
     words = {
         name: rng.choice(getattr(theme, f"{name}s"))
         for name in ("subject", "action", "setting", "object", "light", "mood")

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from artsel_ray import schema, storage
 from artsel_ray.data import checks
+from artsel_ray.schema import AssetKind
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,14 @@ class Catalogue:
     artwork_ids: pa.Array
     offsets: np.ndarray
     """int64 of length X + 1: title x has the artworks `offsets[x]` to `offsets[x + 1]`."""
+    other_ids: pa.Array
+    """Ids of the assets of other kinds, which are no candidates."""
 
 
-def read_catalogue(titles: list[str], artworks: list[str]) -> tuple[Catalogue, pa.Array, pa.Table]:
-    """Reads the files of titles and of artworks.
+def read_catalogue(
+    titles: list[str], artworks: list[str], asset_kind: AssetKind = "artwork"
+) -> tuple[Catalogue, pa.Array, pa.Table]:
+    """Reads the files of titles and of artworks, of which only those of one kind become candidates.
 
     Returns:
         The catalogue, the artworks' captions (large_string, in the catalogue's order), and the rejected rows.
@@ -34,7 +39,9 @@ def read_catalogue(titles: list[str], artworks: list[str]) -> tuple[Catalogue, p
     """
     good_titles, bad_titles = _read_titles(titles)
     title_ids = _whole(good_titles["title_id"])
-    good, bad = _read_artworks(artworks, title_ids)
+    assets, bad = _read_artworks(artworks, title_ids)
+    is_asked = pc.equal(pc.fill_null(assets["asset_kind"], "artwork"), asset_kind)
+    good = assets.filter(is_asked)
     code = checks.codes(good["title_id"], title_ids)
     order = pc.sort_indices(
         pa.table({"title": code, "artwork_id": good["artwork_id"]}),
@@ -45,6 +52,7 @@ def read_catalogue(titles: list[str], artworks: list[str]) -> tuple[Catalogue, p
         names=_whole(good_titles["name"]),
         genres=_whole(good_titles["genres"]),
         artwork_ids=_whole(good["artwork_id"]).take(order),
+        other_ids=_whole(assets.filter(pc.invert(is_asked))["artwork_id"]),
         offsets=np.concatenate([[0], np.cumsum(np.bincount(code, minlength=len(title_ids)))]),
     )
     captions = _whole(good["caption"].cast(pa.large_string())).take(order)
@@ -69,7 +77,7 @@ def _read_titles(files: list[str]) -> tuple[pa.Table, pa.Table]:
 
 
 def _read_artworks(files: list[str], title_ids: pa.Array) -> tuple[pa.Table, pa.Table]:
-    table, unreadable = _read(files, "artworks", ["artwork_id", "title_id", "caption"])
+    table, unreadable = _read(files, "artworks", ["artwork_id", "title_id", "caption", "asset_kind"])
     good, bad = _part_unique(
         table,
         "artworks",
@@ -80,6 +88,7 @@ def _read_artworks(files: list[str], title_ids: pa.Array) -> tuple[pa.Table, pa.
             ("title_id", checks.MISSING, checks.missing(table["title_id"])),
             ("title_id", checks.UNKNOWN_TITLE, checks.codes(table["title_id"], title_ids) < 0),
             ("caption", checks.MISSING, checks.missing(table["caption"])),
+            ("asset_kind", checks.WRONG_KIND, checks.kind_is_wrong(table["asset_kind"])),
         ],
     )
     return good, pa.concat_tables([unreadable, bad])

@@ -5,11 +5,13 @@ number in that file. A mask is a numpy array of bool, True where a row is bad. T
 is its reason. Reasons and ids are written, never a title's name, a caption or a history.
 """
 
+from typing import get_args
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artsel_ray.schema import EXAMPLES, PREDICTIONS, REJECTED, broken_text
+from artsel_ray.schema import EXAMPLES, PREDICTIONS, REJECTED, AssetKind, broken_text
 
 Check = tuple[str, str, np.ndarray]
 """A column, the reason, and the mask of the rows that fail."""
@@ -20,6 +22,7 @@ UNKNOWN_TITLE = "unknown title"
 NULL_GENRE = "null among the genres"
 WRONG_WATCH = "negative or not a number"
 WRONG_PROPENSITY = "not in (0, 1]"
+WRONG_KIND = f"none of {', '.join(get_args(AssetKind))}"
 
 
 def part(table: pa.Table, name: str, files: list[str], checks: list[Check]) -> tuple[pa.Table, pa.Table]:
@@ -100,6 +103,11 @@ def later_than(timestamps: pa.ChunkedArray, now_us: int) -> np.ndarray:
 def watch_is_wrong(watch_seconds: pa.ChunkedArray) -> np.ndarray:
     """Returns where a watch time is negative, infinite or no number; null is right."""
     return mask(pc.invert(pc.and_(pc.is_finite(watch_seconds), pc.greater_equal(watch_seconds, 0))))
+
+
+def kind_is_wrong(asset_kind: pa.ChunkedArray) -> np.ndarray:
+    """Returns where a kind of asset is given that there is not."""
+    return mask(pc.and_(asset_kind.is_valid(), pc.invert(pc.is_in(asset_kind, pa.array(get_args(AssetKind))))))
 
 
 def propensity_is_wrong(propensity: pa.ChunkedArray) -> np.ndarray:

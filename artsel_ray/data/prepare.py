@@ -48,7 +48,7 @@ def prepare(config: PrepareConfig) -> None:
     _check(config)
     started = time.monotonic()
     plan = _plan(config)
-    catalogue, captions, bad = read_catalogue(plan.files["titles"], plan.files["artworks"])
+    catalogue, captions, bad = read_catalogue(plan.files["titles"], plan.files["artworks"], config.asset_kind)
     laps = [("", started), ("catalogue", time.monotonic())]
     run = _claim(config)
     counts = stages.write_rejected(plan, "catalogue", bad)
@@ -228,6 +228,7 @@ def _summary(plan: stages.Plan, counts: stages.Counts, seconds: dict[str, float]
     return {
         "impressions": _rows(plan, "impressions"),
         "examples": {name: counts[f"examples/{name}"] for name in reversed(splits.SPLITS)},
+        "other_kind": counts["other_kind"],
         "not_engaged": counts["not_engaged"],
         "repeated": counts["repeated"],
         "not_selected": counts["not_selected"],

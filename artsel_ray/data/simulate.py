@@ -70,7 +70,7 @@ def simulate(config: SimulateConfig) -> None:
         titles, world, groups = _movielens(config)
     else:
         titles, world, groups = _synthetic(config)
-    _write_catalogue(config.output, titles, world)
+    _write_catalogue(config, titles, world)
     counts, best = _write_groups(config, world, titles["title_id"], groups)
     summary = {
         "simulated": ["artworks", "captions", "impressions", "engagement"],
@@ -175,25 +175,27 @@ def _synthetic_groups(config: SimulateConfig, themes_xt: np.ndarray, users: int)
 
 def _world(config: SimulateConfig, themes_xt: np.ndarray) -> World:
     candidates = (config.min_candidates, config.max_candidates)
-    return make_world(themes_xt, candidates, config.noise, config.caption_tokens, config.shared_words, config.seed)
+    kind, tokens = config.asset_kind, config.caption_tokens
+    return make_world(themes_xt, candidates, config.noise, tokens, config.shared_words, config.seed, kind)
 
 
 def _artwork_ids(title_ids: list[str], counts_x: np.ndarray) -> list[list[str]]:
     return [[f"{title}-a{i:02d}" for i in range(count)] for title, count in zip(title_ids, counts_x, strict=True)]
 
 
-def _write_catalogue(output: str, titles: Titles, world: World) -> None:
+def _write_catalogue(config: SimulateConfig, titles: Titles, world: World) -> None:
     count = len(titles["title_id"])
     table = pa.table({**titles, "synopsis": pa.nulls(count, pa.string())}, schema=_loose(schema.TITLES))
-    storage.write_table(storage.join(output, "titles", "part-000000.parquet"), table, "titles")
+    storage.write_table(storage.join(config.output, "titles", "part-000000.parquet"), table, "titles")
     ids = _artwork_ids(titles["title_id"], world.counts_x)
     artworks = {
         "artwork_id": [artwork for of_title in ids for artwork in of_title],
         "title_id": np.repeat(titles["title_id"], world.counts_x),
         "caption": [caption for of_title in world.captions for caption in of_title],
         "image_uri": pa.nulls(int(world.counts_x.sum()), pa.string()),
+        "asset_kind": pa.repeat(config.asset_kind, int(world.counts_x.sum())),
     }
-    storage.write_table(storage.join(output, "artworks", "part-000000.parquet"), pa.table(artworks), "artworks")
+    storage.write_table(storage.join(config.output, "artworks", "part-000000.parquet"), pa.table(artworks), "artworks")
 
 
 def _loose(table: pa.Schema) -> pa.Schema:

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artsel_ray import schema, storage
@@ -109,6 +110,10 @@ def partition_slice(plan: Plan, number: int, catalogue: Catalogue) -> Counts:
     files = plan.files[part.table]
     table = placed(_read(part, files[part.file]), part.file, part.first_row)
     table, unreadable = checks.part_text(table, part.table, files)
+    other_kind = 0
+    if part.table == "impressions":
+        other = pc.is_in(table["artwork_id"], catalogue.other_ids)
+        table, other_kind = table.filter(pc.invert(other)), pc.sum(other).as_py() or 0
     title = checks.codes(table["title_id"], catalogue.title_ids)
     found: list[checks.Check] = [
         *((c, checks.MISSING, checks.missing(table[c])) for c in ("user_id", "title_id", "timestamp")),
@@ -124,7 +129,9 @@ def partition_slice(plan: Plan, number: int, catalogue: Catalogue) -> Counts:
     good, bad = checks.part(table, part.table, files, found)
     good = good.drop_columns([name for name in ("title_id", "artwork_id") if name in good.column_names])
     shuffle.write_partitions(plan.work("slice", number), good, _buckets(good["user_id"], plan.buckets), plan.buckets)
-    return write_rejected(plan, f"slice-{number:06d}", pa.concat_tables([unreadable, bad]))
+    counts = write_rejected(plan, f"slice-{number:06d}", pa.concat_tables([unreadable, bad]))
+    counts.update(other_kind=other_kind)
+    return counts
 
 
 def _read(part: Slice, uri: str) -> pa.Table:

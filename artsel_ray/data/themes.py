@@ -203,3 +203,31 @@ DETAILS = (
     "A reflection can be seen in a pane of glass.",
     "The background is painted in broad strokes.",
 )
+TURNS = (
+    "Nothing stays as it was.",
+    "A stranger knocks at the door.",
+    "The past is closer than it seems.",
+    "An old promise has to be kept.",
+    "Time is running out.",
+    "Not everybody tells the truth.",
+    "It takes one night to find out.",
+    "Two families are drawn into it.",
+    "A letter arrives too late.",
+    "In the end somebody has to choose.",
+    "The town has other plans.",
+    "Help comes from an unlikely side.",
+)
+CUTS = (
+    "The logo appears on black.",
+    "A drum beats faster and faster.",
+    "There is a long silence.",
+    "Names flash by in white letters.",
+    "The screen goes dark.",
+    "A door slams and the title drops.",
+    "The shots get shorter.",
+    "A date is shown at the end.",
+    "Somebody laughs off screen.",
+    "The last shot is held for a while.",
+    "A single note is held throughout.",
+    "Critics are quoted between two shots.",
+)

@@ -11,6 +11,7 @@ import numpy as np
 
 from artsel_ray.data.captions import write_caption
 from artsel_ray.data.themes import THEMES
+from artsel_ray.schema import AssetKind
 
 EDITORIAL_SPREAD = 0.7
 PERSONALISATION = 0.3
@@ -63,6 +64,7 @@ def make_world(
     caption_tokens: int,
     shared_words: float,
     seed: int,
+    kind: AssetKind = "artwork",
 ) -> World:
     """Draws every title's artworks and writes their captions.
 
@@ -78,7 +80,7 @@ def make_world(
     mix_xmt = 0.7 * np.eye(themes)[strong] + 0.3 * rng.dirichlet(np.full(themes, 0.5), (count, most))
     mask = np.arange(most) < counts_x[:, None]
     captions = [
-        _captions(mix_xmt[x, : counts_x[x]], caption_tokens, shared_words, random.Random(f"{seed}:{x}"))
+        _captions(mix_xmt[x, : counts_x[x]], caption_tokens, shared_words, random.Random(f"{seed}:{x}"), kind)
         for x in range(count)
     ]
     return World(
@@ -91,14 +93,14 @@ def make_world(
     )
 
 
-def _captions(mix_mt: np.ndarray, tokens: int, shared_words: float, rng: random.Random) -> list[str]:
+def _captions(mix_mt: np.ndarray, tokens: int, shared_words: float, rng: random.Random, kind: AssetKind) -> list[str]:
     """Writes a title's captions, no two the same."""
     captions: dict[str, None] = {}
     for mix in mix_mt:
-        length, caption = tokens, write_caption(mix, tokens, shared_words, rng)
+        length, caption = tokens, write_caption(mix, tokens, shared_words, rng, kind)
         while caption in captions:
             length += 1  # so that very short captions, of which there are few, come to an end
-            caption = write_caption(mix, length, shared_words, rng)
+            caption = write_caption(mix, length, shared_words, rng, kind)
         captions[caption] = None
     return list(captions)
 

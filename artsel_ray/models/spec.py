@@ -25,6 +25,8 @@ def read_spec(uri: str) -> PromptSpec | None:
     if not storage.exists(path):
         return None
     values = storage.read_json(path)
+    if isinstance(values, dict):
+        values = {"asset_kind": PromptSpec.asset_kind} | values  # version 0.1.0 knew no other
     fields = typing.get_type_hints(PromptSpec)
     if not isinstance(values, dict) or set(values) != set(fields):
         raise InputError(f"{path} has not the fields {sorted(fields)}; the model was trained with another version")

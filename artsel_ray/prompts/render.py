@@ -8,28 +8,34 @@ import datetime
 
 from artsel_ray.prompts.options import escape, label
 from artsel_ray.prompts.spec import Output, PromptSpec
+from artsel_ray.schema import AssetKind
 
-INSTRUCTION = (
-    "You are an expert in movies and shows. Given a user's watch history, predict which of the available "
-    "artworks of a new title this user would like the most."
-)
 HISTORY_HEAD = "\n\nWatch history, oldest first:"
 HISTORY_EMPTY = "\n- nothing watched yet"
-OPTIONS_HEAD = "\nAvailable artworks:"
 PREDICTION = "Prediction: "
 REASON = "Reason:"
 
+PLURALS: dict[AssetKind, str] = {"artwork": "artworks", "synopsis": "synopses", "trailer": "trailers"}
+
 _QUESTIONS: dict[tuple[Output, bool], str] = {
-    ("text", False): "\n\nOutput the best artwork in text.",
-    ("number", False): "\n\nOutput the number of the best artwork.",
-    ("text", True): "\n\nFirst give the reason, then output the best artwork in text.",
-    ("number", True): "\n\nFirst give the reason, then output the number of the best artwork.",
+    ("text", False): "\n\nOutput the best {kind} in text.",
+    ("number", False): "\n\nOutput the number of the best {kind}.",
+    ("text", True): "\n\nFirst give the reason, then output the best {kind} in text.",
+    ("number", True): "\n\nFirst give the reason, then output the number of the best {kind}.",
 }
+
+
+def instruction(kind: AssetKind) -> str:
+    """Returns what every prompt begins with."""
+    return (
+        "You are an expert in movies and shows. Given a user's watch history, predict which of the available "
+        f"{PLURALS[kind]} of a new title this user would like the most."
+    )
 
 
 def question(spec: PromptSpec) -> str:
     """Returns what the prompt asks for at its end."""
-    return _QUESTIONS[spec.output, spec.reason]
+    return _QUESTIONS[spec.output, spec.reason].format(kind=spec.asset_kind)
 
 
 def described_title(name: str, genres: list[str]) -> str:
@@ -48,9 +54,9 @@ def history_watch(minutes: int | None) -> str:
     return "" if minutes is None else f", watched {minutes} min"
 
 
-def new_title(name: str, genres: list[str]) -> str:
-    """Returns the line that names the title whose artwork is chosen."""
-    return f"\n\nNew title:{described_title(name, genres)}{OPTIONS_HEAD}"
+def new_title(name: str, genres: list[str], kind: AssetKind) -> str:
+    """Returns the lines that name the title whose asset is chosen, and what its options are."""
+    return f"\n\nNew title:{described_title(name, genres)}\nAvailable {PLURALS[kind]}:"
 
 
 def option_head(index: int, output: Output) -> str:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from artsel_ray.schema import AssetKind
+
 Layout = Literal["title_first", "user_first"]
 Output = Literal["text", "number"]
 
@@ -25,5 +27,7 @@ class PromptSpec:
     """Most tokens of a caption; the rest is cut."""
     reason_tokens: int = 256
     """Most tokens of a reason that the model writes."""
+    asset_kind: AssetKind = "artwork"
+    """What a title's candidates are."""
     template: str = "paper-1"
     """Version of the wording; changes whenever a token of any prompt would."""

@@ -17,11 +17,11 @@ from artsel_ray.prompts.tokenize import Ids, Options, PromptTokenizer
 WORDING = "teacher-1"
 """Version of the wording; changes whenever a token of any question would."""
 
-_TOLD = "\n\nAmong these artworks the user liked this one the most:\n"
+_TOLD = "\n\nAmong these {kinds} the user liked this one the most:\n"
 _EXPLAIN = (
     "\n\nExplain in two or three sentences what in the watch history makes this user like it more than the others: "
-    "the user's taste, and what in the artwork meets it. Write as somebody who only predicts: do not copy the "
-    "artwork's text, do not mention options or their numbers, and do not say what was liked, chosen or correct."
+    "the user's taste, and what in the {kind} meets it. Write as somebody who only predicts: do not copy the "
+    "{kind}'s text, do not mention options or their numbers, and do not say what was liked, chosen or correct."
 )
 _THINK, _THINK_END = "<think>", "</think>"
 # What models put before an explanation although nobody asked for it, with the marks of bold text or a heading.
@@ -40,8 +40,10 @@ class TeacherPrompts:
         if pieces.spec.layout != "title_first" or not pieces.spec.reason:
             raise ValueError("a teacher's spec has layout title_first and a reason")
         self.pieces = pieces
+        kind = pieces.spec.asset_kind
+        told, explain = _TOLD.format(kinds=render.PLURALS[kind]), _EXPLAIN.format(kind=kind)
         self._told, self._explain, self._question, self._reason = pieces.encode(
-            [_TOLD, _EXPLAIN, render.question(pieces.spec), render.REASON]
+            [told, explain, render.question(pieces.spec), render.REASON]
         )
 
     @cached_property

@@ -171,6 +171,7 @@ def prompt_spec(config: TrainConfig, model: Model) -> PromptSpec:
         "output": config.output_format,
         "reason": config.reason,
         "history_length": config.history_length,
+        "asset_kind": config.asset_kind,
     }
     known = (model.spec or PromptSpec()).__dict__
     return PromptSpec(**{**known, **{name: value for name, value in flags.items() if value is not None}})

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 
 from artsel_ray import schema
 from artsel_ray.data.catalogue import read_catalogue
+from artsel_ray.schema import AssetKind
 
 
 def _write(path: Path, rows: list[dict], table: str) -> str:
@@ -49,3 +50,17 @@ def test_a_bad_row_does_not_hide_a_good_one_with_its_id(tmp_path: Path) -> None:
     assert catalogue.names.to_pylist() == ["First"]
     assert catalogue.offsets.tolist() == [0, 0]
     assert [(row["row"], row["column"]) for row in rejected.to_pylist()] == [(0, "name"), (2, "title_id")]
+
+
+def test_only_assets_of_the_kind_asked_for_are_candidates(tmp_path: Path) -> None:
+    titles = [_write(tmp_path / "t", [{"title_id": "a", "name": "A", "genres": []}], "titles")]
+    kinds = {"1": None, "2": "artwork", "3": "synopsis", "4": "trailer", "5": "poster"}
+    rows = [{"artwork_id": i, "title_id": "a", "caption": "x", "asset_kind": kind} for i, kind in kinds.items()]
+    artworks = [_write(tmp_path / "a", rows, "artworks")]
+    expected: dict[AssetKind, list[str]] = {"artwork": ["1", "2"], "synopsis": ["3"], "trailer": ["4"]}
+    for kind, ids in expected.items():
+        catalogue, captions, rejected = read_catalogue(titles, artworks, kind)
+        assert catalogue.artwork_ids.to_pylist() == ids
+        assert len(captions) == len(ids)
+        assert sorted(catalogue.other_ids.to_pylist()) == sorted({"1", "2", "3", "4"} - set(ids))
+        assert [(row["column"], row["artwork_id"]) for row in rejected.to_pylist()] == [("asset_kind", "5")]

@@ -19,6 +19,7 @@ _CATALOGUE = Catalogue(
     genres=pa.array([["Drama"], []], pa.list_(pa.string())),
     artwork_ids=pa.array(["a0", "a1", "b0", "b1", "b2"]),
     offsets=np.array([0, 2, 5]),
+    other_ids=pa.array([], pa.string()),
 )
 _CAPTIONS = pa.array([f"caption {n}" for n in range(5)], pa.large_string())
 # user, title, time, watch; few values, so that ties and repeated rows are frequent.

@@ -15,6 +15,13 @@ def test_round_trip(tmp_path: Path) -> None:
     assert read_spec(str(tmp_path)) == spec
 
 
+def test_one_from_before_there_were_kinds_of_assets_is_of_artworks(tmp_path: Path) -> None:
+    values = dataclasses.asdict(PromptSpec(layout="user_first"))
+    del values["asset_kind"]
+    storage.write_json(str(tmp_path / "spec.json"), values)
+    assert read_spec(str(tmp_path)) == PromptSpec(layout="user_first")
+
+
 def test_absent(tmp_path: Path) -> None:
     assert read_spec(str(tmp_path)) is None
 

@@ -31,7 +31,12 @@ def llama_3() -> PreTrainedTokenizerBase:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=800, initial_alphabet=alphabet, show_progress=False)
     # It knows the words of its markers too, as any large vocabulary does.
-    words = [render.INSTRUCTION, render.HISTORY_HEAD, render.PREDICTION, "<option> start_header_id eot_id |> <|"]
+    words = [
+        render.instruction("artwork"),
+        render.HISTORY_HEAD,
+        render.PREDICTION,
+        "<option> start_header_id eot_id |> <|",
+    ]
     pieces.train_from_iterator(words * 3, trainer)
     made = PreTrainedTokenizerFast(tokenizer_object=pieces, bos_token=special[0], eos_token="<|eot_id|>")
     made.add_special_tokens({"additional_special_tokens": [*special[1:], OPTION, OPTION_END]})

@@ -19,6 +19,12 @@ def test_question_asks_for_the_output(output: Output, reason: bool, expected: st
     assert render.question(PromptSpec(output=output, reason=reason)) == expected
 
 
+def test_synopses_and_trailers_are_called_by_their_name() -> None:
+    assert "available synopses of a new title" in render.instruction("synopsis")
+    assert render.new_title("Heat", [], "trailer") == "\n\nNew title: Heat\nAvailable trailers:"
+    assert render.question(PromptSpec(asset_kind="synopsis")) == "\n\nOutput the best synopsis in text."
+
+
 def test_history_line() -> None:
     pieces = [
         render.history_date(datetime.date(2024, 5, 1)),
