@@ -56,6 +56,18 @@ def take(output: str) -> Run:
     return run
 
 
+def parts(output: str) -> list[str]:
+    """Returns the URIs of the parts that a finished run's manifest lists.
+
+    Raises:
+        InputError: if the run has no manifest.
+    """
+    manifest = storage.read_manifest(output)
+    if manifest is None:
+        raise InputError(f"{output} has no {storage.MANIFEST}: that run is not over, or not there")
+    return [storage.join(output, part) for part in manifest["parts"]]
+
+
 def begin(output: str, run: dict[str, Any], config: dict[str, Any]) -> Run:
     """Writes `config.json` at a run's start, or checks that the run found there is this one; then takes the output.
 

@@ -4,12 +4,15 @@ Ids are strings, times are `timestamp[us, UTC]`. A field that may be null is nul
 must be filled in every row.
 """
 
+from typing import Literal
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from artsel_ray.errors import InputError
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
+AssetKind = Literal["artwork", "synopsis", "trailer"]
 
 
 def _required(name: str, type_: pa.DataType) -> pa.Field:
@@ -43,6 +46,7 @@ ARTWORKS = pa.schema(
         _required("title_id", pa.string()),
         pa.field("caption", pa.string()),
         pa.field("image_uri", pa.string()),
+        pa.field("asset_kind", pa.string()),
     ]
 )
 INTERACTIONS = pa.schema(
@@ -154,6 +158,38 @@ RESULTS = pa.schema(
     ]
 )
 
+FAVOURITES = pa.list_(
+    pa.struct(
+        [
+            pa.field("genre", pa.string()),
+            pa.field("inside", pa.float64()),
+            pa.field("outside", pa.float64()),
+            pa.field("low", pa.float64()),
+            pa.field("high", pa.float64()),
+        ]
+    )
+)
+TASTES = pa.schema(
+    [
+        _required("title_id", pa.string()),
+        _required("artwork_id", pa.string()),
+        _required("users", pa.int64()),
+        _required("share", pa.float64()),
+        _required("favourites", FAVOURITES),
+        _required("words", pa.list_(pa.string())),
+    ]
+)
+PROPOSALS = pa.schema(
+    [
+        _required("title_id", pa.string()),
+        _required("users", pa.int64()),
+        _required("share", pa.float64()),
+        _required("favourites", FAVOURITES),
+        pa.field("brief", pa.string()),
+        _required("model_id", pa.string()),
+    ]
+)
+
 TABLES = {
     "titles": TITLES,
     "artworks": ARTWORKS,
@@ -166,6 +202,8 @@ TABLES = {
     "oracle": ORACLE,
     "trials": TRIALS,
     "results": RESULTS,
+    "tastes": TASTES,
+    "proposals": PROPOSALS,
 }
 
 

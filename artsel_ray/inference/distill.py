@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 
 from artsel_ray import schema, storage
 from artsel_ray.cluster import start_ray
 from artsel_ray.config import DistillConfig, resolved
 from artsel_ray.data.catalogue import placed
 from artsel_ray.errors import InputError
-from artsel_ray.inference import resume
+from artsel_ray.inference import pool, resume
 from artsel_ray.inference.actors import REJECTED
 from artsel_ray.inference.answers import answer, values
 from artsel_ray.inference.engine import VllmEngine
+from artsel_ray.inference.pool import with_engines
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.reasons import DROPPED, Teaching, explain_shard
 from artsel_ray.inference.rendering import prompt_tokenizer
@@ -105,7 +105,12 @@ def resolve(config: DistillConfig) -> Teaching:
         raise InputError(
             f"--max-tokens {config.max_tokens} leaves no room for a prompt: prompt and answer have {length} tokens"
         )
-    spec = PromptSpec(reason=True, history_length=config.history_length, reason_tokens=config.reason_tokens)
+    spec = PromptSpec(
+        reason=True,
+        history_length=config.history_length,
+        reason_tokens=config.reason_tokens,
+        asset_kind=config.asset_kind,
+    )
     return Teaching(
         config.teacher, model.model_id, spec, config.temperature, config.top_p, config.top_k, config.seed,
         config.max_tokens, length, config.min_words, config.quoted_words,
@@ -184,27 +189,9 @@ def write_shard(output: str, index: int, examples: pa.Table, rejected: pa.Table,
 def _explain_shards(
     run: Run, config: DistillConfig, teaching: Teaching, files: list[str], shards: list[Shard], missing: Sequence[int]
 ) -> None:
-    cpus, gpus = ray.cluster_resources().get("CPU", 1.0), ray.cluster_resources().get("GPU", 0.0)
-    wanted = config.engines * config.tensor_parallel
-    if config.tensor_parallel > 1 and wanted > gpus:
-        raise InputError(
-            f"--engines {config.engines} with --tensor-parallel {config.tensor_parallel} need {wanted} GPUs, "
-            f"the cluster has {gpus:g}"
-        )
-    threads = max(1, int(cpus // config.engines))
-    dataset = ray.data.from_items(
-        [{"shard": index} for index in missing], override_num_blocks=len(missing)
-    ).map_batches(
-        Explainer,
-        fn_constructor_args=[config, teaching, files, shards],
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=config.engines),
-        num_cpus=min(1.0, cpus / config.engines),
-        num_gpus=config.tensor_parallel if gpus else 0,
-        # Engines on one machine must not bind to the same cores.
-        runtime_env={"env_vars": {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}},
+    dataset = with_engines(
+        pool.shards(list(missing)), Explainer, [config, teaching, files, shards], config.engines, config.tensor_parallel
     )
-    print(f"starting {config.engines} engine(s), which takes a minute or more", flush=True)
     progress = Progress(len(missing), "examples")
     for statistics in values(dataset):
         progress.add(statistics)

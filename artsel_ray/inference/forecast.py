@@ -48,8 +48,9 @@ def forecast(config: ScoreConfig) -> None:
     """
     check(config)
     files = storage.list_files(config.requests)
-    catalogue, captions, _ = read_catalogue(storage.list_files(config.titles), storage.list_files(config.artworks))
     rendering = resolve(config)
+    tables = storage.list_files(config.titles), storage.list_files(config.artworks)
+    catalogue, captions, _ = read_catalogue(*tables, rendering.spec.asset_kind)
     start_ray()
     counts, block = count_pairs(files), block_tokens()
 

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from artsel_ray import storage
+from artsel_ray import runs, storage
 from artsel_ray.cluster import start_ray
 from artsel_ray.config import ScoreConfig, resolved
 from artsel_ray.data.catalogue import Catalogue, read_catalogue
 from artsel_ray.errors import InputError
-from artsel_ray.inference import resume
+from artsel_ray.inference import pool, resume
 from artsel_ray.inference.actors import REJECTED, Renderer, Scorer, Starts, Writer
 from artsel_ray.inference.answers import map_files, values
 from artsel_ray.inference.exchange import (
@@ -51,8 +51,8 @@ def score(config: ScoreConfig) -> None:
     begun = time.perf_counter()
     files = storage.list_files(config.requests)
     titles, artworks = storage.list_files(config.titles), storage.list_files(config.artworks)
-    catalogue, captions, bad = read_catalogue(titles, artworks)
     rendering = resolve(config)
+    catalogue, captions, bad = read_catalogue(titles, artworks, rendering.spec.asset_kind)
     run = begin(config.output, _run(config, rendering), resolved(config))
     start_ray()
     seconds = {"start": time.perf_counter() - begun}
@@ -108,9 +108,15 @@ def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
         "artworks": resume.describe_files(config.artworks),
         "engine": config.engine,
         "dtype": config.dtype,
-        "previous": storage.fingerprint(_manifest(config.previous)) if config.previous else None,
+        "previous": _described(config.previous) if config.previous else None,
         "explore": [config.explore, config.epsilon, config.temperature, config.seed],
     }
+
+
+def _described(previous: str) -> str:
+    """Returns a hash of an earlier night, which must be over."""
+    runs.parts(previous)
+    return storage.fingerprint(storage.read_manifest(previous))
 
 
 def assign(
@@ -165,8 +171,7 @@ def _exchange(config: ScoreConfig, files: list[str], assignment: Assignment) -> 
 
 def _exchange_previous(config: ScoreConfig, assignment: ray.ObjectRef, work: str) -> list[tuple[str, int]]:
     """Writes an earlier night's predictions as work objects; returns each one's URI and the rows that it left out."""
-    previous = config.previous or ""
-    parts = [storage.join(previous, part) for part in _manifest(previous)["parts"]]
+    parts = runs.parts(config.previous or "")
     slices = [parts[start : start + _PREVIOUS_PARTS] for start in range(0, len(parts), _PREVIOUS_PARTS)]
 
     def move(index: int) -> tuple[str, int]:
@@ -175,13 +180,6 @@ def _exchange_previous(config: ScoreConfig, assignment: ray.ObjectRef, work: str
         return uri, exchange_previous(slices[index], uri, ray.get(assignment), rejected)
 
     return list(map_files(len(slices), move))
-
-
-def _manifest(previous: str) -> dict[str, Any]:
-    manifest = storage.read_manifest(previous)
-    if manifest is None:
-        raise InputError(f"--previous {previous} has no {storage.MANIFEST}: that night is not over, or not there")
-    return manifest
 
 
 def _score_shards(
@@ -194,46 +192,29 @@ def _score_shards(
     shards: list[int],
 ) -> None:
     shared = ray.put((work["uris"], work["previous"], files, *catalogue))
-    cpus, gpus = ray.cluster_resources().get("CPU", 1.0), ray.cluster_resources().get("GPU", 0.0)
-    gpus_per_engine = config.gpus_per_engine
-    if gpus_per_engine is None:
-        gpus_per_engine = float(config.tensor_parallel if gpus else 0)
-    wanted = config.engines * config.tensor_parallel
-    if config.tensor_parallel > 1 and wanted > gpus:
-        raise InputError(
-            f"--engines {config.engines} with --tensor-parallel {config.tensor_parallel} need {wanted} GPUs, "
-            f"the cluster has {gpus:g}"
-        )
-    threads = max(1, int(cpus // config.engines))
-
-    dataset = (
-        ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
-        .map_batches(
-            Renderer,
-            fn_constructor_args=[shared, rendering],
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=config.engines),
-            num_cpus=_LIGHT_CPUS,
-        )
-        .map_batches(
-            Scorer,
-            fn_constructor_args=[config, rendering, int(np.diff(catalogue[0].offsets).max(initial=1)), Starts.remote()],
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=config.engines),
-            num_cpus=min(1.0, cpus / config.engines),
-            num_gpus=gpus_per_engine,
-            # Engines on one machine must not bind to the same cores.
-            runtime_env={"env_vars": {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}},
-        )
-        .map_batches(
-            Writer,
-            fn_constructor_args=[config],
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=1),
-            num_cpus=_LIGHT_CPUS,
-        )
+    rendered = pool.shards(shards).map_batches(
+        Renderer,
+        fn_constructor_args=[shared, rendering],
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=config.engines),
+        num_cpus=_LIGHT_CPUS,
     )
-    print(f"starting {config.engines} engine(s), which takes a minute or more", flush=True)
+    most = int(np.diff(catalogue[0].offsets).max(initial=1))
+    scored = pool.with_engines(
+        rendered,
+        Scorer,
+        [config, rendering, most, Starts.remote()],
+        config.engines,
+        config.tensor_parallel,
+        config.gpus_per_engine,
+    )
+    dataset = scored.map_batches(
+        Writer,
+        fn_constructor_args=[config],
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=1),
+        num_cpus=_LIGHT_CPUS,
+    )
     progress = Progress(len(shards))
     for statistics in values(dataset):
         progress.add(statistics)

@@ -46,6 +46,8 @@ class RenderedShard:
     """Predictions of an earlier night whose fingerprints are still right."""
     rejected: pa.Table
     counts: dict[str, int]
+    names: pa.Array
+    """Titles of the catalogue and of the shard's histories, where the model gives reasons: what these may speak of."""
 
 
 @lru_cache(maxsize=2)
@@ -102,11 +104,19 @@ def render_shard(
     fingerprints = _fingerprints(groups, histories.ids, rendering)
     rejected = pa.concat_tables([rejected, over])
     nothing = PREDICTIONS.empty_table()
-    shard = RenderedShard(index, groups, pairs["user_id"], histories.ids, fingerprints, nothing, rejected, counts)
+    names = _names(pairs["history"], catalogue) if rendering.spec.reason else pa.array([], pa.string())
+    columns = pairs["user_id"], histories.ids, fingerprints
+    shard = RenderedShard(index, groups, *columns, nothing, rejected, counts, names)
     if not previous:
         return shard
     earlier = _possible(shuffle.read_partition(previous, index), catalogue, rendering.decoding)
     return _carry_over(shard, pairs["title_id"], earlier)
+
+
+def _names(histories: pa.ChunkedArray, catalogue: Catalogue) -> pa.Array:
+    """Returns all titles' names, of the catalogue and of what was watched."""
+    watched = pc.struct_field(pc.list_flatten(histories), "title_name").drop_null()
+    return pc.unique(pa.chunked_array([catalogue.names, *watched.chunks]))
 
 
 def _possible(previous: pa.Table, catalogue: Catalogue, decoding: str) -> pa.Table:

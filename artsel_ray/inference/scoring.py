@@ -12,6 +12,8 @@ from artsel_ray.decoding.engine import Engine
 from artsel_ray.errors import InputError
 from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer
 from artsel_ray.inference.settings import Rendering
+from artsel_ray.prompts import explanations
+from artsel_ray.prompts.explanations import Names
 from artsel_ray.prompts.tokenize import Ids, PromptTokenizer
 from artsel_ray.schema import PREDICTIONS
 
@@ -49,7 +51,12 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> t
     choices = _decode(engine, rendering.decoding, tokenizer, prompts, answers, tries)
     if any(value is not None and np.isnan(value) for value in choices.probabilities):
         raise InputError(f"{rendering.model} answers with what is no number; score with another --dtype, or model")
-    return _predictions(shard, choices, reasons, rendering.model_id), {"unmatched": choices.unmatched}
+    counts = {"unmatched": choices.unmatched}
+    shown: list[str | None] | None = None
+    if reasons is not None:
+        shown, dropped = _shown(shard, tokenizer, reasons, choices.candidates)
+        counts |= dropped
+    return _predictions(shard, choices, shown, rendering.model_id), counts
 
 
 def _decode(
@@ -92,7 +99,26 @@ def _write_reasons(engine: Engine, tokenizer: PromptTokenizer, prompts: list[Ids
     return [prompt for prompt, _ in followed], [reason for _, reason in followed]
 
 
-def _predictions(shard: RenderedShard, choices: Choices, reasons: list[str] | None, model_id: str) -> pa.Table:
+def _shown(
+    shard: RenderedShard, tokenizer: PromptTokenizer, reasons: list[str], chosen: list[int]
+) -> tuple[list[str | None], dict[str, int]]:
+    """Leaves out the reasons that tell of another user's history or of another candidate, and counts them."""
+    names, decode = Names(shard.names.to_pylist()), tokenizer.tokenizer.decode
+    shown: list[str | None] = []
+    dropped = dict.fromkeys(explanations.KINDS, 0)
+    pairs = zip(shard.histories, reasons, chosen, strict=True)
+    for group in shard.groups:
+        title, *options = tokenizer.texts(group.options.block)
+        for history, reason, candidate in itertools.islice(pairs, group.users):
+            own = f"{title}\n{decode(history.values.to_numpy())}"
+            fault = explanations.find_fault(reason, own, options, candidate, names)
+            if fault:
+                dropped[fault] += 1
+            shown.append(None if fault else reason)
+    return shown, {"reasons": len(shown) - sum(dropped.values()), **dropped}
+
+
+def _predictions(shard: RenderedShard, choices: Choices, reasons: list[str | None] | None, model_id: str) -> pa.Table:
     groups = [group for group in shard.groups for _ in range(group.users)]
     count = len(groups)
     candidates = pa.nulls(count, PREDICTIONS.field("candidates").type)

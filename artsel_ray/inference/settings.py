@@ -39,6 +39,7 @@ def prompt_spec(config: ScoreConfig, model: Model) -> PromptSpec:
         "layout": None if config.layout == "auto" else config.layout,
         "output": config.output_format or ("number" if config.decoding == "labels" and not model.spec else None),
         "history_length": config.history_length,
+        "asset_kind": config.asset_kind,
     }
     given = {name: value for name, value in flags.items() if value is not None}
     if model.spec is None:

@@ -23,7 +23,7 @@ _WORD = re.compile(r"\w+")
 _CARDINAL = "one|two|three|four|five|six|seven|eight|nine|ten"
 _ORDINAL = r"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|final|\d+(?:st|nd|rd|th)"
 _LISTED = "options?|choices?|candidates?|answers?"
-_SHOWN = "artworks?|images?|posters?|pictures?|captions?"
+_SHOWN = "artworks?|images?|posters?|pictures?|captions?|synops[ei]s|trailers?"
 _NUMBERED = r"(?:number\s|no\.\s?|#\s?)?"
 _USER = r"(?:user|viewer|person|customer|they|he|she)"
 _PICKED = "chose|chosen|picked|selected|clicked"
@@ -70,10 +70,19 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
+def runs(text: str, length: int) -> set[tuple[str, ...]]:
+    """Returns all runs of so many words of a text."""
+    said = words(text)
+    return {tuple(said[start : start + length]) for start in range(len(said) - length + 1)}
+
+
+def points_at_option(reason: str) -> bool:
+    """Returns whether a reason speaks of an option by its number or place."""
+    return _COMPILED[OPTION].search(reason) is not None
+
+
 def _quotes(reason: str, caption: str, quoted_words: int) -> bool:
-    told, of_caption = words(reason), words(caption)
-    length = min(quoted_words, len(of_caption))
+    length = min(quoted_words, len(words(caption)))
     if length < min(_SHORTEST_QUOTE, quoted_words):
         return False
-    runs = {tuple(of_caption[start : start + length]) for start in range(len(of_caption) - length + 1)}
-    return any(tuple(told[start : start + length]) in runs for start in range(len(told) - length + 1))
+    return bool(runs(reason, length) & runs(caption, length))

@@ -111,7 +111,7 @@ class PromptTokenizer:
     @cached_property
     def head(self) -> list[int]:
         """Ids that every prompt begins with: chat head and instruction."""
-        return self._frame[0] + self.encode([render.INSTRUCTION])[0]
+        return self._frame[0] + self.encode([render.instruction(self.spec.asset_kind)])[0]
 
     @cached_property
     def turn(self) -> list[int]:
@@ -151,7 +151,8 @@ class PromptTokenizer:
 
     def options(self, name: str, genres: Sequence[str], captions: Sequence[str]) -> Options:
         """Tokenizes a title with its candidates' captions."""
-        spec, block = self.spec, self.encode([render.new_title(name, list(genres))])[0]
+        spec = self.spec
+        block = self.encode([render.new_title(name, list(genres), spec.asset_kind)])[0]
         heads = self.encode([render.option_head(index, spec.output) for index in range(len(captions))])
         texts = self.encode([render.option_text(caption) for caption in captions])
         cut = [ids[: spec.caption_tokens] for ids in texts]
@@ -161,6 +162,13 @@ class PromptTokenizer:
         if spec.output == "number":
             answers = self.encode([render.answer_text(index, "", "number") for index in range(len(captions))])
         return Options(block, answers, sum(len(ids) > spec.caption_tokens for ids in texts))
+
+    def texts(self, block: list[int]) -> list[str]:
+        """Returns the texts of a title's tokenized part: its line, then each option's."""
+        ends = [place for place, token in enumerate(block) if token == self.option_end]
+        begins = [place for place, token in enumerate(block) if token == self.option]
+        parts = [block[: begins[0]], *(block[begin + 1 : end] for begin, end in zip(begins, ends, strict=True))]
+        return [str(text) for text in self.tokenizer.batch_decode(parts)]
 
     def prompt(self, block: Sequence[int], history: Sequence[int] | Ids) -> Ids:
         """Joins a prompt from a title's options and a user's history, in the spec's order."""

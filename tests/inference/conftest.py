@@ -57,8 +57,8 @@ def world(tmp_path: Path) -> Path:
     titles |= {"year": [None] * 4, "synopsis": [None] * 4}
     storage.write_table(str(tmp_path / "titles/a.parquet"), pa.table(titles), "titles")
     artworks = [(f"{title}-{i}", title, caption) for title, all_ in TITLES.items() for i, caption in enumerate(all_)]
-    columns = [list(column) for column in zip(*artworks, strict=True)]
-    table = pa.table([*columns, pa.nulls(len(artworks), pa.string())], names=schema.ARTWORKS.names)
+    rows_of_artworks = [dict(zip(schema.ARTWORKS.names, artwork, strict=False)) for artwork in artworks]
+    table = pa.Table.from_pylist(rows_of_artworks, schema.ARTWORKS)
     storage.write_table(str(tmp_path / "artworks/a.parquet"), table, "artworks")
     for part in range(2):
         rows: list[Row] = [(f"u{part}{i}", make_history(i), ["t1", ("t2", "t3")[i % 2]]) for i in range(6)]

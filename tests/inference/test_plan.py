@@ -89,8 +89,8 @@ def test_the_layout_that_shares_more_is_cheaper(
 ) -> None:
     def layout() -> str:
         files = storage.list_files(str(strangers / "requests"))
-        tables = [storage.list_files(str(strangers / name)) for name in ("titles", "artworks")]
-        catalogue, captions, _ = read_catalogue(*tables)
+        titles, artworks = (storage.list_files(str(strangers / name)) for name in ("titles", "artworks"))
+        catalogue, captions, _ = read_catalogue(titles, artworks)
         counts = sum((count_titles(file) for file in files), Counter())
         short = replace(RENDERING, spec=PromptSpec(history_length=1))
         return cheapest(counts, files, catalogue, captions, short, 16).spec.layout

@@ -49,8 +49,9 @@ def shard(rendering: Rendering) -> RenderedShard:
     histories = pa.array([[11], [12, 13], [14]], pa.list_(pa.int32()))
     users = pa.chunked_array([["u1", "u2", "u3"]])
     return RenderedShard(
-        0, groups, users, histories, ["f1", "f2", "f3"], PREDICTIONS.empty_table(), REJECTED.empty_table(), {}
-    )
+        0, groups, users, histories, ["f1", "f2", "f3"], PREDICTIONS.empty_table(), REJECTED.empty_table(), {},
+        pa.array(["Heat", "Up"]),
+    )  # fmt: skip
 
 
 def test_rows_keep_the_order_of_the_groups(smollm2: Model) -> None:
@@ -86,12 +87,26 @@ def test_a_reason_is_kept_and_stands_before_the_prediction(smollm2: Model) -> No
     tokenizer = prompt_tokenizer("smollm2", rendering.spec)
     texts = tokenizer.encode([" They like the sea.\nPrediction: ", " Towers <option>", ""])
     engine = Scripted(texts)
-    table, _ = score_shard(shard(rendering), engine, rendering)
+    table, counts = score_shard(shard(rendering), engine, rendering)
     assert table["reason"].to_pylist() == ["They like the sea.", "Towers <option>", ""]
+    assert counts == {
+        "unmatched": 0, "reasons": 3, "reasons_of_other_histories": 0, "reasons_of_other_candidates": 0,
+    }  # fmt: skip
     decoded = str(tokenizer.tokenizer.decode(engine.prompts[0]))
     assert decoded.endswith("Reason: They like the sea.\nPrediction: <option>")
     # What the model wrote is data too: it cannot open an option.
     assert "Towers ‹option›\nPrediction: <option>" in str(tokenizer.tokenizer.decode(engine.prompts[1]))
+
+
+def test_a_reason_of_another_users_title_or_another_candidate_is_not_shown(smollm2: Model) -> None:
+    rendering = replace(RENDERING, decoding="choose", spec=PromptSpec(reason=True))
+    tokenizer = prompt_tokenizer("smollm2", rendering.spec)
+    texts = [" They also liked Heat.", " Up suits them.", " Better than two friends laugh by the sea."]
+    table, counts = score_shard(shard(rendering), Scripted(tokenizer.encode(texts)), rendering)
+    chosen = table["artwork_id"].to_pylist()
+    assert table["reason"].to_pylist() == [None, "Up suits them.", None if chosen[2] != "e" else texts[2].strip()]
+    assert counts["reasons_of_other_histories"] == 1
+    assert counts["reasons"] + counts["reasons_of_other_candidates"] == 2
 
 
 def test_an_empty_shard_is_an_empty_table(smollm2: Model) -> None:

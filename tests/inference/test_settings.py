@@ -27,6 +27,8 @@ def test_a_trained_models_prompt_is_obeyed_and_no_other(smollm2: Model) -> None:
     trained = Model(smollm2.path, smollm2.model_id, PromptSpec(layout="user_first", history_length=7))
     assert prompt_spec(CONFIG, trained) == trained.spec
     assert prompt_spec(replace(CONFIG, layout="user_first"), trained) == trained.spec
+    with pytest.raises(InputError, match="trained for another prompt than asset_kind trailer"):
+        prompt_spec(replace(CONFIG, asset_kind="trailer"), trained)
     with pytest.raises(InputError, match="trained for another prompt than layout title_first"):
         prompt_spec(replace(CONFIG, layout="title_first"), trained)
     with pytest.raises(InputError, match="answers with numbers"):

@@ -1,0 +1,20 @@
+"""Shows which taste gets which artwork of a title, and why."""
+
+from collections.abc import Callable
+
+from artsel_ray.config import ExplainConfig, run
+
+
+def job() -> Callable[[ExplainConfig], None]:
+    from artsel_ray.inference.explain import explain
+    from artsel_ray.report.titles import report_tastes
+
+    def explain_and_report(config: ExplainConfig) -> None:
+        explain(config)
+        report_tastes(config)
+
+    return explain_and_report
+
+
+if __name__ == "__main__":
+    run(ExplainConfig, job)
