@@ -209,8 +209,8 @@ class TrainConfig:
     """Where adapter/, merged/, spec.json, README.md and summary.json go: a path or URI."""
     output_format: Literal["text", "number"] | None = None
     """What the model learns to answer with. Default: as the earlier training, else text."""
-    reason: bool | None = None
-    """Whether it learns to write the examples' reason first. Default: as the earlier training, else not."""
+    reason: bool = False
+    """Learn to write the examples' reason first; after an earlier training that did, also without this flag."""
     layout: Literal["title_first", "user_first"] | None = None
     """Order of the prompt. Default: as the earlier training, else title_first."""
     history_length: int | None = None

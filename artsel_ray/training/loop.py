@@ -169,7 +169,7 @@ def prompt_spec(config: TrainConfig, model: Model) -> PromptSpec:
     flags: dict[str, Any] = {
         "layout": config.layout,
         "output": config.output_format,
-        "reason": config.reason,
+        "reason": config.reason or None,
         "history_length": config.history_length,
         "asset_kind": config.asset_kind,
     }

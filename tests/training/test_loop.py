@@ -247,6 +247,7 @@ def test_reasons_can_be_written_and_validated(
 
 def test_flags_change_the_earlier_trainings_prompt(examples: str, tiny_llama: Tiny, tmp_path: Path) -> None:
     model = replace(load(tiny_llama(True)), spec=PromptSpec(layout="user_first", reason=True))
-    config = config_for(examples, "m", tmp_path, reason=False)
-    assert prompt_spec(config, model) == PromptSpec(layout="user_first", reason=False)
+    config = config_for(examples, "m", tmp_path, output_format="number")
+    assert prompt_spec(config, model) == PromptSpec(layout="user_first", output="number", reason=True)
+    assert prompt_spec(config_for(examples, "m", tmp_path, reason=True), replace(model, spec=None)).reason
     assert prompt_spec(config_for(examples, "m", tmp_path), replace(model, spec=None)) == PromptSpec()
