@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
 
 from artsel_ray import schema, storage
 from artsel_ray.cluster import start_ray
 from artsel_ray.config import DistillConfig, resolved
 from artsel_ray.data.catalogue import placed
 from artsel_ray.errors import InputError
-from artsel_ray.inference import pool, resume
+from artsel_ray.inference import resume
 from artsel_ray.inference.actors import REJECTED
 from artsel_ray.inference.answers import answer, values
 from artsel_ray.inference.engine import VllmEngine
-from artsel_ray.inference.pool import with_engines
+from artsel_ray.inference.pool import engine_pool
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.reasons import DROPPED, Teaching, explain_shard
 from artsel_ray.inference.rendering import prompt_tokenizer
@@ -189,9 +190,14 @@ def write_shard(output: str, index: int, examples: pa.Table, rejected: pa.Table,
 def _explain_shards(
     run: Run, config: DistillConfig, teaching: Teaching, files: list[str], shards: list[Shard], missing: Sequence[int]
 ) -> None:
-    dataset = with_engines(
-        pool.shards(list(missing)), Explainer, [config, teaching, files, shards], config.engines, config.tensor_parallel
+    dataset = ray.data.from_items(
+        [{"shard": index} for index in missing], override_num_blocks=len(missing)
+    ).map_batches(
+        Explainer,
+        fn_constructor_args=[config, teaching, files, shards],
+        **engine_pool(config.engines, config.tensor_parallel),
     )
+    print(f"starting {config.engines} engine(s), which takes a minute or more", flush=True)
     progress = Progress(len(missing), "examples")
     for statistics in values(dataset):
         progress.add(statistics)

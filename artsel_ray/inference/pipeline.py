@@ -15,7 +15,7 @@ from artsel_ray.cluster import start_ray
 from artsel_ray.config import ScoreConfig, resolved
 from artsel_ray.data.catalogue import Catalogue, read_catalogue
 from artsel_ray.errors import InputError
-from artsel_ray.inference import pool, resume
+from artsel_ray.inference import resume
 from artsel_ray.inference.actors import REJECTED, Renderer, Scorer, Starts, Writer
 from artsel_ray.inference.answers import map_files, values
 from artsel_ray.inference.exchange import (
@@ -27,6 +27,7 @@ from artsel_ray.inference.exchange import (
     exchange_previous,
 )
 from artsel_ray.inference.plan import block_tokens, cheapest
+from artsel_ray.inference.pool import engine_pool
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.settings import Rendering, resolve
 from artsel_ray.prompts.spec import PromptSpec
@@ -192,29 +193,29 @@ def _score_shards(
     shards: list[int],
 ) -> None:
     shared = ray.put((work["uris"], work["previous"], files, *catalogue))
-    rendered = pool.shards(shards).map_batches(
-        Renderer,
-        fn_constructor_args=[shared, rendering],
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=config.engines),
-        num_cpus=_LIGHT_CPUS,
+    dataset = (
+        ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
+        .map_batches(
+            Renderer,
+            fn_constructor_args=[shared, rendering],
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=config.engines),
+            num_cpus=_LIGHT_CPUS,
+        )
+        .map_batches(
+            Scorer,
+            fn_constructor_args=[config, rendering, int(np.diff(catalogue[0].offsets).max(initial=1)), Starts.remote()],
+            **engine_pool(config.engines, config.tensor_parallel, config.gpus_per_engine),
+        )
+        .map_batches(
+            Writer,
+            fn_constructor_args=[config],
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=1),
+            num_cpus=_LIGHT_CPUS,
+        )
     )
-    most = int(np.diff(catalogue[0].offsets).max(initial=1))
-    scored = pool.with_engines(
-        rendered,
-        Scorer,
-        [config, rendering, most, Starts.remote()],
-        config.engines,
-        config.tensor_parallel,
-        config.gpus_per_engine,
-    )
-    dataset = scored.map_batches(
-        Writer,
-        fn_constructor_args=[config],
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=1),
-        num_cpus=_LIGHT_CPUS,
-    )
+    print(f"starting {config.engines} engine(s), which takes a minute or more", flush=True)
     progress = Progress(len(shards))
     for statistics in values(dataset):
         progress.add(statistics)

@@ -13,9 +13,10 @@ from artsel_ray.cluster import start_ray
 from artsel_ray.config import ProposeConfig, resolved
 from artsel_ray.data.catalogue import Catalogue, read_catalogue
 from artsel_ray.errors import InputError
-from artsel_ray.inference import pool, resume
+from artsel_ray.inference import resume
 from artsel_ray.inference.answers import answer, values
 from artsel_ray.inference.engine import VllmEngine
+from artsel_ray.inference.pool import engine_pool
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.rendering import prompt_tokenizer, tokenize_title
 from artsel_ray.inference.settings import model_length
@@ -72,10 +73,13 @@ def propose(config: ProposeConfig) -> None:
         start_ray()
         shared = ray.put((catalogue, captions, shards))
         length = min(config.max_model_length, model_length(model))
-        arguments = [config, model.model_id, spec, length, shared]
-        dataset = pool.with_engines(
-            pool.shards(missing), BriefWriter, arguments, config.engines, config.tensor_parallel
+        shards_dataset = ray.data.from_items([{"shard": i} for i in missing], override_num_blocks=len(missing))
+        dataset = shards_dataset.map_batches(
+            BriefWriter,
+            fn_constructor_args=[config, model.model_id, spec, length, shared],
+            **engine_pool(config.engines, config.tensor_parallel),
         )
+        print(f"starting {config.engines} engine(s), which takes a minute or more", flush=True)
         progress = Progress(len(missing), "proposals")
         for statistics in values(dataset):
             progress.add(statistics)
