@@ -11,7 +11,7 @@ DEMO_WORLD := --source movielens --titles 40 --themes 3 --taste-strength 20 --en
 DEMO_NIGHT := --requests $(DEMO)/data/requests/test --titles $(DEMO)/world/titles --artworks $(DEMO)/world/artworks \
 	--decoding rank --shard-pairs 150
 
-.PHONY: help setup model demo test check format clean
+.PHONY: help setup model demo test check docs format clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -49,9 +49,12 @@ check: setup  ## Linter, type checker and the fast tests
 test: check model  ## All of check, then the end-to-end tests on the real engines
 	$(BIN)/pytest -m slow
 
+docs: setup  ## The documentation as a site, in site/
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . site
+
 format: setup  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## Remove what make made here (the cache in ~/.cache/artsel-ray stays)
-	rm -rf .venv $(DEMO) *.egg-info
+	rm -rf .venv $(DEMO) site *.egg-info
