@@ -404,6 +404,8 @@ class ProposeConfig:
     """Type of the weights in vLLM; 'auto' is float32 on CPUs."""
     max_model_length: int = 8192
     """Longest prompt and answer together in tokens; titles that exceed it get no brief."""
+    seed: int = 0
+    """Of the sampling of briefs."""
 
 
 def run(config_type: type[Config], import_job: Callable[[], Callable[[Config], object]]) -> None:

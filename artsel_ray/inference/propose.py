@@ -1,6 +1,7 @@
 """Artwork that is missing: finds the users whom none of a title's artworks suits, and has a model write a brief."""
 
 import dataclasses
+import itertools
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ from artsel_ray import runs, storage
 from artsel_ray.cluster import start_ray
 from artsel_ray.config import ProposeConfig, resolved
 from artsel_ray.data.catalogue import Catalogue, read_catalogue
+from artsel_ray.decoding.engine import Sampling
 from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
 from artsel_ray.inference.answers import answer, values
@@ -23,11 +25,12 @@ from artsel_ray.inference.settings import model_length
 from artsel_ray.inference.tastes import Night, Tastes, favourites, read_night, read_tastes
 from artsel_ray.models.load import load
 from artsel_ray.prompts import brief
-from artsel_ray.prompts.options import escape
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.schema import PROPOSALS
 
 _SHARD = 64
+# A brief that is decoded greedily repeats itself, the more so the smaller its writer.
+_TEMPERATURE, _TOP_P = 0.7, 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +131,9 @@ class BriefWriter:
         self._config, self._model_id, self._spec, self._length = config, model_id, spec, length
         self._catalogue, self._captions, self._shards = ray.get(shared)
         tokens = len(prompt_tokenizer(config.model, spec).tokenizer)
-        self._engine = VllmEngine(load(config.model).path, length, tokens, config.dtype, config.tensor_parallel)
+        self._engine = VllmEngine(
+            load(config.model).path, length, tokens, config.dtype, config.tensor_parallel, seeded=True
+        )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Writes one shard and returns its statistics."""
@@ -145,9 +150,14 @@ class BriefWriter:
         ]
         fits = [len(ids) + config.max_tokens <= self._length for ids in asked]
         stop = [int(pieces.tokenizer.eos_token_id)]
-        kept = [ids for ids, fit in zip(asked, fits, strict=True) if fit]
-        texts = iter(pieces.tokenizer.batch_decode(self._engine.write(kept, config.max_tokens, stop)))
-        rows = _rows(gaps, [escape(next(texts)) if fit else None for fit in fits], self._catalogue, self._model_id)
+        kept = list(itertools.compress(asked, fits))
+        seeds = [
+            (config.seed * len(self._catalogue.title_ids) + gap.title) % 2**31 for gap in itertools.compress(gaps, fits)
+        ]
+        sampling = Sampling(_TEMPERATURE, _TOP_P, 0, seeds)
+        texts = iter(pieces.tokenizer.batch_decode(self._engine.write(kept, config.max_tokens, stop, sampling)))
+        briefs = [brief.read(next(texts)) if fit else None for fit in fits]
+        rows = _rows(gaps, briefs, self._catalogue, self._model_id)
         statistics: dict[str, float] = {"proposals": len(rows), "rejected": fits.count(False)}
         metadata = resume.statistics_metadata(statistics)
         storage.write_table(storage.join(config.output, resume.part_name(index)), rows, "proposals", metadata)

@@ -1,5 +1,6 @@
 """What a model is asked for an artwork that is not there: a brief, for the artists of a title."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,16 @@ from artsel_ray.prompts.tokenize import Ids, Options, PromptTokenizer
 
 WORDING = "brief-1"
 """Version of the wording; changes whenever a token of any question would."""
+
+
+_SENTENCE = re.compile(r"[^.!?]*[.!?]+")
+_MOST_SENTENCES = 3
+
+
+def read(written: str) -> str:
+    """Returns the brief in what a model wrote: one line, its first three whole sentences, or all if there is none."""
+    line = escape(written)
+    return "".join(_SENTENCE.findall(line)[:_MOST_SENTENCES]).strip() or line
 
 
 def ask(pieces: PromptTokenizer, options: Options, genres: Sequence[str]) -> Ids:
