@@ -288,7 +288,7 @@ class BaselineConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Accuracy, IPS and SNIPS of predictions, with intervals, as metrics.json and report.html."""
+    """Accuracy and off-policy estimates of predictions, with intervals, as metrics.json and report.html."""
 
     examples: Uri
     """Held-out examples: a path or URI, such as D/examples/test."""
@@ -297,11 +297,17 @@ class EvaluateConfig:
     output: Uri
     """Where metrics.json and report.html go: a path or URI."""
     baseline: Uri | None = None
-    """Predictions to compare with, such as B/predictions/test."""
+    """Predictions to compare with, such as B/predictions/test. With every candidate's probability they are also the
+    reward model of the direct method and of DR."""
     oracle: Uri | None = None
     """Oracle of a simulated world, for the best that any model could reach."""
     train: Uri | None = None
     """Examples to count engagements in, for the most-engaged-artwork reference. Default: ../train, if there."""
+    impressions: Uri | None = None
+    """Log of all impressions of predicted pairs, engaged with or not: the engagement that each policy would get, by
+    IPS, SNIPS, DM and DR. Needs --baseline."""
+    max_weight: float | None = None
+    """Cut importance weights by logged propensities to this: less variance, some bias. Default: not cut."""
     resamples: int = 2_000
     """Bootstrap resamples of users."""
     seed: int = 0
