@@ -142,6 +142,12 @@ class ScoreConfig:
     decoding: Literal["choose", "rank", "labels", "freetext"] = "choose"
     """choose: the best candidate. rank: also every candidate's probability. labels: rank by the number of the
     candidate. freetext: the paper's way, write a caption and take the candidate that resembles it most."""
+    permutation: int = 0
+    """Show each title's candidates in another order, each number its own; 0 is the order of their ids. For measuring
+    how much the place decides: jobs/evaluate.py --permutations."""
+    label_prior: tuple[Uri, ...] = ()
+    """With --decoding labels, outputs of such runs over a few percent of the pairs, in several --permutation: how much
+    the model likes each number, whatever stands there, is estimated from them and divided out (PriDe)."""
     layout: Literal["title_first", "user_first", "auto"] | None = None
     """Order of the prompt, where the model brings no spec.json. auto: the one that costs less for these requests.
     Default: title_first."""
@@ -306,6 +312,9 @@ class EvaluateConfig:
     impressions: Uri | None = None
     """Log of all impressions of predicted pairs, engaged with or not: the engagement that each policy would get, by
     IPS, SNIPS, DM and DR. Needs --baseline."""
+    permutations: tuple[Uri, ...] = ()
+    """Outputs of jobs/score.py for the same pairs with other --permutation: how often they agree with --predictions and
+    each other, and how accurate a place is."""
     max_weight: float | None = None
     """Cut importance weights by logged propensities to this: less variance, some bias. Default: not cut."""
     resamples: int = 2_000

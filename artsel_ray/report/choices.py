@@ -32,6 +32,7 @@ class Choices:
         other: predictions for pairs that are not in the examples.
         rejected: rows that are no prediction, as the table `rejected`; without another row their pairs are missing.
         probability_c: the predictions' probability of every candidate; NaN where not given.
+        place_c: its 0-based place in the prediction's list, which is the order in which it was shown; NaN likewise.
     """
 
     artwork_n: IntArray
@@ -41,6 +42,7 @@ class Choices:
     other: int
     rejected: pa.Table
     probability_c: FloatArray
+    place_c: FloatArray
 
     def hit_n(self, table: ExampleTable) -> FloatArray:
         """Returns 1 where the choice is the engaged artwork, else 0."""
@@ -89,33 +91,36 @@ def read_choices(uri: str, table: ExampleTable, ranked: bool = False) -> Choices
         int((~candidate_n & ~missing_n).sum()),
         rows - len(pair),
         pa.concat_tables(rejected),
-        candidates.probability_c(),
+        *candidates.of_examples(),
     )
 
 
 class _Candidates:
-    """Gathers the probabilities of predictions' candidates, and finds those of the examples' candidates."""
+    """Gathers the lists of predictions' candidates, and finds the examples' candidates in them."""
 
     def __init__(self, table: ExampleTable):
         self._table = table
-        self._keys, self._probabilities = [np.full(1, UNKNOWN)], [np.full(1, np.nan)]
+        self._keys, self._values = [np.full(1, UNKNOWN)], [np.full((1, 2), np.nan)]
 
     def add(self, pair: IntArray, lists: pa.ChunkedArray) -> None:
         """Takes the lists of these pairs' candidates; `UNKNOWN` pairs are passed over."""
         artworks, row = checks.items(lists, "artwork_id")
         probabilities, _ = checks.items(lists, "probability")
+        place = np.arange(len(row)) - np.searchsorted(row, row)
         artwork, pair = codes(artworks, self._table.artworks), pair[row]
         known = (pair >= 0) & (artwork >= 0)
         self._keys.append((pair * len(self._table.artworks) + artwork)[known])
-        self._probabilities.append(probabilities.to_numpy()[known])
+        self._values.append(np.stack([probabilities.to_numpy(), place], axis=1)[known])
 
-    def probability_c(self) -> FloatArray:
-        """Returns the probability of every candidate of the examples; NaN where none was given."""
-        key, place = np.unique(np.concatenate(self._keys), return_index=True)
+    def of_examples(self) -> tuple[FloatArray, FloatArray]:
+        """Returns probability and place of every candidate of the examples; NaN where it is in no list."""
+        key, first = np.unique(np.concatenate(self._keys), return_index=True)
         pair_c = np.repeat(self._table.pair_n, self._table.examples.candidates_n)
         wanted_c = pair_c * len(self._table.artworks) + self._table.candidate_c
-        place_c = np.searchsorted(key, wanted_c).clip(max=len(key) - 1)
-        return np.where(key[place_c] == wanted_c, np.concatenate(self._probabilities)[place[place_c]], np.nan)
+        found_c = np.searchsorted(key, wanted_c).clip(max=len(key) - 1)
+        value_c2 = np.concatenate(self._values)[first[found_c]]
+        value_c2[key[found_c] != wanted_c] = np.nan
+        return value_c2[:, 0], value_c2[:, 1]
 
 
 def prediction_files(uri: str) -> list[str]:
@@ -192,7 +197,7 @@ def read_oracle(uri: str, table: ExampleTable) -> Oracle:
     artwork_n = np.where(candidate_n, artwork_n, UNKNOWN)
     unknown_artwork = int((~candidate_n & ~missing_n).sum())
     none_c = np.full(len(table.candidate_c), np.nan)
-    choices = Choices(artwork_n, best_n, missing_n, unknown_artwork, other, REJECTED.empty_table(), none_c)
+    choices = Choices(artwork_n, best_n, missing_n, unknown_artwork, other, REJECTED.empty_table(), none_c, none_c)
     return Oracle(choices, best_n)
 
 

@@ -11,9 +11,11 @@ from artsel_ray import storage
 from artsel_ray.config import EvaluateConfig, resolved
 from artsel_ray.errors import InputError
 from artsel_ray.evaluation.metrics import METRICS, FloatArray, IntArray, evaluate_policies
+from artsel_ray.evaluation.positions import audit
 from artsel_ray.report.choices import Choices, count_rejected, read_choices, read_oracle
 from artsel_ray.report.html import render_evaluation
 from artsel_ray.report.impressions import Impressions, evaluate_impressions, read_impressions
+from artsel_ray.report.permutations import read_orders
 from artsel_ray.report.policies import policies_of
 from artsel_ray.report.tables import UNKNOWN, ExampleTable, engagements, read_examples
 from artsel_ray.schema import REJECTED
@@ -149,7 +151,15 @@ def _metrics(
         "difference": difference,
         "references": references,
         "log": log,
+        "permutations": _permutations(config, table),
     }
+
+
+def _permutations(config: EvaluateConfig, table: ExampleTable) -> dict[str, Any] | None:
+    if not config.permutations:
+        return None
+    orders = read_orders([config.predictions, *config.permutations], table)
+    return audit(orders, table.examples, config.resamples, config.seed)
 
 
 def _warnings(rows: dict[str, dict[str, Any]], log: dict[str, Any] | None) -> list[str]:
@@ -232,6 +242,11 @@ def _lines(metrics: dict[str, Any]) -> list[str]:
     if log := metrics["log"]:
         lines.append(f"{'':12}{'IPS':28}{'DR':28}of {log['impressions']:,} impressions; logged {cell(log['logged'])}")
         lines += [f"{name:12}{cell(row['ips']):28}{cell(row['dr'])}" for name, row in log["policies"].items()]
+    if orders := metrics["permutations"]:
+        places = " ".join(f"{row['chosen']['value'] or 0:.2f}" for row in orders["by_place"])
+        lines.append(
+            f"{orders['runs']} orders of the candidates: agreement {cell(orders['agreement'])}, chosen at {places}"
+        )
     odd = "missing", "unknown_artwork", "other_predictions", "unusable_predictions"
     for name in (*odd, "rejected_examples", "invalid_propensities"):
         if metrics[name]:

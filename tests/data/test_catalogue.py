@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artsel_ray import schema
-from artsel_ray.data.catalogue import read_catalogue
+from artsel_ray.data.catalogue import Catalogue, permuted, read_catalogue
 
 
 def _write(path: Path, rows: list[dict], table: str) -> str:
@@ -49,3 +50,23 @@ def test_a_bad_row_does_not_hide_a_good_one_with_its_id(tmp_path: Path) -> None:
     assert catalogue.names.to_pylist() == ["First"]
     assert catalogue.offsets.tolist() == [0, 0]
     assert [(row["row"], row["column"]) for row in rejected.to_pylist()] == [(0, "name"), (2, "title_id")]
+
+
+def test_a_permutation_keeps_titles_and_captions_together() -> None:
+    ids = [f"a{n}" for n in range(60)]
+    texts = pa.array([f"caption of {each}" for each in ids])
+    names = pa.array(["x", "y", "z"])
+    catalogue = Catalogue(names, names, pa.nulls(3), pa.array(ids), np.array([0, 5, 5, 60]))
+    assert permuted(catalogue, texts, 0) == (catalogue, texts)
+    orders = []
+    for number in range(1, 30):
+        other, captions = permuted(catalogue, texts, number)
+        artworks = other.artwork_ids.to_pylist()
+        assert (sorted(artworks[:5]), sorted(artworks[5:])) == (sorted(ids[:5]), sorted(ids[5:]))
+        assert captions.to_pylist() == [f"caption of {each}" for each in artworks]
+        orders.append(artworks)
+    assert len({tuple(order[5:]) for order in orders}) == 29
+    # The first of five stands at every place; a place that it never has would be a chance of 0.8^29 = 0.2 %.
+    assert {order.index("a0") for order in orders} == set(range(5))
+    again, _ = permuted(catalogue, texts, 7)
+    assert again.artwork_ids.to_pylist() == orders[6]

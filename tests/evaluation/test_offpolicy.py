@@ -2,7 +2,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -42,6 +42,7 @@ def test_nothing_known_is_not_a_number() -> None:
     assert effective_sample_size(np.zeros(3)) == 0.0
 
 
+@settings(deadline=None)
 @given(SIZES)
 def test_perfect_predictor(size_n: np.ndarray) -> None:
     ones = np.ones(len(size_n))
@@ -49,11 +50,13 @@ def test_perfect_predictor(size_n: np.ndarray) -> None:
     assert snips(ones, 1 / size_n).value() == pytest.approx(1.0)
 
 
+@settings(deadline=None)
 @given(SIZES)
 def test_uniform_draw_has_ips_one(size_n: np.ndarray) -> None:
     assert ips(1 / size_n, 1 / size_n).value() == pytest.approx(1.0)
 
 
+@settings(deadline=None)
 @given(SIZES, st.randoms(use_true_random=False))
 def test_bounds(size_n: np.ndarray, random: Random) -> None:
     hit = np.array([float(random.random() < 0.5) for _ in size_n])
@@ -145,6 +148,7 @@ def drawn(rng: np.random.Generator) -> Log:
     return log_of(rng.integers(2, size=n).tolist(), action.tolist(), log.tolist(), policy, rng.random((n, m)))
 
 
+@settings(deadline=None)
 @given(LOGS)
 def test_bounds_of_a_log(rng: np.random.Generator) -> None:
     # st-tech/zr-obp: SNIPW is 1-bounded (test_ipw_estimators.py) and SNDR 2-bounded (test_dr_estimators.py), also with
@@ -155,6 +159,7 @@ def test_bounds_of_a_log(rng: np.random.Generator) -> None:
     assert -1 - 1e-9 <= found["sndr"] <= 2 + 1e-9
 
 
+@settings(deadline=None)
 @given(LOGS)
 def test_dr_is_the_direct_method_without_weights_and_ips_without_a_model(rng: np.random.Generator) -> None:
     # st-tech/zr-obp, tests/ope/test_dr_estimators.py: the limits of Switch-DR and of DR with shrinkage.
@@ -184,6 +189,7 @@ def test_dr_is_unbiased_with_a_wrong_model_and_narrower_with_a_right_one() -> No
     assert np.std(found["right"]) < 0.9 * np.std(found["ips"])
 
 
+@settings(deadline=None)
 @given(LOGS)
 def test_on_engaged_examples_the_corrected_direct_method_is_ips(rng: np.random.Generator) -> None:
     # The identity of the module's docstring, for any model, propensities and policy.

@@ -21,6 +21,7 @@ def metrics(**changes: Any) -> dict[str, Any]:
         "users": 99,
         "warnings": [],
         "log": None,
+        "permutations": None,
         "simulated": False,
         "note": "A note.",
         "by_position": [{"position": 0, "examples": 4321, "accuracy": 0.5, "low": 0.2, "high": 0.8, "random": 0.1}],
