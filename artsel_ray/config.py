@@ -148,6 +148,12 @@ class ScoreConfig:
     decoding: Literal["choose", "rank", "labels", "freetext"] = "choose"
     """choose: the best candidate. rank: also every candidate's probability. labels: rank by the number of the
     candidate. freetext: the paper's way, write a caption and take the candidate that resembles it most."""
+    permutation: int = 0
+    """Show each title's candidates in another order, each number its own; 0 is the order of their ids. For measuring
+    how much the place decides: jobs/evaluate.py --permutations."""
+    label_prior: tuple[Uri, ...] = ()
+    """With --decoding labels, outputs of such runs over a few percent of the pairs, in several --permutation: how much
+    the model likes each number, whatever stands there, is estimated from them and divided out (PriDe)."""
     layout: Literal["title_first", "user_first", "auto"] | None = None
     """Order of the prompt, where the model brings no spec.json. auto: the one that costs less for these requests.
     Default: title_first."""
@@ -299,7 +305,7 @@ class BaselineConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Accuracy, IPS and SNIPS of predictions, with intervals, as metrics.json and report.html."""
+    """Accuracy and off-policy estimates of predictions, with intervals, as metrics.json and report.html."""
 
     examples: Uri
     """Held-out examples: a path or URI, such as D/examples/test."""
@@ -308,11 +314,20 @@ class EvaluateConfig:
     output: Uri
     """Where metrics.json and report.html go: a path or URI."""
     baseline: Uri | None = None
-    """Predictions to compare with, such as B/predictions/test."""
+    """Predictions to compare with, such as B/predictions/test. With every candidate's probability they are also the
+    reward model of the direct method and of DR."""
     oracle: Uri | None = None
     """Oracle of a simulated world, for the best that any model could reach."""
     train: Uri | None = None
     """Examples to count engagements in, for the most-engaged-artwork reference. Default: ../train, if there."""
+    impressions: Uri | None = None
+    """Log of all impressions of predicted pairs, engaged with or not: the engagement that each policy would get, by
+    IPS, SNIPS, DM and DR. Needs --baseline."""
+    permutations: tuple[Uri, ...] = ()
+    """Outputs of jobs/score.py for the same pairs with other --permutation: how often they agree with --predictions and
+    each other, and how accurate a place is."""
+    max_weight: float | None = None
+    """Cut importance weights by logged propensities to this: less variance, some bias. Default: not cut."""
     resamples: int = 2_000
     """Bootstrap resamples of users."""
     seed: int = 0

@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of IPS and SNIPS cover a policy's true value, on logs of a night that explored.
+"""How often the 95 % intervals of the estimators cover a policy's true value, on logs of a night that explored.
 
 `python benchmarks/coverage.py` makes worlds of users with tastes of their own. In each a model that knows the tastes
 badly serves artworks with `--explore`, what it showed is logged with its propensity, and from the engaged impressions
@@ -14,9 +14,11 @@ import numpy as np
 import tyro
 
 from artsel_ray.decoding.explore import draw, propensities
-from artsel_ray.evaluation.metrics import Examples, evaluate_policies
+from artsel_ray.evaluation.metrics import Examples, evaluate_log, evaluate_policies
+from artsel_ray.evaluation.offpolicy import Log
 
 METRICS = ("ips_logged", "snips_logged")
+LOG_METRICS = ("ips", "snips", "dr", "sndr")
 _PAIRS_PER_USER, _POPULATION = 4, 4_000
 
 
@@ -28,6 +30,8 @@ class World:
     engagement_nm: np.ndarray
     """The chance that the user engages, if this artwork is shown."""
     propensity_nm: np.ndarray
+    probability_nm: np.ndarray
+    """What the log's policy believes of the engaged artwork, before it explores."""
     other_n: np.ndarray
     """What the other policy chooses."""
 
@@ -42,21 +46,23 @@ def make(rng: np.random.Generator, users: int, candidates: int, how: Literal["ep
     return World(
         user_n=np.repeat(np.arange(users), _PAIRS_PER_USER),
         engagement_nm=1 / (1 + np.exp(1.0 - taste_nm - 0.5 * eager_n[:, None])),
+        probability_nm=probability_nm,
         propensity_nm=np.stack([propensities(each, how, 0.3, 1.5) for each in probability_nm]),
         other_n=np.argmax(taste_nm + rng.normal(size=taste_nm.shape), axis=1),
     )
 
 
 def truth(world: World) -> dict[str, float]:
-    """Returns the other policy's value on both scales."""
+    """Returns the other policy's value on all scales."""
     rows = np.arange(len(world.other_n))
     value = float(world.engagement_nm[rows, world.other_n].mean())
     shown = float((world.propensity_nm * world.engagement_nm).sum(1).mean())
-    return {"ips_logged": value / shown, "snips_logged": value / float(world.engagement_nm.sum(1).mean())}
+    on_log = {f"log {metric}": value for metric in LOG_METRICS}
+    return {"ips_logged": value / shown, "snips_logged": value / float(world.engagement_nm.sum(1).mean()), **on_log}
 
 
 def estimate(world: World, rng: np.random.Generator, seed: int) -> dict[str, dict[str, float]]:
-    """Serves, logs the engaged impressions and estimates the other policy's value out of them."""
+    """Serves, logs the impressions and estimates the other policy's value out of the engaged ones, and out of all."""
     rows = np.arange(len(world.other_n))
     shown_n = np.array([draw(each, seed, str(row), "t") for row, each in enumerate(world.propensity_nm)])
     engaged = rng.random(len(rows)) < world.engagement_nm[rows, shown_n]
@@ -68,23 +74,37 @@ def estimate(world: World, rng: np.random.Generator, seed: int) -> dict[str, dic
         candidates_n=np.full(int(engaged.sum()), candidates),
         propensity_n=world.propensity_nm[rows, shown_n][engaged],
     )
-    hit_n = (world.other_n == shown_n)[engaged].astype(np.float64)
-    return evaluate_policies(examples, {"model": hit_n}, resamples=500, seed=seed)["model"]
+    hit_n = (world.other_n == shown_n).astype(np.float64)
+    found = evaluate_policies(examples, {"model": hit_n[engaged]}, resamples=500, seed=seed)["model"]
+    reward_nm = np.minimum(1, engaged.mean() * candidates * world.probability_nm)
+    log = Log(
+        *(engaged.astype(np.float64), world.propensity_nm[rows, shown_n], hit_n, reward_nm[rows, shown_n]),
+        expected_n=reward_nm[rows, world.other_n],
+    )
+    on_log = evaluate_log({"model": log}, world.user_n, 500, seed)["policies"]["model"]
+    return {metric: found[metric] for metric in METRICS} | {f"log {metric}": on_log[metric] for metric in LOG_METRICS}
 
 
-def coverage(worlds: int, users: int, how: Literal["epsilon", "softmax"]) -> dict[str, tuple[float, float]]:
-    """Returns for each metric the share of the worlds whose interval covers the truth, and the mean relative error."""
-    covered = dict.fromkeys(METRICS, 0)
-    errors: dict[str, list[float]] = {metric: [] for metric in METRICS}
+def coverage(worlds: int, users: int, how: Literal["epsilon", "softmax"]) -> dict[str, tuple[float, float, float]]:
+    """Returns for each metric the share of the worlds whose interval covers the truth, and what its error is.
+
+    The errors are relative to the truth: their mean, and the mean width of the intervals.
+    """
+    covered: dict[str, list[bool]] = {}
+    errors: dict[str, list[float]] = {}
+    widths: dict[str, list[float]] = {}
     for number in range(worlds):
         rng = np.random.default_rng(number)
         candidates = int(rng.integers(3, 12))
         true = truth(make(rng, _POPULATION, candidates, how))
-        found = estimate(make(rng, users, candidates, how), rng, number)
-        for metric in METRICS:
-            covered[metric] += found[metric]["low"] <= true[metric] <= found[metric]["high"]
-            errors[metric].append(found[metric]["value"] / true[metric] - 1)
-    return {metric: (covered[metric] / worlds, float(np.mean(errors[metric]))) for metric in METRICS}
+        for metric, found in estimate(make(rng, users, candidates, how), rng, number).items():
+            covered.setdefault(metric, []).append(found["low"] <= true[metric] <= found["high"])
+            errors.setdefault(metric, []).append(found["value"] / true[metric] - 1)
+            widths.setdefault(metric, []).append((found["high"] - found["low"]) / true[metric])
+    return {
+        metric: (float(np.mean(covered[metric])), float(np.mean(errors[metric])), float(np.mean(widths[metric])))
+        for metric in covered
+    }
 
 
 def main(worlds: int = 400, users: int = 500) -> None:
@@ -94,11 +114,12 @@ def main(worlds: int = 400, users: int = 500) -> None:
         worlds: for each way to explore.
         users: whose impressions are logged in a world, four of each.
     """
-    print("| exploration | metric | intervals that cover the truth | mean relative error |\n|---|---|---|---|")
+    print("| exploration | metric | intervals that cover the truth | mean relative error | mean relative width |")
+    print("|---|---|---|---|---|")
     ways: tuple[Literal["epsilon", "softmax"], ...] = ("epsilon", "softmax")
     for how in ways:
-        for metric, (share, error) in coverage(worlds, users, how).items():
-            print(f"| {how} | {metric} | {share:.1%} | {error:+.2%} |", flush=True)
+        for metric, (share, error, width) in coverage(worlds, users, how).items():
+            print(f"| {how} | {metric} | {share:.1%} | {error:+.2%} | {width:.0%} |", flush=True)
 
 
 if __name__ == "__main__":

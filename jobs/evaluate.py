@@ -1,4 +1,4 @@
-"""Accuracy, IPS and SNIPS of predictions, with intervals."""
+"""Accuracy and off-policy estimates of predictions, with intervals."""
 
 from collections.abc import Callable
 

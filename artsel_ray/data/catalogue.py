@@ -1,5 +1,6 @@
 """Titles and artworks that can be used, as arrays that an integer code of a title points into."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,16 @@ def read_catalogue(
     )
     captions = _whole(good["caption"].cast(pa.large_string())).take(order)
     return catalogue, captions, pa.concat_tables([bad_titles, bad])
+
+
+def permuted(catalogue: Catalogue, captions: pa.Array, number: int) -> tuple[Catalogue, pa.Array]:
+    """Returns catalogue and captions with each title's artworks in the order of a hash; 0 changes nothing."""
+    if not number:
+        return catalogue, captions
+    keys = [storage.fingerprint(number, artwork) for artwork in catalogue.artwork_ids.to_pylist()]
+    title = np.repeat(np.arange(len(catalogue.title_ids)), np.diff(catalogue.offsets))
+    order = pa.array(np.lexsort((np.array(keys), title)))
+    return dataclasses.replace(catalogue, artwork_ids=catalogue.artwork_ids.take(order)), captions.take(order)
 
 
 def _read_titles(files: list[str]) -> tuple[pa.Table, pa.Table]:

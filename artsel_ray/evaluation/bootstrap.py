@@ -44,6 +44,14 @@ class Estimate:
             value = float(100 * (np.float64(self.value) / np.float64(reference.value) - 1))
             return Estimate(value, 100 * (self.resampled_b / reference.resampled_b - 1))
 
+    def plus(self, other: "Estimate") -> "Estimate":
+        """Returns the sum, paired by resample: both must come from one `bootstrap`."""
+        return Estimate(self.value + other.value, self.resampled_b + other.resampled_b)
+
+    def minus(self, other: "Estimate") -> "Estimate":
+        """Returns the difference, paired by resample: both must come from one `bootstrap`."""
+        return Estimate(self.value - other.value, self.resampled_b - other.resampled_b)
+
 
 def bootstrap(
     terms: Iterable[tuple[str, Terms]], user_n: NDArray[np.int64], resamples: int, seed: int

@@ -13,7 +13,7 @@ import ray
 from artsel_ray import runs, storage
 from artsel_ray.cluster import start_ray
 from artsel_ray.config import ScoreConfig, resolved
-from artsel_ray.data.catalogue import Catalogue, read_catalogue
+from artsel_ray.data.catalogue import Catalogue, permuted, read_catalogue
 from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
 from artsel_ray.inference.actors import REJECTED, Renderer, Scorer, Starts, Writer
@@ -29,7 +29,7 @@ from artsel_ray.inference.exchange import (
 from artsel_ray.inference.plan import block_tokens, cheapest
 from artsel_ray.inference.pool import engine_pool
 from artsel_ray.inference.progress import Progress
-from artsel_ray.inference.settings import Rendering, resolve
+from artsel_ray.inference.settings import Rendering, check, resolve
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.runs import Run, begin
 
@@ -54,6 +54,7 @@ def score(config: ScoreConfig) -> None:
     titles, artworks = storage.list_files(config.titles), storage.list_files(config.artworks)
     rendering = resolve(config)
     catalogue, captions, bad = read_catalogue(titles, artworks, rendering.spec.asset_kind)
+    catalogue, captions = permuted(catalogue, captions, config.permutation)
     run = begin(config.output, _run(config, rendering), resolved(config))
     start_ray()
     seconds = {"start": time.perf_counter() - begun}
@@ -78,25 +79,6 @@ def score(config: ScoreConfig) -> None:
     _publish(run, config, rendering, bad, assignment.shards, work, seconds)
 
 
-def check(config: ScoreConfig) -> None:
-    """Refuses flags that cannot be.
-
-    Raises:
-        InputError: naming the flag.
-    """
-    limits: dict[str, tuple[float, float]] = {
-        "engines": (1, 10**6), "shard_pairs": (1, 10**9), "max_model_length": (64, 10**9), "max_reject_rate": (0, 1),
-        "history_length": (0, 10**6), "gpus_per_engine": (0, 10**3), "tensor_parallel": (1, 10**3),
-        "engine_memory": (0.1, 10**6), "tokens_per_second": (1e-3, 1e12), "epsilon": (0, 1), "temperature": (1e-6, 1e6),
-    }  # fmt: skip
-    for name, (least, most) in limits.items():
-        value = getattr(config, name)
-        if value is not None and not least <= value <= most:
-            raise InputError(f"--{name.replace('_', '-')} is {value}, expected a number from {least:,} to {most:,}")
-    if config.explore != "none" and config.decoding not in ("rank", "labels"):
-        raise InputError(f"--explore {config.explore} needs every candidate's probability; add --decoding rank")
-
-
 def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
     return {
         "model": rendering.model_id,
@@ -111,6 +93,10 @@ def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
         "dtype": config.dtype,
         "previous": _described(config.previous) if config.previous else None,
         "explore": [config.explore, config.epsilon, config.temperature, config.seed],
+    } | {
+        name: value
+        for name, value in (("permutation", config.permutation), ("label_prior", rendering.label_prior))
+        if value
     }
 
 

@@ -198,7 +198,10 @@ def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, rendering: 
     values, bounds = histories.values.to_numpy(), itertools.pairwise(histories.offsets.to_pylist())
     for group in groups:
         if group.title_id not in of_title:
-            shared = (rendering.model_id, rendering.spec, rendering.decoding, group.artwork_ids, group.options.block)
+            shared: tuple[object, ...] = (rendering.model_id, rendering.spec, rendering.decoding)
+            shared += (group.artwork_ids, group.options.block)
+            if rendering.label_prior:
+                shared += (rendering.label_prior,)
             of_title[group.title_id] = hashlib.blake2b(repr(shared).encode(), digest_size=16)
         for begin, end in itertools.islice(bounds, group.users):
             digest = of_title[group.title_id].copy()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from artsel_ray.decoding import freetext, trie
+from artsel_ray.decoding import freetext, labels, trie
 from artsel_ray.decoding.engine import Engine
 from artsel_ray.errors import InputError
 from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer
@@ -48,7 +48,7 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> t
     reasons = None
     if rendering.spec.reason:
         prompts, reasons = _write_reasons(engine, tokenizer, prompts)
-    choices = _decode(engine, rendering.decoding, tokenizer, prompts, answers, tries)
+    choices = _decode(engine, rendering, tokenizer, prompts, answers, tries)
     if any(value is not None and np.isnan(value) for value in choices.probabilities):
         raise InputError(f"{rendering.model} answers with what is no number; score with another --dtype, or model")
     counts = {"unmatched": choices.unmatched}
@@ -61,18 +61,20 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> t
 
 def _decode(
     engine: Engine,
-    decoding: str,
+    rendering: Rendering,
     tokenizer: PromptTokenizer,
     prompts: list[Ids],
     answers: list[list[list[int]]],
     tries: list[trie.Trie],
 ) -> Choices:
-    if decoding == "freetext":
+    if rendering.decoding == "freetext":
         return _write_freely(engine, tokenizer, prompts, answers)
-    if decoding == "choose":
+    if rendering.decoding == "choose":
         chosen = trie.choose(engine, prompts, tries)
         return Choices([choice.candidate for choice in chosen], [choice.probability for choice in chosen])
     distributions = trie.rank(engine, prompts, tries)
+    if rendering.label_prior:
+        distributions = [labels.divide(each, rendering.label_prior) for each in distributions]
     best = [int(np.argmax(each)) for each in distributions]
     return Choices(best, [float(each[i]) for each, i in zip(distributions, best, strict=True)], distributions)
 

@@ -31,6 +31,8 @@ class Choices:
         unknown_artwork: examples whose prediction is none of the candidates.
         other: predictions for pairs that are not in the examples.
         rejected: rows that are no prediction, as the table `rejected`; without another row their pairs are missing.
+        probability_c: the predictions' probability of every candidate; NaN where not given.
+        place_c: its 0-based place in the prediction's list, which is the order in which it was shown; NaN likewise.
     """
 
     artwork_n: IntArray
@@ -39,22 +41,32 @@ class Choices:
     unknown_artwork: int
     other: int
     rejected: pa.Table
+    probability_c: FloatArray
+    place_c: FloatArray
 
     def hit_n(self, table: ExampleTable) -> FloatArray:
         """Returns 1 where the choice is the engaged artwork, else 0."""
         return (self.artwork_n == table.truth_n).astype(np.float64)
 
+    def policy_c(self, table: ExampleTable) -> FloatArray:
+        """Returns 1 for the chosen candidate and 0 for the others, all examples' candidates end to end."""
+        return (table.candidate_c == np.repeat(self.artwork_n, table.examples.candidates_n)).astype(np.float64)
 
-def read_choices(uri: str, table: ExampleTable) -> Choices:
+
+def read_choices(uri: str, table: ExampleTable, ranked: bool = False) -> Choices:
     """Reads the predictions below `uri` for the table's examples: a night's own parts, or else every file.
+
+    Args:
+        ranked: also read every candidate's probability.
 
     Raises:
         InputError: if a pair is predicted twice, the night has not finished, a part is absent, or nothing is there.
     """
     pairs, artworks, probabilities, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)], 0
     columns, rejected = ["user_id", "title_id", "artwork_id", "probability"], [REJECTED.empty_table()]
-    for file in _prediction_files(uri):
-        for first_row, found in read_batches(file, "predictions", columns):
+    candidates = _Candidates(table)
+    for file in prediction_files(uri):
+        for first_row, found in read_batches(file, "predictions", columns + ["candidates"] * ranked):
             readable, unreadable = checks.part_text(placed(found, 0, first_row), "predictions", [file])
             batch, bad = checks.part(readable, "predictions", [file], checks.prediction_checks(readable))
             rejected += [unreadable, bad]
@@ -63,6 +75,8 @@ def read_choices(uri: str, table: ExampleTable) -> Choices:
             pairs.append(pair[known])
             artworks.append(codes(batch["artwork_id"], table.artworks)[known])
             probabilities.append(batch["probability"].to_numpy()[known])
+            if ranked:
+                candidates.add(pair, batch["candidates"])
     pair = np.concatenate(pairs)
     _refuse_repeated(pair, table, uri)
     artwork_p, probability_p = np.full(len(table.key_p), UNKNOWN), np.full(len(table.key_p), np.nan)
@@ -77,10 +91,39 @@ def read_choices(uri: str, table: ExampleTable) -> Choices:
         int((~candidate_n & ~missing_n).sum()),
         rows - len(pair),
         pa.concat_tables(rejected),
+        *candidates.of_examples(),
     )
 
 
-def _prediction_files(uri: str) -> list[str]:
+class _Candidates:
+    """Gathers the lists of predictions' candidates, and finds the examples' candidates in them."""
+
+    def __init__(self, table: ExampleTable):
+        self._table = table
+        self._keys, self._values = [np.full(1, UNKNOWN)], [np.full((1, 2), np.nan)]
+
+    def add(self, pair: IntArray, lists: pa.ChunkedArray) -> None:
+        """Takes the lists of these pairs' candidates; `UNKNOWN` pairs are passed over."""
+        artworks, row = checks.items(lists, "artwork_id")
+        probabilities, _ = checks.items(lists, "probability")
+        place = np.arange(len(row)) - np.searchsorted(row, row)
+        artwork, pair = codes(artworks, self._table.artworks), pair[row]
+        known = (pair >= 0) & (artwork >= 0)
+        self._keys.append((pair * len(self._table.artworks) + artwork)[known])
+        self._values.append(np.stack([probabilities.to_numpy(), place], axis=1)[known])
+
+    def of_examples(self) -> tuple[FloatArray, FloatArray]:
+        """Returns probability and place of every candidate of the examples; NaN where it is in no list."""
+        key, first = np.unique(np.concatenate(self._keys), return_index=True)
+        pair_c = np.repeat(self._table.pair_n, self._table.examples.candidates_n)
+        wanted_c = pair_c * len(self._table.artworks) + self._table.candidate_c
+        found_c = np.searchsorted(key, wanted_c).clip(max=len(key) - 1)
+        value_c2 = np.concatenate(self._values)[first[found_c]]
+        value_c2[key[found_c] != wanted_c] = np.nan
+        return value_c2[:, 0], value_c2[:, 1]
+
+
+def prediction_files(uri: str) -> list[str]:
     """Lists the files that a finished night's manifest names, or else all of a folder of predictions."""
     manifest, config = storage.read_manifest(uri), storage.join(uri, "config.json")
     if manifest is None and storage.exists(config) and {"run", "decoding"} & set(storage.read_json(config)):
@@ -153,7 +196,9 @@ def read_oracle(uri: str, table: ExampleTable) -> Oracle:
     candidate_n, missing_n = table.is_candidate(artwork_n), best_n == 0
     artwork_n = np.where(candidate_n, artwork_n, UNKNOWN)
     unknown_artwork = int((~candidate_n & ~missing_n).sum())
-    return Oracle(Choices(artwork_n, best_n, missing_n, unknown_artwork, other, REJECTED.empty_table()), best_n)
+    none_c = np.full(len(table.candidate_c), np.nan)
+    choices = Choices(artwork_n, best_n, missing_n, unknown_artwork, other, REJECTED.empty_table(), none_c, none_c)
+    return Oracle(choices, best_n)
 
 
 def _best(rows: pa.Table, table: ExampleTable, source: str) -> tuple[IntArray, FloatArray]:

@@ -1,5 +1,6 @@
 """Evaluates predictions on held-out examples: metrics.json, report.html and a table on standard output."""
 
+import math
 import time
 from typing import Any
 
@@ -9,9 +10,13 @@ import pyarrow as pa
 from artsel_ray import storage
 from artsel_ray.config import EvaluateConfig, resolved
 from artsel_ray.errors import InputError
-from artsel_ray.evaluation.metrics import METRICS, FloatArray, IntArray, evaluate_policies, truth_probability
-from artsel_ray.report.choices import Choices, Oracle, count_rejected, read_choices, read_oracle
+from artsel_ray.evaluation.metrics import METRICS, FloatArray, IntArray, evaluate_policies
+from artsel_ray.evaluation.positions import audit
+from artsel_ray.report.choices import Choices, count_rejected, read_choices, read_oracle
 from artsel_ray.report.html import render_evaluation
+from artsel_ray.report.impressions import Impressions, evaluate_impressions, read_impressions
+from artsel_ray.report.permutations import read_orders
+from artsel_ray.report.policies import policies_of
 from artsel_ray.report.tables import UNKNOWN, ExampleTable, engagements, read_examples
 from artsel_ray.schema import REJECTED
 
@@ -29,19 +34,19 @@ def evaluate(config: EvaluateConfig) -> None:
     table = read_examples(config.examples)
     choices = {"model": read_choices(config.predictions, table)}
     if config.baseline:
-        choices["baseline"] = read_choices(config.baseline, table)
+        choices["baseline"] = read_choices(config.baseline, table, ranked=True)
     oracle = read_oracle(config.oracle, table) if config.oracle else None
     if oracle:
         choices["oracle"] = oracle.choices
     counts = _train_engagements(config, table)
+    impressions = read_impressions(config.impressions, str(config.baseline)) if config.impressions else None
     read_seconds = time.monotonic() - started
-    policies = _policies(table, choices, oracle, counts)
-    metrics = _metrics(config, table, choices, policies)
+    metrics = _metrics(config, table, choices, policies_of(table, choices, oracle, counts), impressions)
     uris = [storage.join(config.output, name) for name in ("metrics.json", "report.html")]
     report = render_evaluation(metrics, _shown(table, choices["model"], config.seed), _sources(config))
-    _write_rejected(config.output, "examples", table.rejected)
-    for name in ("model", "baseline"):
-        _write_rejected(config.output, name, choices[name].rejected if name in choices else REJECTED.empty_table())
+    rejected = {"examples": table, "model": choices["model"], "baseline": choices.get("baseline")}
+    for name, read in (rejected | {"impressions": impressions}).items():
+        _write_rejected(config.output, name, read.rejected if read else REJECTED.empty_table())
     storage.write_json(storage.join(config.output, "config.json"), resolved(config))
     storage.write_json(uris[0], metrics)
     storage.write_object(uris[1], report.encode())
@@ -54,6 +59,10 @@ def evaluate(config: EvaluateConfig) -> None:
 def _check(config: EvaluateConfig) -> None:
     if config.resamples < 1:
         raise InputError(f"--resamples is {config.resamples}, expected at least 1")
+    if config.max_weight is not None and not config.max_weight > 0:
+        raise InputError(f"--max-weight is {config.max_weight}, expected more than 0")
+    if config.impressions and not config.baseline:
+        raise InputError("--impressions needs a --baseline: its probabilities are the reward model")
     if storage.exists(storage.join(config.examples, "train")):
         raise InputError(f"{config.examples} holds several splits; give one, such as {config.examples}/test")
     if storage.join(config.output) in {storage.join(config.examples), storage.join(config.predictions)}:
@@ -91,20 +100,6 @@ def _simulated(config: EvaluateConfig) -> bool:
     return bool(config.oracle) or (storage.exists(summary) and bool(storage.read_json(summary).get("simulated")))
 
 
-def _policies(
-    table: ExampleTable, choices: dict[str, Choices], oracle: Oracle | None, counts: IntArray | None
-) -> dict[str, FloatArray]:
-    """Returns each policy's probability of the engaged artwork, in the order in which the report shows them."""
-    policies = {"model": choices["model"].hit_n(table), "random": table.examples.uniform_n}
-    if counts is not None:
-        policies["popularity"] = truth_probability(counts, table.examples)
-    if oracle:
-        policies |= {"oracle": oracle.choices.hit_n(table), "expected_best": oracle.best_n}
-    if "baseline" in choices:
-        policies["baseline"] = choices["baseline"].hit_n(table)
-    return policies
-
-
 def _oddities(choices: Choices) -> dict[str, int]:
     return {
         "missing": int(choices.missing_n.sum()),
@@ -115,34 +110,65 @@ def _oddities(choices: Choices) -> dict[str, int]:
 
 
 def _metrics(
-    config: EvaluateConfig, table: ExampleTable, choices: dict[str, Choices], policies: dict[str, FloatArray]
+    config: EvaluateConfig,
+    table: ExampleTable,
+    choices: dict[str, Choices],
+    policies: tuple[dict[str, FloatArray], dict[str, FloatArray]],
+    impressions: Impressions | None,
 ) -> dict[str, Any]:
     """Returns the content of metrics.json."""
-    results = evaluate_policies(table.examples, policies, config.resamples, config.seed)
-    references, relative = results["references"], results["relative"]
+    limit = config.max_weight or math.inf
+    truth, expected = policies
+    results = evaluate_policies(table.examples, truth, config.resamples, config.seed, expected, limit)
+    references, relative, difference = results["references"], results["relative"], results["difference"]
     for name in references.keys() & choices.keys():
         references[name] |= _oddities(choices[name])
     if "expected_best" in references:
-        expected = references.pop("expected_best")
-        references["oracle"]["expected_best"] = {name: expected[name] for name in ("accuracy", "ips")}
-        del relative["expected_best"]
+        best = references.pop("expected_best")
+        references["oracle"]["expected_best"] = {name: best[name] for name in ("accuracy", "ips")}
+        del relative["expected_best"], difference["expected_best"]
+    log = None
+    if impressions:
+        uris = config.predictions, str(config.baseline)
+        log = evaluate_impressions(impressions, *uris, config.resamples, config.seed, limit)
     known = int(np.isfinite(table.examples.propensity_n).sum())
     examples = len(table.examples.user_n)
     return {
         "examples": examples,
         "users": len(table.users),
         **results["model"],
+        "warnings": _warnings({"model": results["model"], **references}, log),
         **_oddities(choices["model"]),
         "rejected_examples": table.rejected.num_rows,
         "rejected_predictions": count_rejected(config.predictions),
         "known_propensities": known,
         "invalid_propensities": table.invalid_propensities,
+        "max_weight": config.max_weight,
         "simulated": _simulated(config),
-        "note": " ".join(_notes(config, table, known, policies)),
+        "note": " ".join(_notes(config, table, known, truth)),
         "by_position": results["by_position"],
         "relative": relative,
+        "difference": difference,
         "references": references,
+        "log": log,
+        "permutations": _permutations(config, table),
     }
+
+
+def _permutations(config: EvaluateConfig, table: ExampleTable) -> dict[str, Any] | None:
+    if not config.permutations:
+        return None
+    orders = read_orders([config.predictions, *config.permutations], table)
+    return audit(orders, table.examples, config.resamples, config.seed)
+
+
+def _warnings(rows: dict[str, dict[str, Any]], log: dict[str, Any] | None) -> list[str]:
+    """Gathers what the gates say, each with the policy that it is said of."""
+    found = [f"{name}: {text}" for name, row in rows.items() for text in row.pop("warnings")]
+    if log:
+        found += [f"log: {text}" for text in log.pop("warnings")]
+        found += [f"{name} on the log: {text}" for name, row in log["policies"].items() for text in row.pop("warnings")]
+    return found
 
 
 def _notes(config: EvaluateConfig, table: ExampleTable, known: int, policies: dict[str, FloatArray]) -> list[str]:
@@ -151,9 +177,11 @@ def _notes(config: EvaluateConfig, table: ExampleTable, known: int, policies: di
         "ips and snips divide by 1/m, as if each of the title's m candidates had been shown equally often.",
         f"ips_logged and snips_logged divide by the logged propensity, known for {known} of {examples} examples; "
         "the others are left out of these two."
+        + (f" Their weights are cut to {config.max_weight:g}." if config.max_weight else "")
         if known
         else "ips_logged and snips_logged are null: no example has a propensity.",
         f"effective_sample_size is Kish's (Σw)²/Σw² of w = hit / {'logged propensity' if known else '(1/m)'}.",
+        "dm is what the baseline's probabilities expect ips to be; null where it gives none.",
         "position is the 0-based place of the engaged artwork among the candidates.",
         f"Intervals are 95 % percentiles over {config.resamples} resamples of the {users} users.",
     ]
@@ -191,7 +219,7 @@ def _shown(table: ExampleTable, choices: Choices, seed: int) -> list[dict[str, A
 
 def _sources(config: EvaluateConfig) -> dict[str, str]:
     """Returns the ends of the inputs' paths: a URI's query can hold what is private, and a report is passed around."""
-    given = {name: getattr(config, name) for name in ("examples", "predictions", "baseline", "oracle")}
+    given = {name: getattr(config, name) for name in ("examples", "predictions", "baseline", "oracle", "impressions")}
     return {name: "/".join(uri.partition("?")[0].rstrip("/").split("/")[-2:]) for name, uri in given.items() if uri}
 
 
@@ -205,11 +233,24 @@ def _lines(metrics: dict[str, Any]) -> list[str]:
     rows = {"model": {name: metrics[name] for name in METRICS}, **metrics["references"]}
     lines = [f"{'':12}{'accuracy':28}{'IPS':28}".rstrip()]
     lines += [f"{name:12}{cell(row['accuracy']):28}{cell(row['ips'])}" for name, row in rows.items()]
+    lines += [
+        f"- {name:10}{cell(row['accuracy']):28}{cell(row['ips'])}"
+        for name, row in metrics["difference"].items()
+        if name == "baseline"
+    ]
     lines.append(f"{metrics['examples']:,} examples of {metrics['users']:,} users, 95 % intervals over users")
+    if log := metrics["log"]:
+        lines.append(f"{'':12}{'IPS':28}{'DR':28}of {log['impressions']:,} impressions; logged {cell(log['logged'])}")
+        lines += [f"{name:12}{cell(row['ips']):28}{cell(row['dr'])}" for name, row in log["policies"].items()]
+    if orders := metrics["permutations"]:
+        places = " ".join(f"{row['chosen']['value'] or 0:.2f}" for row in orders["by_place"])
+        lines.append(
+            f"{orders['runs']} orders of the candidates: agreement {cell(orders['agreement'])}, chosen at {places}"
+        )
     odd = "missing", "unknown_artwork", "other_predictions", "unusable_predictions"
     for name in (*odd, "rejected_examples", "invalid_propensities"):
         if metrics[name]:
             lines.append(f"{name.replace('_', ' ')}: {metrics[name]:,}")
     if metrics["known_propensities"] < metrics["examples"]:
         lines.append(f"usable propensities: {metrics['known_propensities']:,} of {metrics['examples']:,}")
-    return lines
+    return lines + [f"warning: {text}" for text in metrics["warnings"]]

@@ -5,7 +5,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from artsel_ray.evaluation.metrics import METRICS
+from artsel_ray.evaluation.metrics import LOG_METRICS, METRICS
 from artsel_ray.report.plots import plot_formats, plot_learning_rates, plot_positions, plot_references
 
 TITLES = {
@@ -52,20 +52,30 @@ def render_evaluation(metrics: dict[str, Any], shown: list[dict[str, Any]], sour
         sources: what was evaluated, by the name of the flag.
     """
     model = {name: metrics[name] for name in (*METRICS, "effective_sample_size")}
-    rows = {LABELS[name]: row for name, row in {"model": model, **metrics["references"]}.items()}
+    rows = _labelled({"model": model, **metrics["references"]})
+    log = metrics["log"] or {"policies": {}, "difference": {}}
     return (
         _environment()
         .get_template("evaluation.html")
         .render(
             metrics=metrics,
             rows=rows,
-            relative={LABELS[name]: row for name, row in metrics["relative"].items()},
+            columns=METRICS,
+            relative=_labelled(metrics["relative"]),
+            difference=_labelled(metrics["difference"]),
+            log_columns=LOG_METRICS,
+            log_rows=_labelled(log["policies"]),
+            log_difference=_labelled(log["difference"]),
             shown=shown,
             sources=sources,
             positions=Markup(plot_positions(metrics["by_position"])),
             references=Markup(plot_references(rows)),
         )
     )
+
+
+def _labelled(rows: dict[str, Any]) -> dict[str, Any]:
+    return {LABELS[name]: row for name, row in rows.items()}
 
 
 def render_sweep(trials: list[dict[str, Any]], best: dict[str, Any], flags: dict[str, Any]) -> str:

@@ -96,7 +96,8 @@ def _cast(table: pa.Table, name: str, columns: list[str]) -> pa.Table:
     """Gives the columns their types, candidates without captions, and absent ones nulls."""
     arrays = {}
     for column in columns:
-        type_ = _CANDIDATE_IDS if column == "candidates" else schema.TABLES[name].field(column).type
+        ids_only = (name, column) == ("examples", "candidates")
+        type_ = _CANDIDATE_IDS if ids_only else schema.TABLES[name].field(column).type
         if column not in table.column_names:
             arrays[column] = pa.chunked_array([pa.nulls(table.num_rows, type_)])
         else:
@@ -157,20 +158,22 @@ def read_examples(uri: str) -> ExampleTable:
         raise InputError(f"{uri}: no example to evaluate ({rejected.num_rows} rows rejected); give held-out examples")
     table = pa.concat_tables([part.table.drop_columns(["candidates", "file", "row"]) for part in parts])
     _refuse_repeated(table["example_id"], uri)
+    label_n, size_n = (np.concatenate([getattr(part, name) for part in parts]) for name in ("label_n", "candidates_n"))
+    return number_ids(table, label_n, size_n, pa.chunked_array([part.artwork_c for part in parts]), rejected)
+
+
+def number_ids(
+    table: pa.Table, label_n: IntArray, size_n: IntArray, artwork_c: pa.ChunkedArray, rejected: pa.Table
+) -> ExampleTable:
+    """Makes the arrays of rows with user_id, title_id and propensity, given their candidates end to end."""
     users, user_n = _number(table["user_id"])
     titles, title_n = _number(table["title_id"])
-    artworks, candidate_c = _number(pa.chunked_array([part.artwork_c for part in parts]))
-    size_n = np.concatenate([part.candidates_n for part in parts])
+    artworks, candidate_c = _number(artwork_c)
     key_p, pair_n = np.unique(user_n * len(titles) + title_n, return_inverse=True)
     propensity_n = table["propensity"].to_numpy()
     usable_n = (propensity_n > 0) & (propensity_n <= 1)
     return ExampleTable(
-        Examples(
-            user_n,
-            np.concatenate([part.label_n for part in parts]),
-            size_n,
-            np.where(usable_n, propensity_n, np.nan),
-        ),
+        Examples(user_n, label_n, size_n, np.where(usable_n, propensity_n, np.nan)),
         *(users, titles, artworks, title_n, candidate_c),
         np.concatenate([[0], np.cumsum(size_n)[:-1]]),
         *(pair_n, key_p, rejected),

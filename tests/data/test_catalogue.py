@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artsel_ray import schema
-from artsel_ray.data.catalogue import read_catalogue
+from artsel_ray.data.catalogue import Catalogue, permuted, read_catalogue
 from artsel_ray.schema import AssetKind
 
 
@@ -64,3 +65,23 @@ def test_only_assets_of_the_kind_asked_for_are_candidates(tmp_path: Path) -> Non
         assert len(captions) == len(ids)
         assert sorted(catalogue.other_ids.to_pylist()) == sorted({"1", "2", "3", "4"} - set(ids))
         assert [(row["column"], row["artwork_id"]) for row in rejected.to_pylist()] == [("asset_kind", "5")]
+
+
+def test_a_permutation_keeps_titles_and_captions_together() -> None:
+    ids = [f"a{n}" for n in range(60)]
+    texts = pa.array([f"caption of {each}" for each in ids])
+    names = pa.array(["x", "y", "z"])
+    catalogue = Catalogue(names, names, pa.nulls(3), pa.array(ids), np.array([0, 5, 5, 60]), pa.array([], pa.string()))
+    assert permuted(catalogue, texts, 0) == (catalogue, texts)
+    orders = []
+    for number in range(1, 30):
+        other, captions = permuted(catalogue, texts, number)
+        artworks = other.artwork_ids.to_pylist()
+        assert (sorted(artworks[:5]), sorted(artworks[5:])) == (sorted(ids[:5]), sorted(ids[5:]))
+        assert captions.to_pylist() == [f"caption of {each}" for each in artworks]
+        orders.append(artworks)
+    assert len({tuple(order[5:]) for order in orders}) == 29
+    # The first of five stands at every place; a place that it never has would be a chance of 0.8^29 = 0.2 %.
+    assert {order.index("a0") for order in orders} == set(range(5))
+    again, _ = permuted(catalogue, texts, 7)
+    assert again.artwork_ids.to_pylist() == orders[6]

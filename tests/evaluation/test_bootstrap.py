@@ -80,6 +80,16 @@ def test_percent_is_paired() -> None:
     assert (relative.value, *relative.interval()) == pytest.approx((-50, -50, -50))
 
 
+def test_sums_and_differences_are_paired() -> None:
+    user_n, _, hit_n = world(50, 400, 4)
+    ones = np.ones(400)
+    found = bootstrap([("model", Terms(hit_n + 0.25, ones)), ("reference", Terms(hit_n, ones))], user_n, 200, 0)
+    difference = found["model"].minus(found["reference"])
+    # A quarter more in every resample, so that the interval has no width.
+    assert (difference.value, *difference.interval()) == pytest.approx((0.25, 0.25, 0.25))
+    np.testing.assert_allclose(difference.plus(found["reference"]).resampled_b, found["model"].resampled_b)
+
+
 def test_undefined_resamples_are_left_out() -> None:
     estimate = Estimate(0.5, np.array([0.5, np.nan, 0.5]))
     assert estimate.interval() == (0.5, 0.5)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artsel_ray.evaluation.metrics import Examples, evaluate_policies, truth_probability
+from artsel_ray.evaluation.metrics import Examples, evaluate_log, evaluate_policies, highest
+from artsel_ray.evaluation.offpolicy import Log
 
 # u1 twice, u2 twice; m = 2, 4, 2, 4; see the table in tests/report/conftest.py.
 SMALL = Examples(np.array([0, 0, 1, 1]), np.array([0, 3, 1, 0]), np.array([2, 4, 2, 4]), np.array([0.8, 0.1, 0.2, 0.5]))
@@ -49,17 +50,62 @@ def test_relative_by_hand() -> None:
     assert relative["never"]["accuracy"] == {"value": None, "low": None, "high": None}
 
 
+def test_differences_are_the_models_less_the_others() -> None:
+    found = evaluate_policies(SMALL, {"model": HIT_N, "random": SMALL.uniform_n}, 100, 0)["difference"]["random"]
+    assert [found[name]["value"] for name in ("accuracy", "ips", "snips")] == pytest.approx([0.125, 0.5, 0.5 - 4 / 12])
+    assert found["dm"] == {"value": None, "low": None, "high": None}
+
+
+def test_direct_method_by_hand() -> None:
+    # The model expects a hit of the choice with 0.9 (m = 2), 0.5 (m = 4), not known, and 0.1 (m = 4).
+    expected = {"model": np.array([0.9, 0.5, np.nan, 0.1])}
+    found = evaluate_policies(SMALL, {"model": HIT_N}, 100, 0, expected)["model"]
+    assert found["dm"]["value"] == pytest.approx((1.8 + 2 + 0.4) / 3)
+
+
+def test_weights_are_cut_for_logged_propensities_alone() -> None:
+    model = evaluate_policies(SMALL, {"model": HIT_N}, 100, 0, max_weight=3)["model"]
+    # 1/0.8 = 1.25 and 10, cut to 3; all four: 1.25, 3, 3 (of 5), 2.
+    assert model["ips_logged"]["value"] == pytest.approx(4.25 / 4)
+    assert model["snips_logged"]["value"] == pytest.approx(4.25 / 9.25)
+    assert model["ips"]["value"] == pytest.approx(6 / 4)
+
+
+def test_few_hits_are_told() -> None:
+    found = evaluate_policies(SMALL, {"model": HIT_N}, 100, 0)["model"]["warnings"]
+    assert found == ["the weights rest on 1 of 4 examples; do not trust this number"]
+
+
+def test_log_by_hand() -> None:
+    # Two actions, shown with 0.5 or 0.25; the third has no propensity. Weights of the model: 2, 0; of random: 1, 2.
+    reward, logging = np.array([1.0, 0, 1]), np.array([0.5, 0.25, np.nan])
+    logs = {
+        "model": Log(reward, logging, np.array([1.0, 0, 1]), np.array([0.6, 0.2, 0.5]), np.array([0.6, 0.4, 0.5])),
+        "random": Log(reward, logging, np.full(3, 0.5), np.array([0.6, 0.2, 0.5]), np.array([0.5, 0.3, 0.5])),
+    }
+    found = evaluate_log(logs, np.array([0, 1, 1]), 100, 0)
+    assert (found["impressions"], found["logged"]["value"]) == (2, 0.5)
+    values = {name: found["policies"]["model"][name]["value"] for name in ("ips", "snips", "dm", "dr", "sndr")}
+    assert values == pytest.approx({"ips": 1, "snips": 1, "dm": 0.5, "dr": 0.5 + 0.8 / 2, "sndr": 0.5 + 0.8 / 2})
+    # Random: dm 0.4; residuals 1 · 0.4 and 2 · -0.2.
+    assert found["policies"]["random"]["sndr"]["value"] == pytest.approx(0.4 + 0 / 3)
+    assert found["difference"]["random"]["dr"]["value"] == pytest.approx(0.9 - 0.4)
+    assert found["policies"]["random"]["warnings"][1].startswith("the mean weight is 1.50")
+
+
 def test_highest_scored_candidates_share_the_draw() -> None:
     # Three titles: the truth alone is best; it ties with another; it is not best.
     three = Examples(np.zeros(3, np.int64), np.array([1, 0, 0]), np.array([2, 3, 2]), np.full(3, np.nan))
     score_c = np.array([1, 5, 7, 7, 2, 0, 1])
-    assert truth_probability(score_c, three).tolist() == [1, 0.5, 0]
+    assert three.truth_of(highest(score_c, three)).tolist() == [1, 0.5, 0]
 
 
 @given(examples())
 def test_equal_scores_are_the_random_draw(given_examples: Examples) -> None:
     score_c = np.zeros(given_examples.candidates_n.sum())
-    np.testing.assert_allclose(truth_probability(score_c, given_examples), 1 / given_examples.candidates_n)
+    policy_c = highest(score_c, given_examples)
+    np.testing.assert_allclose(given_examples.truth_of(policy_c), 1 / given_examples.candidates_n)
+    np.testing.assert_allclose(given_examples.sums_of(policy_c), 1)
 
 
 @settings(max_examples=100, deadline=None)

@@ -67,6 +67,28 @@ def test_every_pair_is_scored_once_and_the_manifest_lists_the_parts(world: Path,
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_a_permutation_is_shown_in_the_predictions_and_its_prior_can_be_divided_out(
+    world: Path, smollm2: Model
+) -> None:
+    """Numbers made up by the null engine depend on the prompt alone, and so on the order."""
+    shown = {}
+    for number in (0, 3):
+        score(config_for(world, "smollm2", decoding="labels", permutation=number, output=str(world / f"P{number}")))
+        rows = predictions(world / f"P{number}").sort_by([("user_id", "ascending"), ("title_id", "ascending")])
+        shown[number] = rows.to_pylist()
+    orders = [{tuple(each["artwork_id"] for each in row["candidates"]) for row in shown[n]} for n in (0, 3)]
+    assert {tuple(sorted(order)) for order in orders[1]} == orders[0] != orders[1]
+    assert all(
+        a["fingerprint"] != b["fingerprint"] for a, b in zip(*shown.values(), strict=True) if a["title_id"] == "t1"
+    )
+    with pytest.raises(InputError):
+        score(config_for(world, "smollm2", decoding="labels", permutation=4, output=str(world / "P3")))
+    uris = tuple(str(world / f"P{number}") for number in (0, 3))
+    score(config_for(world, "smollm2", decoding="labels", label_prior=uris))
+    assert len(storage.read_json(str(world / "P/config.json"))["run"]["label_prior"]) == 3
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_lost_shard_is_redone_and_nothing_else(world: Path, smollm2: Model) -> None:
     score(config_for(world, "smollm2"))
     before = predictions(world / "P")

@@ -41,6 +41,7 @@ def test_equal_fingerprints_for_equal_answers_only(world: Path, smollm2: Model, 
     for other in (
         replace(RENDERING, model_id="other"),
         replace(RENDERING, decoding="rank"),
+        replace(RENDERING, label_prior=(2.0, 0.5)),
         replace(RENDERING, spec=PromptSpec(layout="user_first")),
     ):
         assert not set(render(world, other).fingerprints) & set(shard.fingerprints)

@@ -54,6 +54,19 @@ def shard(rendering: Rendering) -> RenderedShard:
     )  # fmt: skip
 
 
+def test_a_label_prior_is_divided_out_of_every_distribution(smollm2: Model) -> None:
+    rendering = replace(RENDERING, decoding="labels", spec=PromptSpec(output="number"))
+    plain, _ = score_shard(shard(rendering), Scripted(), rendering)
+    liking = (0.5, 1.0, 4.0)
+    divided, _ = score_shard(shard(rendering), Scripted(), replace(rendering, label_prior=liking))
+    for before, after in zip(plain.to_pylist(), divided.to_pylist(), strict=True):
+        expected = np.array([each["probability"] for each in before["candidates"]]) / liking
+        assert [each["probability"] for each in after["candidates"]] == pytest.approx(expected / expected.sum())
+    # The engine likes larger ids a little; without the liking for the third number, the first is best.
+    assert {row["artwork_id"] for row in plain.to_pylist()} == {"c", "f"}
+    assert {row["artwork_id"] for row in divided.to_pylist()} == {"a", "d"}
+
+
 def test_rows_keep_the_order_of_the_groups(smollm2: Model) -> None:
     engine = Scripted()
     table, counts = score_shard(shard(RENDERING), engine, RENDERING)

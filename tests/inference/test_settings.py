@@ -1,10 +1,12 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from artsel_ray import storage
 from artsel_ray.config import ScoreConfig
 from artsel_ray.errors import InputError
-from artsel_ray.inference.settings import model_length, prompt_spec
+from artsel_ray.inference.settings import check, model_length, prompt_spec, read_label_prior
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 
@@ -21,6 +23,19 @@ def test_labels_ask_for_numbers(smollm2: Model) -> None:
     assert prompt_spec(replace(CONFIG, decoding="labels"), smollm2).output == "number"
     with pytest.raises(InputError, match="answers with numbers"):
         prompt_spec(replace(CONFIG, decoding="labels", output_format="text"), smollm2)
+
+
+def test_a_label_prior_is_for_labels_and_of_labels(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="add --decoding labels"):
+        check(replace(CONFIG, label_prior=("a",), decoding="rank"))
+    for manifest in (None, {"parts": [], "decoding": "rank"}):
+        if manifest:
+            storage.write_manifest(str(tmp_path), manifest)
+        with pytest.raises(InputError, match="is no finished run of"):
+            read_label_prior([str(tmp_path)])
+    storage.write_manifest(str(tmp_path), {"parts": [], "decoding": "labels"})
+    with pytest.raises(InputError, match="no prediction there"):
+        read_label_prior([str(tmp_path)])
 
 
 def test_a_trained_models_prompt_is_obeyed_and_no_other(smollm2: Model) -> None:

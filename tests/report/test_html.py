@@ -19,10 +19,14 @@ def metrics(**changes: Any) -> dict[str, Any]:
         **dict.fromkeys((*counts, "rejected_predictions", "known_propensities", "invalid_propensities"), 0),
         "examples": 4321,
         "users": 99,
+        "warnings": [],
+        "log": None,
+        "permutations": None,
         "simulated": False,
         "note": "A note.",
         "by_position": [{"position": 0, "examples": 4321, "accuracy": 0.5, "low": 0.2, "high": 0.8, "random": 0.1}],
         "relative": {"random": {"accuracy": {"value": -12.34, "low": None, "high": 5.0}, "ips": UNKNOWN}},
+        "difference": {"random": dict.fromkeys(METRICS, ESTIMATE)},
         "references": {"random": row | {"ips_logged": UNKNOWN}},
     } | changes
 
