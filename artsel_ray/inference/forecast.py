@@ -14,9 +14,9 @@ from artsel_ray.config import ScoreConfig
 from artsel_ray.data.catalogue import read_catalogue
 from artsel_ray.errors import InputError
 from artsel_ray.inference.exchange import read_requests
-from artsel_ray.inference.pipeline import assign, check, count_pairs, score
+from artsel_ray.inference.pipeline import assign, count_pairs, score
 from artsel_ray.inference.plan import LAYOUTS, block_tokens, count
-from artsel_ray.inference.settings import resolve
+from artsel_ray.inference.settings import check, resolve
 from artsel_ray.prompts.spec import Layout
 
 PLAN = "plan.json"

@@ -26,9 +26,10 @@ from artsel_ray.inference.exchange import (
     exchange_file,
     exchange_previous,
 )
+from artsel_ray.inference.metrics import NightMetrics
 from artsel_ray.inference.plan import block_tokens, cheapest
 from artsel_ray.inference.progress import Progress
-from artsel_ray.inference.settings import Rendering, resolve
+from artsel_ray.inference.settings import Rendering, check, resolve
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.runs import Run, begin
 
@@ -69,31 +70,14 @@ def score(config: ScoreConfig) -> None:
     if done:
         print(f"{len(done):,} shards are done already", flush=True)
     missing = [shard for shard in range(assignment.shards) if shard not in done]
+    night = NightMetrics(config.output, assignment.shards, len(done), 0 if done else work["rejected_pairs"])
     scoring_begun = time.perf_counter()
     if missing:
-        _score_shards(run, config, rendering, (catalogue, captions), files, work, missing)
+        _score_shards(run, night, config, rendering, (catalogue, captions), files, work, missing)
     seconds["score"] = time.perf_counter() - scoring_begun
     seconds["total"] = time.perf_counter() - begun
     _publish(run, config, rendering, bad, assignment.shards, work, seconds)
-
-
-def check(config: ScoreConfig) -> None:
-    """Refuses flags that cannot be.
-
-    Raises:
-        InputError: naming the flag.
-    """
-    limits: dict[str, tuple[float, float]] = {
-        "engines": (1, 10**6), "shard_pairs": (1, 10**9), "max_model_length": (64, 10**9), "max_reject_rate": (0, 1),
-        "history_length": (0, 10**6), "gpus_per_engine": (0, 10**3), "tensor_parallel": (1, 10**3),
-        "engine_memory": (0.1, 10**6), "tokens_per_second": (1e-3, 1e12), "epsilon": (0, 1), "temperature": (1e-6, 1e6),
-    }  # fmt: skip
-    for name, (least, most) in limits.items():
-        value = getattr(config, name)
-        if value is not None and not least <= value <= most:
-            raise InputError(f"--{name.replace('_', '-')} is {value}, expected a number from {least:,} to {most:,}")
-    if config.explore != "none" and config.decoding not in ("rank", "labels"):
-        raise InputError(f"--explore {config.explore} needs every candidate's probability; add --decoding rank")
+    night.publish()
 
 
 def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
@@ -186,6 +170,7 @@ def _manifest(previous: str) -> dict[str, Any]:
 
 def _score_shards(
     run: Run,
+    night: NightMetrics,
     config: ScoreConfig,
     rendering: Rendering,
     catalogue: tuple[Catalogue, pa.Array],
@@ -237,6 +222,7 @@ def _score_shards(
     progress = Progress(len(shards))
     for statistics in values(dataset):
         progress.add(statistics)
+        night.add(statistics, progress.seconds_left)
         run.check()
         _check_reject_rate(config, progress.rejected, work)
 
