@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +30,18 @@ class Head:
     """Of its sessions, with all its logs."""
     environment: dict[str, str]
 
-    def submit(self, job: str) -> str:
+    def submit(self, entrypoint: str, *flags: str) -> str:
         """Runs a job to its end; returns what was said."""
-        command = ["ray", "job", "submit", "--working-dir", ".", "--", "python", *f"jobs/{job}".split()]
-        done = subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True)
+        return self.job("submit", *flags, "--working-dir", ".", "--", *entrypoint.split())
+
+    def job(self, *command: str) -> str:
+        """Runs `ray job`; returns what was said."""
+        done = subprocess.run(["ray", "job", *command], env=self.environment, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def head(s3_address: str) -> Iterator[Head]:
     """A head node, with token authentication as it is by default."""
     environment = {
@@ -75,17 +79,17 @@ def test_the_whole_path_runs_as_submitted_jobs_and_tells_nobody_what_users_watch
     model, base = tiny_llama(True), "s3://night/data"
     world, data, trained = (f"{base}/{name}" for name in ("world", "prepared", "trained"))
     said = head.submit(
-        f"simulate.py --output {world} --users 60 --titles 10 --interactions-per-user 6 --caption-tokens 16 "
-        "--max-candidates 5"
+        f"python jobs/simulate.py --output {world} --users 60 --titles 10 --interactions-per-user 6 "
+        "--caption-tokens 16 --max-candidates 5"
     )
     _plant(storage.join(bucket, "world"))
     for job in [
-        f"prepare.py --input {world} --output {data} --test-size 20 --validation-size 5",
-        f"train.py --method sft --examples {data}/examples --model {model} --output {trained} --workers 1 "
+        f"python jobs/prepare.py --input {world} --output {data} --test-size 20 --validation-size 5",
+        f"python jobs/train.py --method sft --examples {data}/examples --model {model} --output {trained} --workers 1 "
         "--max-steps 2 --batch-size 4 --validation-size 4",
-        f"score.py --requests {data}/requests/test --titles {world}/titles --artworks {world}/artworks "
+        f"python jobs/score.py --requests {data}/requests/test --titles {world}/titles --artworks {world}/artworks "
         f"--model {trained} --engine transformers --decoding rank --output {base}/predictions",
-        f"evaluate.py --examples {data}/examples/test --predictions {base}/predictions "
+        f"python jobs/evaluate.py --examples {data}/examples/test --predictions {base}/predictions "
         f"--oracle {world}/oracle --output {base}/evaluation",
     ]:
         said += head.submit(job)
@@ -115,6 +119,51 @@ def test_the_whole_path_runs_as_submitted_jobs_and_tells_nobody_what_users_watch
     texts = {"what jobs say": said.encode(), **logs, **kept, **plain}
     assert [name for name, text in texts.items() if CANARY.lower().encode() in text.lower()] == []
     assert [name for name, text in texts.items() if SECRET.encode() in text] == []
+
+
+def test_a_night_is_stopped_and_goes_on_and_the_next_one_takes_over_what_it_can(
+    head: Head, bucket: str, tiny_llama: Callable[[bool], str]
+) -> None:
+    store, titles = storage.join(bucket, "store"), [f"t{i}" for i in range(4)]
+    columns = {
+        "titles": [{"title_id": title, "name": title, "genres": ["Drama"]} for title in titles],
+        "artworks": [
+            {"artwork_id": f"{title}-{i}", "title_id": title, "caption": f"{i} towers"}
+            for title in titles
+            for i in (1, 2)
+        ],
+    }
+    for name, rows in columns.items():
+        table = pa.Table.from_pylist(rows, schema.TABLES[name])
+        storage.write_table(storage.join(store, name, "part-0.parquet"), table, name)
+    for night, users in (("2026-11-21", 20), ("2026-11-22", 21)):
+        asked = [{"user_id": f"u{i}", "history": [], "title_ids": titles} for i in range(users)]
+        requests = pa.Table.from_pylist(asked, schema.TABLES["requests"])
+        storage.write_table(storage.join(store, f"requests/night={night}/part-0.parquet"), requests, "requests")
+
+    def entrypoint(night: str, flags: str = "") -> str:
+        model = tiny_llama(True)
+        return (
+            f"env NIGHT={night} sh cluster/night.sh s3://night/data/store --model {model} --engine null "
+            f"--shard-pairs 4 {flags}"
+        )
+
+    first, second = (storage.join(store, f"predictions/night={night}") for night in ("2026-11-21", "2026-11-22"))
+    # A shard of two seconds, and the night of forty.
+    head.submit(entrypoint("2026-11-21", "--tokens-per-second 150"), "--no-wait", "--submission-id", "night")
+    deadline = time.monotonic() + 120
+    while not storage.find_files(first) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    head.job("stop", "night")
+    assert "80 pairs in 20 shards" in head.job("logs", "night")
+    assert "STOPPED" in head.job("status", "night")
+    done = len(storage.find_files(first))
+    assert 0 < done < 20
+    assert storage.read_manifest(first) is None
+    assert f"{done} shards are done already" in head.submit(entrypoint("2026-11-21"))
+    head.submit(entrypoint("2026-11-22"))
+    assert [storage.read_json(storage.join(night, "summary.json"))["carried"] for night in (first, second)] == [0, 80]
+    assert storage.read_json(storage.join(second, "summary.json"))["pairs"] == 84
 
 
 def _plant(world: str) -> None:

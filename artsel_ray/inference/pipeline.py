@@ -26,6 +26,7 @@ from artsel_ray.inference.exchange import (
     exchange_file,
     exchange_previous,
 )
+from artsel_ray.inference.metrics import NightMetrics
 from artsel_ray.inference.plan import block_tokens, cheapest
 from artsel_ray.inference.pool import engine_pool
 from artsel_ray.inference.progress import Progress
@@ -71,12 +72,14 @@ def score(config: ScoreConfig) -> None:
     if done:
         print(f"{len(done):,} shards are done already", flush=True)
     missing = [shard for shard in range(assignment.shards) if shard not in done]
+    night = NightMetrics(config.output, assignment.shards, len(done), 0 if done else work["rejected_pairs"])
     scoring_begun = time.perf_counter()
     if missing:
-        _score_shards(run, config, rendering, (catalogue, captions), files, work, missing)
+        _score_shards(run, night, config, rendering, (catalogue, captions), files, work, missing)
     seconds["score"] = time.perf_counter() - scoring_begun
     seconds["total"] = time.perf_counter() - begun
     _publish(run, config, rendering, bad, assignment.shards, work, seconds)
+    night.publish()
 
 
 def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
@@ -171,6 +174,7 @@ def _exchange_previous(config: ScoreConfig, assignment: ray.ObjectRef, work: str
 
 def _score_shards(
     run: Run,
+    night: NightMetrics,
     config: ScoreConfig,
     rendering: Rendering,
     catalogue: tuple[Catalogue, pa.Array],
@@ -205,6 +209,7 @@ def _score_shards(
     progress = Progress(len(shards))
     for statistics in values(dataset):
         progress.add(statistics)
+        night.add(statistics, progress.seconds_left)
         run.check()
         _check_reject_rate(config, progress.rejected, work)
 

@@ -14,6 +14,7 @@ class Progress:
         self._since = self._printed = time.perf_counter()
         self._done_shards = self._done_units = self._skipped_units = 0
         self.rejected = 0
+        self.seconds_left = 0.0
 
     def add(self, statistics: dict[str, float]) -> None:
         """Counts one more shard."""
@@ -21,13 +22,14 @@ class Progress:
         self._done_units += int(statistics[self._unit])
         self.rejected += int(statistics["rejected"])
         now = time.perf_counter()
+        rate = (self._done_units - self._skipped_units) / max(now - self._since, 1e-9)
+        left = (self._shards - self._done_shards) * self._done_units / self._done_shards
+        self.seconds_left = left / max(rate, 1e-9)
         if now - self._printed > _PROGRESS_SECONDS or self._done_shards == self._shards:
             self._printed = now
-            rate = (self._done_units - self._skipped_units) / (now - self._since)
-            left = (self._shards - self._done_shards) * self._done_units / self._done_shards / max(rate, 1e-9)
             print(
                 f"{self._done_shards:,}/{self._shards:,} shards, {self._done_units:,} {self._unit}, "
-                f"{rate:,.1f} {self._unit}/s, {left:,.0f} s left",
+                f"{rate:,.1f} {self._unit}/s, {self.seconds_left:,.0f} s left",
                 flush=True,
             )
         if self._done_shards == 1:  # what the engines' start took says nothing of what is left

@@ -1,0 +1,69 @@
+"""A night's numbers while it runs, among Ray's own metrics: Prometheus reads them as `ray_artsel_…`.
+
+Their one tag is the last part of the output's name, such as `night=2026-11-22`. No id and no text is in them.
+"""
+
+import time
+
+from ray.util.metrics import Counter, Gauge
+
+_COUNTED = {
+    "pairs": "Pairs that have a choice, with those carried over",
+    "rejected_pairs": "Pairs without a choice",
+    "prompt_tokens": "Tokens of prompts",
+    "cached_tokens": "Tokens of prompts that came out of the engine's cache",
+    "decoded_tokens": "Tokens that the engine decoded",
+}
+_GIB = 2**30
+
+
+class NightMetrics:
+    """What the driver knows. Counters count what this driver has seen: a night's are the sum over its drivers."""
+
+    def __init__(self, output: str, shards: int, done: int, rejected: int) -> None:
+        """Takes how many shards the night has and how many are done, and the pairs rejected with whole rows."""
+        self._counters = {name: _tagged(Counter, name, text, output) for name, text in _COUNTED.items()}
+        self._done = _tagged(Gauge, "shards_done", "Shards that are done", output)
+        self._left = _tagged(Gauge, "eta_seconds", "Seconds until the last shard, as estimated", output)
+        self._published = _tagged(Gauge, "published_timestamp_seconds", "When the manifest was written", output)
+        # One that nobody refers to would be exported no more.
+        self._shards = _tagged(Gauge, "shards", "Shards of the night", output)
+        self._shards.set(shards)
+        self._count("rejected_pairs", rejected)
+        self._shards_done = done
+        self._done.set(done)
+
+    def add(self, statistics: dict[str, float], seconds_left: float) -> None:
+        """Counts one more shard."""
+        self._shards_done += 1
+        self._done.set(self._shards_done)
+        self._left.set(seconds_left)
+        for name in _COUNTED:
+            self._count(name, statistics[name.removesuffix("_pairs")])
+
+    def publish(self) -> None:
+        """Says that the night is whole."""
+        self._published.set(time.time())
+
+    def _count(self, name: str, value: float) -> None:
+        if value:  # Ray refuses to count nothing
+            self._counters[name].inc(value)
+
+
+class EngineMemory:
+    """What the process of an engine holds; Ray adds which process, `WorkerId`."""
+
+    def __init__(self, output: str) -> None:
+        """Takes the night's output."""
+        self._gauge = _tagged(Gauge, "engine_memory_bytes", "Memory of an engine's process", output)
+
+    def set(self, gib: float) -> None:
+        """Takes GiB."""
+        self._gauge.set(gib * _GIB)
+
+
+def _tagged(kind: type, name: str, description: str, output: str) -> Counter | Gauge:
+    night = output.partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
+    metric = kind(f"artsel_{name}", description, tag_keys=("night",))
+    metric.set_default_tags({"night": night})
+    return metric
