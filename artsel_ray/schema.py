@@ -45,6 +45,7 @@ ARTWORKS = pa.schema(
         pa.field("image_uri", pa.string()),
     ]
 )
+CAPTIONED = pa.schema([*ARTWORKS, pa.field("model_id", pa.string()), pa.field("fingerprint", pa.string())])
 INTERACTIONS = pa.schema(
     [
         _required("user_id", pa.string()),
@@ -157,6 +158,7 @@ RESULTS = pa.schema(
 TABLES = {
     "titles": TITLES,
     "artworks": ARTWORKS,
+    "captioned": CAPTIONED,
     "interactions": INTERACTIONS,
     "impressions": IMPRESSIONS,
     "examples": EXAMPLES,

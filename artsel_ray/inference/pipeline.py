@@ -27,6 +27,7 @@ from artsel_ray.inference.exchange import (
     exchange_previous,
 )
 from artsel_ray.inference.plan import block_tokens, cheapest
+from artsel_ray.inference.pool import engine_pool
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.settings import Rendering, resolve
 from artsel_ray.prompts.spec import PromptSpec
@@ -194,18 +195,6 @@ def _score_shards(
     shards: list[int],
 ) -> None:
     shared = ray.put((work["uris"], work["previous"], files, *catalogue))
-    cpus, gpus = ray.cluster_resources().get("CPU", 1.0), ray.cluster_resources().get("GPU", 0.0)
-    gpus_per_engine = config.gpus_per_engine
-    if gpus_per_engine is None:
-        gpus_per_engine = float(config.tensor_parallel if gpus else 0)
-    wanted = config.engines * config.tensor_parallel
-    if config.tensor_parallel > 1 and wanted > gpus:
-        raise InputError(
-            f"--engines {config.engines} with --tensor-parallel {config.tensor_parallel} need {wanted} GPUs, "
-            f"the cluster has {gpus:g}"
-        )
-    threads = max(1, int(cpus // config.engines))
-
     dataset = (
         ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
         .map_batches(
@@ -218,12 +207,7 @@ def _score_shards(
         .map_batches(
             Scorer,
             fn_constructor_args=[config, rendering, int(np.diff(catalogue[0].offsets).max(initial=1)), Starts.remote()],
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=config.engines),
-            num_cpus=min(1.0, cpus / config.engines),
-            num_gpus=gpus_per_engine,
-            # Engines on one machine must not bind to the same cores.
-            runtime_env={"env_vars": {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}},
+            **engine_pool(config.engines, config.tensor_parallel, config.gpus_per_engine),
         )
         .map_batches(
             Writer,
