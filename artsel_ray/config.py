@@ -87,6 +87,44 @@ class PrepareConfig:
 
 
 @dataclass(frozen=True)
+class CaptionConfig:
+    """Describes the pictures of artworks in words, with a vision-language model; pictures that cannot be used go to
+    OUTPUT/rejected. Run again to resume.
+    """
+
+    artworks: Uri
+    """Parquet of artworks with image_uri: a path or URI."""
+    model: ModelName
+    """A vision-language model: a hub id such as Qwen/Qwen2.5-VL-7B-Instruct, or a folder."""
+    output: Uri
+    """Where part-*.parquet (the artworks with captions), rejected/, summary.json and, last, _manifest.json go."""
+    titles: Uri | None = None
+    """Parquet of the titles: their names are then told to the model. Artworks of other titles are rejected."""
+    previous: Uri | None = None
+    """Output of an earlier run: captions of the same picture, title's name and model are taken from it."""
+    engine: Literal["vllm", "transformers"] = "vllm"
+    """transformers is slower, for models that vLLM does not have, such as Llama-3.2-11B-Vision."""
+    caption_tokens: int = 200
+    """Most tokens of a caption."""
+    max_pixels: int = 40_000_000
+    """A picture of more pixels is rejected before it is decoded."""
+    kept_pixels: int = 1_048_576
+    """A picture of more pixels is scaled down to about as many: how much the model sees, and what that costs."""
+    engines: int = 1
+    """Number of engines."""
+    tensor_parallel: int = 1
+    """GPUs that share one engine; vLLM only."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the weights; 'auto' is float32 on CPUs."""
+    max_model_length: int = 8192
+    """Longest question, picture included, and caption together in tokens, at most what the model takes."""
+    shard_artworks: int = 64
+    """Artworks in a shard: what is redone when a machine dies, and whose pictures are in memory together."""
+    max_reject_rate: float = 0.05
+    """Stop, with exit code 1, if more than this share of the artworks is rejected."""
+
+
+@dataclass(frozen=True)
 class DistillConfig:
     """Has a teacher write the reason of every example's choice; what its own prediction or a check refuses is dropped.
 

@@ -49,6 +49,7 @@ ARTWORKS = pa.schema(
         pa.field("asset_kind", pa.string()),
     ]
 )
+CAPTIONED = pa.schema([*ARTWORKS, pa.field("model_id", pa.string()), pa.field("fingerprint", pa.string())])
 INTERACTIONS = pa.schema(
     [
         _required("user_id", pa.string()),
@@ -193,6 +194,7 @@ PROPOSALS = pa.schema(
 TABLES = {
     "titles": TITLES,
     "artworks": ARTWORKS,
+    "captioned": CAPTIONED,
     "interactions": INTERACTIONS,
     "impressions": IMPRESSIONS,
     "examples": EXAMPLES,

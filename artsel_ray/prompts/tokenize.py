@@ -30,7 +30,7 @@ Ids = NDArray[np.int32]
 _CONTENT = "\u241fcontent\u241f"
 _SEPARATOR = "\x1f"
 # Llama 3's chat template writes the current day unless told another; a prompt must not change overnight.
-_CHAT_DATE = "26 Jul 2024"
+CHAT_DATE = "26 Jul 2024"
 _MOST_SECONDS = 1e9
 _DAYS = (pa.scalar(datetime.date.min), pa.scalar(datetime.date.max))
 _KEPT_TITLES = 2**18
@@ -102,7 +102,7 @@ class PromptTokenizer:
             [{"role": "user", "content": _CONTENT}],
             tokenize=False,
             add_generation_prompt=True,
-            date_string=_CHAT_DATE,
+            date_string=CHAT_DATE,
         )
         before, _, after = str(chat).partition(_CONTENT)
         head, tail = self._ids([before, after], split_special_tokens=False)

@@ -19,8 +19,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from artsel_ray import schema, storage
 from artsel_ray.config import DistillConfig
 from artsel_ray.errors import InputError
-from artsel_ray.inference.distill import Shard, distill, plan_shards, read_shard, resolve
+from artsel_ray.inference.distill import distill, resolve
 from artsel_ray.inference.reasons import MISMATCH
+from artsel_ray.inference.row_shards import Shard, plan_shards, read_shard
 from artsel_ray.models.load import Model
 
 ROOT = Path(__file__).parent.parent.parent

@@ -1,0 +1,115 @@
+"""Pictures of artworks, read from any storage: what comes out is plain RGB of a bounded size, or why it cannot be used.
+
+A picture is data from outside: its size is looked at before it is decoded, only four formats are known, and nothing of
+it is passed on but its pixels.
+"""
+
+import io
+import math
+import struct
+import zlib
+
+import numpy as np
+import pyarrow.fs as pafs
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from artsel_ray import storage
+from artsel_ray.errors import InputError
+from artsel_ray.retries import open_file
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+MOST_BYTES = 64 * 2**20
+LEAST_SIDE, MOST_ASPECT = 16, 50
+
+MISSING_FILE = "no file there"
+UNREADABLE_FILE = "the file cannot be read"
+SETTINGS = "a URI with credentials or settings, which are not taken from data"
+TOO_MANY_BYTES = f"a file of more than {MOST_BYTES // 2**20} MiB"
+UNKNOWN_FORMAT = "no JPEG, PNG, WebP or GIF"
+TOO_MANY_PIXELS = "more pixels than --max-pixels"
+TOO_SMALL = f"a side shorter than {LEAST_SIDE} pixels, or {MOST_ASPECT} times as long as the other"
+BROKEN = "a broken picture"
+
+Pixels = NDArray[np.uint8]
+"""RGB: [height, width, 3]."""
+
+# What Pillow's decoders raise for broken files, beside OSError.
+_FAULTS = (SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
+
+
+class UnusableError(Exception):
+    """Why a picture cannot be used."""
+
+
+def fetch(uri: str, folder: str) -> bytes:
+    """Returns the content of a picture's file.
+
+    Args:
+        uri: out of the data: a URI, a path, or a path below `folder`.
+        folder: where the artworks are.
+
+    Raises:
+        UnusableError: if it is absent, too large, or cannot be read.
+    """
+    # An endpoint out of data would be sent requests that are signed with the environment's credentials.
+    if storage.is_uri(uri) and ("?" in uri or "@" in uri.partition("://")[2].partition("/")[0]):
+        raise UnusableError(SETTINGS)
+    try:
+        is_whole = storage.is_uri(uri) or uri.startswith("/")
+        fs, path = storage.filesystem(uri if is_whole else storage.join(folder, uri))
+        info = fs.get_file_info(path)
+        if info.type != pafs.FileType.File:
+            raise UnusableError(MISSING_FILE)
+        if info.size > MOST_BYTES:
+            raise UnusableError(TOO_MANY_BYTES)
+        with open_file(fs, path) as file:
+            return bytes(file.read(MOST_BYTES))
+    except (InputError, OSError, ValueError):
+        raise UnusableError(UNREADABLE_FILE) from None
+
+
+def decode(content: bytes, max_pixels: int, kept_pixels: int) -> Pixels:
+    """Returns a picture upright, on white where it is transparent, and of an animation the first frame.
+
+    Args:
+        max_pixels: a larger picture is not decoded.
+        kept_pixels: a larger picture is scaled down to about as many.
+
+    Raises:
+        UnusableError: if it is none of the known formats, broken, too large or too small.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise UnusableError(TOO_MANY_PIXELS)
+            if min(width, height) < LEAST_SIDE or max(width, height) > MOST_ASPECT * min(width, height):
+                raise UnusableError(TOO_SMALL)
+            scale = min(1.0, math.sqrt(kept_pixels / (width * height)))
+            image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
+            return np.asarray(_scaled(_flat(ImageOps.exif_transpose(image)), kept_pixels))
+    except Image.DecompressionBombError:
+        raise UnusableError(TOO_MANY_PIXELS) from None
+    except Image.UnidentifiedImageError:
+        raise UnusableError(UNKNOWN_FORMAT) from None
+    except (OSError, *_FAULTS):
+        raise UnusableError(BROKEN) from None
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    """Returns a picture in RGB."""
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        shown = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+    return image.convert("RGB")
+
+
+def _scaled(image: Image.Image, kept_pixels: int) -> Image.Image:
+    scale = math.sqrt(kept_pixels / (image.width * image.height))
+    if scale >= 1:
+        return image
+    size = (max(LEAST_SIDE, round(image.width * scale)), max(LEAST_SIDE, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS)
