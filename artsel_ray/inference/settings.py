@@ -52,25 +52,6 @@ def check(config: ScoreConfig) -> None:
         )
 
 
-def check(config: ScoreConfig) -> None:
-    """Refuses flags that cannot be.
-
-    Raises:
-        InputError: naming the flag.
-    """
-    limits: dict[str, tuple[float, float]] = {
-        "engines": (1, 10**6), "shard_pairs": (1, 10**9), "max_model_length": (64, 10**9), "max_reject_rate": (0, 1),
-        "history_length": (0, 10**6), "gpus_per_engine": (0, 10**3), "tensor_parallel": (1, 10**3),
-        "engine_memory": (0.1, 10**6), "tokens_per_second": (1e-3, 1e12), "epsilon": (0, 1), "temperature": (1e-6, 1e6),
-    }  # fmt: skip
-    for name, (least, most) in limits.items():
-        value = getattr(config, name)
-        if value is not None and not least <= value <= most:
-            raise InputError(f"--{name.replace('_', '-')} is {value}, expected a number from {least:,} to {most:,}")
-    if config.explore != "none" and config.decoding not in ("rank", "labels"):
-        raise InputError(f"--explore {config.explore} needs every candidate's probability; add --decoding rank")
-
-
 def resolve(config: ScoreConfig) -> Rendering:
     """Makes the model ready on this machine and settles how its prompts read."""
     model = load(config.model)
