@@ -1,6 +1,8 @@
 """Jobs submitted to a Ray head, as on a cluster, with all they read and write on a real S3-compatible server."""
 
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray import schema, storage
+from artsel_ray.models.load import Model
 from benchmarks.object_store import SECRET
 
 ROOT = Path(__file__).parent.parent
@@ -189,3 +192,19 @@ def test_a_head_that_is_gone_is_one_clear_line(tmp_path: Path) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         done = subprocess.run(command, env={**environment, **place}, capture_output=True, text=True, timeout=60)
         assert f"InputError: no Ray answers at {address}" in done.stderr
+
+
+def test_the_quickstart_runs_as_it_stands(head: Head, smollm2: Model, tmp_path: Path) -> None:
+    page = (ROOT / "docs/quickstart.md").read_text()
+    lines = "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)).splitlines()
+    # What the tests have done already: the installation, and this head, which cannot be everybody's.
+    made = ("make ", "source ", "ray start", "ray stop", "export RAY_API_SERVER_ADDRESS")
+    script = "\n".join(line for line in lines if not line.startswith(made))
+    assert script.count("python jobs/") == 6
+    for folder in ("jobs", "artsel_ray"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    done = subprocess.run(["bash", "-ec", script], cwd=tmp_path, env=head.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    metrics = storage.read_json(str(tmp_path / "try/evaluation/metrics.json"))
+    assert metrics["examples"] > metrics["missing"] == 0
+    assert all((tmp_path / "try" / page).exists() for page in ("evaluation/report.html", "explanation/report.html"))
