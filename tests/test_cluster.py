@@ -71,8 +71,8 @@ def head(s3_address: str) -> Iterator[Head]:
 
 
 CANARY = "Qzxcanary"
-# What is data by design, and where: tables of prepared data, and the work of a night, which is over.
-TABLES = ("world/", "prepared/examples/", "prepared/requests/")
+# What is data by design, and where: tables of data, and the words that the baseline knows.
+TABLES = ("world/", "prepared/examples/", "prepared/requests/", "baseline/model/")
 
 
 def test_the_whole_path_runs_as_submitted_jobs_and_tells_nobody_what_users_watched(
@@ -92,6 +92,8 @@ def test_the_whole_path_runs_as_submitted_jobs_and_tells_nobody_what_users_watch
         "--max-steps 2 --batch-size 4 --validation-size 4",
         f"python jobs/score.py --requests {data}/requests/test --titles {world}/titles --artworks {world}/artworks "
         f"--model {trained} --engine transformers --decoding rank --output {base}/predictions",
+        f"python jobs/baseline.py --examples {data}/examples --output {base}/baseline --epochs 1 "
+        "--learning-rates 0.005 --weight-decays 0.01",
         f"python jobs/evaluate.py --examples {data}/examples/test --predictions {base}/predictions "
         f"--oracle {world}/oracle --output {base}/evaluation",
     ]:
@@ -117,7 +119,7 @@ def test_the_whole_path_runs_as_submitted_jobs_and_tells_nobody_what_users_watch
     kept = {name: fs.open_input_file(f"{path}/{name}").read() for name in names if not name.startswith(TABLES)}
     assert any(name.endswith("README.md") for name in kept)
     parquet = [name for name in kept if name.endswith(".parquet")]
-    assert {name.split("/")[0] for name in parquet} == {"prepared", "predictions"}
+    assert {name.split("/")[0] for name in parquet} == {"prepared", "predictions", "baseline"}
     plain = {name: repr(pq.read_table(pa.BufferReader(kept[name])).to_pydict()).encode() for name in parquet}
     texts = {"what jobs say": said.encode(), **logs, **kept, **plain}
     assert [name for name, text in texts.items() if CANARY.lower().encode() in text.lower()] == []
