@@ -2,7 +2,7 @@
 
 `python benchmarks/position_bias.py --folder F --what smollm2` takes SmolLM2 in the demo's world, with the bundled
 adapter and without; `--what tiny` trains a tiny Llama from nothing, with `--shuffle-candidates` and without. Both run
-our own jobs, keep what is done, and print Markdown; `benchmarks/results/position-bias.md` keeps what they gave.
+our own jobs, keep what is done, and print Markdown.
 """
 
 from dataclasses import dataclass, replace
