@@ -2,7 +2,7 @@
 
 `python benchmarks/position_bias.py --folder F --what smollm2` takes SmolLM2 in the demo's world, with the bundled
 adapter and without; `--what tiny` trains a tiny Llama from nothing, with `--shuffle-candidates` and without. Both run
-our own jobs, keep what is done, and print Markdown; `benchmarks/results/position-bias.md` keeps what they gave.
+our own jobs, keep what is done, and print Markdown.
 """
 
 from dataclasses import dataclass, replace
@@ -41,6 +41,8 @@ class Benchmark:
     prior_pairs: int = 10
     """Other pairs, out of which the prior of PriDe is estimated."""
     permutations: int = 4
+    epochs: float = 2.0
+    """Of the tiny Llama."""
 
 
 def world(benchmark: Benchmark, flags: dict[str, Any], **sizes: int) -> tuple[str, str]:
@@ -123,8 +125,8 @@ def tiny(benchmark: Benchmark) -> None:
         if storage.read_manifest(trained) is None:
             train(TrainConfig(
                 method="sft", examples=f"{data}/examples", model=str(model), output=trained, history_length=16,
-                lora_rank=0, learning_rate=3e-3, epochs=2, micro_batch=32, checkpoint_steps=2_000, workers=0,
-                shuffle_candidates=shuffle,
+                lora_rank=0, learning_rate=3e-3, epochs=benchmark.epochs, micro_batch=32, checkpoint_steps=200,
+                workers=0, shuffle_candidates=shuffle,
             ))  # fmt: skip
         config = ScoreConfig(
             requests=f"{data}/requests/test", titles=f"{source}/titles", artworks=f"{source}/artworks", output="",

@@ -34,8 +34,8 @@ def overlap_warnings(weight_n: FloatArray, logging_n: FloatArray) -> list[str]:
     if MEAN_WEIGHT[0] <= mean <= MEAN_WEIGHT[1]:
         return []
     return [
-        f"the mean weight is {mean:.2f} where 1 is expected: the log hardly ever shows what this policy chooses, or "
-        "its propensities are wrong"
+        f"the mean weight is {mean:.2f} where 1 is expected: the log does not cover what this policy chooses, or its "
+        "propensities are wrong"
     ]
 
 

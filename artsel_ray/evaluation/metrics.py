@@ -196,14 +196,13 @@ def evaluate_log(
 
 
 def _carried_by(examples: Examples, truth_n: FloatArray, max_weight: float) -> dict[str, Any]:
-    """Returns Kish's size and the gates' words of the weights `truth / propensity`; `truth · m` where none is known."""
-    known = bool(np.isfinite(examples.propensity_n).any())
-    logging_n = examples.propensity_n if known else examples.uniform_n
-    weight_n = importance_weights(truth_n, logging_n, max_weight if known else math.inf)
-    return {
-        "effective_sample_size": effective_sample_size(weight_n),
-        "warnings": weight_warnings(weight_n, logging_n),
-    }
+    """Returns the gates' words and Kish's size of the weights `truth / propensity`; `truth · m` where none is known."""
+    weight_n = importance_weights(truth_n, examples.uniform_n)
+    warnings = [f"ips: {text}" for text in weight_warnings(weight_n, examples.uniform_n)]
+    if np.isfinite(examples.propensity_n).any():
+        weight_n = importance_weights(truth_n, examples.propensity_n, max_weight)
+        warnings += [f"ips_logged: {text}" for text in weight_warnings(weight_n, examples.propensity_n)]
+    return {"effective_sample_size": effective_sample_size(weight_n), "warnings": warnings}
 
 
 def _by_position(examples: Examples, estimates: Mapping[str, Estimate]) -> list[dict[str, Any]]:

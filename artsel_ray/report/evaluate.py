@@ -164,7 +164,7 @@ def _permutations(config: EvaluateConfig, table: ExampleTable) -> dict[str, Any]
 
 def _warnings(rows: dict[str, dict[str, Any]], log: dict[str, Any] | None) -> list[str]:
     """Gathers what the gates say, each with the policy that it is said of."""
-    found = [f"{name}: {text}" for name, row in rows.items() for text in row.pop("warnings")]
+    found = [f"{name}, {text}" for name, row in rows.items() for text in row.pop("warnings")]
     if log:
         found += [f"log: {text}" for text in log.pop("warnings")]
         found += [f"{name} on the log: {text}" for name, row in log["policies"].items() for text in row.pop("warnings")]

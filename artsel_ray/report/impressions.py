@@ -53,13 +53,14 @@ def read_impressions(uri: str, reward_model: str) -> Impressions:
             good, bad = checks.part(readable, "impressions", [file], found)
             parts.append(good.select(columns))
             rejected += [unreadable, bad]
-    predicted = pa.concat_tables(
-        [
-            batch.filter(pc.greater(pc.list_value_length(batch["candidates"]), 0))
-            for file in prediction_files(reward_model)
-            for _, batch in read_batches(file, "predictions", ["user_id", "title_id", "candidates"])
-        ]
-    )
+    listed = [
+        batch.filter(pc.greater(pc.list_value_length(batch["candidates"]), 0))
+        for file in prediction_files(reward_model)
+        for _, batch in read_batches(file, "predictions", ["user_id", "title_id", "candidates"])
+    ]
+    if not parts or not listed:
+        raise InputError(f"{uri} or {reward_model} has no row")
+    predicted = pa.concat_tables(listed)
     keys = predicted.select(["user_id", "title_id"]).append_column("list", pa.array(np.arange(predicted.num_rows)))
     shown = pa.concat_tables(parts).join(keys, ["user_id", "title_id"], join_type="left outer")
     lists = predicted["candidates"].take(shown["list"])

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -72,8 +73,12 @@ def test_weights_are_cut_for_logged_propensities_alone() -> None:
 
 
 def test_few_hits_are_told() -> None:
-    found = evaluate_policies(SMALL, {"model": HIT_N}, 100, 0)["model"]["warnings"]
-    assert found == ["the weights rest on 1 of 4 examples; do not trust this number"]
+    # (2 + 4)² / (4 + 16) and, of two propensities that are known, 11.25² / (1.25² + 10²).
+    two = dataclasses.replace(SMALL, propensity_n=np.array([0.8, 0.1, np.nan, np.nan]))
+    assert evaluate_policies(two, {"model": HIT_N}, 100, 0)["model"]["warnings"] == [
+        "ips: the weights rest on 2 of 4 examples; do not trust this number",
+        "ips_logged: the weights rest on 1 of 2 examples; do not trust this number",
+    ]
 
 
 def test_log_by_hand() -> None:

@@ -70,7 +70,6 @@ def test_every_pair_is_scored_once_and_the_manifest_lists_the_parts(world: Path,
 def test_a_permutation_is_shown_in_the_predictions_and_its_prior_can_be_divided_out(
     world: Path, smollm2: Model
 ) -> None:
-    """Numbers made up by the null engine depend on the prompt alone, and so on the order."""
     shown = {}
     for number in (0, 3):
         score(config_for(world, "smollm2", decoding="labels", permutation=number, output=str(world / f"P{number}")))

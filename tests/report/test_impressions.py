@@ -123,3 +123,6 @@ def test_wrong_flags_are_answered(log: Path) -> None:
         evaluated(log, max_weight=0.0)
     with pytest.raises(InputError, match="no impression of a pair whose candidates are in"):
         evaluated(log, baseline=str(log / "predictions"))
+    write(log / "impressions", "impressions", [])
+    with pytest.raises(InputError, match="has no row"):
+        evaluated(log)
