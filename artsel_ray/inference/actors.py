@@ -20,7 +20,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
 from artsel_ray.inference.answers import answer
 from artsel_ray.inference.engine import NullEngine, TransformersEngine, VllmEngine
-from artsel_ray.inference.metrics import EngineMemory
+from artsel_ray.inference.metrics import engine_memory
 from artsel_ray.inference.rendering import RenderedShard, prompt_tokenizer, render_shard
 from artsel_ray.inference.scoring import score_shard
 from artsel_ray.inference.serving import serve
@@ -94,7 +94,7 @@ class Scorer:
             self._refused = InputError(f"the engine does not start: {' '.join(str(error).split())[:_SHOWN]}")
         self._load_seconds = time.perf_counter() - begun
         self._limit, self._memory = config.engine_memory or math.inf, 0.0
-        self._metric = EngineMemory(config.output)
+        self._gauge = engine_memory(config.output)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Scores one shard."""
@@ -124,7 +124,7 @@ class Scorer:
             resume.MEMORY: psutil.Process().memory_info().rss / 2**30,
         }
         self._load_seconds, self._memory = 0.0, statistics[resume.MEMORY]
-        self._metric.set(self._memory)
+        self._gauge.set(self._memory * 2**30)
         predictions = pa.concat_tables([scored, shard.carried])
         return {"scored": boxed((shard.index, predictions, shard.rejected, statistics))}
 

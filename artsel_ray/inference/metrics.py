@@ -4,8 +4,11 @@ Their one tag is the last part of the output's name, such as `night=2026-11-22`.
 """
 
 import time
+from typing import TypeVar
 
 from ray.util.metrics import Counter, Gauge
+
+M = TypeVar("M", Counter, Gauge)
 
 _COUNTED = {
     "pairs": "Pairs that have a choice, with those carried over",
@@ -14,7 +17,6 @@ _COUNTED = {
     "cached_tokens": "Tokens of prompts that came out of the engine's cache",
     "decoded_tokens": "Tokens that the engine decoded",
 }
-_GIB = 2**30
 
 
 class NightMetrics:
@@ -26,7 +28,6 @@ class NightMetrics:
         self._done = _tagged(Gauge, "shards_done", "Shards that are done", output)
         self._left = _tagged(Gauge, "eta_seconds", "Seconds until the last shard, as estimated", output)
         self._published = _tagged(Gauge, "published_timestamp_seconds", "When the manifest was written", output)
-        # One that nobody refers to would be exported no more.
         self._shards = _tagged(Gauge, "shards", "Shards of the night", output)
         self._shards.set(shards)
         self._count("rejected_pairs", rejected)
@@ -50,19 +51,12 @@ class NightMetrics:
             self._counters[name].inc(value)
 
 
-class EngineMemory:
-    """What the process of an engine holds; Ray adds which process, `WorkerId`."""
-
-    def __init__(self, output: str) -> None:
-        """Takes the night's output."""
-        self._gauge = _tagged(Gauge, "engine_memory_bytes", "Memory of an engine's process", output)
-
-    def set(self, gib: float) -> None:
-        """Takes GiB."""
-        self._gauge.set(gib * _GIB)
+def engine_memory(output: str) -> Gauge:
+    """Returns the gauge of what an engine's process holds, in bytes; Ray adds which process, as `WorkerId`."""
+    return _tagged(Gauge, "engine_memory_bytes", "Memory of an engine's process", output)
 
 
-def _tagged(kind: type, name: str, description: str, output: str) -> Counter | Gauge:
+def _tagged(kind: type[M], name: str, description: str, output: str) -> M:
     night = output.partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
     metric = kind(f"artsel_{name}", description, tag_keys=("night",))
     metric.set_default_tags({"night": night})
