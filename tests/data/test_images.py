@@ -97,16 +97,18 @@ def test_a_large_picture_is_scaled_down(kind: str) -> None:
 
 
 def test_a_bomb_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    bomb = encoded(Image.new("1", (20_000, 20_000)), "PNG")
+    large, bomb = (encoded(Image.new("1", (side, side)), "PNG") for side in (1000, 14_000))
     assert len(bomb) < 100_000
 
     def load(self: Image.Image) -> None:
         raise AssertionError("decoded")
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
-    for most in (1000, 399_999_999):
+    for content, most in ((large, 999_999), (bomb, 999_999), (bomb, 10**9)):
         with pytest.raises(UnusableError, match=images.TOO_MANY_PIXELS):
-            decode(bomb, most, 1000)
+            decode(content, most, 1000)
+    with pytest.raises(AssertionError, match="decoded"):
+        decode(large, 1_000_000, 1000)
 
 
 @pytest.mark.parametrize(
