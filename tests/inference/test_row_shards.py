@@ -7,7 +7,7 @@ import pytest
 from artsel_ray import storage
 from artsel_ray.config import DistillConfig
 from artsel_ray.errors import InputError
-from artsel_ray.inference.row_shards import Shard, plan_shards, read_shard
+from artsel_ray.inference.row_shards import Shard, plan_shards, read_shard, write_shard
 from tests.inference.test_distill import config, table
 
 __all__ = ["config"]  # a fixture
@@ -46,3 +46,15 @@ def test_files_that_are_no_examples_and_no_examples_at_all_are_one_line(tmp_path
     (tmp_path / "c.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(InputError, match=r"c\.parquet as Parquet"):
         plan_shards([str(tmp_path / "c.parquet")], "examples", 4)
+
+
+def test_a_shard_that_is_written_again_leaves_no_rejected_rows_of_before(tmp_path: Path) -> None:
+    rejected = {"table": ["examples"], "file": ["a"], "row": [1], "column": ["label"], "reason": ["missing"]}
+    rejected |= {name: [None] for name in ("user_id", "title_id", "artwork_id")}
+    bad = pa.table(rejected)
+    output = str(tmp_path)
+    write_shard(output, 3, "examples", table(range(2)), bad, {"rejected": 1})
+    assert storage.list_files(f"{output}/rejected") == [f"{output}/rejected/part-000003.parquet"]
+    write_shard(output, 3, "examples", table(range(3)), bad.slice(1), {"rejected": 0})
+    assert storage.find_files(f"{output}/rejected") == []
+    assert storage.read_table(output, "examples").num_rows == 3
