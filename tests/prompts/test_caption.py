@@ -16,9 +16,7 @@ def prompts_of(smollm2: Model, template: str | None = TEMPLATE) -> CaptionPrompt
     tokenizer: Any = AutoTokenizer.from_pretrained(smollm2.path)
     tokenizer.chat_template = template and template.replace("MARK", "<option>")
     return CaptionPrompts(
-        SimpleNamespace(  # type: ignore[arg-type]
-            tokenizer=tokenizer, chat_template=template, apply_chat_template=tokenizer.apply_chat_template
-        )
+        SimpleNamespace(tokenizer=tokenizer, chat_template=template, apply_chat_template=tokenizer.apply_chat_template)
     )
 
 
