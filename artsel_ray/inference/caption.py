@@ -147,6 +147,7 @@ def _caption_shards(
             **engine_pool(config.engines, config.tensor_parallel),
         )
     )
+    print("an engine starts with the first new picture, which takes a minute or more", flush=True)
     progress = Progress(len(missing), "artworks")
     for statistics in values(dataset):
         progress.add(statistics)

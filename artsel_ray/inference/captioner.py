@@ -125,7 +125,6 @@ class Captioner:
         from transformers import AutoConfig, AutoProcessor, GenerationConfig
 
         config = self._config
-        print(f"starting an engine with {config.model}", flush=True)
         try:
             if ray.get(self._starts.add.remote()) > MOST_STARTS * config.engines:
                 raise InputError("every time it dies with no shard done, perhaps for lack of memory; see Ray's logs")

@@ -136,7 +136,7 @@ class VllmEngine:
         outputs = self._llm.generate(tokens, params, use_tqdm=False)
         self.usage.seconds += time.perf_counter() - begun
         for output in outputs:
-            self.usage.prompt_tokens += len(output.prompt_token_ids)
+            self.usage.prompt_tokens += len(output.prompt_token_ids or ())
             self.usage.cached_tokens += output.num_cached_tokens or 0
             self.usage.decoded_tokens += len(output.outputs[0].token_ids)
         return outputs

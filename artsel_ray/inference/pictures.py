@@ -58,7 +58,8 @@ class KnownCaptions:
         return self._captions[place].as_py() if known else None
 
 
-class LoadedShard(NamedTuple):
+@dataclass(frozen=True)
+class LoadedShard:
     """Artworks that are usable, n of them, and those that are not."""
 
     index: int

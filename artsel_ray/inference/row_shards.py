@@ -76,6 +76,9 @@ def write_shard(
 ) -> None:
     """Writes a shard's rejected rows, then its rows as the named table: their object says that the shard is done."""
     part = resume.part_name(index)
+    refused = storage.join(output, REJECTED, part)
     if rejected.num_rows:
-        storage.write_table(storage.join(output, REJECTED, part), rejected, "rejected")
+        storage.write_table(refused, rejected, "rejected")
+    else:  # an earlier try may have rejected what is now mended
+        storage.delete(refused)
     storage.write_table(storage.join(output, part), rows, name, resume.statistics_metadata(statistics))

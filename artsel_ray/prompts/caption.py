@@ -5,16 +5,13 @@ tokenized by itself: the name is data, and never gets a special token's id.
 """
 
 import re
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from artsel_ray.errors import InputError
 from artsel_ray.prompts.options import escape
 from artsel_ray.prompts.tokenize import CHAT_DATE, Ids
-
-if TYPE_CHECKING:
-    from transformers import ProcessorMixin
 
 WORDING = "caption-1"
 """Version of the wording; changes whenever a token of any question would."""
@@ -32,13 +29,13 @@ _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)\]]*(?=\s|$)")
 class CaptionPrompts:
     """A captioner's questions as token ids, with the picture's mark not yet expanded."""
 
-    def __init__(self, processor: "ProcessorMixin") -> None:
-        """Takes the model's processor.
+    def __init__(self, processor: Any) -> None:
+        """Takes the model's processor, of transformers.
 
         Raises:
             InputError: if it has no chat template, or one that leaves the picture or the question out.
         """
-        self._tokenizer = processor.tokenizer  # type: ignore[attr-defined]
+        self._tokenizer = processor.tokenizer
         if not processor.chat_template:
             raise InputError(
                 "the model has no chat template, so that nothing can be asked of it; take an instruct model"

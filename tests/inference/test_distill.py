@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -21,7 +20,6 @@ from artsel_ray.config import DistillConfig
 from artsel_ray.errors import InputError
 from artsel_ray.inference.distill import distill, resolve
 from artsel_ray.inference.reasons import MISMATCH
-from artsel_ray.inference.row_shards import Shard, plan_shards, read_shard
 from artsel_ray.models.load import Model
 
 ROOT = Path(__file__).parent.parent.parent
@@ -59,41 +57,6 @@ def config(tmp_path: Path) -> DistillConfig:
 def command(config: DistillConfig) -> list[str]:
     flags = [(f"--{name.replace('_', '-')}", str(value)) for name, value in config.__dict__.items()]
     return [sys.executable, str(ROOT / "jobs/distill.py"), *(word for flag in flags for word in flag)]
-
-
-def test_shards_are_runs_of_rows_of_one_file(config: DistillConfig) -> None:
-    files = storage.list_files(config.examples)
-    assert plan_shards(files, 5) == [
-        Shard(0, 0, 5), Shard(0, 5, 2), Shard(1, 0, 5), Shard(1, 5, 5), Shard(1, 10, 5), Shard(1, 15, 2),
-    ]  # fmt: skip
-    assert plan_shards(files, 100) == [Shard(0, 0, 7), Shard(1, 0, 17)]
-    with pytest.raises(InputError, match="--shard-examples 0"):
-        plan_shards(files, 0)
-
-
-@pytest.mark.parametrize("group_rows", [1, 3, 4, 100])
-def test_a_shard_is_read_out_of_any_row_groups(tmp_path: Path, group_rows: int) -> None:
-    uri = str(tmp_path / "a.parquet")
-    pq.write_table(table(range(11)).drop_columns(["reason", "propensity"]), uri, row_group_size=group_rows)
-    ids, rows = [], []
-    for shard in plan_shards([uri], 4):
-        read = read_shard([uri], shard)
-        ids += read["example_id"].to_pylist()
-        rows += read["row"].to_pylist()
-    assert ids == [f"e{number}" for number in range(11)]
-    assert rows == list(range(11))
-
-
-def test_files_that_are_no_examples_and_no_examples_at_all_are_one_line(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="is not a table of examples"):
-        plan_shards([str(tmp_path / "a.parquet")], 4)
-    storage.write_table(str(tmp_path / "b.parquet"), table(range(0)), "examples")
-    with pytest.raises(InputError, match="hold no example"):
-        plan_shards([str(tmp_path / "b.parquet")], 4)
-    (tmp_path / "c.parquet").write_bytes(b"PAR1 no more")
-    with pytest.raises(InputError, match=r"c\.parquet as Parquet"):
-        plan_shards([str(tmp_path / "c.parquet")], 4)
 
 
 @pytest.mark.parametrize(

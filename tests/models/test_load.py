@@ -192,13 +192,19 @@ def test_a_chat_template_cannot_leave_its_sandbox(bare_model: Path, tmp_path: Pa
         tokenizer.apply_chat_template([{"role": "user", "content": ""}], chat_template=reach, tokenize=False)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json"]
+)
 def test_code_of_a_model_is_refused(bare_model: Path, name: str) -> None:
-    config = json.loads((bare_model / name).read_text())
+    config = json.loads((bare_model / name).read_text()) if (bare_model / name).exists() else {}
     config["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Evil"}
     (bare_model / name).write_text(json.dumps(config))
     with pytest.raises(InputError, match="code that comes with the model"):
         load(str(bare_model))
+
+
+def test_a_captioner_is_taken_as_it_is(bare_model: Path) -> None:
+    assert load(str(bare_model), options=False).path == bare_model
 
 
 def test_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

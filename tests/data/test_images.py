@@ -1,0 +1,188 @@
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from artsel_ray import storage
+from artsel_ray.data import images
+from artsel_ray.data.images import UnusableError, decode, fetch
+
+SAMPLES = Path(matplotlib.get_data_path()) / "sample_data"
+PHOTO = (SAMPLES / "grace_hopper.jpg").read_bytes()
+LOGO = (SAMPLES / "logo2.png").read_bytes()
+MUCH = 10**7
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+
+
+def near(pixel: np.ndarray, colour: tuple[int, int, int], by: int = 8) -> bool:
+    return bool((np.abs(pixel.astype(int) - colour) <= by).all())
+
+
+def test_a_photograph_is_its_pixels() -> None:
+    expected = np.asarray(Image.open(io.BytesIO(PHOTO)))
+    assert np.array_equal(decode(PHOTO, MUCH, MUCH), expected)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_the_four_formats_are_read(kind: str) -> None:
+    pixels = decode(encoded(Image.new("RGB", (40, 20), (200, 30, 30)), kind), MUCH, MUCH)
+    assert (pixels.shape, pixels.dtype) == ((20, 40, 3), np.uint8)
+    assert near(pixels[10, 20], (200, 30, 30))
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "expected"),
+    [
+        (Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG", (255, 0, 0)),
+        (Image.new("L", (20, 20), 128), "PNG", (128, 128, 128)),
+        (Image.new("1", (20, 20), 1), "PNG", (255, 255, 255)),
+        (Image.fromarray(np.full((20, 20), 128 * 256, dtype=np.uint16)), "PNG", (128, 128, 128)),
+        # Where nothing can be seen, there is white, and half of it where half can be seen.
+        (Image.new("RGBA", (20, 20), (255, 0, 0, 0)), "PNG", (255, 255, 255)),
+        (Image.new("RGBA", (20, 20), (255, 0, 0, 128)), "PNG", (255, 127, 127)),
+        (Image.new("RGBA", (20, 20), (255, 0, 0, 0)), "WEBP", (255, 255, 255)),
+        (Image.new("LA", (20, 20), (0, 0)), "PNG", (255, 255, 255)),
+    ],
+    ids=["cmyk", "grey", "bits", "grey16", "clear", "half", "clear webp", "clear grey"],
+)
+def test_every_kind_of_pixels_becomes_rgb(image: Image.Image, kind: str, expected: tuple[int, int, int]) -> None:
+    pixels = decode(encoded(image, kind), MUCH, MUCH)
+    assert pixels.shape == (20, 20, 3)
+    assert near(pixels[10, 10], expected, 12)
+
+
+def test_a_palette_with_a_clear_colour_is_on_white() -> None:
+    image = Image.new("P", (20, 20), 1)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    assert near(decode(encoded(image, "PNG", transparency=1), MUCH, MUCH)[5, 5], (255, 255, 255))
+    assert near(decode(encoded(image, "PNG"), MUCH, MUCH)[5, 5], (255, 0, 0))
+
+
+def test_of_an_animation_the_first_frame_is_taken() -> None:
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    for kind in ("GIF", "WEBP", "PNG"):
+        content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
+        assert near(decode(content, MUCH, MUCH)[10, 10], (255, 0, 0)), kind
+
+
+def test_a_turned_picture_is_upright() -> None:
+    image = Image.new("RGB", (60, 40), "blue")
+    image.paste("red", (0, 0, 60, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown a quarter clockwise
+    pixels = decode(encoded(image, "JPEG", exif=exif, quality=95), MUCH, MUCH)
+    assert pixels.shape == (60, 40, 3)
+    assert near(pixels[30, 35], (255, 0, 0), 40)
+    assert near(pixels[30, 5], (0, 0, 255), 40)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_large_picture_is_scaled_down(kind: str) -> None:
+    image = Image.open(io.BytesIO(PHOTO)).resize((2000, 1000))
+    pixels = decode(encoded(image, kind), MUCH, 20_000)
+    assert pixels.shape == (100, 200, 3)
+    expected = np.asarray(image.resize((200, 100), Image.Resampling.LANCZOS)).astype(int)
+    assert np.abs(pixels.astype(int) - expected).mean() < 4
+
+
+def test_a_bomb_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    large, bomb = (encoded(Image.new("1", (side, side)), "PNG") for side in (1000, 14_000))
+    assert len(bomb) < 100_000
+
+    def load(self: Image.Image) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    for content, most in ((large, 999_999), (bomb, 999_999), (bomb, 10**9)):
+        with pytest.raises(UnusableError, match=images.TOO_MANY_PIXELS):
+            decode(content, most, 1000)
+    with pytest.raises(AssertionError, match="decoded"):
+        decode(large, 1_000_000, 1000)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", images.UNKNOWN_FORMAT),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", images.UNKNOWN_FORMAT),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n", images.UNKNOWN_FORMAT),
+        (encoded(Image.new("RGB", (40, 40)), "TIFF"), images.UNKNOWN_FORMAT),
+        (encoded(Image.new("RGB", (40, 40)), "BMP"), images.UNKNOWN_FORMAT),
+        (PHOTO[: len(PHOTO) // 2], images.BROKEN),
+        (LOGO[: len(LOGO) // 2], images.BROKEN),
+        (encoded(Image.new("RGB", (1, 1)), "GIF"), images.TOO_SMALL),
+        (encoded(Image.new("RGB", (2000, 20)), "PNG"), images.TOO_SMALL),
+    ],
+)
+def test_what_cannot_be_used_has_a_reason(content: bytes, reason: str) -> None:
+    with pytest.raises(UnusableError) as error:
+        decode(content, MUCH, MUCH)
+    assert str(error.value) == reason
+
+
+SMALL = {kind: encoded(Image.open(io.BytesIO(PHOTO)).resize((48, 64)), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF")}
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(sorted(SMALL)), st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=8)), max_size=4))
+def test_no_bytes_raise_anything_else(kind: str, changes: list[tuple[float, bytes]]) -> None:
+    content = bytearray(SMALL[kind])
+    for place, new in changes:
+        start = int(place * len(content))
+        content[start : start + len(new)] = new
+    try:
+        pixels = decode(bytes(content), 10**5, 10**4)
+    except UnusableError:
+        return
+    assert pixels.shape[2] == 3
+    assert pixels.shape[0] * pixels.shape[1] < 1.2 * 10**4
+
+
+def test_files_are_fetched_by_path_uri_and_place_below_the_artworks(tmp_path: Path) -> None:
+    (tmp_path / "a b.jpg").write_bytes(PHOTO)
+    for uri in ("a b.jpg", str(tmp_path / "a b.jpg"), (tmp_path / "a b.jpg").as_uri()):
+        assert fetch(uri, str(tmp_path)) == PHOTO
+
+
+def test_a_picture_below_artworks_on_s3_is_fetched(bucket: str) -> None:
+    storage.write_object(storage.join(bucket, "pictures", "a.jpg"), PHOTO)
+    assert fetch("pictures/a.jpg", bucket) == PHOTO
+    with pytest.raises(UnusableError, match=images.MISSING_FILE):
+        fetch("pictures/b.jpg", bucket)
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("nowhere.jpg", images.MISSING_FILE),
+        (".", images.MISSING_FILE),
+        ("/dev/zero", images.MISSING_FILE),
+        ("a\0b", images.UNREADABLE_FILE),
+        ("ftp://host/a.jpg", images.UNREADABLE_FILE),
+        ("http://host/a.jpg", images.UNREADABLE_FILE),
+        ("s3://bucket/a.jpg?endpoint_override=evil:80", images.SETTINGS),
+        ("s3://key:secret@bucket/a.jpg", images.SETTINGS),
+    ],
+)
+def test_what_cannot_be_fetched_has_a_reason_without_its_uri(tmp_path: Path, uri: str, reason: str) -> None:
+    with pytest.raises(UnusableError) as error:
+        fetch(uri, str(tmp_path))
+    assert str(error.value) == reason
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with open(tmp_path / "large.jpg", "wb") as file:
+        file.truncate(images.MOST_BYTES + 1)
+    with pytest.raises(UnusableError, match=images.TOO_MANY_BYTES):
+        fetch("large.jpg", str(tmp_path))
