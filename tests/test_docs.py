@@ -26,7 +26,7 @@ def commands() -> list[tuple[str, str, str, list[str]]]:
     for page in PAGES:
         for block in _FENCE.findall(page.read_text()):
             for folder, script, rest in _COMMAND.findall(block.replace("\\\n", " ")):
-                words = shlex.split(rest.translate(str.maketrans("[]", "  ")), comments=True)
+                words = shlex.split(rest.replace("$N", "1").translate(str.maketrans("[]", "  ")), comments=True)
                 if words and words[-1] == "…" and not words[-2].startswith("--"):
                     words.pop()  # and so on
                 found.append((str(page.relative_to(ROOT)), folder, script, words))
