@@ -50,7 +50,7 @@ def world(benchmark: Benchmark, flags: dict[str, Any], **sizes: int) -> tuple[st
     source, data = (str(benchmark.folder / benchmark.what / name) for name in ("world", "data"))
     if storage.read_manifest(data) is None:
         simulate(SimulateConfig(output=source, **flags))
-        prepare(PrepareConfig(input=source, output=data, **sizes))
+        prepare(PrepareConfig(input=source, output=data, **sizes))  # type: ignore[arg-type]
     return source, data
 
 

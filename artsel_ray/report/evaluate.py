@@ -44,9 +44,15 @@ def evaluate(config: EvaluateConfig) -> None:
     metrics = _metrics(config, table, choices, policies_of(table, choices, oracle, counts), impressions)
     uris = [storage.join(config.output, name) for name in ("metrics.json", "report.html")]
     report = render_evaluation(metrics, _shown(table, choices["model"], config.seed), _sources(config))
-    rejected = {"examples": table, "model": choices["model"], "baseline": choices.get("baseline")}
-    for name, read in (rejected | {"impressions": impressions}).items():
-        _write_rejected(config.output, name, read.rejected if read else REJECTED.empty_table())
+    read = {
+        "examples": table,
+        "model": choices["model"],
+        "baseline": choices.get("baseline"),
+        "impressions": impressions,
+    }
+    for name, found in read.items():
+        rows = found.rejected if isinstance(found, ExampleTable | Choices | Impressions) else REJECTED.empty_table()
+        _write_rejected(config.output, name, rows)
     storage.write_json(storage.join(config.output, "config.json"), resolved(config))
     storage.write_json(uris[0], metrics)
     storage.write_object(uris[1], report.encode())

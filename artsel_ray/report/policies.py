@@ -19,7 +19,8 @@ def policies_of(
     candidate's probability.
     """
     examples = table.examples
-    truth, expected = {}, {}
+    truth: dict[str, FloatArray] = {}
+    expected: dict[str, FloatArray] = {}
     model_c = choices["baseline"].probability_c if "baseline" in choices else None
     for name in ("model", "random", "popularity", "oracle", "baseline"):
         if name == "random":
