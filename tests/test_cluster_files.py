@@ -179,7 +179,7 @@ def night(arguments: list[str], folder: Path) -> list[str]:
     stub.write_text('#!/bin/sh\ncase "$1" in *last_night.py) echo LAST;; *) printf "%s\\n" "$@";; esac\n')
     stub.chmod(0o755)
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "NIGHT": "2026-11-22"}
-    command = ["sh", CLUSTER / "night.sh", *arguments]
+    command = ["sh", str(CLUSTER / "night.sh"), *arguments]
     return subprocess.check_output(command, env=environment, text=True).splitlines()
 
 

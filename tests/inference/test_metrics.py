@@ -3,7 +3,7 @@
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +36,17 @@ def scraped() -> dict[str, list[tuple[dict[str, str], float]]]:
     return ours
 
 
-def asked(expression: str) -> Iterator[str]:
+def asked(expression: str) -> set[str]:
     """The metrics that a PromQL expression reads."""
-    names: list[str] = []
+    names: set[str] = set()
 
-    class Visitor:
-        def pre_visit(self, node: Any) -> bool:
-            if isinstance(node, promql_parser.VectorSelector):
-                names.append(node.name)
-            return True
+    def visit(node: promql_parser.Expr) -> None:
+        if isinstance(node, promql_parser.VectorSelector):
+            assert node.name
+            names.add(node.name)
 
-        def post_visit(self, node: Any) -> bool:
-            return True
-
-    promql_parser.walk(Visitor(), promql_parser.parse(expression))
-    yield from names
+    promql_parser.walk(promql_parser.parse(expression), visit)
+    return names
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -59,10 +55,10 @@ def test_a_nights_metrics_are_its_summarys_and_all_that_is_asked_for(
 ) -> None:
     write_requests(str(world / "requests/part-2.parquet"), [("x1", [], ["t1", "nowhere"]), ("x2", [], None)])
     output, before = str(world / NIGHT), time.time()
-    places = {name: str(world / name) for name in ("requests", "titles", "artworks")}
+    requests, titles, artworks = (str(world / name) for name in ("requests", "titles", "artworks"))
     score(
         ScoreConfig(
-            **places, output=f"{output}/", model="smollm2", engine="null", tokens_per_second=1e9, shard_pairs=4,
+            requests, titles, artworks, f"{output}/", "smollm2", engine="null", tokens_per_second=1e9, shard_pairs=4,
             max_reject_rate=0.5,
         )
     )  # fmt: skip
