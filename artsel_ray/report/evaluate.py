@@ -44,15 +44,12 @@ def evaluate(config: EvaluateConfig) -> None:
     metrics = _metrics(config, table, choices, policies_of(table, choices, oracle, counts), impressions)
     uris = [storage.join(config.output, name) for name in ("metrics.json", "report.html")]
     report = render_evaluation(metrics, _shown(table, choices["model"], config.seed), _sources(config))
-    read = {
-        "examples": table,
-        "model": choices["model"],
-        "baseline": choices.get("baseline"),
-        "impressions": impressions,
-    }
-    for name, found in read.items():
-        rows = found.rejected if isinstance(found, ExampleTable | Choices | Impressions) else REJECTED.empty_table()
-        _write_rejected(config.output, name, rows)
+    rejected = {"examples": table.rejected}
+    rejected |= {name: choices[name].rejected for name in ("model", "baseline") if name in choices}
+    if impressions:
+        rejected["impressions"] = impressions.rejected
+    for name in ("examples", "model", "baseline", "impressions"):
+        _write_rejected(config.output, name, rejected.get(name, REJECTED.empty_table()))
     storage.write_json(storage.join(config.output, "config.json"), resolved(config))
     storage.write_json(uris[0], metrics)
     storage.write_object(uris[1], report.encode())
