@@ -64,8 +64,13 @@ def test_rows_are_loaded_kept_or_rejected_with_their_reason(folder: Path) -> Non
 
 def test_a_caption_is_known_by_picture_name_and_model(folder: Path) -> None:
     (look,) = load(folder, [("a0", "t1", None, "a.jpg")], {"t1": "Up"}).looks
-    known = {"artwork_id": ["x", "y"], "title_id": ["t1"] * 2, "caption": ["By hand.", "A woman."]}
-    known |= {"image_uri": [None] * 2, "model_id": [None, "m@1"], "fingerprint": [None, look.fingerprint]}
+    known: dict[str, list[str | None]] = {"artwork_id": ["x", "y"], "title_id": ["t1", "t1"]}
+    known |= {
+        "caption": ["By hand.", "A woman."],
+        "image_uri": [None] * 2,
+        "model_id": [None, "m@1"],
+        "fingerprint": [None, look.fingerprint],
+    }
     uri = str(folder / "known.parquet")
     storage.write_table(uri, pa.table(known), "captioned")
     (found,) = load(folder, [("a9", "t1", None, "a.jpg")], {"t1": "Up"}, [uri]).looks
