@@ -29,6 +29,7 @@ class NightMetrics:
         self._left = _tagged(Gauge, "eta_seconds", "Seconds until the last shard, as estimated", output)
         self._published = _tagged(Gauge, "published_timestamp_seconds", "When the manifest was written", output)
         self._shards = _tagged(Gauge, "shards", "Shards of the night", output)
+        self._total = shards
         self._shards.set(shards)
         self._count("rejected_pairs", rejected)
         self._shards_done = done
@@ -37,6 +38,7 @@ class NightMetrics:
     def add(self, statistics: dict[str, float], seconds_left: float) -> None:
         """Counts one more shard."""
         self._shards_done += 1
+        self._shards.set(self._total)  # Ray exports what was set since the last time, and soon forgets it
         self._done.set(self._shards_done)
         self._left.set(seconds_left)
         for name in _COUNTED:
