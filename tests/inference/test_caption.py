@@ -14,6 +14,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
 from artsel_ray.inference.caption import caption, resolve
 from artsel_ray.models.load import Model
+from artsel_ray.schema import ARTWORKS
 from tests.inference.test_vision import PHOTO
 from tests.inference.tiny_vision import write_tiny_vision
 
@@ -25,9 +26,8 @@ def png(width: int, height: int, colour: str) -> bytes:
 
 
 def write_artworks(folder: Path, rows: list[tuple[str, str, str | None, str | None]]) -> None:
-    columns = [pa.array(list(column), pa.string()) for column in zip(*rows, strict=True)]
-    names = ["artwork_id", "title_id", "caption", "image_uri"]
-    storage.write_table(str(folder / "artworks/a.parquet"), pa.table(columns, names=names), "artworks")
+    named = [dict(zip(ARTWORKS.names, row, strict=False)) for row in rows]
+    storage.write_table(str(folder / "artworks/a.parquet"), pa.Table.from_pylist(named, ARTWORKS), "artworks")
 
 
 @pytest.fixture
