@@ -18,8 +18,9 @@ Row = tuple[str | None, str | None, str | None, str | None]
 
 
 def artworks(rows: list[Row]) -> pa.Table:
-    columns = [pa.array(list(column), pa.string()) for column in zip(*rows, strict=True)]
-    return placed(pa.table(columns, names=schema.ARTWORKS.names), 1, 100)
+    named = [dict(zip(schema.ARTWORKS.names, row, strict=False)) for row in rows]
+    fields = pa.schema([field.with_nullable(True) for field in schema.ARTWORKS])
+    return placed(pa.Table.from_pylist(named, fields), 1, 100)
 
 
 def load(folder: Path, rows: list[Row], names: dict[str, str] | None, known: list[str] | None = None) -> LoadedShard:
