@@ -69,6 +69,7 @@ def test_a_caption_is_known_by_picture_name_and_model(folder: Path) -> None:
     known |= {
         "caption": ["By hand.", "A woman."],
         "image_uri": [None] * 2,
+        "asset_kind": [None] * 2,
         "model_id": [None, "m@1"],
         "fingerprint": [None, look.fingerprint],
     }
