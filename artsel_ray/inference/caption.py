@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from artsel_ray import storage
+from artsel_ray import runs, storage
 from artsel_ray.cluster import start_ray
 from artsel_ray.config import CaptionConfig, resolved
 from artsel_ray.data import checks
@@ -41,7 +41,7 @@ def caption(config: CaptionConfig) -> None:
     files = storage.list_files(config.artworks)
     shards = plan_shards(files, "artworks", config.shard_artworks)
     captioning = resolve(config)
-    parts = _previous_parts(config)
+    parts = runs.parts(config.previous) if config.previous else []
     run = begin(config.output, _run(config, captioning), resolved(config))
     # A shard with rejected artworks is looked at again: their pictures may have been mended.
     written = resume.done(config.output)
@@ -101,15 +101,6 @@ def _run(config: CaptionConfig, captioning: Captioning) -> dict[str, Any]:
         "titles": resume.describe_files(config.titles) if config.titles else None,
         "previous": config.previous,
     }
-
-
-def _previous_parts(config: CaptionConfig) -> list[str]:
-    if config.previous is None:
-        return []
-    manifest = storage.read_manifest(config.previous)
-    if manifest is None:
-        raise InputError(f"--previous {config.previous} has no {storage.MANIFEST}: that run is not over, or not there")
-    return [storage.join(config.previous, part) for part in manifest["parts"]]
 
 
 def _names(titles: str | None) -> dict[str, str] | None:
