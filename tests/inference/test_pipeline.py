@@ -159,7 +159,7 @@ def test_an_exploring_night_writes_propensities_and_draws_again_from_an_earlier_
 
 
 def test_an_earlier_night_must_be_over_and_exploration_needs_every_probability(world: Path, smollm2: Model) -> None:
-    with pytest.raises(InputError, match=r"nowhere has no _manifest\.json: that night is not over"):
+    with pytest.raises(InputError, match=r"nowhere has no _manifest\.json: that run is not over"):
         score(config_for(world, "smollm2", previous=str(world / "nowhere")))
     with pytest.raises(InputError, match="--explore softmax needs every candidate's probability; add --decoding rank"):
         score(config_for(world, "smollm2", explore="softmax"))
