@@ -229,8 +229,11 @@ def read_json(uri: str) -> Any:
 
 
 def write_table(uri: str, table: pa.Table, name: str, metadata: dict[str, str] | None = None) -> None:
-    """Writes one Parquet object with the named table's schema."""
+    """Writes one Parquet object with the named table's schema; absent nullable columns are null, as when read."""
     target = schema.TABLES[name].with_metadata(metadata or {})
+    for field in target:
+        if field.nullable and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     sink = pa.BufferOutputStream()
     pq.write_table(table.select(target.names).cast(target), sink, compression="zstd")
     write_object(uri, sink.getvalue())

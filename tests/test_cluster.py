@@ -206,6 +206,7 @@ def test_the_quickstart_runs_as_it_stands(head: Head, smollm2: Model, tmp_path: 
     assert script.count("python jobs/") == 6
     for folder in ("jobs", "artsel_ray"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copy(ROOT / ".gitignore", tmp_path)  # what it names, Ray does not upload
     done = subprocess.run(["bash", "-ec", script], cwd=tmp_path, env=head.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     metrics = storage.read_json(str(tmp_path / "try/evaluation/metrics.json"))

@@ -225,3 +225,12 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_object_and_no_half(tmp_path:
     assert re.fullmatch(r"cannot write .*part\.parquet: .*File too large\n", done.stdout)
     assert [path.name for path in tmp_path.iterdir()] == ["part.parquet"]
     assert storage.read_object(target) == b"old"
+
+
+def test_what_a_table_may_lack_is_written_as_null(tmp_path: Path) -> None:
+    uri = str(tmp_path / "a.parquet")
+    storage.write_table(uri, pa.table({"artwork_id": ["a"], "title_id": ["t"]}), "artworks")
+    (row,) = storage.read_table(uri, "artworks").to_pylist()
+    assert row == {"artwork_id": "a", "title_id": "t", "caption": None, "image_uri": None, "asset_kind": None}
+    with pytest.raises(KeyError, match="title_id"):
+        storage.write_table(uri, pa.table({"artwork_id": ["a"]}), "artworks")
