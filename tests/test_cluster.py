@@ -161,7 +161,7 @@ def test_a_night_is_stopped_and_goes_on_and_the_next_one_takes_over_what_it_can(
         time.sleep(0.5)
     head.job("stop", "night")
     (shards,) = re.findall(r"80 pairs in (\d+) shards", head.job("logs", "night"))
-    assert "STOPPED" in head.job("status", "night")
+    assert "was stopped" in head.job("status", "night")
     done = len(storage.find_files(first))
     assert 0 < done < int(shards)
     assert storage.read_manifest(first) is None
