@@ -3,3 +3,11 @@
 
 class InputError(Exception):
     """A wrong input, flag or environment. Its message says what was got, what was expected and how to mend it."""
+
+
+_SHOWN = 400
+
+
+def shown(error: Exception) -> str:
+    """Returns another library's message as one line of bounded length."""
+    return " ".join(str(error).split())[:_SHOWN]

@@ -16,7 +16,7 @@ import ray
 
 from artsel_ray import storage
 from artsel_ray.config import ScoreConfig
-from artsel_ray.errors import InputError
+from artsel_ray.errors import InputError, shown
 from artsel_ray.inference import resume
 from artsel_ray.inference.answers import answer
 from artsel_ray.inference.engine import NullEngine, TransformersEngine, VllmEngine
@@ -28,8 +28,6 @@ from artsel_ray.inference.settings import Rendering
 from artsel_ray.models.load import load
 
 REJECTED = "rejected"
-# Letters of an engine's own message.
-_SHOWN = 400
 # Of an engine, without one shard done: more would hardly help, and at night nobody would notice.
 MOST_STARTS = 4
 
@@ -91,14 +89,14 @@ class Scorer:
             self._engine = _start(config, rendering, most_candidates)
         except (InputError, ValueError, RuntimeError) as error:
             # vLLM's words for too little memory, a cache too small, a model that it does not know.
-            self._refused = InputError(f"the engine does not start: {' '.join(str(error).split())[:_SHOWN]}")
+            self._refused = InputError(f"the engine does not start: {shown(error)}")
         self._load_seconds = time.perf_counter() - begun
         self._limit, self._memory = config.engine_memory or math.inf, 0.0
         self._gauge = engine_memory(config.output)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Scores one shard."""
-        shard: RenderedShard | InputError = self._refused or batch["shard"][0]
+        shard: RenderedShard | InputError = self._refused or unboxed(batch["shard"])
         if isinstance(shard, InputError):
             return {"scored": boxed(shard)}
         if self._memory > self._limit:
@@ -151,7 +149,7 @@ class Writer:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Writes one shard and passes its statistics on."""
-        written = answer(self._write, batch["scored"][0])
+        written = answer(self._write, unboxed(batch["scored"]))
         return {name: [value] for name, value in written.items()}
 
     def _write(self, scored: tuple[int, pa.Table, pa.Table, dict[str, float]] | InputError) -> dict[str, float]:
@@ -167,8 +165,21 @@ class Writer:
         return statistics
 
 
+class _Box:
+    """Holds an object and does not show it: Ray Data writes what Arrow has no type for into its logs."""
+
+    def __init__(self, value: Any) -> None:
+        """Takes the object."""
+        self.value = value
+
+
 def boxed(value: Any) -> np.ndarray:
-    """Returns an array of one object: Ray Data then moves it as it is."""
+    """Returns an array of one object: Ray Data then moves it as it is, and logs nothing of it."""
     box = np.empty(1, dtype=object)
-    box[0] = value
+    box[0] = _Box(value)
     return box
+
+
+def unboxed(box: np.ndarray) -> Any:
+    """Returns the object of `boxed`."""
+    return box[0].value

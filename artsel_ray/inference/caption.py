@@ -13,22 +13,21 @@ from artsel_ray import runs, storage
 from artsel_ray.cluster import start_ray
 from artsel_ray.config import CaptionConfig, resolved
 from artsel_ray.data import checks
-from artsel_ray.errors import InputError
+from artsel_ray.errors import InputError, shown
 from artsel_ray.inference import resume
 from artsel_ray.inference.actors import REJECTED, Starts
 from artsel_ray.inference.answers import values
 from artsel_ray.inference.captioner import COUNTS, Captioner, Loader
 from artsel_ray.inference.pictures import Captioning, KnownCaptions
-from artsel_ray.inference.pool import engine_pool
+from artsel_ray.inference.pool import engine_pool, of_shards
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.row_shards import Shard, plan_shards
+from artsel_ray.inference.settings import check_limits
 from artsel_ray.models.load import load
 from artsel_ray.prompts.caption import WORDING
 from artsel_ray.runs import Run, begin
 
 _SUMMARY = "summary.json"
-# Letters of an engine's own message.
-_SHOWN = 400
 
 
 def caption(config: CaptionConfig) -> None:
@@ -70,15 +69,12 @@ def resolve(config: CaptionConfig) -> Captioning:
         "caption_tokens": (1, 10**5), "max_pixels": (256, 10**9), "kept_pixels": (256, 10**9), "engines": (1, 10**6),
         "tensor_parallel": (1, 10**3), "max_reject_rate": (0, 1), "shard_artworks": (1, 10**6),
     }  # fmt: skip
-    for name, (least, most) in limits.items():
-        value = getattr(config, name)
-        if not least <= value <= most:
-            raise InputError(f"--{name.replace('_', '-')} is {value}, expected a number from {least:,} to {most:,}")
+    check_limits(config, limits)
     model = load(config.model, options=False)
     try:
         settings = AutoConfig.from_pretrained(model.path, trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:
-        raise InputError(f"{config.model}: transformers cannot read its config: {str(error)[:_SHOWN]}") from None
+        raise InputError(f"{config.model}: transformers cannot read its config: {shown(error)}") from None
     if getattr(settings, "vision_config", None) is None:
         raise InputError(
             f"{config.model} sees no pictures: its config has no vision_config; take a vision-language model"
@@ -124,7 +120,7 @@ def _caption_shards(
     files, shards, parts = plan
     shared = ray.put((files, shards, _names(config.titles), KnownCaptions(parts)))
     dataset = (
-        ray.data.from_items([{"shard": index} for index in missing], override_num_blocks=len(missing))
+        of_shards(missing)
         .map_batches(
             Loader,
             fn_constructor_args=[config, captioning, shared],

@@ -10,8 +10,8 @@ import ray
 
 from artsel_ray.config import CaptionConfig
 from artsel_ray.data import checks
-from artsel_ray.errors import InputError
-from artsel_ray.inference.actors import MOST_STARTS, boxed
+from artsel_ray.errors import InputError, shown
+from artsel_ray.inference.actors import MOST_STARTS, boxed, unboxed
 from artsel_ray.inference.answers import answer
 from artsel_ray.inference.engine import Usage, VllmEngine
 from artsel_ray.inference.pictures import Captioning, LoadedShard, Look, load_shard
@@ -24,8 +24,6 @@ from artsel_ray.schema import CAPTIONED
 COUNTS = ("artworks", "captioned", "carried", "kept", "rejected")
 WROTE_NOTHING = "the model wrote nothing about the picture"
 REFUSED = "the model refuses the picture, or it exceeds --max-model-length"
-# Letters of an engine's own message.
-_SHOWN = 400
 
 
 class Loader:
@@ -63,7 +61,7 @@ class Captioner:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Captions and writes one shard, and returns its statistics."""
         load_seconds = float(batch["load_seconds"][0])
-        written = answer(lambda loaded: self._caption(loaded, load_seconds), batch["loaded"][0])
+        written = answer(lambda loaded: self._caption(loaded, load_seconds), unboxed(batch["loaded"]))
         return {name: [value] for name, value in written.items()}
 
     def _caption(self, loaded: LoadedShard | InputError, load_seconds: float) -> dict[str, float]:
@@ -145,7 +143,7 @@ class Captioner:
                     path, length, 1, config.dtype, tensor_parallel=config.tensor_parallel, pictures=True
                 )
         except (InputError, ValueError, RuntimeError, ImportError, OSError) as error:
-            raise InputError(f"the engine does not start: {' '.join(str(error).split())[:_SHOWN]}") from None
+            raise InputError(f"the engine does not start: {shown(error)}") from None
         return self._engine
 
 

@@ -6,8 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import ray
-
 from artsel_ray import storage
 from artsel_ray.cluster import start_ray
 from artsel_ray.config import DistillConfig, resolved
@@ -15,7 +13,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
 from artsel_ray.inference.answers import answer, values
 from artsel_ray.inference.engine import VllmEngine
-from artsel_ray.inference.pool import engine_pool
+from artsel_ray.inference.pool import engine_pool, of_shards
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.reasons import DROPPED, Teaching, explain_shard
 from artsel_ray.inference.rendering import prompt_tokenizer
@@ -122,9 +120,7 @@ class Explainer:
 def _explain_shards(
     run: Run, config: DistillConfig, teaching: Teaching, files: list[str], shards: list[Shard], missing: Sequence[int]
 ) -> None:
-    dataset = ray.data.from_items(
-        [{"shard": index} for index in missing], override_num_blocks=len(missing)
-    ).map_batches(
+    dataset = of_shards(missing).map_batches(
         Explainer,
         fn_constructor_args=[config, teaching, files, shards],
         **engine_pool(config.engines, config.tensor_parallel),

@@ -12,7 +12,7 @@ from artsel_ray import runs, storage
 from artsel_ray.config import ExplainConfig, resolved
 from artsel_ray.data.catalogue import Catalogue, read_catalogue
 from artsel_ray.errors import InputError
-from artsel_ray.inference.tastes import Night, Tastes, favourites, read_night, read_tastes
+from artsel_ray.inference.tastes import Night, Tastes, asset_kind_of, favourites, read_night, read_tastes
 from artsel_ray.schema import TASTES
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -31,9 +31,8 @@ def explain(config: ExplainConfig) -> None:
     if config.least_users < 2:
         raise InputError(f"--least-users is {config.least_users}, expected 2 or more: one user is nobody's business")
     parts = runs.parts(config.predictions)
-    kind = storage.read_json(storage.join(config.predictions, runs.CONFIG))["run"]["prompt"]["asset_kind"]
     tables = storage.list_files(config.titles), storage.list_files(config.artworks)
-    catalogue, _, _ = read_catalogue(*tables, kind)
+    catalogue, _, _ = read_catalogue(*tables, asset_kind_of(config.predictions))
     decides = {name: value for name, value in resolved(config).items() if name != "output"}
     run = runs.begin(config.output, decides, resolved(config))
     tastes = read_tastes(storage.list_files(config.requests))

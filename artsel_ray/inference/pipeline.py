@@ -28,7 +28,7 @@ from artsel_ray.inference.exchange import (
 )
 from artsel_ray.inference.metrics import NightMetrics
 from artsel_ray.inference.plan import block_tokens, cheapest
-from artsel_ray.inference.pool import engine_pool
+from artsel_ray.inference.pool import engine_pool, of_shards
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.settings import Rendering, check, resolve
 from artsel_ray.prompts.spec import PromptSpec
@@ -184,7 +184,7 @@ def _score_shards(
 ) -> None:
     shared = ray.put((work["uris"], work["previous"], files, *catalogue))
     dataset = (
-        ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
+        of_shards(shards)
         .map_batches(
             Renderer,
             fn_constructor_args=[shared, rendering],

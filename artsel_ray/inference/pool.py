@@ -1,10 +1,16 @@
 """The pool of actors with an engine each, on what the cluster has."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 
 from artsel_ray.errors import InputError
+
+
+def of_shards(shards: Sequence[int]) -> ray.data.Dataset:
+    """Returns a dataset of one row `shard` for each number, in a block of its own, so that actors share them out."""
+    return ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
 
 
 def engine_pool(engines: int, tensor_parallel: int, gpus_per_engine: float | None = None) -> dict[str, Any]:

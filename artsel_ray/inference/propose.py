@@ -18,11 +18,11 @@ from artsel_ray.errors import InputError
 from artsel_ray.inference import resume
 from artsel_ray.inference.answers import answer, values
 from artsel_ray.inference.engine import VllmEngine
-from artsel_ray.inference.pool import engine_pool
+from artsel_ray.inference.pool import engine_pool, of_shards
 from artsel_ray.inference.progress import Progress
 from artsel_ray.inference.rendering import prompt_tokenizer, tokenize_title
 from artsel_ray.inference.settings import model_length
-from artsel_ray.inference.tastes import Night, Tastes, favourites, read_night, read_tastes
+from artsel_ray.inference.tastes import Night, Tastes, asset_kind_of, favourites, read_night, read_tastes
 from artsel_ray.models.load import load
 from artsel_ray.prompts import brief
 from artsel_ray.prompts.spec import PromptSpec
@@ -57,8 +57,7 @@ def propose(config: ProposeConfig) -> None:
             f"--least-users {config.least_users} must be 2 or more, --share {config.share} between 0 and 1"
         )
     parts = runs.parts(config.predictions)
-    prompt = storage.read_json(storage.join(config.predictions, runs.CONFIG))["run"]["prompt"]
-    spec = PromptSpec(asset_kind=prompt["asset_kind"])
+    spec = PromptSpec(asset_kind=asset_kind_of(config.predictions))
     tables = storage.list_files(config.titles), storage.list_files(config.artworks)
     catalogue, captions, _ = read_catalogue(*tables, spec.asset_kind)
     model = load(config.model)
@@ -76,8 +75,7 @@ def propose(config: ProposeConfig) -> None:
         start_ray()
         shared = ray.put((catalogue, captions, shards))
         length = min(config.max_model_length, model_length(model))
-        shards_dataset = ray.data.from_items([{"shard": i} for i in missing], override_num_blocks=len(missing))
-        dataset = shards_dataset.map_batches(
+        dataset = of_shards(missing).map_batches(
             BriefWriter,
             fn_constructor_args=[config, model.model_id, spec, length, shared],
             **engine_pool(config.engines, config.tensor_parallel),

@@ -28,6 +28,18 @@ class Rendering:
     """What the model thinks of each option's number, to be divided out; nothing where empty."""
 
 
+def check_limits(config: object, limits: dict[str, tuple[float, float]]) -> None:
+    """Refuses numbers of a config outside of the least and most that it may have, each included.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    for name, (least, most) in limits.items():
+        value = getattr(config, name)
+        if value is not None and not least <= value <= most:
+            raise InputError(f"--{name.replace('_', '-')} is {value}, expected a number from {least:,} to {most:,}")
+
+
 def check(config: ScoreConfig) -> None:
     """Refuses flags that cannot be.
 
@@ -40,10 +52,7 @@ def check(config: ScoreConfig) -> None:
         "permutation": (0, 10**9), "engine_memory": (0.1, 10**6),
         "tokens_per_second": (1e-3, 1e12), "epsilon": (0, 1), "temperature": (1e-6, 1e6),
     }  # fmt: skip
-    for name, (least, most) in limits.items():
-        value = getattr(config, name)
-        if value is not None and not least <= value <= most:
-            raise InputError(f"--{name.replace('_', '-')} is {value}, expected a number from {least:,} to {most:,}")
+    check_limits(config, limits)
     if config.explore != "none" and config.decoding not in ("rank", "labels"):
         raise InputError(f"--explore {config.explore} needs every candidate's probability; add --decoding rank")
     if config.label_prior and config.decoding != "labels":

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from artsel_ray import storage
+from artsel_ray import runs, storage
 from artsel_ray.data import checks
 from artsel_ray.data.catalogue import Catalogue
 from artsel_ray.errors import InputError
+from artsel_ray.schema import AssetKind
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -61,6 +62,19 @@ class Night:
         """Yields the places of each title's predictions."""
         bounds = np.flatnonzero(np.diff(self.title_n, prepend=-1, append=-1)).tolist()
         yield from (slice(first, last) for first, last in itertools.pairwise(bounds))
+
+
+def asset_kind_of(predictions: str) -> AssetKind:
+    """Returns what a night chose among.
+
+    Raises:
+        InputError: if these are no predictions of `jobs/score.py`.
+    """
+    prompt = storage.read_json(storage.join(predictions, runs.CONFIG))["run"].get("prompt")
+    if prompt is None:
+        raise InputError(f"{predictions} is no output of jobs/score.py")
+    kind: AssetKind = prompt.get("asset_kind", "artwork")
+    return kind
 
 
 def read_tastes(files: list[str]) -> Tastes:

@@ -18,6 +18,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Queue
 from safetensors import SafetensorError
+from transformers.integrations import is_mlflow_available
 
 from artsel_ray import storage
 from artsel_ray.cluster import start_ray
@@ -27,6 +28,7 @@ from artsel_ray.models.load import load
 from artsel_ray.runs import begin
 from artsel_ray.training.card import write_card
 from artsel_ray.training.checkpoints import is_whole, newest_whole
+from artsel_ray.training.trainers import MLFLOW
 
 _CHECKPOINTS = "checkpoints"
 _MOST_FAILURES = 3
@@ -81,6 +83,8 @@ def check(config: TrainConfig) -> None:
         raise InputError(f"--batch-size {config.batch_size} is no multiple of --micro-batch times --workers, {at_once}")
     if config.fsdp and config.workers < 2:
         raise InputError(f"--fsdp shards a model over the GPUs of several workers, and --workers is {config.workers}")
+    if os.environ.get(MLFLOW) and not is_mlflow_available():
+        raise InputError(f"{MLFLOW} is set and MLflow is not installed; pip install mlflow-skinny, or unset it")
     for split in ("train", "validation"):
         storage.list_files(storage.join(config.examples, split))
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler
 from ray.util.state import list_actors
 from ray.util.state.exception import RayStateApiException
@@ -114,6 +115,9 @@ def _run(config: SweepConfig) -> dict[str, Any]:
 
 def _run_trials(config: SweepConfig, rates: list[float]) -> None:
     os.environ.update(_ENVIRONMENT | os.environ)
+    # Ray Tune would hand keys on in the trials' runtime environments, which Ray writes into its logs. Workers have them
+    # from their machine, or from the job's own environment.
+    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
     # What fails is told in a line, by the recorder.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     start_ray(dashboard=True)

@@ -1,5 +1,6 @@
 """What SFT and DPO have in common on TRL: settings, order of examples, and rendering batch by batch."""
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from artsel_ray.config import TrainConfig
+
+MLFLOW = "MLFLOW_TRACKING_URI"
+"""The variable that says where MLflow is, as MLflow names it."""
 
 
 class Order(Sampler[int]):
@@ -81,7 +85,8 @@ def arguments(config: TrainConfig, output_dir: str) -> dict[str, Any]:
         "eval_strategy": "no",
         "save_strategy": "no",
         "save_total_limit": 2,
-        "report_to": [],
+        "report_to": ["mlflow"] if os.environ.get(MLFLOW) else [],
+        "run_name": config.output.partition("?")[0].rstrip("/").rpartition("/")[2],
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "dataloader_num_workers": 0,

@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import pytest
 
 from artsel_ray.config import ScoreConfig
 from artsel_ray.errors import InputError
-from artsel_ray.inference.actors import Scorer, Starts, Writer
+from artsel_ray.inference.actors import Scorer, Starts, Writer, boxed, unboxed
 from artsel_ray.inference.rendering import RenderedShard
 from artsel_ray.inference.settings import Rendering
 from artsel_ray.models.load import Model
@@ -20,9 +20,15 @@ CONFIG = ScoreConfig("R", "T", "A", "P", "smollm2", engine="null")
 
 
 def batch(shard: RenderedShard | InputError) -> dict[str, Any]:
-    box = np.empty(1, dtype=object)
-    box[0] = shard
-    return {"shard": box, "render_seconds": [0.5]}
+    return {"shard": boxed(shard), "render_seconds": [0.5]}
+
+
+def test_ray_cannot_log_what_goes_from_actor_to_actor() -> None:
+    box = boxed("what a user watched")
+    with pytest.raises(pa.ArrowInvalid) as caught:  # its message is logged
+        pa.infer_type(box)
+    assert "watched" not in str(caught.value)
+    assert unboxed(box) == "what a user watched"
 
 
 @pytest.fixture
@@ -68,12 +74,12 @@ def test_an_engine_that_does_not_start_says_why(
     config = replace(CONFIG, **changes)
     scored = Scorer(config, replace(RENDERING, model=config.model, max_model_length=16_384), 4, starts)(batch(shard))
     with pytest.raises(InputError, match=message):
-        raise scored["scored"][0]
+        raise unboxed(scored["scored"])
 
 
 def test_engines_that_only_die_are_not_started_for_ever(world: Path, smollm2: Model, starts: Any) -> None:
     shard = InputError("nothing to score")
-    refused = [str(Scorer(CONFIG, RENDERING, 4, starts)(batch(shard))["scored"][0]) for _ in range(5)]
+    refused = [str(unboxed(Scorer(CONFIG, RENDERING, 4, starts)(batch(shard))["scored"])) for _ in range(5)]
     assert refused[:4] == ["nothing to score"] * 4
     assert "it dies with no shard done" in refused[4]
 
@@ -84,4 +90,4 @@ def test_a_shard_that_is_done_makes_the_count_begin_anew(
     shard = render(world, RENDERING)
     for _ in range(8):
         scored = Scorer(CONFIG, RENDERING, 4, starts)(batch(shard))
-        assert not isinstance(scored["scored"][0], InputError)
+        assert not isinstance(unboxed(scored["scored"]), InputError)

@@ -15,6 +15,7 @@ from artsel_ray.inference import resume
 from artsel_ray.inference.caption import caption, resolve
 from artsel_ray.models.load import Model
 from artsel_ray.schema import ARTWORKS
+from tests.canary import telling_logs
 from tests.inference.test_vision import PHOTO
 from tests.inference.tiny_vision import write_tiny_vision
 
@@ -135,6 +136,7 @@ def test_vllm_captions_and_a_run_goes_on_where_it_was_left(
     assert storage.read_table(config.output, "captioned").to_pylist() == first
     assert resume.read_statistics(config.output, 1)["decoded_tokens"] == 0
     assert storage.read_manifest(config.output) is not None
+    assert not telling_logs(word="Written by hand")
 
 
 @pytest.mark.parametrize(

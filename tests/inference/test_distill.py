@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import replace
@@ -21,18 +22,20 @@ from artsel_ray.errors import InputError
 from artsel_ray.inference.distill import distill, resolve
 from artsel_ray.inference.reasons import MISMATCH
 from artsel_ray.models.load import Model
+from tests.canary import CANARY, telling_logs, tells
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = " sea rain storm dark light calm night tower friends laugh"
 EXAMPLES = 24
 MOMENT = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
-CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "A lonely house."]
+CAPTIONS = [f"A red tower. {CANARY}", f"Two friends laugh by the sea. {CANARY}", f"A lonely house. {CANARY}"]
 
 
 def example(number: int) -> dict[str, Any]:
-    history = [{"timestamp": MOMENT, "title_name": "Heat", "genres": ["Crime"], "watch_seconds": 60.0}]
+    history = [{"timestamp": MOMENT, "title_name": f"Heat {CANARY}", "genres": ["Crime"], "watch_seconds": 60.0}]
     return {
-        "example_id": f"e{number}", "user_id": f"u{number}", "title_id": f"t{number % 2}", "title_name": "Up",
+        "example_id": f"e{number}", "user_id": f"u{number}", "title_id": f"t{number % 2}",
+        "title_name": f"Up {CANARY}",
         "title_genres": ["Comedy"], "history": history, "label": number % 3, "propensity": 0.5, "timestamp": MOMENT,
         "candidates": [{"artwork_id": f"a{i}", "caption": caption} for i, caption in enumerate(CAPTIONS)],
         "reason": None,
@@ -106,7 +109,12 @@ def test_a_killed_run_resumes_and_every_example_is_kept_or_dropped_with_its_faul
     config: DistillConfig, tiny_teacher: str
 ) -> None:
     whole = replace(config, teacher=tiny_teacher)
-    subprocess.run(command(whole), check=True)
+    with tempfile.TemporaryDirectory() as session:  # a socket's path must be short
+        own = {**os.environ, "RAY_TMPDIR": session}
+        ran = subprocess.run(command(whole), check=True, env=own, capture_output=True, text=True)
+        assert telling_logs(Path(session)) == []
+    kept_beside = [Path(whole.output, name).read_text() for name in ("config.json", "summary.json", "_manifest.json")]
+    assert not any(map(tells, [ran.stdout, ran.stderr, *kept_beside, str(rejected_rows(whole.output))]))
     kept, dropped = storage.read_table(whole.output, "examples").to_pylist(), rejected_rows(whole.output)
     assert {row["user_id"] for row in kept} | {row["user_id"] for row in dropped} == {f"u{i}" for i in range(EXAMPLES)}
     assert len(kept) + len(dropped) == EXAMPLES

@@ -9,6 +9,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.inference.propose import find_gaps, propose
 from artsel_ray.inference.tastes import read_night, read_tastes
 from artsel_ray.models.load import Model
+from tests.canary import telling_logs
 from tests.inference.nights import read_tables, write_night
 
 
@@ -58,7 +59,7 @@ def test_a_night_without_probabilities_is_refused(tmp_path: Path, smollm2: Model
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_model_writes_the_brief_and_a_second_run_nothing(
-    tmp_path: Path, smollm2: Model, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, smollm2: Model, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from artsel_ray.report.titles import report_proposals
 
@@ -75,4 +76,5 @@ def test_a_model_writes_the_brief_and_a_second_run_nothing(
     page = (tmp_path / "O/report.html").read_text()
     assert "The &lt;i&gt;House&lt;/i&gt;" in page
     assert "Horror" in page
-    assert "u1" not in capsys.readouterr().out
+    assert "u1" not in capfd.readouterr().out
+    assert not any(telling_logs(word=word) for word in ("lovers <b>kiss", "The <i>House"))

@@ -8,8 +8,17 @@ from hypothesis import strategies as st
 
 from artsel_ray import runs, schema, storage
 from artsel_ray.errors import InputError
-from artsel_ray.inference.tastes import favourites, read_night, read_tastes
+from artsel_ray.inference.tastes import asset_kind_of, favourites, read_night, read_tastes
 from tests.inference.nights import NOW, read_tables, write_night
+
+
+def test_what_a_night_chose_among_is_in_its_config(tmp_path: Path) -> None:
+    for run, kind in (({"prompt": {"asset_kind": "trailer"}}, "trailer"), ({"prompt": {}}, "artwork")):
+        storage.write_json(str(tmp_path / "config.json"), {"run": run})
+        assert asset_kind_of(str(tmp_path)) == kind
+    storage.write_json(str(tmp_path / "config.json"), {"run": {"teacher": "m"}})
+    with pytest.raises(InputError, match=r"is no output of jobs/score\.py"):
+        asset_kind_of(str(tmp_path))
 
 
 def test_a_taste_is_the_share_of_each_genre(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from artsel_ray.config import ReproduceConfig
 from artsel_ray.errors import InputError
 from artsel_ray.report.paper import ROWS
 from artsel_ray.report.reproduce import reproduce
+from tests.canary import telling_logs
 
 
 def test_flags_that_cannot_be_are_named(tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ def test_flags_that_cannot_be_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_every_row_runs_and_what_is_lost_is_run_again_and_nothing_else(
-    tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, ray_cluster: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = ReproduceConfig(output=str(tmp_path / "R"))
     reproduce(config)
@@ -45,12 +46,16 @@ def test_every_row_runs_and_what_is_lost_is_run_again_and_nothing_else(
         assert text in report
     assert not re.search(r"<script|https?://", report)
 
-    capsys.readouterr()
+    said = "".join(capfd.readouterr())
+    captions = storage.read_table(str(tmp_path / "R/world/artworks"), "artworks")["caption"].to_pylist()
+    assert not [caption for caption in captions if caption in said or caption in report]
+    assert not telling_logs(word=captions[0])
+
     lost, kept = "tiny-sft-text-64", "tiny-dpo-text-64-from-sft"
     shutil.rmtree(tmp_path / "R/runs" / lost / "predictions")
     before = (tmp_path / "R/runs" / kept / "predictions/_manifest.json").stat().st_mtime_ns
     reproduce(config)
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     assert printed.count("starting 1 engine(s)") == 1
     assert f"runs/{lost}/model is complete already" in printed
     assert (tmp_path / "R/runs" / kept / "predictions/_manifest.json").stat().st_mtime_ns == before

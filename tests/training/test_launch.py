@@ -1,20 +1,22 @@
-"""The job on Ray Train: wrong flags, two workers of which one is killed, and what scores afterwards."""
+"""The job on Ray Train: wrong flags, workers and nodes that are lost, and what scores afterwards."""
 
+import contextlib
 import os
 import re
 import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+from ray.cluster_utils import Cluster
 from safetensors.numpy import load_file
 
 from artsel_ray import storage
@@ -69,6 +71,27 @@ def test_a_finished_training_is_kept_and_another_is_refused(
     assert "complete already" in capsys.readouterr().out
     with pytest.raises(InputError, match="differs in: learning_rate"):
         train(replace(config, learning_rate=1e-4))
+
+
+def test_mlflow_gets_each_step_and_validation(
+    examples: str, tiny_llama: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "artworks")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # instead of a server
+    config = config_for(examples, tiny_llama(True), tmp_path / "T", max_steps=4, checkpoint_steps=2)
+    metrics = train(config)
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("artworks")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_name, run.info.status) == ("T", "FINISHED")
+    assert [each.step for each in client.get_metric_history(run.info.run_id, "validation_ips")] == [2, 4]
+    losses = [each.value for each in client.get_metric_history(run.info.run_id, "loss")]
+    assert losses == pytest.approx(losses_of(config.output))
+    assert run.data.metrics["validation_accuracy"] == metrics["validation_accuracy"]
 
 
 def test_a_disk_that_is_full_is_one_clear_line_and_the_same_command_goes_on(
@@ -129,8 +152,6 @@ def test_a_killed_job_goes_on_from_its_last_whole_checkpoint_and_ends_as_an_unin
     import ray
 
     config = config_for(examples, tiny_llama(False), tmp_path / "T", workers=1, max_steps=36)
-    flags = {name: value for name, value in vars(config).items() if value is not None and not isinstance(value, bool)}
-    command = [sys.executable, str(ROOT / "jobs/train.py"), *(f"--{k.replace('_', '-')}={v}" for k, v in flags.items())]
     environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     checkpoints = tmp_path / "T/checkpoints/train"
 
@@ -141,7 +162,7 @@ def test_a_killed_job_goes_on_from_its_last_whole_checkpoint_and_ends_as_an_unin
         except InputError:  # not yet, or just now
             return 0
 
-    with subprocess.Popen(command, env=environment) as job:
+    with subprocess.Popen(command_of(config), env=environment) as job:
         while job.poll() is None and known() < 2:
             time.sleep(0.05)
         job.kill()
@@ -169,36 +190,77 @@ def losses_of(output: str) -> list[float]:
     return [entry["loss"] for entry in history if "loss" in entry]
 
 
+def command_of(config: TrainConfig) -> list[str]:
+    flags = {name: value for name, value in vars(config).items() if value is not None and not isinstance(value, bool)}
+    return [sys.executable, str(ROOT / "jobs/train.py"), *(f"--{k.replace('_', '-')}={v}" for k, v in flags.items())]
+
+
 def worker_processes() -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if (folder / "cmdline").read_bytes().startswith(b"ray::RayTrainWorker"):
-                found.append(int(folder.name))
-        except OSError:
-            continue
+    return [process.pid for process in psutil.process_iter() if "RayTrainWorker" in title_of(process)]
+
+
+def title_of(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
+def workers_of(machines: list[Any]) -> dict[int, Any]:
+    """The workers' processes, and the node that each is on."""
+    raylets = {node.all_processes["raylet"][0].process.pid: node for node in machines}
+    found = {}
+    for pid in worker_processes():
+        with contextlib.suppress(psutil.Error):
+            parent = psutil.Process(pid).ppid()
+            if parent in raylets:
+                found[pid] = raylets[parent]
     return found
 
 
+def lose_process(cluster: Cluster, machines: list[Any]) -> None:
+    os.kill(next(iter(workers_of(machines))), signal.SIGKILL)
+
+
+def lose_node(cluster: Cluster, machines: list[Any]) -> None:
+    node = next(iter(workers_of(machines).values()))
+    machines.remove(node)
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def wait_for(true: Callable[[], bool], job: subprocess.Popen[bytes]) -> None:
+    while not true():
+        assert job.poll() is None, "the job ended before that"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def nodes(s3_credentials: None) -> Iterator[tuple[Cluster, list[Any]]]:
+    """A cluster of its own: a head without CPUs, and three nodes of one CPU."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    yield cluster, [cluster.add_node(num_cpus=1) for _ in range(3)]
+    cluster.shutdown()
+
+
 @pytest.mark.slow
-def test_two_workers_of_which_one_is_killed_end_as_one_process_would_and_the_model_scores(
-    ray_cluster: None, bucket: str, examples: str, tiny_llama: Tiny, tmp_path: Path
+def test_two_workers_that_lose_a_process_and_a_node_end_as_one_process_would_and_the_model_scores(
+    nodes: tuple[Cluster, list[Any]], bucket: str, examples: str, tiny_llama: Tiny, tmp_path: Path
 ) -> None:
+    cluster, machines = nodes
     config = replace(config_for(examples, tiny_llama(False), tmp_path, workers=2), output=storage.join(bucket, "T"))
-    killed: list[int] = []
 
-    def kill() -> None:
-        checkpoints = storage.join(config.output, "checkpoints")
-        while not any("/trainer_state.json" in file for file in storage.find_files(checkpoints, "")):
-            time.sleep(0.2)
-        killed.append(worker_processes()[0])
-        os.kill(killed[0], signal.SIGKILL)
+    def checkpoints() -> int:
+        files = storage.find_files(storage.join(config.output, "checkpoints"), "")
+        return len([file for file in files if "/trainer_state.json" in file])
 
-    killer = threading.Thread(target=kill, daemon=True)
-    killer.start()
-    train(config)
-    killer.join(timeout=5)
-    assert killed
+    with subprocess.Popen(command_of(config), env={**os.environ, "RAY_ADDRESS": cluster.address}) as job:
+        for lose in (lose_process, lose_node):
+            wait_for(lambda: checkpoints() > 0 and len(workers_of(machines)) == 2, job)
+            before = workers_of(machines).keys()
+            lose(cluster, machines)
+            while before & workers_of(machines).keys():
+                time.sleep(0.1)
+    assert job.returncode == 0
+    assert len(machines) == 2
     train(replace(config, output=str(tmp_path / "one"), workers=0))
     losses = [losses_of(uri) for uri in (config.output, str(tmp_path / "one"))]
     assert len(losses[0]) == 30
@@ -216,7 +278,8 @@ def test_two_workers_of_which_one_is_killed_end_as_one_process_would_and_the_mod
     command = [sys.executable, str(ROOT / "jobs/score.py"), *tables, f"--model={config.output}", "--decoding=rank"]
     found = []
     for engine in ("vllm", "transformers"):
-        subprocess.run([*command, f"--engine={engine}", f"--output={tmp_path / engine}"], check=True)
+        own = {**os.environ, "RAY_ADDRESS": "local"}
+        subprocess.run([*command, f"--engine={engine}", f"--output={tmp_path / engine}"], check=True, env=own)
         found.append(storage.read_table(str(tmp_path / engine), "predictions"))
     assert found[0].num_rows == len(rows)
     assert found[0]["artwork_id"].equals(found[1]["artwork_id"])
