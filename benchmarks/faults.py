@@ -36,7 +36,7 @@ from artsel_ray import storage
 from artsel_ray.errors import InputError
 
 _ROOT = Path(__file__).parent.parent
-_PAIRS, _SHARD_PAIRS, _TOKENS_PER_SECOND = 2_000, 50, 40_000
+_SHARD_PAIRS, _TOKENS_PER_SECOND = 50, 40_000
 _TARGETS = ("driver", "Scorer", "node", "head", "Renderer", "Writer")
 _TAKEN = "another job has taken over"
 _MOST_RUNS, _HANGS_SECONDS = 50, 900
@@ -203,8 +203,8 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
         return process.wait()
 
 
-def kills(world: Path, number: int, seed: int, machines: Machines) -> list[str]:
-    """Kills `number` nights, one kill a night. Prints a table; returns what was wrong."""
+def kills(world: Path, number: int, seed: int, machines: Machines) -> tuple[list[str], pa.Table]:
+    """Kills `number` nights, one kill a night. Prints a table; returns what was wrong, and the rows of a night."""
     night = Night(str(world), machines.address, world / "kills.log")
     whole, begun = str(world / f"whole-{time.time_ns()}"), time.monotonic()
     if run_to_end(night, whole, night.start(whole)) > 1:
@@ -254,12 +254,12 @@ def kills(world: Path, number: int, seed: int, machines: Machines) -> list[str]:
             f"\nWhen the driver or the head was killed, the newest object was {np.median(lost):.1f} shards' time old "
             f"(median; at most {max(lost):.1f}): that much of the work of two engines was done again.\n"
         )
-    return wrong
+    return wrong, expected
 
 
-def twins(world: Path, tables: dict[str, str], number: int, machines: Machines) -> list[str]:
+def twins(world: Path, tables: dict[str, str], number: int, machines: Machines, expected: pa.Table) -> list[str]:
     """Starts every night twice at once. Prints a line for each kind of storage; returns what was wrong."""
-    wrong, expected = [], None
+    wrong = []
     for kind, folder in tables.items():
         told = 0
         for index in range(number):
@@ -272,7 +272,6 @@ def twins(world: Path, tables: dict[str, str], number: int, machines: Machines) 
                 wrong.append(f"twins on {kind}: exit codes {codes}, {[night.last_line() for night in nights]}")
                 continue
             told += 1
-            expected = expected or rows_of(output)
             if not rows_of(output).equals(expected):
                 wrong.append(f"twins on {kind}: {output} differs")
         print(
@@ -283,20 +282,19 @@ def twins(world: Path, tables: dict[str, str], number: int, machines: Machines) 
 
 
 def failing_storage(
-    folder: str, address: str, rates: tuple[float, ...], seed: int, machines: Machines, log: Path
+    folder: str, address: str, rates: tuple[float, ...], seed: int, machines: Machines, log: Path, expected: pa.Table
 ) -> list[str]:
     """Runs a night on storage that fails. Prints a table; returns what was wrong."""
-    wrong, expected = [], None
+    wrong = []
     heads = "requests that fail", "requests", "failed", "runs needed", "seconds", "equal"
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
-    for rate in (0.0, *rates):
+    for rate in rates:
         proxy, begun = Proxy(address, rate, seed), time.monotonic()
         with proxy.serve() as failing:
             night = Night(folder.replace(address, failing), machines.address, log)
             output = storage.join(night.tables, f"rate-{time.time_ns()}")
             runs = run_to_end(night, output, night.start(output))
         got = rows_of(output.replace(failing, address))
-        expected = expected or got
         if not got.equals(expected):
             wrong.append(f"storage failing at {rate}: {output} differs")
         asked = proxy.counts.pop("requests")
@@ -308,12 +306,18 @@ def failing_storage(
 
 
 def main(
-    folder: Path, kill_nights: int = 54, twin_nights: int = 10, rates: tuple[float, ...] = (0.05, 0.5), seed: int = 0
+    folder: Path,
+    pairs: int = 2_000,
+    kill_nights: int = 54,
+    twin_nights: int = 10,
+    rates: tuple[float, ...] = (0.0, 0.05, 0.5),
+    seed: int = 0,
 ) -> None:
     """Runs the whole campaign.
 
     Args:
         folder: where the world and all nights go.
+        pairs: of a night.
         kill_nights: nights with a kill each, of the driver, the three kinds of actors, a node and the head in turn.
         twin_nights: nights that are started twice at once, on a local disk and again on S3.
         rates: shares of failing requests to storage.
@@ -326,19 +330,19 @@ def main(
     os.environ["RAY_TMPDIR"] = ray_folder.name
     world, store = folder / "world", folder / "s3"
     if not world.exists():
-        write_world(world, _PAIRS, 20, (6, 6), tokens=20, wanted=10, items=6)
+        write_world(world, pairs, 20, (6, 6), tokens=20, wanted=10, items=6)
     store.mkdir(parents=True, exist_ok=True)
     machines = Machines()
     try:
-        wrong = kills(world, kill_nights, seed, machines)
+        wrong, expected = kills(world, kill_nights, seed, machines)
         with s3_server(store, shift=200) as address:
             remote = uri(address, "faults/world")
             for file in world.glob("*/*.parquet"):
                 if file.parent.name in ("requests", "titles", "artworks"):
                     name = storage.join(remote, file.parent.name, file.name)
                     storage.write_object(name, file.read_bytes())
-            wrong += twins(world, {"a local disk": str(world), "S3": remote}, twin_nights, machines)
-            wrong += failing_storage(remote, address, rates, seed, machines, world / "storage.log")
+            wrong += twins(world, {"a local disk": str(world), "S3": remote}, twin_nights, machines, expected)
+            wrong += failing_storage(remote, address, rates, seed, machines, world / "storage.log", expected)
     finally:
         machines.stop()
     print("\n".join(wrong) or "Nothing lost, nothing doubled, no half night seen.")

@@ -8,6 +8,7 @@ import contextlib
 import json
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -38,6 +39,9 @@ def s3_server(folder: Path, shift: int = 0) -> Iterator[str]:
         shift: of all its ports, where another one runs.
     """
     port = _S3_PORT + shift
+    with socket.socket() as free:
+        if free.connect_ex(("127.0.0.1", port)) == 0:  # its answers would be taken for ours
+            raise SystemExit(f"another server listens on port {port}, perhaps of a run that was killed; stop it")
     access = {"name": "t", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
     reader = {"name": "r", "credentials": [{"accessKey": READER_KEY, "secretKey": READER_SECRET}]}
     identities = [access, {**reader, "actions": ["Read", "List"]}]
