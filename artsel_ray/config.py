@@ -54,6 +54,8 @@ class SimulateConfig:
     """Share of impressions for which the logging policy draws the artwork uniformly."""
     asset_kind: Literal["artwork", "synopsis", "trailer"] = "artwork"
     """What the candidates are, and in what words their captions are written."""
+    pictures: bool = False
+    """Also draw a picture of each: bands in the colours of its themes, as wide as it shows them."""
     seed: int = 0
     """Same seed and flags, same world."""
 
@@ -70,6 +72,8 @@ class PrepareConfig:
     """A user is this many of the newest interactions strictly before the impression."""
     asset_kind: Literal["artwork", "synopsis", "trailer"] = "artwork"
     """Which rows of artworks/ are candidates, by their column asset_kind; impressions of others are left out."""
+    assets: Literal["caption", "image"] = "caption"
+    """What the model will see of a candidate: its caption, or its picture, which image_uri then must name."""
     split: Literal["hash", "time"] = "hash"
     """Whole user-title pairs go to a split by a salted hash, or the newest ones to test by time."""
     train_size: int = 110_000
@@ -202,6 +206,9 @@ class ScoreConfig:
     asset_kind: Literal["artwork", "synopsis", "trailer"] | None = None
     """Which rows of --artworks are candidates, by their column asset_kind, where the model brings no spec.json.
     Default: artwork."""
+    assets: Literal["caption", "image"] | None = None
+    """What the model sees of a candidate, where it brings no spec.json: its caption, or its picture, for which it must
+    be a vision-language model; it then answers with numbers. Default: caption."""
     engines: int = 1
     """Number of vLLM engines, each on its own GPU or its own share of the CPUs."""
     tensor_parallel: int = 1
@@ -261,6 +268,9 @@ class TrainConfig:
     """Newest interactions in the prompt. Default: as the earlier training, else 50."""
     asset_kind: Literal["artwork", "synopsis", "trailer"] | None = None
     """What the examples' candidates are. Default: as the earlier training, else artwork."""
+    assets: Literal["caption", "image"] | None = None
+    """What the model sees of a candidate: its caption, or its picture, for a vision-language model and examples of
+    prepare --assets image; it then answers with numbers. Default: as the earlier training, else caption."""
     learning_rate: float = 1e-5
     """Peak of the learning rate, after warming up over the first steps."""
     epochs: float = 1.0

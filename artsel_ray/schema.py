@@ -13,6 +13,7 @@ from artsel_ray.errors import InputError
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 AssetKind = Literal["artwork", "synopsis", "trailer"]
+Assets = Literal["caption", "image"]
 
 
 def _required(name: str, type_: pa.DataType) -> pa.Field:
@@ -81,6 +82,7 @@ EXAMPLES = pa.schema(
         pa.field("propensity", pa.float64()),
         _required("timestamp", TIMESTAMP),
         pa.field("reason", pa.string()),
+        pa.field("image_uris", pa.list_(pa.string())),
     ]
 )
 REQUESTS = pa.schema(

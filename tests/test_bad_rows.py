@@ -328,11 +328,13 @@ def read_features(folder: Path) -> Outcome:
 class Silent:
     """A teacher that says the same of everything, and prefers the last token."""
 
-    def write(self, prompts: Any, max_tokens: int, stop: Any, sampling: Any = None) -> list[list[int]]:
+    def write(
+        self, prompts: Any, max_tokens: int, stop: Any, sampling: Any = None, pictures: Any = ()
+    ) -> list[list[int]]:
         said = "Calm films about open water suit somebody with this history."
         return prompt_tokenizer("smollm2", PromptSpec(reason=True)).encode([said] * len(prompts))
 
-    def logprobs(self, prompts: Any, allowed: Sequence[list[int]]) -> list[np.ndarray]:
+    def logprobs(self, prompts: Any, allowed: Sequence[list[int]], pictures: Any = ()) -> list[np.ndarray]:
         tokenizer = prompt_tokenizer("smollm2", PromptSpec(reason=True)).tokenizer
         return [
             np.array(

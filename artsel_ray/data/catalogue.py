@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artsel_ray import schema, storage
-from artsel_ray.data import checks
-from artsel_ray.schema import AssetKind
+from artsel_ray.data import checks, gallery
+from artsel_ray.schema import AssetKind, Assets
+
+_CONTENTS: dict[Assets, str] = {"caption": "caption", "image": "image_uri"}
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,33 @@ class Catalogue:
 
 
 def read_catalogue(
-    titles: list[str], artworks: list[str], asset_kind: AssetKind = "artwork"
+    titles: list[str],
+    artworks: list[str],
+    asset_kind: AssetKind = "artwork",
+    assets: Assets = "caption",
+    folder: str = "",
 ) -> tuple[Catalogue, pa.Array, pa.Table]:
     """Reads the files of titles and of artworks, of which only those of one kind become candidates.
 
+    Args:
+        assets: what stands for a candidate: its caption or, looked at beforehand on Ray, its picture.
+        folder: what relative paths of pictures begin at.
+
     Returns:
-        The catalogue, the artworks' captions (large_string, in the catalogue's order), and the rejected rows.
+        The catalogue, the artworks' contents, and the rejected rows. Contents are captions, or where pictures are to
+        be read (large_string, in the catalogue's order).
 
     Raises:
         InputError: if a file is broken or is not such a table.
     """
     good_titles, bad_titles = _read_titles(titles)
     title_ids = _whole(good_titles["title_id"])
-    assets, bad = _read_artworks(artworks, title_ids)
-    is_asked = pc.equal(pc.fill_null(assets["asset_kind"], "artwork"), asset_kind)
-    good = assets.filter(is_asked)
+    all_kinds, bad = _read_artworks(artworks, title_ids, _CONTENTS[assets])
+    is_asked = pc.equal(pc.fill_null(all_kinds["asset_kind"], "artwork"), asset_kind)
+    good = all_kinds.filter(is_asked)
+    if assets == "image":
+        good, unusable = _locate_pictures(good, artworks, folder)
+        bad = pa.concat_tables([bad, unusable])
     code = checks.codes(good["title_id"], title_ids)
     order = pc.sort_indices(
         pa.table({"title": code, "artwork_id": good["artwork_id"]}),
@@ -53,21 +67,21 @@ def read_catalogue(
         names=_whole(good_titles["name"]),
         genres=_whole(good_titles["genres"]),
         artwork_ids=_whole(good["artwork_id"]).take(order),
-        other_ids=_whole(assets.filter(pc.invert(is_asked))["artwork_id"]),
+        other_ids=_whole(all_kinds.filter(pc.invert(is_asked))["artwork_id"]),
         offsets=np.concatenate([[0], np.cumsum(np.bincount(code, minlength=len(title_ids)))]),
     )
-    captions = _whole(good["caption"].cast(pa.large_string())).take(order)
-    return catalogue, captions, pa.concat_tables([bad_titles, bad])
+    contents = _whole(good[_CONTENTS[assets]].cast(pa.large_string())).take(order)
+    return catalogue, contents, pa.concat_tables([bad_titles, bad])
 
 
-def permuted(catalogue: Catalogue, captions: pa.Array, number: int) -> tuple[Catalogue, pa.Array]:
-    """Returns catalogue and captions with each title's artworks in the order of a hash; 0 changes nothing."""
+def permuted(catalogue: Catalogue, contents: pa.Array, number: int) -> tuple[Catalogue, pa.Array]:
+    """Returns catalogue and contents with each title's artworks in the order of a hash; 0 changes nothing."""
     if not number:
-        return catalogue, captions
+        return catalogue, contents
     keys = [storage.fingerprint(number, artwork) for artwork in catalogue.artwork_ids.to_pylist()]
     title = np.repeat(np.arange(len(catalogue.title_ids)), np.diff(catalogue.offsets))
     order = pa.array(np.lexsort((np.array(keys), title)))
-    return dataclasses.replace(catalogue, artwork_ids=catalogue.artwork_ids.take(order)), captions.take(order)
+    return dataclasses.replace(catalogue, artwork_ids=catalogue.artwork_ids.take(order)), contents.take(order)
 
 
 def _read_titles(files: list[str]) -> tuple[pa.Table, pa.Table]:
@@ -87,8 +101,8 @@ def _read_titles(files: list[str]) -> tuple[pa.Table, pa.Table]:
     return good, pa.concat_tables([unreadable, bad])
 
 
-def _read_artworks(files: list[str], title_ids: pa.Array) -> tuple[pa.Table, pa.Table]:
-    table, unreadable = _read(files, "artworks", ["artwork_id", "title_id", "caption", "asset_kind"])
+def _read_artworks(files: list[str], title_ids: pa.Array, content: str) -> tuple[pa.Table, pa.Table]:
+    table, unreadable = _read(files, "artworks", ["artwork_id", "title_id", content, "asset_kind"])
     good, bad = _part_unique(
         table,
         "artworks",
@@ -98,11 +112,20 @@ def _read_artworks(files: list[str], title_ids: pa.Array) -> tuple[pa.Table, pa.
             ("artwork_id", checks.MISSING, checks.missing(table["artwork_id"])),
             ("title_id", checks.MISSING, checks.missing(table["title_id"])),
             ("title_id", checks.UNKNOWN_TITLE, checks.codes(table["title_id"], title_ids) < 0),
-            ("caption", checks.MISSING, checks.missing(table["caption"])),
+            (content, checks.MISSING, checks.missing(table[content])),
             ("asset_kind", checks.WRONG_KIND, checks.kind_is_wrong(table["asset_kind"])),
         ],
     )
     return good, pa.concat_tables([unreadable, bad])
+
+
+def _locate_pictures(table: pa.Table, files: list[str], folder: str) -> tuple[pa.Table, pa.Table]:
+    """Puts where each picture is in place of what the data say, and parts off those that cannot be used."""
+    looks = gallery.look_at(table["image_uri"].to_pylist(), folder)
+    places, faults = [place for place, _ in looks], np.array([fault for _, fault in looks], dtype=object)
+    located = table.set_column(table.column_names.index("image_uri"), "image_uri", pa.array(places, pa.string()))
+    found: list[checks.Check] = [("image_uri", fault, faults == fault) for fault in sorted({*faults.tolist()} - {""})]
+    return checks.part(located, "artworks", files, found)
 
 
 def _part_unique(

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artsel_ray.schema import EXAMPLES, PREDICTIONS, REJECTED, AssetKind, broken_text
+from artsel_ray.schema import EXAMPLES, PREDICTIONS, REJECTED, AssetKind, Assets, broken_text
 
 Check = tuple[str, str, np.ndarray]
 """A column, the reason, and the mask of the rows that fail."""
@@ -154,18 +154,31 @@ def history_checks(history: pa.ChunkedArray) -> list[Check]:
     return faults
 
 
-def example_checks(rows: pa.Table) -> list[Check]:
-    """Finds the examples that lack something or whose label is no candidate, by the columns that are there."""
+def example_checks(rows: pa.Table, assets: Assets = "caption") -> list[Check]:
+    """Finds the examples that lack something or whose label is no candidate, by the columns that are there.
+
+    Args:
+        assets: what the candidates must have.
+    """
     required = [field.name for field in EXAMPLES if not field.nullable and field.name in rows.column_names]
     count = pc.fill_null(pc.list_value_length(rows["candidates"]), 0)
     labelled = pc.and_(pc.greater_equal(rows["label"], 0), pc.less(rows["label"], count))
-    captions, owners = items(rows["candidates"], "caption")
+    if assets == "image":
+        lists = rows["image_uris"].combine_chunks()
+        pictures = pa.chunked_array([pc.list_flatten(lists)])
+        lacking = rows_with(missing(pictures), pc.list_parent_indices(lists).to_numpy(), rows.num_rows)
+        lacking |= mask(pc.not_equal(pc.fill_null(pc.list_value_length(lists), -1), count))
+        found = ("image_uris", "a candidate without a picture; prepare with --assets image", lacking)
+    else:
+        captions, owners = items(rows["candidates"], "caption")
+        lacking = rows_with(missing(captions), owners, rows.num_rows)
+        found = ("candidates", "a candidate without a caption", lacking)
     return [
         *((name, MISSING, missing(rows[name])) for name in required),
         ("title_genres", NULL_GENRE, null_genre(rows["title_genres"])),
         *history_checks(rows["history"]),
         ("label", "not one of the candidates", mask(pc.invert(labelled))),
-        ("candidates", "a candidate without a caption", rows_with(missing(captions), owners, rows.num_rows)),
+        found,
         ("propensity", WRONG_PROPENSITY, propensity_is_wrong(rows["propensity"])),
     ]
 

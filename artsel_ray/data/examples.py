@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from artsel_ray import schema, storage
 from artsel_ray.data import checks
 from artsel_ray.data.catalogue import Catalogue
+from artsel_ray.schema import Assets
 
 BATCH_ROWS = 2_048
 BATCH_BYTES = 64 << 20
@@ -159,26 +160,32 @@ def example_ids(pairs: pa.Table, catalogue: Catalogue) -> list[str]:
 
 
 def example_batches(
-    pairs: pa.Table, interactions: pa.Table, catalogue: Catalogue, captions: pa.Array
+    pairs: pa.Table, interactions: pa.Table, catalogue: Catalogue, contents: pa.Array, assets: Assets = "caption"
 ) -> Iterator[pa.Table]:
     """Yields rows of examples, ordered by example_id, in batches that are small enough whatever the captions.
 
     Candidates come as dictionary arrays: a batch holds each caption once, not once for every example.
+
+    Args:
+        contents: of the catalogue's artworks, of the kind that `assets` says.
     """
     pairs = pairs.append_column("example_id", pa.array(example_ids(pairs, catalogue), pa.string()))
     pairs = pairs.sort_by("example_id")
-    ends = np.concatenate([[0], np.cumsum(pc.binary_length(captions).to_numpy())])[catalogue.offsets]
+    ends = np.concatenate([[0], np.cumsum(pc.binary_length(contents).to_numpy())])[catalogue.offsets]
     filled = np.cumsum(np.diff(ends)[pairs["title"].to_numpy()])
     start = 0
     while start < pairs.num_rows:
         limit = BATCH_BYTES + (filled[start - 1] if start else 0)
         stop = min(max(start + 1, int(np.searchsorted(filled, limit, side="right"))), start + BATCH_ROWS)
-        yield _examples(pairs.slice(start, stop - start), interactions, catalogue, captions)
+        yield _examples(pairs.slice(start, stop - start), interactions, catalogue, contents, assets)
         start = stop
 
 
-def _examples(pairs: pa.Table, interactions: pa.Table, catalogue: Catalogue, captions: pa.Array) -> pa.Table:
+def _examples(
+    pairs: pa.Table, interactions: pa.Table, catalogue: Catalogue, contents: pa.Array, assets: Assets
+) -> pa.Table:
     titles = pairs["title"].combine_chunks()
+    candidates, image_uris = _candidates(titles.to_numpy(), catalogue, contents, assets)
     columns = {
         "example_id": pairs["example_id"],
         "user_id": pairs["user_id"],
@@ -186,11 +193,12 @@ def _examples(pairs: pa.Table, interactions: pa.Table, catalogue: Catalogue, cap
         "title_name": catalogue.names.take(titles),
         "title_genres": catalogue.genres.take(titles),
         "history": histories(pairs, interactions, catalogue),
-        "candidates": _candidates(titles.to_numpy(), catalogue, captions),
+        "candidates": candidates,
         "label": pairs["label"],
         "propensity": pairs["propensity"],
         "timestamp": pairs["timestamp"],
         "reason": pa.nulls(pairs.num_rows, pa.string()),
+        "image_uris": image_uris,
     }
     fields = [field.with_type(columns[field.name].type) for field in schema.EXAMPLES]
     return pa.table(columns, schema=pa.schema(fields))
@@ -217,16 +225,23 @@ def histories(pairs: pa.Table, interactions: pa.Table, catalogue: Catalogue) -> 
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(fields, fields=list(schema.HISTORY.value_type)))
 
 
-def _candidates(title_p: np.ndarray, catalogue: Catalogue, captions: pa.Array) -> pa.Array:
+def _candidates(
+    title_p: np.ndarray, catalogue: Catalogue, contents: pa.Array, assets: Assets
+) -> tuple[pa.Array, pa.Array]:
+    """Returns the columns `candidates` and `image_uris`, of which one has the contents and the other nulls."""
     titles, local = np.unique(title_p, return_inverse=True)
     places, offsets = _ranges(catalogue.offsets[titles], catalogue.offsets[titles + 1])
     bounds = offsets.to_numpy()
     indices, lists = _ranges(bounds[local], bounds[local + 1])
-    fields = [
+    artwork_ids, filled = (
         pa.DictionaryArray.from_arrays(pa.array(indices.astype(np.int32)), values.take(pa.array(places)).cast("string"))
-        for values in (catalogue.artwork_ids, captions)
-    ]
-    return pa.ListArray.from_arrays(lists, pa.StructArray.from_arrays(fields, names=["artwork_id", "caption"]))
+        for values in (catalogue.artwork_ids, contents)
+    )
+    captions, image_uris = filled, pa.nulls(len(title_p), schema.EXAMPLES.field("image_uris").type)
+    if assets == "image":
+        captions, image_uris = pa.nulls(len(filled), pa.string()), pa.ListArray.from_arrays(lists, filled)
+    candidates = pa.StructArray.from_arrays([artwork_ids, captions], names=["artwork_id", "caption"])
+    return pa.ListArray.from_arrays(lists, candidates), image_uris
 
 
 def requests(pairs: pa.Table, interactions: pa.Table, catalogue: Catalogue) -> pa.Table:

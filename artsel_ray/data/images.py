@@ -8,6 +8,9 @@ import io
 import math
 import struct
 import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
 
 import numpy as np
 import pyarrow.fs as pafs
@@ -20,6 +23,7 @@ from artsel_ray.retries import open_file
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 MOST_BYTES = 64 * 2**20
+MOST_PIXELS = 40_000_000
 LEAST_SIDE, MOST_ASPECT = 16, 50
 
 MISSING_FILE = "no file there"
@@ -27,7 +31,7 @@ UNREADABLE_FILE = "the file cannot be read"
 SETTINGS = "a URI with credentials or settings, which are not taken from data"
 TOO_MANY_BYTES = f"a file of more than {MOST_BYTES // 2**20} MiB"
 UNKNOWN_FORMAT = "no JPEG, PNG, WebP or GIF"
-TOO_MANY_PIXELS = "more pixels than --max-pixels"
+TOO_MANY_PIXELS = "more pixels than are decoded"
 TOO_SMALL = f"a side shorter than {LEAST_SIDE} pixels, or {MOST_ASPECT} times as long as the other"
 BROKEN = "a broken picture"
 
@@ -42,22 +46,51 @@ class UnusableError(Exception):
     """Why a picture cannot be used."""
 
 
-def fetch(uri: str, folder: str) -> bytes:
-    """Returns the content of a picture's file.
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a model is shown it."""
+
+    pixels: Pixels
+    digest: str
+    """What tells it from every other picture: a hash of the file's content and of the pixels that were kept."""
+
+
+@lru_cache(maxsize=512)
+def read(uri: str, kept_pixels: int) -> Picture:
+    """Returns a picture, of at most about so many pixels, from where `locate` says that it is.
+
+    Raises:
+        UnusableError: if it cannot be used.
+    """
+    content = fetch(uri)
+    digest = blake2b(content, digest_size=16, salt=kept_pixels.to_bytes(8, "big")).hexdigest()
+    return Picture(decode(content, MOST_PIXELS, kept_pixels), digest)
+
+
+def locate(uri: str, folder: str) -> str:
+    """Returns where a picture is that data names.
 
     Args:
         uri: out of the data: a URI, a path, or a path below `folder`.
         folder: where the artworks are.
 
     Raises:
-        UnusableError: if it is absent, too large, or cannot be read.
+        UnusableError: if it brings settings with it.
     """
     # An endpoint out of data would be sent requests that are signed with the environment's credentials.
     if storage.is_uri(uri) and ("?" in uri or "@" in uri.partition("://")[2].partition("/")[0]):
         raise UnusableError(SETTINGS)
+    return uri if storage.is_uri(uri) or uri.startswith("/") else storage.join(folder, uri)
+
+
+def fetch(uri: str) -> bytes:
+    """Returns the content of a picture's file, from where `locate` says that it is.
+
+    Raises:
+        UnusableError: if it is absent, too large, or cannot be read.
+    """
     try:
-        is_whole = storage.is_uri(uri) or uri.startswith("/")
-        fs, path = storage.filesystem(uri if is_whole else storage.join(folder, uri))
+        fs, path = storage.filesystem(uri)
         info = fs.get_file_info(path)
         if info.type != pafs.FileType.File:
             raise UnusableError(MISSING_FILE)

@@ -48,13 +48,15 @@ def prepare(config: PrepareConfig) -> None:
     _check(config)
     started = time.monotonic()
     plan = _plan(config)
-    catalogue, captions, bad = read_catalogue(plan.files["titles"], plan.files["artworks"], config.asset_kind)
+    titles, artworks = plan.files["titles"], plan.files["artworks"]
+    folder = storage.join(config.input, "artworks")
+    catalogue, contents, bad = read_catalogue(titles, artworks, config.asset_kind, config.assets, folder)
     laps = [("", started), ("catalogue", time.monotonic())]
     run = _claim(config)
     counts = stages.write_rejected(plan, "catalogue", bad)
     start_ray()
-    known = (ray.put(plan), ray.put(catalogue), ray.put(captions))
-    del captions
+    known = (ray.put(plan), ray.put(catalogue), ray.put(contents))
+    del contents
     laps.append(("ray_start", time.monotonic()))
     try:
         laps += _run(config, plan, known, counts)
@@ -107,6 +109,7 @@ def _plan(config: PrepareConfig) -> stages.Plan:
         split=config.split,
         seed=config.seed,
         now_us=int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6),
+        assets=config.assets,
     )
 
 
@@ -137,7 +140,7 @@ def _run(
 ) -> list[tuple[str, float]]:
     """Runs the stages and adds to the counts; returns each stage's name and when it ended."""
     laps = []
-    known, captions = references[:2], references[2]
+    known, contents = references[:2], references[2]
     for part, _ in _stage("partition", stages.partition_slice, known, len(plan.slices)):
         counts.update(part)
     laps.append(("partition", time.monotonic()))
@@ -149,7 +152,7 @@ def _run(
     _check_counts(config, plan, counts)
     laps.append(("pairs", time.monotonic()))
     last = splits.last_keys(keys, splits.allot(counts["pairs"], *sizes))
-    for part, _ in _stage("examples", stages.bucket_examples, (*known, captions, ray.put(last)), plan.buckets):
+    for part, _ in _stage("examples", stages.bucket_examples, (*known, contents, ray.put(last)), plan.buckets):
         counts.update(part)
     _write_empty_splits(config.output, counts)
     laps.append(("examples", time.monotonic()))

@@ -12,6 +12,7 @@ import pyarrow as pa
 from artsel_ray import schema, storage
 from artsel_ray.config import SimulateConfig, resolved
 from artsel_ray.data import movielens
+from artsel_ray.data.drawing import draw
 from artsel_ray.data.themes import THEMES
 from artsel_ray.data.world import (
     Behaviour,
@@ -71,9 +72,11 @@ def simulate(config: SimulateConfig) -> None:
     else:
         titles, world, groups = _synthetic(config)
     _write_catalogue(config, titles, world)
+    if config.pictures:
+        _draw(config, titles["title_id"], world)
     counts, best = _write_groups(config, world, titles["title_id"], groups)
     summary = {
-        "simulated": ["artworks", "captions", "impressions", "engagement"],
+        "simulated": ["artworks", "captions", "impressions", "engagement", *["pictures"] * config.pictures],
         "source": config.source,
         "licence": movielens.LICENCE if config.source == "movielens" else None,
         "titles": len(titles["title_id"]),
@@ -187,15 +190,26 @@ def _write_catalogue(config: SimulateConfig, titles: Titles, world: World) -> No
     count = len(titles["title_id"])
     table = pa.table({**titles, "synopsis": pa.nulls(count, pa.string())}, schema=_loose(schema.TITLES))
     storage.write_table(storage.join(config.output, "titles", "part-000000.parquet"), table, "titles")
-    ids = _artwork_ids(titles["title_id"], world.counts_x)
+    ids = [artwork for of_title in _artwork_ids(titles["title_id"], world.counts_x) for artwork in of_title]
     artworks = {
-        "artwork_id": [artwork for of_title in ids for artwork in of_title],
+        "artwork_id": ids,
         "title_id": np.repeat(titles["title_id"], world.counts_x),
         "caption": [caption for of_title in world.captions for caption in of_title],
-        "image_uri": pa.nulls(int(world.counts_x.sum()), pa.string()),
+        "image_uri": pa.array([_picture(each) if config.pictures else None for each in ids], pa.string()),
         "asset_kind": pa.repeat(config.asset_kind, int(world.counts_x.sum())),
     }
     storage.write_table(storage.join(config.output, "artworks", "part-000000.parquet"), pa.table(artworks), "artworks")
+
+
+def _picture(artwork_id: str) -> str:
+    """Returns where an artwork's picture is, below the folder of the artworks."""
+    return f"pictures/{artwork_id}.png"
+
+
+def _draw(config: SimulateConfig, title_ids: list[str], world: World) -> None:
+    for row, ids in enumerate(_artwork_ids(title_ids, world.counts_x)):
+        for artwork_id, mix in zip(ids, world.mix_xmt[row], strict=False):
+            storage.write_object(storage.join(config.output, "artworks", _picture(artwork_id)), draw(mix))
 
 
 def _loose(table: pa.Schema) -> pa.Schema:

@@ -20,6 +20,7 @@ from artsel_ray import schema, storage
 from artsel_ray.data import checks, examples, shuffle, splits
 from artsel_ray.data.catalogue import Catalogue, placed
 from artsel_ray.errors import InputError
+from artsel_ray.schema import Assets
 
 Counts = Counter[str]
 """Rows by what became of them: `not_engaged`, `examples/train`, `rejected/impressions/COLUMN: REASON` and so on."""
@@ -36,6 +37,7 @@ _DICTIONARY_LEAVES = [
     "history.list.element.genres.list.element",
     "candidates.list.element.artwork_id",
     "candidates.list.element.caption",
+    "image_uris.list.element",
 ]
 
 
@@ -62,6 +64,7 @@ class Plan:
     split: Literal["hash", "time"]
     seed: int
     now_us: int
+    assets: Assets = "caption"
 
     def work(self, kind: str, number: int) -> str:
         """Returns the URI of a work object."""
@@ -185,7 +188,7 @@ def _keys(plan: Plan, pairs: pa.Table, catalogue: Catalogue) -> splits.Keys:
 
 
 def bucket_examples(
-    plan: Plan, bucket: int, catalogue: Catalogue, captions: pa.Array, last: list[tuple[int, int]]
+    plan: Plan, bucket: int, catalogue: Catalogue, contents: pa.Array, last: list[tuple[int, int]]
 ) -> Counts:
     """Writes a bucket's examples of each split, and the requests of its test examples."""
     pairs = shuffle.read_partition([plan.work("pairs", bucket)], 0)
@@ -195,7 +198,7 @@ def bucket_examples(
     for number, name in enumerate(splits.SPLITS):
         chosen = pairs.filter(split == number)
         counts[f"examples/{name}"] = chosen.num_rows
-        batches = examples.example_batches(chosen, interactions, catalogue, captions)
+        batches = examples.example_batches(chosen, interactions, catalogue, contents, plan.assets)
         write_examples(storage.join(plan.output, "examples", name), bucket, batches)
         if name == "test" and chosen.num_rows:
             asked = examples.requests(chosen, interactions, catalogue)

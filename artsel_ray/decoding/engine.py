@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from artsel_ray.data.images import Picture
 from artsel_ray.prompts.tokenize import Ids
 
 
@@ -24,9 +25,14 @@ class Sampling:
 
 
 class Engine(Protocol):
-    """Answers batches of questions about the next tokens of prompts."""
+    """Answers batches of questions about the next tokens of prompts.
 
-    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+    Where prompts have marks of pictures, `pictures` are each one's, in the order of their marks.
+    """
+
+    def logprobs(
+        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Sequence[Sequence[Picture]] = ()
+    ) -> list[np.ndarray]:
         """Returns for each prompt the log-probabilities of its allowed next tokens, in their order.
 
         They are of the unconstrained distribution: the caller renormalises.
@@ -34,7 +40,12 @@ class Engine(Protocol):
         ...
 
     def write(
-        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], sampling: Sampling | None = None
+        self,
+        prompts: Sequence[Ids],
+        max_tokens: int,
+        stop: Sequence[int],
+        sampling: Sampling | None = None,
+        pictures: Sequence[Sequence[Picture]] = (),
     ) -> list[list[int]]:
         """Returns for each prompt its continuation, greedy or sampled, without the stop token that ended it.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from artsel_ray.data.images import Picture
 from artsel_ray.decoding.engine import Engine
 from artsel_ray.prompts.tokenize import Ids
 
@@ -93,19 +94,22 @@ class Choice:
     """Product of the renormalised probabilities on the way to it; the candidate's part, where it has twins."""
 
 
-def choose(engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie]) -> list[Choice]:
+def choose(
+    engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie], pictures: Sequence[Sequence[Picture]] = ()
+) -> list[Choice]:
     """Returns the candidate that greedy decoding takes when it is held to the candidates' sequences.
 
     Args:
         prompts: [N] ids up to the answer.
         tries: [N] from `build`; prompts of one title may share one.
+        pictures: [N] each prompt's, where it has any.
     """
     candidate, log_probability = [0] * len(prompts), [0.0] * len(prompts)
     open_at = {index: 0 for index, trie in enumerate(tries) if trie.branches}
     twins = [trie.candidates for trie in tries]
     while open_at:
         at = [(index, tries[index].branches[branch]) for index, branch in open_at.items()]
-        for (index, branch), answer in zip(at, _ask(engine, prompts, at), strict=True):
+        for (index, branch), answer in zip(at, _ask(engine, prompts, at, pictures), strict=True):
             child = int(np.argmax(answer))
             log_probability[index] += float(answer[child])
             candidate[index], twins[index] = branch.members[child][0], len(branch.members[child])
@@ -116,7 +120,9 @@ def choose(engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie]) -> lis
     ]
 
 
-def rank(engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie]) -> list[np.ndarray]:
+def rank(
+    engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie], pictures: Sequence[Sequence[Picture]] = ()
+) -> list[np.ndarray]:
     """Returns each prompt's distribution over its candidates.
 
     At each branching node the children's probabilities are renormalised; a candidate's probability is the
@@ -125,12 +131,13 @@ def rank(engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie]) -> list[
     Args:
         prompts: [N] ids up to the answer.
         tries: [N] from `build`.
+        pictures: [N] each prompt's, where it has any.
 
     Returns:
         [N] arrays of [M] probabilities, which sum to 1.
     """
     at = [(index, branch) for index, trie in enumerate(tries) for branch in trie.branches]
-    answers = _ask(engine, prompts, at)
+    answers = _ask(engine, prompts, at, pictures)
     log_m = [np.zeros(trie.candidates) for trie in tries]
     twins_m = [np.full(trie.candidates, trie.candidates) for trie in tries]
     for (index, branch), answer in zip(at, answers, strict=True):
@@ -141,10 +148,13 @@ def rank(engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie]) -> list[
     return [np.exp(log) / twins for log, twins in zip(log_m, twins_m, strict=True)]
 
 
-def _ask(engine: Engine, prompts: Sequence[Ids], at: list[tuple[int, Branch]]) -> list[np.ndarray]:
+def _ask(
+    engine: Engine, prompts: Sequence[Ids], at: list[tuple[int, Branch]], pictures: Sequence[Sequence[Picture]]
+) -> list[np.ndarray]:
     """Returns the children's log-probabilities, renormalised, at branches of prompts: [C] each."""
     questions = [np.concatenate((prompts[index], branch.path)) for index, branch in at]
-    return [_log_softmax(answer) for answer in engine.logprobs(questions, [branch.tokens for _, branch in at])]
+    seen = [pictures[index] for index, _ in at] if pictures else ()
+    return [_log_softmax(answer) for answer in engine.logprobs(questions, [branch.tokens for _, branch in at], seen)]
 
 
 def _log_softmax(values: np.ndarray) -> np.ndarray:

@@ -36,8 +36,8 @@ class Renderer:
     """Renders shards."""
 
     def __init__(self, shared: ray.ObjectRef, rendering: Rendering) -> None:
-        """Takes the data from the object store: what `render_shard` reads, from its work objects to its captions."""
-        self._work, self._previous, self._files, self._catalogue, self._captions = ray.get(shared)
+        """Takes from the object store what `render_shard` reads, from its work objects to the artworks' contents."""
+        self._work, self._previous, self._files, self._catalogue, self._contents = ray.get(shared)
         self._rendering = rendering
         with contextlib.suppress(InputError):  # a model that is not on this machine is told of with the first shard
             prompt_tokenizer(rendering.model, rendering.spec)
@@ -48,7 +48,7 @@ class Renderer:
         rendered: RenderedShard | InputError
         try:
             index, inputs = int(batch["shard"][0]), (self._work, self._previous, self._files)
-            rendered = render_shard(index, *inputs, self._catalogue, self._captions, self._rendering)
+            rendered = render_shard(index, *inputs, self._catalogue, self._contents, self._rendering)
         except InputError as error:  # goes on to the driver as a value
             rendered = error
         return {"shard": boxed(rendered), "render_seconds": [time.perf_counter() - begun]}
@@ -134,9 +134,14 @@ def _start(
         return NullEngine(config.tokens_per_second)
     path = load(config.model).path
     if config.engine == "transformers":
-        return TransformersEngine(path, config.dtype)
+        return TransformersEngine(path, config.dtype, prompt_tokenizer(rendering.model, rendering.spec).marks)
     return VllmEngine(
-        path, rendering.max_model_length, most_candidates + 1, config.dtype, tensor_parallel=config.tensor_parallel
+        path,
+        rendering.max_model_length,
+        most_candidates + 1,
+        config.dtype,
+        tensor_parallel=config.tensor_parallel,
+        pictures=most_candidates if rendering.spec.assets == "image" else 0,
     )
 
 

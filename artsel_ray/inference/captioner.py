@@ -68,7 +68,7 @@ class Captioner:
         if isinstance(loaded, InputError):
             raise loaded
         begun, looks = time.perf_counter(), loaded.looks
-        new = [place for place, look in enumerate(looks) if look.pixels is not None]
+        new = [place for place, look in enumerate(looks) if look.picture is not None]
         captions: list[str | None] = [look.known for look in looks]
         described, unfinished = self._describe([looks[place] for place in new])
         for place, text in zip(new, described, strict=True):
@@ -116,7 +116,7 @@ class Captioner:
 
     def _write(self, engine: VllmEngine | TransformersVisionEngine, looks: Sequence[Look]) -> list[list[int]]:
         asked = [self._prompts.question(look.title_name) for look in looks]
-        pictures = [look.pixels for look in looks if look.pixels is not None]
+        pictures = [[look.picture] for look in looks if look.picture is not None]
         return engine.write(asked, self._config.caption_tokens, self._stop, pictures=pictures)
 
     def _start(self) -> VllmEngine | TransformersVisionEngine:
@@ -140,7 +140,7 @@ class Captioner:
                 text = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
                 length = min(config.max_model_length, text.max_position_embeddings)
                 self._engine = VllmEngine(
-                    path, length, 1, config.dtype, tensor_parallel=config.tensor_parallel, pictures=True
+                    path, length, 1, config.dtype, tensor_parallel=config.tensor_parallel, pictures=1
                 )
         except (InputError, ValueError, RuntimeError, ImportError, OSError) as error:
             raise InputError(f"the engine does not start: {shown(error)}") from None

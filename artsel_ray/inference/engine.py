@@ -11,11 +11,14 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from artsel_ray.data.images import Pixels
+from artsel_ray.data.images import Picture
 from artsel_ray.decoding.engine import Sampling
+from artsel_ray.prompts.pictures import PictureMarks
 from artsel_ray.prompts.tokenize import Ids
 
 _BLOCK = 16
+# What vLLM keeps of pictures that it has made its inputs of.
+_PICTURES_GIB = 2
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -40,7 +43,7 @@ class VllmEngine:
         dtype: Dtype = "auto",
         tensor_parallel: int = 1,
         seeded: bool = False,
-        pictures: bool = False,
+        pictures: int = 0,
     ) -> None:
         """Loads the model; on a CPU that takes about a minute.
 
@@ -51,7 +54,7 @@ class VllmEngine:
             dtype: of the weights; `auto` is float32 on CPUs, where half precision is emulated.
             tensor_parallel: GPUs that share the model.
             seeded: whether `write` will be given seeds.
-            pictures: whether `write` will be given one picture a prompt, for a vision-language model.
+            pictures: most of a prompt, for a vision-language model.
         """
         # In-process: one process to watch and to kill, and no copy of each prompt between two.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -61,8 +64,9 @@ class VllmEngine:
         from vllm import LLM
 
         on_cpu = not torch.cuda.is_available()
-        # No picture is asked about twice, so that none is kept.
-        about: dict[str, Any] = {"limit_mm_per_prompt": {"image": 1, "video": 0}, "mm_processor_cache_gb": 0}
+        # A prompt's only picture is to be described, and none twice; those of a title are shown to all its users.
+        kept = _PICTURES_GIB if pictures > 1 else 0
+        about: dict[str, Any] = {"limit_mm_per_prompt": {"image": pictures, "video": 0}, "mm_processor_cache_gb": kept}
         self._llm = LLM(
             str(model),
             dtype="float32" if on_cpu and dtype == "auto" else dtype,
@@ -85,7 +89,9 @@ class VllmEngine:
         used, self.usage = self.usage, Usage()
         return used
 
-    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+    def logprobs(
+        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Sequence[Sequence[Picture]] = ()
+    ) -> list[np.ndarray]:
         """See `artsel_ray.decoding.engine.Engine`."""
         from vllm import SamplingParams
 
@@ -95,7 +101,7 @@ class VllmEngine:
             )
             for ids in allowed
         ]
-        outputs = self._generate(prompts, params)
+        outputs = self._generate(prompts, params, pictures)
         first_steps = [output.outputs[0].logprobs[0] for output in outputs]
         return [
             np.array([step[token].logprob for token in ids]) for step, ids in zip(first_steps, allowed, strict=True)
@@ -107,9 +113,9 @@ class VllmEngine:
         max_tokens: int,
         stop: Sequence[int],
         sampling: Sampling | None = None,
-        pictures: Sequence[Pixels] = (),
+        pictures: Sequence[Sequence[Picture]] = (),
     ) -> list[list[int]]:
-        """See `artsel_ray.decoding.engine.Engine`; with one picture for each prompt, whose ids have its mark."""
+        """See `artsel_ray.decoding.engine.Engine`."""
         from vllm import SamplingParams
 
         params = partial(
@@ -124,15 +130,17 @@ class VllmEngine:
         written = [list(output.outputs[0].token_ids) for output in outputs]
         return [ids[:-1] if ids and ids[-1] in stop else ids for ids in written]
 
-    def _generate(self, prompts: Sequence[Ids], params: list[Any], pictures: Sequence[Pixels] = ()) -> list[Any]:
+    def _generate(self, prompts: Sequence[Ids], params: list[Any], pictures: Sequence[Sequence[Picture]]) -> list[Any]:
         from vllm.inputs import TokensPrompt
 
         if not prompts:
             return []
         begun = time.perf_counter()
         tokens = [TokensPrompt(prompt_token_ids=ids.tolist()) for ids in prompts]
-        for prompt, pixels in zip(tokens, pictures, strict=bool(pictures)):
-            prompt["multi_modal_data"] = {"image": Image.fromarray(pixels)}
+        for prompt, seen in zip(tokens, pictures, strict=bool(pictures)):
+            prompt["multi_modal_data"] = {"image": [Image.fromarray(picture.pixels) for picture in seen]}
+            # Else vLLM would hash all pixels of every prompt.
+            prompt["multi_modal_uuids"] = {"image": [picture.digest for picture in seen]}
         outputs = self._llm.generate(tokens, params, use_tqdm=False)
         self.usage.seconds += time.perf_counter() - begun
         for output in outputs:
@@ -145,24 +153,23 @@ class VllmEngine:
 class TransformersEngine:
     """Runs a model in transformers inside this process: slower than vLLM, for machines that vLLM does not know."""
 
-    def __init__(self, model: Path, dtype: Dtype = "auto") -> None:
+    def __init__(self, model: Path, dtype: Dtype = "auto", marks: PictureMarks | None = None) -> None:
         """Loads the model, on the GPU if there is one.
 
         Args:
             model: a folder from `artsel_ray.models.load`.
             dtype: of the weights; `auto` is float32 on CPUs and the model's own on a GPU.
+            marks: what marks pictures, where prompts have any.
         """
         import torch
-        from transformers import AutoModelForCausalLM
 
         from artsel_ray.models.torch_engine import TorchEngine
+        from artsel_ray.models.weights import read_model
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         chosen = "float32" if dtype == "auto" and device == "cpu" else dtype
-        weights: Any = AutoModelForCausalLM.from_pretrained(
-            model, dtype=chosen, use_safetensors=True, trust_remote_code=False
-        )
-        self._engine = TorchEngine(weights.to(device))
+        weights: Any = read_model(model, chosen)
+        self._engine = TorchEngine(weights.to(device), marks)
         self.usage = Usage()
 
     def take_usage(self) -> Usage:
@@ -170,24 +177,31 @@ class TransformersEngine:
         used, self.usage = self.usage, Usage()
         return used
 
-    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+    def logprobs(
+        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Sequence[Sequence[Picture]] = ()
+    ) -> list[np.ndarray]:
         """See `artsel_ray.decoding.engine.Engine`."""
         begun = time.perf_counter()
-        answers = self._engine.logprobs(prompts, allowed)
-        self._count(prompts, len(prompts), begun)
+        answers = self._engine.logprobs(prompts, allowed, pictures)
+        self._count(prompts, pictures, len(prompts), begun)
         return answers
 
     def write(
-        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], sampling: Sampling | None = None
+        self,
+        prompts: Sequence[Ids],
+        max_tokens: int,
+        stop: Sequence[int],
+        sampling: Sampling | None = None,
+        pictures: Sequence[Sequence[Picture]] = (),
     ) -> list[list[int]]:
         """See `artsel_ray.decoding.engine.Engine`."""
         begun = time.perf_counter()
-        written = self._engine.write(prompts, max_tokens, stop, sampling)
-        self._count(prompts, sum(map(len, written)), begun)
+        written = self._engine.write(prompts, max_tokens, stop, sampling, pictures)
+        self._count(prompts, pictures, sum(map(len, written)), begun)
         return written
 
-    def _count(self, prompts: Sequence[Ids], decoded: int, begun: float) -> None:
-        self.usage.prompt_tokens += sum(map(len, prompts))
+    def _count(self, prompts: Sequence[Ids], pictures: Sequence[Sequence[Picture]], decoded: int, begun: float) -> None:
+        self.usage.prompt_tokens += sum(map(len, self._engine.expanded(prompts, pictures)))
         self.usage.decoded_tokens += decoded
         self.usage.seconds += time.perf_counter() - begun
 
@@ -209,7 +223,9 @@ class NullEngine:
         used, self.usage = self.usage, Usage()
         return used
 
-    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+    def logprobs(
+        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Sequence[Sequence[Picture]] = ()
+    ) -> list[np.ndarray]:
         """See `artsel_ray.decoding.engine.Engine`."""
         self._count(prompts)
         return [
@@ -218,7 +234,12 @@ class NullEngine:
         ]
 
     def write(
-        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], sampling: Sampling | None = None
+        self,
+        prompts: Sequence[Ids],
+        max_tokens: int,
+        stop: Sequence[int],
+        sampling: Sampling | None = None,
+        pictures: Sequence[Sequence[Picture]] = (),
     ) -> list[list[int]]:
         """See `artsel_ray.decoding.engine.Engine`."""
         self._count(prompts)

@@ -50,14 +50,14 @@ def forecast(config: ScoreConfig) -> None:
     files = storage.list_files(config.requests)
     rendering = resolve(config)
     tables = storage.list_files(config.titles), storage.list_files(config.artworks)
-    catalogue, captions, _ = read_catalogue(*tables, rendering.spec.asset_kind)
+    catalogue, contents, _ = read_catalogue(*tables, rendering.spec.asset_kind, rendering.spec.assets, config.artworks)
     start_ray()
     counts, block = count_pairs(files), block_tokens()
 
     def counted(of_files: list[str], of_counts: Counter[str]) -> tuple[Counter[str], int]:
-        assignment = assign(of_counts, config, catalogue, captions, rendering.spec)
+        assignment = assign(of_counts, config, catalogue, contents, rendering.spec)
         parts = {title_id: parts for title_id, (_, parts) in assignment.shard_of.items()}
-        return count(of_counts, parts, of_files, catalogue, captions, rendering, block), assignment.shards
+        return count(of_counts, parts, of_files, catalogue, contents, rendering, block), assignment.shards
 
     totals, shards = counted(files, counts)
     layout = rendering.spec.layout

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from artsel_ray import storage
 from artsel_ray.data import checks
-from artsel_ray.data.images import Pixels, UnusableError, decode, fetch
+from artsel_ray.data.images import Picture, UnusableError, decode, fetch, locate
 from artsel_ray.prompts.caption import WORDING
 
 NOTHING = "neither a picture nor a caption"
@@ -76,7 +76,7 @@ class Look(NamedTuple):
     title_name: str | None
     fingerprint: str | None = None
     known: str | None = None
-    pixels: Pixels | None = None
+    picture: Picture | None = None
     fault: str = ""
 
 
@@ -114,12 +114,13 @@ def load_shard(
         if uri is None or not uri.strip():
             return Look(name)
         try:
-            content = fetch(uri, folder)
+            content = fetch(locate(uri, folder))
             fingerprint = captioning.fingerprint(content, name)
             caption = known.find(fingerprint)
             if caption is not None:
                 return Look(name, fingerprint, known=caption)
-            return Look(name, fingerprint, pixels=decode(content, max_pixels, captioning.kept_pixels))
+            pixels = decode(content, max_pixels, captioning.kept_pixels)
+            return Look(name, fingerprint, picture=Picture(pixels, fingerprint))
         except UnusableError as error:
             return Look(name, fault=str(error))
 

@@ -40,7 +40,7 @@ _SUMMARY = "summary.json"
 _LIGHT_CPUS = 0
 # Of an earlier night, that become one work object.
 _PREVIOUS_PARTS = 8
-_LETTERS_A_TOKEN, _TOKENS_AN_ITEM = 4, 20
+_LETTERS_A_TOKEN, _PIXELS_A_TOKEN, _TOKENS_AN_ITEM = 4, 28 * 28, 20
 
 
 def score(config: ScoreConfig) -> None:
@@ -54,16 +54,18 @@ def score(config: ScoreConfig) -> None:
     files = storage.list_files(config.requests)
     titles, artworks = storage.list_files(config.titles), storage.list_files(config.artworks)
     rendering = resolve(config)
-    catalogue, captions, bad = read_catalogue(titles, artworks, rendering.spec.asset_kind)
-    catalogue, captions = permuted(catalogue, captions, config.permutation)
+    catalogue, contents, bad = read_catalogue(
+        titles, artworks, rendering.spec.asset_kind, rendering.spec.assets, config.artworks
+    )
+    catalogue, contents = permuted(catalogue, contents, config.permutation)
     run = begin(config.output, _run(config, rendering), resolved(config))
     start_ray()
     seconds = {"start": time.perf_counter() - begun}
     exchange_begun = time.perf_counter()
     counts = count_pairs(files)
     if config.layout == "auto":
-        rendering = cheapest(counts, files, catalogue, captions, rendering, block_tokens())
-    assignment = assign(counts, config, catalogue, captions, rendering.spec)
+        rendering = cheapest(counts, files, catalogue, contents, rendering, block_tokens())
+    assignment = assign(counts, config, catalogue, contents, rendering.spec)
     work = _exchange(config, files, assignment)
     seconds["exchange"] = time.perf_counter() - exchange_begun
     _check_reject_rate(config, 0, work)
@@ -75,7 +77,7 @@ def score(config: ScoreConfig) -> None:
     night = NightMetrics(config.output, assignment.shards, len(done), 0 if done else work["rejected_pairs"])
     scoring_begun = time.perf_counter()
     if missing:
-        _score_shards(run, night, config, rendering, (catalogue, captions), files, work, missing)
+        _score_shards(run, night, config, rendering, (catalogue, contents), files, work, missing)
     seconds["score"] = time.perf_counter() - scoring_begun
     seconds["total"] = time.perf_counter() - begun
     _publish(run, config, rendering, bad, assignment.shards, work, seconds)
@@ -110,16 +112,21 @@ def _described(previous: str) -> str:
 
 
 def assign(
-    counts: collections.Counter[str], config: ScoreConfig, catalogue: Catalogue, captions: pa.Array, spec: PromptSpec
+    counts: collections.Counter[str], config: ScoreConfig, catalogue: Catalogue, contents: pa.Array, spec: PromptSpec
 ) -> Assignment:
     """Cuts a night into shards of about the same work.
 
-    Both what options cost and what a pair does are guessed: by the captions' letters, and as a full history.
+    Both what options cost and what a pair does are guessed: by the captions' letters or the pixels of
+    pictures, and as a full history.
     """
     if spec.layout == "user_first":
         return assign_users(counts, config.shard_pairs)
-    letters = pc.fill_null(pc.utf8_length(captions), 0).to_numpy()
-    sums = np.concatenate([[0.0], np.cumsum(np.minimum(letters / _LETTERS_A_TOKEN, spec.caption_tokens))])
+    if spec.assets == "image":
+        tokens = np.full(len(contents), spec.kept_pixels / _PIXELS_A_TOKEN)
+    else:
+        letters = pc.fill_null(pc.utf8_length(contents), 0).to_numpy()
+        tokens = np.minimum(letters / _LETTERS_A_TOKEN, spec.caption_tokens)
+    sums = np.concatenate([[0.0], np.cumsum(tokens)])
     pair = min(_TOKENS_AN_ITEM * spec.history_length, spec.history_tokens) + 1
     options = np.diff(sums[catalogue.offsets]) / pair
     return assign_titles(counts, config.shard_pairs, dict(zip(catalogue.title_ids.to_pylist(), options, strict=True)))

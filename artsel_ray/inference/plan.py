@@ -49,15 +49,15 @@ class TitleCosts:
 
 
 def measure_titles(
-    titles: NDArray[np.int64], catalogue: Catalogue, captions: pa.Array, rendering: Rendering
+    titles: NDArray[np.int64], catalogue: Catalogue, contents: pa.Array, rendering: Rendering
 ) -> list[list[float]]:
     """Tokenizes titles, given by their places in the catalogue; returns for each its numbers as in `TitleCosts`."""
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
     rows = []
     for title in titles.tolist():
-        options = tokenize_title(tokenizer, catalogue, captions, title)
+        options = tokenize_title(tokenizer, catalogue, contents, title)
         room = tokenizer.history_room(options, rendering.max_model_length) if options.answers else -1
-        rows.append([len(options.block), room, *_questions(options.answers, tokenizer.option_end, rendering)])
+        rows.append([options.length, room, *_questions(options.answers, tokenizer.option_end, rendering)])
     return rows
 
 
@@ -91,7 +91,7 @@ def count(
     parts: Mapping[str, int],
     files: list[str],
     catalogue: Catalogue,
-    captions: pa.Array,
+    contents: pa.Array,
     rendering: Rendering,
     block: int,
 ) -> Counter[str]:
@@ -101,7 +101,7 @@ def count(
         counts: pairs of each title.
         parts: shards of each title; 1 for those left out.
         files: of the requests.
-        captions: of the catalogue's artworks.
+        contents: of the catalogue's artworks: captions, or where pictures are.
         block: tokens in a block of the engine's cache.
 
     Returns:
@@ -111,7 +111,7 @@ def count(
     """
     places = pc.index_in(pa.array(sorted(counts), pa.string()), catalogue.title_ids).drop_null().to_numpy()
     slices = [places[start : start + _TITLES] for start in range(0, len(places), _TITLES)]
-    shared = ray.put((catalogue, captions))
+    shared = ray.put((catalogue, contents))
 
     def measure(index: int) -> list[list[float]]:
         return measure_titles(slices[index], *ray.get(shared), rendering)
@@ -131,12 +131,12 @@ def cheapest(
     counts: Counter[str],
     files: list[str],
     catalogue: Catalogue,
-    captions: pa.Array,
+    contents: pa.Array,
     rendering: Rendering,
     block: int,
 ) -> Rendering:
     """Returns the rendering with the layout in which an engine computes fewer tokens."""
-    totals = count(counts, {}, files, catalogue, captions, rendering, block)
+    totals = count(counts, {}, files, catalogue, contents, rendering, block)
     layout = min(LAYOUTS, key=lambda name: totals[f"{name}_computed"])
     print(f"layout {layout}: " + ", ".join(f"{totals[f'{name}_computed']:,.0f} tokens {name}" for name in LAYOUTS))
     return dataclasses.replace(rendering, spec=dataclasses.replace(rendering.spec, layout=layout))

@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalogue import Catalogue
+from artsel_ray.data.images import UnusableError, read
+from artsel_ray.errors import InputError
 from artsel_ray.inference.settings import Rendering
 from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
@@ -53,9 +55,9 @@ class RenderedShard:
 @lru_cache(maxsize=2)
 def prompt_tokenizer(model: str, spec: PromptSpec) -> PromptTokenizer:
     """Returns this process's tokenizer of a model."""
-    from transformers import PreTrainedTokenizerFast  # tokenizer.json is all it needs; AutoTokenizer takes seconds
+    from artsel_ray.models import weights
 
-    return PromptTokenizer(PreTrainedTokenizerFast.from_pretrained(load(model).path), spec)
+    return weights.prompt_tokenizer(load(model).path, spec)
 
 
 def render_shard(
@@ -64,7 +66,7 @@ def render_shard(
     previous: list[str],
     files: list[str],
     catalogue: Catalogue,
-    captions: pa.Array,
+    contents: pa.Array,
     rendering: Rendering,
 ) -> RenderedShard:
     """Reads a shard's pairs out of the work objects and tokenizes them, ordered by what begins their prompts.
@@ -77,14 +79,14 @@ def render_shard(
         work: URIs of the exchange's objects.
         previous: URIs of the exchange's objects with an earlier night's predictions.
         files: of the requests, for the places of rejected rows.
-        captions: of the catalogue's artworks.
+        contents: of the catalogue's artworks: captions, or where pictures are.
         rendering: model, prompt and limits.
     """
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
     by_title = rendering.spec.layout == "title_first"
     pairs, rejected = _read_pairs(index, work, files, catalogue, ["title"] if by_title else ["user_id", "title"])
     titles, title = np.unique(pairs["title"].to_numpy(), return_inverse=True)
-    options = [tokenize_title(tokenizer, catalogue, captions, each) for each in titles.tolist()]
+    options = [tokenize_title(tokenizer, catalogue, contents, each) for each in titles.tolist()]
     rooms = np.array([tokenizer.history_room(each, rendering.max_model_length) for each in options], dtype=np.int64)
     room = rooms[title]
     too_long = f"without any history the prompt exceeds {rendering.max_model_length} tokens"
@@ -177,11 +179,22 @@ def _repeated(user_ids: pa.ChunkedArray, title: np.ndarray) -> np.ndarray:
     return repeated
 
 
-def tokenize_title(tokenizer: PromptTokenizer, catalogue: Catalogue, captions: pa.Array, title: int) -> Options:
-    """Tokenizes a title, given by its place in the catalogue, with its candidates."""
+def tokenize_title(tokenizer: PromptTokenizer, catalogue: Catalogue, contents: pa.Array, title: int) -> Options:
+    """Tokenizes a title, given by its place in the catalogue, with its candidates.
+
+    Raises:
+        InputError: if a picture that could be used can be no longer.
+    """
     artworks = slice(*catalogue.offsets[title : title + 2].tolist())
     name, genres = catalogue.names[title].as_py(), catalogue.genres[title].as_py()
-    return tokenizer.options(name, genres, captions[artworks].to_pylist())
+    if tokenizer.marks is None:
+        return tokenizer.options(name, genres, contents[artworks].to_pylist())
+    try:
+        pictures = [read(uri, tokenizer.spec.kept_pixels) for uri in contents[artworks].to_pylist()]
+    except UnusableError as error:
+        title_id = catalogue.title_ids[title].as_py()
+        raise InputError(f"a picture of title {title_id} could be used before and cannot be now: {error}") from None
+    return tokenizer.picture_options(name, genres, pictures)
 
 
 def _group(catalogue: Catalogue, title: int, options: Options) -> TitleGroup:
@@ -200,6 +213,8 @@ def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, rendering: 
         if group.title_id not in of_title:
             shared: tuple[object, ...] = (rendering.model_id, rendering.spec, rendering.decoding)
             shared += (group.artwork_ids, group.options.block)
+            if group.options.pictures:
+                shared += (tuple(picture.digest for picture in group.options.pictures),)
             if rendering.label_prior:
                 shared += (rendering.label_prior,)
             of_title[group.title_id] = hashlib.blake2b(repr(shared).encode(), digest_size=16)

@@ -2,11 +2,13 @@
 
 import datetime
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from artsel_ray.data.images import Picture
 from artsel_ray.decoding import freetext, labels, trie
 from artsel_ray.decoding.engine import Engine
 from artsel_ray.errors import InputError
@@ -37,6 +39,7 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> t
     """
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
     prompts, answers, tries = [], [], []
+    pictures: list[Sequence[Picture]] = []
     built: dict[int, trie.Trie] = {}  # a title's groups share their options
     histories = (history.values.to_numpy() for history in shard.histories)
     for group in shard.groups:
@@ -45,10 +48,12 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> t
         if id(group.options) not in built:
             built[id(group.options)] = trie.build(group.options.answers, tokenizer.option_end)
         tries += [built[id(group.options)]] * group.users
+        if tokenizer.marks:
+            pictures += [group.options.pictures] * group.users
     reasons = None
     if rendering.spec.reason:
-        prompts, reasons = _write_reasons(engine, tokenizer, prompts)
-    choices = _decode(engine, rendering, tokenizer, prompts, answers, tries)
+        prompts, reasons = _write_reasons(engine, tokenizer, prompts, pictures)
+    choices = _decode(engine, rendering, tokenizer, prompts, answers, tries, pictures)
     if any(value is not None and np.isnan(value) for value in choices.probabilities):
         raise InputError(f"{rendering.model} answers with what is no number; score with another --dtype, or model")
     counts = {"unmatched": choices.unmatched}
@@ -66,13 +71,14 @@ def _decode(
     prompts: list[Ids],
     answers: list[list[list[int]]],
     tries: list[trie.Trie],
+    pictures: list[Sequence[Picture]],
 ) -> Choices:
     if rendering.decoding == "freetext":
-        return _write_freely(engine, tokenizer, prompts, answers)
+        return _write_freely(engine, tokenizer, prompts, answers, pictures)
     if rendering.decoding == "choose":
-        chosen = trie.choose(engine, prompts, tries)
+        chosen = trie.choose(engine, prompts, tries, pictures)
         return Choices([choice.candidate for choice in chosen], [choice.probability for choice in chosen])
-    distributions = trie.rank(engine, prompts, tries)
+    distributions = trie.rank(engine, prompts, tries, pictures)
     if rendering.label_prior:
         distributions = [labels.divide(each, rendering.label_prior) for each in distributions]
     best = [int(np.argmax(each)) for each in distributions]
@@ -80,10 +86,14 @@ def _decode(
 
 
 def _write_freely(
-    engine: Engine, tokenizer: PromptTokenizer, prompts: list[Ids], answers: list[list[list[int]]]
+    engine: Engine,
+    tokenizer: PromptTokenizer,
+    prompts: list[Ids],
+    answers: list[list[list[int]]],
+    pictures: list[Sequence[Picture]],
 ) -> Choices:
     longest = max((len(answer) for each in answers for answer in each), default=0) + 1
-    texts = tokenizer.tokenizer.batch_decode(engine.write(prompts, longest, tokenizer.end))
+    texts = tokenizer.tokenizer.batch_decode(engine.write(prompts, longest, tokenizer.end, pictures=pictures))
     decoded: dict[int, list[str]] = {}
     matches = []
     for text, each in zip(texts, answers, strict=True):
@@ -93,10 +103,12 @@ def _write_freely(
     return Choices([found or 0 for found in matches], [None] * len(matches), unmatched=matches.count(None))
 
 
-def _write_reasons(engine: Engine, tokenizer: PromptTokenizer, prompts: list[Ids]) -> tuple[list[Ids], list[str]]:
+def _write_reasons(
+    engine: Engine, tokenizer: PromptTokenizer, prompts: list[Ids], pictures: list[Sequence[Picture]]
+) -> tuple[list[Ids], list[str]]:
     """Has the model write a reason behind each prompt; returns the prompts that go on to the prediction."""
     stop = [tokenizer.option, *tokenizer.end]
-    written = engine.write(prompts, tokenizer.spec.reason_tokens, stop)
+    written = engine.write(prompts, tokenizer.spec.reason_tokens, stop, pictures=pictures)
     followed = [tokenizer.with_reason(prompt, ids) for prompt, ids in zip(prompts, written, strict=True)]
     return [prompt for prompt, _ in followed], [reason for _, reason in followed]
 

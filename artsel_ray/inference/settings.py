@@ -63,11 +63,16 @@ def check(config: ScoreConfig) -> None:
 
 def resolve(config: ScoreConfig) -> Rendering:
     """Makes the model ready on this machine and settles how its prompts read."""
+    from artsel_ray.models.weights import prompt_tokenizer
+
     model = load(config.model)
     length = min(config.max_model_length, model_length(model))
     model_id = "null" if config.engine == "null" else model.model_id
+    spec = prompt_spec(config, model)
+    if spec.assets == "image":
+        prompt_tokenizer(model.path, spec)  # refuses a model that sees no pictures, before anything is begun
     prior = read_label_prior(config.label_prior) if config.label_prior else ()
-    return Rendering(config.model, model_id, prompt_spec(config, model), length, config.decoding, prior)
+    return Rendering(config.model, model_id, spec, length, config.decoding, prior)
 
 
 def read_label_prior(uris: Sequence[str]) -> tuple[float, ...]:
@@ -97,11 +102,13 @@ def prompt_spec(config: ScoreConfig, model: Model) -> PromptSpec:
     Raises:
         InputError: if flags ask for another prompt than the model's, or `labels` of a model that answers in text.
     """
+    numbers = config.decoding == "labels" or config.assets == "image"
     flags: dict[str, Any] = {
         "layout": None if config.layout == "auto" else config.layout,
-        "output": config.output_format or ("number" if config.decoding == "labels" and not model.spec else None),
+        "output": config.output_format or ("number" if numbers and not model.spec else None),
         "history_length": config.history_length,
         "asset_kind": config.asset_kind,
+        "assets": config.assets,
     }
     given = {name: value for name, value in flags.items() if value is not None}
     if model.spec is None:
@@ -111,6 +118,8 @@ def prompt_spec(config: ScoreConfig, model: Model) -> PromptSpec:
         wrong = [f"{name} {value}" for name, value in given.items() if getattr(spec, name) != value]
         if wrong:
             raise InputError(f"{config.model} was trained for another prompt than {', '.join(wrong)}; leave these out")
+    if spec.assets == "image" and spec.output != "number":
+        raise InputError(f"--output-format {spec.output}: of pictures the answer is a number; leave it out")
     if config.layout == "auto" and model.spec is not None:
         raise InputError(f"--layout auto: {config.model} was trained for {spec.layout} alone; leave it out")
     if config.decoding == "labels" and spec.output != "number":

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from artsel_ray.data.images import Pixels
+from artsel_ray.data.images import Picture
 from artsel_ray.inference.engine import Dtype, Usage
 from artsel_ray.prompts.tokenize import Ids
 
@@ -49,7 +49,7 @@ class TransformersVisionEngine:
 
     @torch.no_grad()
     def write(
-        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], pictures: Sequence[Pixels]
+        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], pictures: Sequence[Sequence[Picture]]
     ) -> list[list[int]]:
         """Returns what the model greedily writes about each picture; like `VllmEngine.write`."""
         from transformers import GenerationConfig
@@ -71,7 +71,9 @@ class TransformersVisionEngine:
         self.usage.seconds += time.perf_counter() - begun
         return written
 
-    def _inputs(self, prompts: Sequence[Ids], pictures: Sequence[Pixels], padding: int) -> dict[str, torch.Tensor]:
+    def _inputs(
+        self, prompts: Sequence[Ids], pictures: Sequence[Sequence[Picture]], padding: int
+    ) -> dict[str, torch.Tensor]:
         """Returns the model's inputs: the head and the pictures as its processor makes them, then the prompts' rest.
 
         A processor takes text, in which a title's name could spell a special token; so it sees the head alone. What is
@@ -79,7 +81,7 @@ class TransformersVisionEngine:
         """
         made = self._processor(
             text=[self._head] * len(prompts),
-            images=[[Image.fromarray(pixels)] for pixels in pictures],
+            images=[[Image.fromarray(picture.pixels) for picture in seen] for seen in pictures],
             padding=True,
             padding_side="left",
             add_special_tokens=False,

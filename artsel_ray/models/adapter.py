@@ -1,32 +1,38 @@
 """LoRA with the two option tokens' rows trained beside it; and what comes out of a training."""
 
 import json
+import re
 from pathlib import Path
 
-import torch
 from peft import LoraConfig, PeftModel
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from artsel_ray import storage
 from artsel_ray.errors import InputError
+from artsel_ray.models.weights import read_model
 
 WEIGHTS = "adapter_model.safetensors"
 _ADAPTER_CONFIG = "adapter_config.json"
 _BASE = "base_model_name_or_path"
+# What a vision-language model looks at pictures with, as the models of transformers call it.
+_SEEING = r".*(vision|visual).*"
 
 
 def lora_config(model: PreTrainedModel, rank: int, alpha: int, tokens: list[int]) -> LoraConfig:
-    """Returns LoRA on all linear layers; the rows of `tokens` are trained whole, input and output side.
+    """Returns LoRA on all linear layers, but for those that see; the rows of `tokens` are trained whole, on both sides.
 
     Args:
-        model: decides whether the two sides share their rows (tied embeddings).
+        model: decides whether input and output share their rows (tied embeddings).
         tokens: ids of `<option>` and `</option>`; none leaves their rows as they are.
     """
-    sides = ["embed_tokens"] if model.config.tie_word_embeddings else ["embed_tokens", "lm_head"]
+    is_tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    sides = ["embed_tokens"] if is_tied else ["embed_tokens", "lm_head"]
+    sees = any(re.fullmatch(_SEEING, name) for name, _ in model.named_modules())
     return LoraConfig(
         r=rank,
         lora_alpha=alpha,
         target_modules="all-linear",
+        exclude_modules=_SEEING if sees else None,
         task_type="CAUSAL_LM",
         trainable_token_indices=dict.fromkeys(sides, tokens) if tokens else None,
     )
@@ -45,8 +51,7 @@ def let_fused_head_read_rows(model: PreTrainedModel) -> None:
 
 def merge(base: Path, adapter: Path, to: Path) -> None:
     """Writes base and adapter as one model, in the base's number format."""
-    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True, trust_remote_code=False)
-    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
+    merged = PeftModel.from_pretrained(read_model(base, "auto"), adapter).merge_and_unload(safe_merge=True)
     merged.save_pretrained(to)
 
 
@@ -68,8 +73,3 @@ def base_of(adapter: Path) -> str:
     if not isinstance(base, str) or not base:
         raise InputError(f"{adapter / _ADAPTER_CONFIG} names no {_BASE}; the adapter's files are damaged")
     return base
-
-
-def read_model(path: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Reads a model for training."""
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, trust_remote_code=False)

@@ -98,9 +98,7 @@ def _local(folder: str) -> Path:
 
 def _merge(name: str) -> Path:
     """Merges an adapter that came without its merged model into its base, once."""
-    from transformers import PreTrainedTokenizerFast
-
-    from artsel_ray.models import adapter
+    from artsel_ray.models import adapter, weights
 
     folder = _local(name)
     if not (folder / adapter.WEIGHTS).is_file():
@@ -109,7 +107,7 @@ def _merge(name: str) -> Path:
 
     def make(to: Path) -> None:
         adapter.merge(base.path, folder, to)
-        PreTrainedTokenizerFast.from_pretrained(base.path).save_pretrained(to)
+        weights.copy_processor(base.path, to)
 
     return _cached(f"merged/{storage.fingerprint(base.model_id, _digest(folder))}", make)
 
@@ -219,11 +217,17 @@ def _convert_smollm2(to: Path) -> None:
 
 def _add_options(source: Path, to: Path) -> None:
     """Writes a copy of a model whose tokenizer and embeddings have the option tokens."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", use_safetensors=True, trust_remote_code=False)
-    _save_with_options(model, tokenizer, to)
+    from artsel_ray.models import weights
+
+    model = weights.read_model(source, "auto")
+    if weights.sees(source):
+        processor = weights.read_processor(source)
+        _save_with_options(model, processor.tokenizer, to)
+        processor.save_pretrained(to)
+    else:
+        _save_with_options(model, AutoTokenizer.from_pretrained(source, trust_remote_code=False), to)
 
 
 def _save_with_options(model, tokenizer, to: Path) -> None:  # type: ignore[no-untyped-def]

@@ -8,6 +8,8 @@ from artsel_ray.errors import InputError
 from artsel_ray.prompts.spec import PromptSpec
 
 SPEC = "spec.json"
+# Fields that the first models' files lack: there was nothing else then.
+_LATER = ("asset_kind", "assets", "kept_pixels")
 
 
 def write_spec(uri: str, spec: PromptSpec) -> None:
@@ -26,7 +28,7 @@ def read_spec(uri: str) -> PromptSpec | None:
         return None
     values = storage.read_json(path)
     if isinstance(values, dict):
-        values = {"asset_kind": PromptSpec.asset_kind} | values  # version 0.1.0 knew no other
+        values = {name: getattr(PromptSpec, name) for name in _LATER} | values
     fields = typing.get_type_hints(PromptSpec)
     if not isinstance(values, dict) or set(values) != set(fields):
         raise InputError(f"{path} has not the fields {sorted(fields)}; the model was trained with another version")

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from artsel_ray.errors import InputError
+from artsel_ray.prompts import chat
 from artsel_ray.prompts.options import escape
-from artsel_ray.prompts.tokenize import CHAT_DATE, Ids
+from artsel_ray.prompts.tokenize import Ids
 
 WORDING = "caption-1"
 """Version of the wording; changes whenever a token of any question would."""
@@ -41,13 +42,7 @@ class CaptionPrompts:
                 "the model has no chat template, so that nothing can be asked of it; take an instruct model"
             )
         content = [{"type": "image"}, {"type": "text", "text": f"{_BEFORE}{_NAME}{_AFTER}"}]
-        chat = processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            tokenize=False,
-            add_generation_prompt=True,
-            date_string=CHAT_DATE,
-        )
-        self.head, found, tail = str(chat).partition(_NAME)
+        self.head, found, tail = chat.turn(processor, content).partition(_NAME)
         """The text that every question begins with."""
         if not found:
             raise InputError("the model's chat template leaves out what is asked; take another model")

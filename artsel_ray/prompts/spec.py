@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from artsel_ray.schema import AssetKind
+from artsel_ray.schema import AssetKind, Assets
 
 Layout = Literal["title_first", "user_first"]
 Output = Literal["text", "number"]
@@ -29,5 +29,9 @@ class PromptSpec:
     """Most tokens of a reason that the model writes."""
     asset_kind: AssetKind = "artwork"
     """What a title's candidates are."""
+    assets: Assets = "caption"
+    """What the model sees of a candidate; of pictures it answers with the number."""
+    kept_pixels: int = 262_144
+    """A picture of more pixels is scaled down to about as many, such as 330 tokens in Qwen2.5-VL."""
     template: str = "paper-1"
     """Version of the wording; changes whenever a token of any prompt would."""

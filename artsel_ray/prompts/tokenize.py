@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from artsel_ray.data.images import Picture
 from artsel_ray.errors import InputError
-from artsel_ray.prompts import render
+from artsel_ray.prompts import chat, render
 from artsel_ray.prompts.options import OPTION, OPTION_END
+from artsel_ray.prompts.pictures import PictureMarks
 from artsel_ray.prompts.spec import PromptSpec
 
 if TYPE_CHECKING:
@@ -29,8 +31,6 @@ Ids = NDArray[np.int32]
 
 _CONTENT = "\u241fcontent\u241f"
 _SEPARATOR = "\x1f"
-# Llama 3's chat template writes the current day unless told another; a prompt must not change overnight.
-CHAT_DATE = "26 Jul 2024"
 _MOST_SECONDS = 1e9
 _DAYS = (pa.scalar(datetime.date.min), pa.scalar(datetime.date.max))
 _KEPT_TITLES = 2**18
@@ -46,6 +46,10 @@ class Options:
     """For each candidate, the ids between `<option>` and `</option>` of the answer."""
     captions_cut: int
     """Captions that lost tokens to the budget."""
+    length: int
+    """Tokens of `block`, with those that stand for pictures."""
+    pictures: Sequence[Picture] = ()
+    """Of the candidates, where these are pictures: `block` has a mark for each."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +67,23 @@ class Encoded:
 
     ids: list[int]
     supervised: list[bool]
+    pictures: Sequence[Picture] = ()
 
 
 class PromptTokenizer:
     """Tokenizes prompts of one spec with one tokenizer; keeps what it has tokenized of histories."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", spec: PromptSpec) -> None:
-        """Takes a tokenizer that has the two option tokens.
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", spec: PromptSpec, marks: PictureMarks | None = None
+    ) -> None:
+        """Takes a tokenizer that has the two option tokens, and where candidates are pictures what marks them.
 
         Raises:
-            InputError: if it lacks them.
+            InputError: if it lacks the tokens.
         """
         self.tokenizer = tokenizer
         self.spec = spec
+        self.marks = marks
         added = tokenizer.get_added_vocab()
         if OPTION not in added or OPTION_END not in added:
             raise InputError(f"the model's tokenizer has no {OPTION} and {OPTION_END}; load it with artsel_ray.models")
@@ -95,16 +103,14 @@ class PromptTokenizer:
     @cached_property
     def _frame(self) -> tuple[list[int], list[int]]:
         """The ids before and after the user's message: the chat template's, or just a begin token."""
-        if self.tokenizer.chat_template is None:
+        if self.marks:
+            asked = self.marks.turn([{"type": "text", "text": _CONTENT}])
+        elif self.tokenizer.chat_template is None:
             bos = self.tokenizer.bos_token_id
             return ([] if bos is None else [bos]), self.encode(["\n\n"])[0]
-        chat = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": _CONTENT}],
-            tokenize=False,
-            add_generation_prompt=True,
-            date_string=CHAT_DATE,
-        )
-        before, _, after = str(chat).partition(_CONTENT)
+        else:
+            asked = chat.turn(self.tokenizer, _CONTENT)
+        before, _, after = asked.partition(_CONTENT)
         head, tail = self._ids([before, after], split_special_tokens=False)
         return head, tail
 
@@ -151,17 +157,31 @@ class PromptTokenizer:
 
     def options(self, name: str, genres: Sequence[str], captions: Sequence[str]) -> Options:
         """Tokenizes a title with its candidates' captions."""
+        limit = self.spec.caption_tokens
+        texts = self.encode([render.option_text(caption) for caption in captions])
+        contents = [ids[:limit] for ids in texts]
+        block = self._block(name, genres, contents)
+        answers = self._numbers(len(captions)) if self.spec.output == "number" else contents
+        return Options(block, answers, sum(len(ids) > limit for ids in texts), len(block))
+
+    def picture_options(self, name: str, genres: Sequence[str], pictures: Sequence[Picture]) -> Options:
+        """Tokenizes a title whose candidates are pictures; the answers are their numbers."""
+        assert self.marks is not None
+        block = self._block(name, genres, [self.marks.ids] * len(pictures))
+        more = sum(self.marks.length(picture) - len(self.marks.ids) for picture in pictures)
+        return Options(block, self._numbers(len(pictures)), 0, len(block) + more, pictures)
+
+    def _block(self, name: str, genres: Sequence[str], contents: list[list[int]]) -> list[int]:
+        """Returns the ids of a title's line and of its options with these contents."""
         spec = self.spec
         block = self.encode([render.new_title(name, list(genres), spec.asset_kind)])[0]
-        heads = self.encode([render.option_head(index, spec.output) for index in range(len(captions))])
-        texts = self.encode([render.option_text(caption) for caption in captions])
-        cut = [ids[: spec.caption_tokens] for ids in texts]
-        for head, ids in zip(heads, cut, strict=True):
+        heads = self.encode([render.option_head(index, spec.output) for index in range(len(contents))])
+        for head, ids in zip(heads, contents, strict=True):
             block += [*head, self.option, *ids, self.option_end]
-        answers = cut
-        if spec.output == "number":
-            answers = self.encode([render.answer_text(index, "", "number") for index in range(len(captions))])
-        return Options(block, answers, sum(len(ids) > spec.caption_tokens for ids in texts))
+        return block
+
+    def _numbers(self, count: int) -> list[list[int]]:
+        return self.encode([render.answer_text(index, "", "number") for index in range(count)])
 
     def texts(self, block: list[int]) -> list[str]:
         """Returns the texts of a title's tokenized part: its line, then each option's."""
@@ -192,23 +212,26 @@ class PromptTokenizer:
         answer = max(map(len, options.answers)) + len(self.end)
         if self.spec.reason:
             answer += self.spec.reason_tokens + len(self.after_reason)
-        room = max_model_length - self.fixed_tokens() - len(options.block) - answer
+        room = max_model_length - self.fixed_tokens() - options.length - answer
         return room if room >= self.least_history_tokens else -1
 
     def example(
-        self, block: list[int], history: list[int] | Ids, answer: list[int], reason: str | None = None
+        self, options: Options, history: list[int] | Ids, answer: list[int], reason: str | None = None
     ) -> Encoded:
         """Returns a training example: the prompt, and supervised behind it the answer with its end.
+
+        Marks of pictures are expanded.
 
         Raises:
             ValueError: if the spec asks for a reason and there is none, or the other way round.
         """
         if (reason is not None) != self.spec.reason:
             raise ValueError(f"spec.reason is {self.spec.reason}, the example {'has' if reason else 'lacks'} a reason")
-        prompt = self.prompt(block, history).tolist()
+        ids = self.prompt(options.block, history)
+        prompt = (self.marks.expand(ids, options.pictures) if self.marks else ids).tolist()
         written = [] if reason is None else self.reason(reason) + self.after_reason
         target = written + answer + self.end
-        return Encoded(prompt + target, [False] * len(prompt) + [True] * len(target))
+        return Encoded(prompt + target, [False] * len(prompt) + [True] * len(target), options.pictures)
 
     def with_reason(self, prompt: Ids, written: list[int]) -> tuple[Ids, str]:
         """Returns the prompt that goes on to the prediction after what a model wrote, and the reason in that."""

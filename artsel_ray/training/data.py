@@ -5,7 +5,8 @@ ids, and a tenth of that in this form.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,15 @@ from numpy.typing import NDArray
 
 from artsel_ray import storage
 from artsel_ray.data import checks
+from artsel_ray.data.images import Picture, UnusableError, read
 from artsel_ray.errors import InputError
 from artsel_ray.prompts.tokenize import Encoded, Options, PromptTokenizer
+from artsel_ray.schema import Assets
 
-_COLUMNS = ["example_id", "title_id", "title_name", "title_genres", "history", "candidates", "label", "propensity"]
+_COLUMNS = [
+    *("example_id", "title_id", "title_name", "title_genres", "history", "candidates", "image_uris", "label"),
+    "propensity",
+]
 # What the seeded choices are for: each kind draws from its own stream.
 _SHUFFLE, _REJECT, _REASON = 1, 2, 3
 
@@ -27,9 +33,10 @@ class Title:
 
     name: str
     genres: list[str]
-    captions: list[str]
+    contents: list[str]
+    """Of the candidates: captions, or where pictures are."""
     options: Options
-    """Tokenized in the order of the captions."""
+    """Tokenized in the order of the contents; without pictures, which are read when they are needed."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class Preference:
     prompt: list[int]
     chosen: list[int]
     rejected: list[int]
+    pictures: Sequence[Picture]
+    """Of the prompt."""
 
 
 @dataclass
@@ -69,21 +78,31 @@ class TrainingExamples:
         """Returns an example of SFT."""
         options, order = self._options(index, epoch)
         answer = options.answers[order.index(self.label_n[index])]
-        return self.tokenizer.example(options.block, self.history_n[index], answer, self._reason(index))
+        return self.tokenizer.example(options, self.history_n[index], answer, self._reason(index))
 
     def preference(self, index: int, epoch: int, rejected: int, rejected_reason: str | None) -> Preference:
         """Returns an example of DPO with this rejected candidate, by its place among the stored candidates."""
         options, order = self._options(index, epoch)
         encoded = [
-            self.tokenizer.example(options.block, self.history_n[index], options.answers[order.index(place)], reason)
+            self.tokenizer.example(options, self.history_n[index], options.answers[order.index(place)], reason)
             for place, reason in ((self.label_n[index], self._reason(index)), (rejected, rejected_reason))
         ]
         prompt = encoded[0].supervised.index(True)
-        return Preference(encoded[0].ids[:prompt], encoded[0].ids[prompt:], encoded[1].ids[prompt:])
+        ids = encoded[0].ids
+        return Preference(ids[:prompt], ids[prompt:], encoded[1].ids[prompt:], options.pictures)
 
     def prompt(self, index: int) -> NDArray[np.int32]:
         """Returns the prompt as scoring renders it: candidates in their stored order."""
         return self.tokenizer.prompt(self.titles[self.title_n[index]].options.block, self.history_n[index])
+
+    def pictures(self, index: int) -> Sequence[Picture]:
+        """Returns the pictures of `prompt`."""
+        return self._seen(self.titles[self.title_n[index]].contents)
+
+    def _seen(self, contents: list[str]) -> Sequence[Picture]:
+        if self.tokenizer.marks is None:
+            return ()
+        return [_read_picture(uri, self.tokenizer.spec.kept_pixels) for uri in contents]
 
     def _reason(self, index: int) -> str | None:
         return self.reason_n[index] if self.tokenizer.spec.reason else None
@@ -92,9 +111,24 @@ class TrainingExamples:
         """Returns the options in the order of this epoch, and which stored candidate stands at each place."""
         title = self.titles[self.title_n[index]]
         if not self.shuffle_candidates:
-            return title.options, list(range(len(title.captions)))
-        order = np.random.default_rng([self.seed, _SHUFFLE, epoch, index]).permutation(len(title.captions)).tolist()
-        return self.tokenizer.options(title.name, title.genres, [title.captions[place] for place in order]), order
+            options = replace(title.options, pictures=self._seen(title.contents))
+            return options, list(range(len(title.contents)))
+        order = np.random.default_rng([self.seed, _SHUFFLE, epoch, index]).permutation(len(title.contents)).tolist()
+        return _tokenize(self.tokenizer, title.name, title.genres, [title.contents[place] for place in order]), order
+
+
+def _tokenize(tokenizer: PromptTokenizer, name: str, genres: list[str], contents: list[str]) -> Options:
+    if tokenizer.marks is None:
+        return tokenizer.options(name, genres, contents)
+    pictures = [_read_picture(uri, tokenizer.spec.kept_pixels) for uri in contents]
+    return tokenizer.picture_options(name, genres, pictures)
+
+
+def _read_picture(uri: str, kept_pixels: int) -> Picture:
+    try:
+        return read(uri, kept_pixels)
+    except UnusableError as error:
+        raise InputError(f"{uri}: {error}; prepare the examples anew, or bring the picture back") from None
 
 
 def read_train(
@@ -127,7 +161,7 @@ def _read(
     known: dict[tuple, int] = {}
     for file in storage.list_files(uri):
         for first_row, table in storage.iter_batches(file, "examples", [*_COLUMNS, *more_columns]):
-            _refuse_unusable(table, file, first_row)
+            _refuse_unusable(table, file, first_row, examples.tokenizer.spec.assets)
             room = len(table) if most is None else most - len(examples) - examples.too_long
             _add(examples, known, table.slice(0, max(room, 0)), max_model_length)
     if not len(examples):
@@ -136,9 +170,9 @@ def _read(
     return examples
 
 
-def _refuse_unusable(table: pa.Table, file: str, first_row: int) -> None:
+def _refuse_unusable(table: pa.Table, file: str, first_row: int, assets: Assets) -> None:
     """Training learns from all its examples or not at all: what prepare and distill write has passed these checks."""
-    for column, reason, bad in checks.example_checks(table):
+    for column, reason, bad in checks.example_checks(table, assets):
         if bad.any():
             row = int(bad.argmax())
             raise InputError(
@@ -151,14 +185,17 @@ def _add(examples: TrainingExamples, known: dict[tuple, int], table: pa.Table, m
     tokenizer, rows = examples.tokenizer, table.drop_columns(["history"]).to_pylist()
     titles = []
     for row in rows:
-        captions = [candidate["caption"] for candidate in row["candidates"]]
+        if tokenizer.marks is None:
+            contents = [candidate["caption"] for candidate in row["candidates"]]
+        else:
+            contents = row["image_uris"]
         if "reason" in row and not row["reason"]:
             raise InputError(f"example {row['example_id']} has no reason; run jobs/distill.py, or leave --reason out")
-        key = (row["title_name"], tuple(row["title_genres"]), tuple(captions))
+        key = (row["title_name"], tuple(row["title_genres"]), tuple(contents))
         if key not in known:
             known[key] = len(examples.titles)
-            options = tokenizer.options(row["title_name"], row["title_genres"], captions)
-            examples.titles.append(Title(row["title_name"], row["title_genres"], captions, options))
+            options = replace(_tokenize(tokenizer, row["title_name"], row["title_genres"], contents), pictures=())
+            examples.titles.append(Title(row["title_name"], row["title_genres"], contents, options))
         titles.append(known[key])
     rooms = {title: tokenizer.history_room(examples.titles[title].options, max_model_length) for title in set(titles)}
     room_n = np.array([rooms[title] for title in titles], dtype=np.int64)
@@ -174,7 +211,7 @@ def _add(examples: TrainingExamples, known: dict[tuple, int], table: pa.Table, m
         examples.reason_n.append(row.get("reason"))
         examples.propensity_n.append(np.nan if row["propensity"] is None else row["propensity"])
         answer = len(options.answers[row["label"]]) + (tokenizer.spec.reason_tokens if tokenizer.spec.reason else 0)
-        examples.length_n.append(tokenizer.fixed_tokens() + len(options.block) + len(history.values) + answer)
+        examples.length_n.append(tokenizer.fixed_tokens() + options.length + len(history.values) + answer)
 
 
 class Rejections:
@@ -196,7 +233,7 @@ class Rejections:
     def usable(self) -> list[int]:
         """Returns the examples whose title has another candidate."""
         examples = self._examples
-        return [index for index, title in enumerate(examples.title_n) if len(examples.titles[title].captions) > 1]
+        return [index for index, title in enumerate(examples.title_n) if len(examples.titles[title].contents) > 1]
 
     def draw(self, index: int, epoch: int) -> tuple[int, str | None]:
         """Returns the rejected candidate's place, and what speaks for it.
@@ -206,7 +243,7 @@ class Rejections:
         """
         examples = self._examples
         title, label = examples.title_n[index], examples.label_n[index]
-        weights = np.ones(len(examples.titles[title].captions))
+        weights = np.ones(len(examples.titles[title].contents))
         if self._how == "logged":
             weights = np.array([self._propensity.get((title, place), 0.0) for place in range(len(weights))])
         weights[label] = 0.0

@@ -28,13 +28,18 @@ class DpoCollator:
         self._pad = DataCollatorForPreference(pad_token_id=pad_token_id)
 
     def __call__(self, rows: list[dict[str, int]]) -> dict[str, torch.Tensor]:
-        """Returns `input_ids`, `attention_mask` and `completion_mask`: [2 · rows, longest], the chosen ones first."""
-        epoch, pairs = self._order.epoch, []
+        """Returns `input_ids`, `attention_mask` and `completion_mask`: [2 · rows, longest], the chosen ones first.
+
+        And what the model sees, in the same order.
+        """
+        epoch, pairs, pictures = self._order.epoch, [], []
         for row in rows:
             rejected, reason = self._rejections.draw(row["index"], epoch)
             pair = self._examples.preference(row["index"], epoch, rejected, reason)
             pairs.append({"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected})
-        return self._pad(pairs)
+            pictures.append(pair.pictures)
+        batch, marks = self._pad(pairs), self._examples.tokenizer.marks
+        return batch | marks.inputs(batch["input_ids"], pictures * 2) if marks else batch
 
 
 class _DpoTrainer(RendersItself, DPOTrainer):

@@ -3,7 +3,7 @@
 import math
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.fs as pafs
 import torch
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
 from artsel_ray import storage
@@ -22,8 +22,8 @@ from artsel_ray.models import adapter
 from artsel_ray.models.load import ADAPTER, MERGED, Model, load
 from artsel_ray.models.spec import write_spec
 from artsel_ray.models.torch_engine import TorchEngine
+from artsel_ray.models.weights import copy_processor, prompt_tokenizer, read_model
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.prompts.tokenize import PromptTokenizer
 from artsel_ray.training.checkpoints import seal
 from artsel_ray.training.data import TrainingExamples, read_train, read_validation
 from artsel_ray.training.dpo import dpo_trainer
@@ -31,6 +31,8 @@ from artsel_ray.training.sft import sft_trainer
 from artsel_ray.training.trainers import compute_targets_only
 
 _PROGRESS_SECONDS = 5.0
+# Validation examples whose pictures are in memory together.
+_PICTURED_AT_ONCE = 32
 
 
 @dataclass
@@ -128,14 +130,14 @@ def fit(
     compute_targets_only()
     model = load(config.model)
     spec = prompt_spec(config, model)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(model.path)
+    prompts = prompt_tokenizer(model.path, spec)
+    tokenizer = prompts.tokenizer
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    prompts = PromptTokenizer(tokenizer, spec)
     # Frozen weights may be bfloat16; trained ones may not: small steps would be lost in 8 bits.
     half = torch.cuda.is_available() and config.lora_rank > 0
-    weights = adapter.read_model(model.path, torch.bfloat16 if half else torch.float32)
-    length = min(config.max_model_length, weights.config.max_position_embeddings)
+    weights = read_model(model.path, torch.bfloat16 if half else torch.float32)
+    length = min(config.max_model_length, weights.config.get_text_config().max_position_embeddings)
     examples, chosen_for = (storage.join(config.examples, split) for split in ("train", "validation"))
     train = read_train(examples, prompts, length, config.seed, config.shuffle_candidates)
     validation = read_validation(chosen_for, prompts, length, config.validation_size)
@@ -159,22 +161,30 @@ def fit(
             f"a checkpoint in {config.output} holds more than tensors, which is never read; delete its checkpoints"
         ) from None
     if not watch.error:
-        _export(config, model, spec, trainer, tokenizer)
+        _export(config, model, spec, trainer)
     trainer.accelerator.wait_for_everyone()
     return Fitted(trainer.state.log_history, watch.error, train.too_long)
 
 
 def prompt_spec(config: TrainConfig, model: Model) -> PromptSpec:
-    """Returns the earlier training's prompt, or the default one, with what the flags change."""
+    """Returns the earlier training's prompt, or the default one, with what the flags change.
+
+    Raises:
+        InputError: for pictures and an answer in text.
+    """
     flags: dict[str, Any] = {
         "layout": config.layout,
         "output": config.output_format,
         "reason": config.reason or None,
         "history_length": config.history_length,
         "asset_kind": config.asset_kind,
+        "assets": config.assets,
     }
-    known = (model.spec or PromptSpec()).__dict__
-    return PromptSpec(**{**known, **{name: value for name, value in flags.items() if value is not None}})
+    known = (model.spec or PromptSpec(output="number" if config.assets == "image" else "text")).__dict__
+    spec = PromptSpec(**{**known, **{name: value for name, value in flags.items() if value is not None}})
+    if spec.assets == "image" and spec.output != "number":
+        raise InputError(f"the answer to pictures is a number, not {spec.output}; add --output-format number")
+    return spec
 
 
 def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
@@ -188,15 +198,14 @@ def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
     # A sharded model answers only when all workers ask the same number of questions: then each chooses for all.
     mine = range(accelerator.process_index % workers, len(examples), workers)
     model: Any = trainer.model
-    engine = TorchEngine(model)
-    prompts = [examples.prompt(index) for index in mine]
-    if tokenizer.spec.reason:
-        stop = [tokenizer.option, *tokenizer.end]
-        reasons = engine.write(prompts, tokenizer.spec.reason_tokens, stop)
-        prompts = [tokenizer.with_reason(prompt, ids)[0] for prompt, ids in zip(prompts, reasons, strict=True)]
+    engine = TorchEngine(model, tokenizer.marks)
     answers = [examples.titles[examples.title_n[index]].options.answers for index in mine]
-    choices = trie.choose(engine, prompts, [trie.build(each, tokenizer.option_end) for each in answers])
-    hits = [choice.candidate == examples.label_n[index] for choice, index in zip(choices, mine, strict=True)]
+    at_once = _PICTURED_AT_ONCE if tokenizer.marks else len(mine)
+    choices: list[int] = []
+    for start in range(0, len(mine), max(at_once, 1)):
+        some = mine[start : start + at_once]
+        choices += _choose(engine, examples, some, answers[start : start + at_once])
+    hits = [choice == examples.label_n[index] for choice, index in zip(choices, mine, strict=True)]
     weighted = [hit * len(each) for hit, each in zip(hits, answers, strict=True)]
     sums = torch.tensor([len(mine), sum(hits), sum(weighted)], dtype=torch.float32, device=accelerator.device)
     count, *totals = accelerator.reduce(sums, "sum").tolist()
@@ -204,9 +213,22 @@ def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
     return {"validation_accuracy": accuracy, "validation_ips": ips}
 
 
-def _export(
-    config: TrainConfig, model: Model, spec: PromptSpec, trainer: Trainer, tokenizer: PreTrainedTokenizerBase
-) -> None:
+def _choose(
+    engine: TorchEngine, examples: TrainingExamples, indices: Sequence[int], answers: list[list[list[int]]]
+) -> list[int]:
+    """Returns the candidate that is chosen for each of these examples."""
+    tokenizer = examples.tokenizer
+    prompts = [examples.prompt(index) for index in indices]
+    pictures = [examples.pictures(index) for index in indices]
+    if tokenizer.spec.reason:
+        stop = [tokenizer.option, *tokenizer.end]
+        reasons = engine.write(prompts, tokenizer.spec.reason_tokens, stop, pictures=pictures)
+        prompts = [tokenizer.with_reason(prompt, ids)[0] for prompt, ids in zip(prompts, reasons, strict=True)]
+    tries = [trie.build(each, tokenizer.option_end) for each in answers]
+    return [choice.candidate for choice in trie.choose(engine, prompts, tries, pictures)]
+
+
+def _export(config: TrainConfig, model: Model, spec: PromptSpec, trainer: Trainer) -> None:
     """Writes adapter/, merged/ and spec.json below the output; every worker calls it, to gather a sharded model."""
     with TemporaryDirectory() as scratch:
         saved, merged = Path(scratch, ADAPTER), Path(scratch, MERGED)
@@ -217,7 +239,7 @@ def _export(
             adapter.merge(model.path, saved, merged)
             adapter.name_base(saved, config.model)
             _upload(saved, storage.join(config.output, ADAPTER))
-        tokenizer.save_pretrained(merged)
+        copy_processor(model.path, merged)
         _upload(merged, storage.join(config.output, MERGED))
     write_spec(config.output, spec)
 

@@ -25,9 +25,9 @@ class SftCollator:
         self._pad = DataCollatorForLanguageModeling(pad_token_id=pad_token_id)
 
     def __call__(self, rows: list[dict[str, int]]) -> dict[str, torch.Tensor]:
-        """Returns `input_ids`, `attention_mask` and `labels`, each [rows, longest]."""
+        """Returns `input_ids`, `attention_mask` and `labels`, each [rows, longest], and what the model sees."""
         encoded = [self._examples.example(row["index"], self._order.epoch) for row in rows]
-        return self._pad(
+        batch = self._pad(
             [
                 {
                     "input_ids": each.ids,
@@ -39,6 +39,8 @@ class SftCollator:
                 for each in encoded
             ]
         )
+        marks = self._examples.tokenizer.marks
+        return batch | marks.inputs(batch["input_ids"], [each.pictures for each in encoded]) if marks else batch
 
 
 class _SftTrainer(RendersItself, SFTTrainer):

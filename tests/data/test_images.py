@@ -11,7 +11,7 @@ from PIL import Image
 
 from artsel_ray import storage
 from artsel_ray.data import images
-from artsel_ray.data.images import UnusableError, decode, fetch
+from artsel_ray.data.images import UnusableError, decode, fetch, locate
 
 SAMPLES = Path(matplotlib.get_data_path()) / "sample_data"
 PHOTO = (SAMPLES / "grace_hopper.jpg").read_bytes()
@@ -152,14 +152,14 @@ def test_no_bytes_raise_anything_else(kind: str, changes: list[tuple[float, byte
 def test_files_are_fetched_by_path_uri_and_place_below_the_artworks(tmp_path: Path) -> None:
     (tmp_path / "a b.jpg").write_bytes(PHOTO)
     for uri in ("a b.jpg", str(tmp_path / "a b.jpg"), (tmp_path / "a b.jpg").as_uri()):
-        assert fetch(uri, str(tmp_path)) == PHOTO
+        assert fetch(locate(uri, str(tmp_path))) == PHOTO
 
 
 def test_a_picture_below_artworks_on_s3_is_fetched(bucket: str) -> None:
     storage.write_object(storage.join(bucket, "pictures", "a.jpg"), PHOTO)
-    assert fetch("pictures/a.jpg", bucket) == PHOTO
+    assert fetch(locate("pictures/a.jpg", bucket)) == PHOTO
     with pytest.raises(UnusableError, match=images.MISSING_FILE):
-        fetch("pictures/b.jpg", bucket)
+        fetch(locate("pictures/b.jpg", bucket))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_picture_below_artworks_on_s3_is_fetched(bucket: str) -> None:
 )
 def test_what_cannot_be_fetched_has_a_reason_without_its_uri(tmp_path: Path, uri: str, reason: str) -> None:
     with pytest.raises(UnusableError) as error:
-        fetch(uri, str(tmp_path))
+        fetch(locate(uri, str(tmp_path)))
     assert str(error.value) == reason
 
 
@@ -185,4 +185,4 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with open(tmp_path / "large.jpg", "wb") as file:
         file.truncate(images.MOST_BYTES + 1)
     with pytest.raises(UnusableError, match=images.TOO_MANY_BYTES):
-        fetch("large.jpg", str(tmp_path))
+        fetch(locate("large.jpg", str(tmp_path)))

@@ -67,7 +67,7 @@ def config_of(world: Path, model: str, **changes: Any) -> CaptionConfig:
 
 
 REJECTED = {
-    "a5": ("image_uri", "more pixels than --max-pixels"),
+    "a5": ("image_uri", "more pixels than are decoded"),
     "a6": ("image_uri", "a broken picture"),
     "a7": ("image_uri", "no file there"),
     "a8": ("title_id", "unknown title"),

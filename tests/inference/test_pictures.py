@@ -7,6 +7,7 @@ import pytest
 
 from artsel_ray import schema, storage
 from artsel_ray.data.catalogue import placed
+from artsel_ray.data.images import Picture
 from artsel_ray.inference import captioner
 from artsel_ray.inference.captioner import fill
 from artsel_ray.inference.pictures import Captioning, KnownCaptions, LoadedShard, Look, load_shard
@@ -49,9 +50,10 @@ def test_rows_are_loaded_kept_or_rejected_with_their_reason(folder: Path) -> Non
     ]
     loaded = load(folder, rows, {"t1": "Up"})
     assert loaded.artworks["artwork_id"].to_pylist() == ["a0", "a1", "a7"]
-    assert [look.pixels is not None for look in loaded.looks] == [True, False, True]
-    assert loaded.looks[0].pixels is not None
-    assert loaded.looks[0].pixels.shape[0] * loaded.looks[0].pixels.shape[1] == pytest.approx(10_000, rel=0.02)
+    assert [look.picture is not None for look in loaded.looks] == [True, False, True]
+    assert loaded.looks[0].picture is not None
+    height, width, _ = loaded.looks[0].picture.pixels.shape
+    assert height * width == pytest.approx(10_000, rel=0.02)
     assert {(row["row"], row["column"], row["reason"]) for row in loaded.rejected.to_pylist()} == {
         (102, "image_uri", "neither a picture nor a caption"),
         (103, "artwork_id", "missing"),
@@ -76,7 +78,7 @@ def test_a_caption_is_known_by_picture_name_and_model(folder: Path) -> None:
     uri = str(folder / "known.parquet")
     storage.write_table(uri, pa.table(known), "captioned")
     (found,) = load(folder, [("a9", "t1", None, "a.jpg")], {"t1": "Up"}, [uri]).looks
-    assert (found.known, found.pixels) == ("A woman.", None)
+    assert (found.known, found.picture) == ("A woman.", None)
     (renamed,) = load(folder, [("a9", "t1", None, "a.jpg")], {"t1": "Heat"}, [uri]).looks
     assert renamed.known is None
     (folder / "a.jpg").write_bytes(PHOTO.read_bytes() + b"\0")
@@ -95,8 +97,8 @@ def test_a_fingerprint_depends_on_all_that_a_caption_does(other: dict[str, Any])
 
 
 def test_what_a_model_refuses_or_says_nothing_about_is_rejected() -> None:
-    pixels = np.zeros((16, 16, 3), dtype=np.uint8)
-    looks = [Look("Up", name, pixels=pixels) for name in ("f0", "f1", "f2")] + [Look("Up")]
+    picture = Picture(np.zeros((16, 16, 3), dtype=np.uint8), "")
+    looks = [Look("Up", name, picture=picture) for name in ("f0", "f1", "f2")] + [Look("Up")]
     rows = artworks([(f"a{i}", "t1", "Old.", "x") for i in range(3)] + [("a3", "t1", "By hand.", None)])
     filled, rejected = fill(rows, FILES, looks, ["A boat.", "", None, None], "m@1")
     assert filled.select(["artwork_id", "caption", "model_id", "fingerprint"]).to_pylist() == [

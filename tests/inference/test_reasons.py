@@ -49,7 +49,12 @@ class Teacher:
         self.tokenizer = prompt_tokenizer("smollm2", SPEC)
 
     def write(
-        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], sampling: Sampling | None = None
+        self,
+        prompts: Sequence[Ids],
+        max_tokens: int,
+        stop: Sequence[int],
+        sampling: Sampling | None = None,
+        pictures: Any = (),
     ) -> list[list[int]]:
         assert sampling is not None
         assert stop == [self.tokenizer.tokenizer.eos_token_id]
@@ -59,7 +64,7 @@ class Teacher:
         order = sorted(range(len(self.texts)), key=lambda number: number % 2)
         return [ids[:max_tokens] for ids in self.tokenizer.encode([self.texts[number] for number in order])]
 
-    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Any = ()) -> list[np.ndarray]:
         answers = []
         for asked, ids in zip(prompts, allowed, strict=True):
             prompt = str(self.tokenizer.tokenizer.decode(asked))

@@ -27,18 +27,23 @@ RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
 
 
 class Scripted:
-    """Prefers the largest allowed id; writes what it was told to write."""
+    """Prefers the largest allowed id, or answers as it was told to; writes what it was told to write."""
 
-    def __init__(self, texts: Sequence[list[int]] = ()) -> None:
-        self.texts = list(texts)
+    def __init__(self, texts: Sequence[list[int]] = (), answers: Sequence[float] = ()) -> None:
+        self.texts, self.answers = list(texts), list(answers)
         self.prompts: list[Ids] = []
 
-    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]]) -> list[np.ndarray]:
+    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Any = ()) -> list[np.ndarray]:
         self.prompts += prompts
-        return [np.array(ids, dtype=float) / 1000 for ids in allowed]
+        return [np.array(self.answers[: len(ids)] or np.array(ids, dtype=float) / 1000) for ids in allowed]
 
     def write(
-        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], sampling: Sampling | None = None
+        self,
+        prompts: Sequence[Ids],
+        max_tokens: int,
+        stop: Sequence[int],
+        sampling: Sampling | None = None,
+        pictures: Any = (),
     ) -> list[list[int]]:
         return [self.texts.pop(0)[:max_tokens] for _ in prompts]
 
@@ -149,8 +154,7 @@ def brute_force(model: Any, prompt: Ids, answers: list[list[int]], end: int) -> 
 def test_an_engine_without_numbers_is_one_line_and_no_choice(
     smollm2: Model, decoding: str, answers: list[float]
 ) -> None:
-    engine = Scripted()
-    engine.logprobs = lambda prompts, allowed: [np.array(answers[: len(ids)]) for ids in allowed]  # type: ignore[method-assign]
+    engine = Scripted(answers=answers)
     rendering = replace(RENDERING, decoding=decoding)
     with pytest.raises(InputError, match="smollm2 answers with what is no number"):
         score_shard(shard(rendering), engine, rendering)

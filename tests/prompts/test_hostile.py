@@ -89,7 +89,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, texts: Texts)
     found["written reason"] = prompts.with_reason(prompt, written)[0].tolist()
     reason = texts.reason if spec.reason else None
     for place in {0, last}:
-        found[f"training {place}"] = prompts.example(options.block, history, options.answers[place], reason).ids
+        found[f"training {place}"] = prompts.example(options, history, options.answers[place], reason).ids
     if spec.reason and spec.layout == "title_first":
         teacher = TeacherPrompts(prompts)
         found["teacher, explain"] = teacher.explain(options, history, last).tolist()

@@ -50,7 +50,7 @@ def test_the_second_question_is_the_students_prompt_with_its_reason(tokenizer: P
     pieces = prompts.pieces
     options = pieces.options("Up", ["Comedy"], CAPTIONS)
     history = pieces.histories(pa.array([[ITEM]], HISTORY), PLENTY).ids[0].as_py()
-    example = pieces.example(options.block, history, options.answers[0], "Towers.")
+    example = pieces.example(options, history, options.answers[0], "Towers.")
     assert predict == example.ids[: -len(options.answers[0]) - len(pieces.end)]
 
 

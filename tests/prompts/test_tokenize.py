@@ -84,7 +84,7 @@ def test_golden_ids(tokenizer: PreTrainedTokenizerBase) -> None:
 def test_only_the_answer_and_its_end_are_supervised(tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = PromptTokenizer(tokenizer, PromptSpec())
     options = prompts.options("Up", [], CAPTIONS)
-    encoded = prompts.example(options.block, [], options.answers[1])
+    encoded = prompts.example(options, [], options.answers[1])
     target = [token for token, supervised in zip(encoded.ids, encoded.supervised, strict=True) if supervised]
     assert tokenizer.decode(target) == " Two friends laugh by the sea.</option><|im_end|>"
     assert encoded.ids == prompts.prompt(options.block, []).tolist() + target
@@ -94,11 +94,11 @@ def test_only_the_answer_and_its_end_are_supervised(tokenizer: PreTrainedTokeniz
 def test_a_reason_is_supervised_with_what_follows_it(tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = PromptTokenizer(tokenizer, PromptSpec(reason=True, output="number"))
     options = prompts.options("Up", [], CAPTIONS)
-    encoded = prompts.example(options.block, [], options.answers[1], reason="They like\nthe sea.")
+    encoded = prompts.example(options, [], options.answers[1], reason="They like\nthe sea.")
     target = [token for token, supervised in zip(encoded.ids, encoded.supervised, strict=True) if supervised]
     assert tokenizer.decode(target) == " They like the sea.\nPrediction: <option> 2</option><|im_end|>"
     with pytest.raises(ValueError, match="lacks a reason"):
-        prompts.example(options.block, [], options.answers[1])
+        prompts.example(options, [], options.answers[1])
 
 
 def test_history_keeps_the_newest(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,0 +1,65 @@
+"""A model's weights, and its tokenizer or processor, out of a folder that `load` has made ready."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from artsel_ray.errors import InputError, shown
+from artsel_ray.prompts.pictures import PictureMarks
+from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.prompts.tokenize import PromptTokenizer
+
+
+def sees(path: Path) -> bool:
+    """Tells whether a model takes pictures beside text."""
+    return "vision_config" in json.loads((path / "config.json").read_text())
+
+
+def read_model(path: Path, dtype: Any) -> PreTrainedModel:
+    """Reads a language model, or a vision-language one.
+
+    Args:
+        dtype: of the weights, or `auto` for their own.
+    """
+    auto: Any = AutoModelForImageTextToText if sees(path) else AutoModelForCausalLM
+    return auto.from_pretrained(path, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+
+
+def read_processor(path: Path) -> Any:
+    """Reads what makes a vision-language model's inputs of pictures and text.
+
+    Raises:
+        InputError: if the model has none, or a package that it needs is not installed.
+    """
+    try:
+        return AutoProcessor.from_pretrained(path, trust_remote_code=False)
+    except (ImportError, OSError, ValueError) as error:
+        raise InputError(f"{path.name}: its processor cannot be loaded: {shown(error)}") from None
+
+
+def prompt_tokenizer(path: Path, spec: PromptSpec) -> PromptTokenizer:
+    """Returns what makes prompts for a model.
+
+    Raises:
+        InputError: if candidates are pictures and the model takes none.
+    """
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(path)  # tokenizer.json is all it needs
+    if spec.assets == "caption":
+        return PromptTokenizer(tokenizer, spec)
+    if not sees(path):
+        raise InputError("--assets image needs a vision-language model, and this one takes text alone")
+    return PromptTokenizer(tokenizer, spec, PictureMarks(read_processor(path)))
+
+
+def copy_processor(path: Path, to: Path) -> None:
+    """Writes a model's processor, or if it has none its tokenizer, into another folder."""
+    read: Any = read_processor if sees(path) else PreTrainedTokenizerFast.from_pretrained
+    read(path).save_pretrained(to)
