@@ -169,7 +169,8 @@ def _polars_examples(
     shown = titles.select("title", title_name="name", title_genres="genres")
     pairs = pairs.with_columns(histories["history"]).join(shown, on="title", maintain_order="left")
     pairs = pairs.join(candidates, on="title", maintain_order="left")
-    return pairs.with_columns(reason=pl.lit(None, pl.String)).select(schema.EXAMPLES.names)
+    nulls = {"reason": pl.lit(None, pl.String), "image_uris": pl.lit(None, pl.List(pl.String))}
+    return pairs.with_columns(**nulls).select(schema.EXAMPLES.names)
 
 
 @dataclass

@@ -77,7 +77,7 @@ def _choose_among_pictures(vllm: VllmEngine, folder: Path) -> None:
     assert np.abs(expected[0] - expected[2]).max() > 0.01
 
 
-@pytest.mark.parametrize("kind", ["mllama", "idefics3"])
+@pytest.mark.parametrize("kind", ["mllama", "idefics3", "gemma3"])
 def test_a_prompt_put_together_of_ids_is_what_the_processor_makes_of_its_text(
     kind: str, smollm2: Model, tmp_path: Path
 ) -> None:

@@ -5,6 +5,9 @@ from pathlib import Path
 import torch
 from transformers import (
     AutoTokenizer,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3Processor,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     Idefics3Processor,
@@ -12,6 +15,7 @@ from transformers import (
     MllamaForConditionalGeneration,
     MllamaProcessor,
 )
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
@@ -32,10 +36,10 @@ SIGHT = {
 
 
 def write_tiny_vision(kind: str, smollm2: Path, to: Path) -> str:
-    """Writes a model of `idefics3` or `mllama` with its processor."""
+    """Writes a model of `gemma3`, `idefics3` or `mllama` with its processor."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    {"idefics3": _idefics3, "mllama": _mllama}[kind](tokenizer, to)
+    {"gemma3": _gemma3, "idefics3": _idefics3, "mllama": _mllama}[kind](tokenizer, to)
     return str(to)
 
 
@@ -54,6 +58,28 @@ def _idefics3(tokenizer, to: Path) -> None:  # type: ignore[no-untyped-def]
     images = Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32})
     template = TEMPLATE.replace("MARK", "<image>")
     Idefics3Processor(images, tokenizer, image_seq_len=4, chat_template=template).save_pretrained(to)
+
+
+def _gemma3(tokenizer, to: Path) -> None:  # type: ignore[no-untyped-def]
+    marks = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    tokenizer.add_special_tokens({"additional_special_tokens": list(marks.values())})
+    tokenizer._set_model_specific_special_tokens(marks)
+    ids = {name: tokenizer.convert_tokens_to_ids(mark) for name, mark in marks.items()}
+    text = {name: value for name, value in TEXT.items() if not name.endswith("_token_id")}
+    config = Gemma3Config(
+        text_config={
+            "head_dim": 32, "vocab_size": len(tokenizer), "sliding_window": 512, "query_pre_attn_scalar": 32,
+            "layer_types": ["sliding_attention", "full_attention"], **text,
+        },
+        vision_config=SIGHT,
+        mm_tokens_per_image=4,
+        boi_token_index=ids["boi_token"], eoi_token_index=ids["eoi_token"], image_token_index=ids["image_token"],
+        bos_token_id=1, eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+    Gemma3ForConditionalGeneration(config).save_pretrained(to)
+    images = Gemma3ImageProcessorPil(size={"height": 32, "width": 32})
+    template = TEMPLATE.replace("MARK", "<start_of_image>")
+    Gemma3Processor(images, tokenizer, chat_template=template, image_seq_length=4).save_pretrained(to)
 
 
 def _mllama(tokenizer, to: Path) -> None:  # type: ignore[no-untyped-def]
