@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from artsel_ray.data import checks
-from artsel_ray.schema import REJECTED
+from artsel_ray.schema import EXAMPLES, REJECTED, Assets
 
 
 def _text(*values: str | None) -> pa.ChunkedArray:
@@ -44,3 +44,23 @@ def test_the_first_reason_counts_and_the_place_is_kept() -> None:
         ("first.parquet", 8, "missing", "v"),
         ("second.parquet", 9, "unknown title", "w"),
     ]
+
+
+def test_each_candidate_of_an_example_has_what_the_model_is_to_see() -> None:
+    captions: list[list[str | None]] = [["A tower.", "A house."], [None, "A house."], [None, None], ["A tower.", ""]]
+    pictures: list[list[str] | None] = [["a.png", "b.png"], ["a.png"], ["a.png", "b.png"], None]
+    rows = [
+        {
+            "candidates": [{"artwork_id": str(place), "caption": caption} for place, caption in enumerate(each)],
+            "image_uris": uris, "label": 0, "history": [], "title_genres": [], "propensity": None,
+        }
+        for each, uris in zip(captions, pictures, strict=True)
+    ]  # fmt: skip
+    columns = ["title_genres", "history", "candidates", "label", "propensity", "image_uris"]
+    table = pa.Table.from_pylist(rows, pa.schema([EXAMPLES.field(name).with_nullable(True) for name in columns]))
+
+    def lacking(assets: Assets) -> list[int]:
+        return np.sum([bad for _, _, bad in checks.example_checks(table, assets)], axis=0).tolist()
+
+    assert lacking("caption") == [0, 1, 1, 1]
+    assert lacking("image") == [0, 1, 0, 1]

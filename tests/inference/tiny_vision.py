@@ -74,7 +74,6 @@ def _gemma3(tokenizer, to: Path) -> None:  # type: ignore[no-untyped-def]
         vision_config=SIGHT,
         mm_tokens_per_image=4,
         boi_token_index=ids["boi_token"], eoi_token_index=ids["eoi_token"], image_token_index=ids["image_token"],
-        bos_token_id=1, eos_token_id=2, pad_token_id=2,
     )  # fmt: skip
     Gemma3ForConditionalGeneration(config).save_pretrained(to)
     images = Gemma3ImageProcessorPil(size={"height": 32, "width": 32})
