@@ -6,6 +6,8 @@ import socket
 
 import ray
 from ray._private.utils import read_ray_address
+from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from artsel_ray.errors import InputError
 
@@ -34,6 +36,12 @@ def start_ray(dashboard: bool = False) -> None:
     data.enable_progress_bars = False
     data.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def own_queue() -> Queue:
+    """Returns a queue on this job's own node: on another one it would be lost with that, and the job with it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 def _check_that_it_answers() -> None:

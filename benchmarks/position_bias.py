@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import tyro
+from learning import WORLD
 
 from artsel_ray import storage
 from artsel_ray.config import EvaluateConfig, PrepareConfig, ScoreConfig, SimulateConfig, TrainConfig
@@ -20,7 +21,6 @@ from artsel_ray.inference.pipeline import score
 from artsel_ray.models.tiny import write_tiny
 from artsel_ray.report.evaluate import evaluate
 from artsel_ray.training.launch import train
-from benchmarks.learning import WORLD
 
 # The Makefile's DEMO_WORLD.
 DEMO: dict[str, Any] = {

@@ -11,7 +11,7 @@ from artsel_ray import schema, storage
 from artsel_ray.data import checks, gallery
 from artsel_ray.schema import AssetKind, Assets
 
-_CONTENTS: dict[Assets, str] = {"caption": "caption", "image": "image_uri"}
+_CONTENTS: dict[Assets | None, str] = {"caption": "caption", "image": "image_uri", None: "artwork_id"}
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,14 @@ def read_catalogue(
     titles: list[str],
     artworks: list[str],
     asset_kind: AssetKind = "artwork",
-    assets: Assets = "caption",
+    assets: Assets | None = "caption",
     folder: str = "",
 ) -> tuple[Catalogue, pa.Array, pa.Table]:
     """Reads the files of titles and of artworks, of which only those of one kind become candidates.
 
     Args:
-        assets: what stands for a candidate: its caption or, looked at beforehand on Ray, its picture.
+        assets: what stands for a candidate: its caption or, looked at beforehand on Ray, its picture; None where only
+            ids are wanted.
         folder: what relative paths of pictures begin at.
 
     Returns:
@@ -102,7 +103,7 @@ def _read_titles(files: list[str]) -> tuple[pa.Table, pa.Table]:
 
 
 def _read_artworks(files: list[str], title_ids: pa.Array, content: str) -> tuple[pa.Table, pa.Table]:
-    table, unreadable = _read(files, "artworks", ["artwork_id", "title_id", content, "asset_kind"])
+    table, unreadable = _read(files, "artworks", list(dict.fromkeys(["artwork_id", "title_id", content, "asset_kind"])))
     good, bad = _part_unique(
         table,
         "artworks",

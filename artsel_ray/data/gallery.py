@@ -7,11 +7,12 @@ from functools import partial
 import ray
 
 from artsel_ray.cluster import start_ray
-from artsel_ray.data.images import MOST_PIXELS, UnusableError, decode, fetch, locate
+from artsel_ray.data.images import MOST_PIXELS, UNREADABLE_FILE, UnusableError, decode, fetch, locate
 
 # Pictures of one task, and those that it holds decoded at once, scaled down to so many pixels.
 _PICTURES, _THREADS, _PIXELS = 256, 4, 1024
 _PROGRESS_SECONDS = 5.0
+_WAITS = (1.0, 4.0)
 
 
 def look_at(uris: list[str], folder: str) -> list[tuple[str, str]]:
@@ -32,6 +33,9 @@ def look_at(uris: list[str], folder: str) -> list[tuple[str, str]]:
         if time.monotonic() - shown > _PROGRESS_SECONDS:
             shown = time.monotonic()
             print(f"pictures: {len(looks):,} of {len(uris):,} looked at", flush=True)
+    unusable = sum(fault != "" for _, fault in looks)
+    if unusable:
+        print(f"pictures: {unusable:,} of {len(uris):,} cannot be used", flush=True)
     return looks
 
 
@@ -41,9 +45,14 @@ def _look_at_some(uris: list[str], folder: str) -> list[tuple[str, str]]:
 
 
 def _look(folder: str, uri: str) -> tuple[str, str]:
-    try:
-        place = locate(uri, folder)
-        decode(fetch(place), MOST_PIXELS, _PIXELS)
-    except UnusableError as error:
-        return uri, str(error)
-    return place, ""
+    for wait in (*_WAITS, None):
+        try:
+            place = locate(uri, folder)
+            decode(fetch(place), MOST_PIXELS, _PIXELS)
+            return place, ""
+        except UnusableError as error:
+            fault = str(error)
+        if wait is None or fault != UNREADABLE_FILE:  # which may be the storage's for a moment
+            break
+        time.sleep(wait)
+    return uri, fault

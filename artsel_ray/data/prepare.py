@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import pyarrow.compute as pc
 import ray
 
 from artsel_ray import schema, storage
@@ -51,6 +52,8 @@ def prepare(config: PrepareConfig) -> None:
     titles, artworks = plan.files["titles"], plan.files["artworks"]
     folder = storage.join(config.input, "artworks")
     catalogue, contents, bad = read_catalogue(titles, artworks, config.asset_kind, config.assets, folder)
+    if config.assets == "image":  # the storage's settings are not written into examples: who reads these has them
+        contents = pc.replace_substring_regex(contents, r"^(\w+://[^?]*)\?.*$", r"\1")
     laps = [("", started), ("catalogue", time.monotonic())]
     run = _claim(config)
     counts = stages.write_rejected(plan, "catalogue", bad)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,8 @@ from artsel_ray.prompts.pictures import PictureMarks
 from artsel_ray.prompts.tokenize import Ids
 
 _BLOCK = 16
-# What vLLM keeps of pictures that it has made its inputs of.
-_PICTURES_GIB = 2
+# What vLLM keeps of pictures that it has made its inputs of, and pictures that it is given at once.
+_PICTURES_GIB, _PICTURES_AT_ONCE = 2, 256
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -137,17 +137,35 @@ class VllmEngine:
             return []
         begun = time.perf_counter()
         tokens = [TokensPrompt(prompt_token_ids=ids.tolist()) for ids in prompts]
-        for prompt, seen in zip(tokens, pictures, strict=bool(pictures)):
-            prompt["multi_modal_data"] = {"image": [Image.fromarray(picture.pixels) for picture in seen]}
-            # Else vLLM would hash all pixels of every prompt.
-            prompt["multi_modal_uuids"] = {"image": [picture.digest for picture in seen]}
-        outputs = self._llm.generate(tokens, params, use_tqdm=False)
+        outputs: list[Any] = []
+        for part in _parts(pictures) if pictures else [slice(None)]:
+            images: dict[str, Image.Image] = {}  # one for all prompts that show it
+            for prompt, seen in zip(tokens[part], pictures[part], strict=bool(pictures)):
+                images |= {each.digest: Image.fromarray(each.pixels) for each in seen if each.digest not in images}
+                prompt["multi_modal_data"] = {"image": [images[each.digest] for each in seen]}
+                # Else vLLM would hash all pixels of every prompt.
+                prompt["multi_modal_uuids"] = {"image": [each.digest for each in seen]}
+            outputs += self._llm.generate(tokens[part], params[part], use_tqdm=False)
+            for prompt in tokens[part]:
+                prompt.pop("multi_modal_data", None)
         self.usage.seconds += time.perf_counter() - begun
         for output in outputs:
             self.usage.prompt_tokens += len(output.prompt_token_ids or ())
             self.usage.cached_tokens += output.num_cached_tokens or 0
             self.usage.decoded_tokens += len(output.outputs[0].token_ids)
         return outputs
+
+
+def _parts(pictures: Sequence[Sequence[Picture]]) -> Iterator[slice]:
+    """Yields slices of prompts with not too many different pictures: vLLM holds all that it is asked at once."""
+    start, shown = 0, set[str]()
+    for place, seen in enumerate(pictures):
+        digests = {picture.digest for picture in seen}
+        if len(shown | digests) > _PICTURES_AT_ONCE and place > start:
+            yield slice(start, place)
+            start, shown = place, set()
+        shown |= digests
+    yield slice(start, len(pictures))
 
 
 class TransformersEngine:

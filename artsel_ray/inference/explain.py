@@ -32,7 +32,7 @@ def explain(config: ExplainConfig) -> None:
         raise InputError(f"--least-users is {config.least_users}, expected 2 or more: one user is nobody's business")
     parts = runs.parts(config.predictions)
     tables = storage.list_files(config.titles), storage.list_files(config.artworks)
-    catalogue, _, _ = read_catalogue(*tables, asset_kind_of(config.predictions))
+    catalogue, _, _ = read_catalogue(*tables, asset_kind_of(config.predictions), assets=None)
     decides = {name: value for name, value in resolved(config).items() if name != "output"}
     run = runs.begin(config.output, decides, resolved(config))
     tastes = read_tastes(storage.list_files(config.requests))

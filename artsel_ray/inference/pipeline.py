@@ -40,7 +40,7 @@ _SUMMARY = "summary.json"
 _LIGHT_CPUS = 0
 # Of an earlier night, that become one work object.
 _PREVIOUS_PARTS = 8
-_LETTERS_A_TOKEN, _PIXELS_A_TOKEN, _TOKENS_AN_ITEM = 4, 28 * 28, 20
+_LETTERS_A_TOKEN, _PIXELS_A_TOKEN, _TOKENS_AN_ITEM, _PICTURES = 4, 28 * 28, 20, 12
 
 
 def score(config: ScoreConfig) -> None:
@@ -116,20 +116,22 @@ def assign(
 ) -> Assignment:
     """Cuts a night into shards of about the same work.
 
-    Both what options cost and what a pair does are guessed: by the captions' letters or the pixels of
-    pictures, and as a full history.
+    Both what options cost and what a pair does are guessed: by the captions' letters or the pictures'
+    pixels, and as a full history.
     """
     if spec.layout == "user_first":
         return assign_users(counts, config.shard_pairs)
     if spec.assets == "image":
-        tokens = np.full(len(contents), spec.kept_pixels / _PIXELS_A_TOKEN)
+        # The same for all titles, whichever of their pictures can be used: a night that goes on finds its own shards.
+        tokens = _PICTURES * spec.kept_pixels / _PIXELS_A_TOKEN
+        options = np.full(len(catalogue.title_ids), tokens)
     else:
         letters = pc.fill_null(pc.utf8_length(contents), 0).to_numpy()
-        tokens = np.minimum(letters / _LETTERS_A_TOKEN, spec.caption_tokens)
-    sums = np.concatenate([[0.0], np.cumsum(tokens)])
+        sums = np.concatenate([[0.0], np.cumsum(np.minimum(letters / _LETTERS_A_TOKEN, spec.caption_tokens))])
+        options = np.diff(sums[catalogue.offsets])
     pair = min(_TOKENS_AN_ITEM * spec.history_length, spec.history_tokens) + 1
-    options = np.diff(sums[catalogue.offsets]) / pair
-    return assign_titles(counts, config.shard_pairs, dict(zip(catalogue.title_ids.to_pylist(), options, strict=True)))
+    cost = dict(zip(catalogue.title_ids.to_pylist(), options / pair, strict=True))
+    return assign_titles(counts, config.shard_pairs, cost)
 
 
 def count_pairs(files: list[str]) -> collections.Counter[str]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalogue import Catalogue
-from artsel_ray.data.images import UnusableError, read
+from artsel_ray.data.images import UnusableError, read_all
 from artsel_ray.errors import InputError
 from artsel_ray.inference.settings import Rendering
 from artsel_ray.models.load import load
@@ -84,7 +84,9 @@ def render_shard(
     """
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
     by_title = rendering.spec.layout == "title_first"
-    pairs, rejected = _read_pairs(index, work, files, catalogue, ["title"] if by_title else ["user_id", "title"])
+    wanted = "a picture" if tokenizer.marks else "a caption"
+    order = ["title"] if by_title else ["user_id", "title"]
+    pairs, rejected = _read_pairs(index, work, files, catalogue, order, wanted)
     titles, title = np.unique(pairs["title"].to_numpy(), return_inverse=True)
     options = [tokenize_title(tokenizer, catalogue, contents, each) for each in titles.tolist()]
     rooms = np.array([tokenizer.history_room(each, rendering.max_model_length) for each in options], dtype=np.int64)
@@ -156,15 +158,19 @@ def _carry_over(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.T
 
 
 def _read_pairs(
-    index: int, work: list[str], files: list[str], catalogue: Catalogue, order: list[str]
+    index: int, work: list[str], files: list[str], catalogue: Catalogue, order: list[str], wanted: str
 ) -> tuple[pa.Table, pa.Table]:
-    """Returns a shard's good pairs, in that order, with the title's place as `title`; and the rejected ones."""
+    """Returns a shard's good pairs, in that order, with the title's place as `title`; and the rejected ones.
+
+    Args:
+        wanted: what a candidate must have.
+    """
     pairs = shuffle.read_partition(work, index)
     title = checks.codes(pairs["title_id"], catalogue.title_ids)
     candidates = np.append(np.diff(catalogue.offsets), 0)  # the last stands for unknown titles
     found = [
         ("title_ids", checks.UNKNOWN_TITLE, title < 0),
-        ("title_ids", "the title has no candidate with a caption", candidates[title] == 0),
+        ("title_ids", f"the title has no candidate with {wanted}", candidates[title] == 0),
         ("title_ids", "the pair was asked for before", _repeated(pairs["user_id"], title)),
     ]
     good, bad = checks.part(pairs.append_column("title", pa.array(title)), "requests", files, found)
@@ -190,7 +196,7 @@ def tokenize_title(tokenizer: PromptTokenizer, catalogue: Catalogue, contents: p
     if tokenizer.marks is None:
         return tokenizer.options(name, genres, contents[artworks].to_pylist())
     try:
-        pictures = [read(uri, tokenizer.spec.kept_pixels) for uri in contents[artworks].to_pylist()]
+        pictures = read_all(contents[artworks].to_pylist(), tokenizer.spec.kept_pixels)
     except UnusableError as error:
         title_id = catalogue.title_ids[title].as_py()
         raise InputError(f"a picture of title {title_id} could be used before and cannot be now: {error}") from None

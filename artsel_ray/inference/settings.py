@@ -118,8 +118,9 @@ def prompt_spec(config: ScoreConfig, model: Model) -> PromptSpec:
         wrong = [f"{name} {value}" for name, value in given.items() if getattr(spec, name) != value]
         if wrong:
             raise InputError(f"{config.model} was trained for another prompt than {', '.join(wrong)}; leave these out")
-    if spec.assets == "image" and spec.output != "number":
-        raise InputError(f"--output-format {spec.output}: of pictures the answer is a number; leave it out")
+    spec.check()
+    if config.layout == "auto" and spec.assets == "image":
+        raise InputError("--layout auto: with pictures the title comes first; leave it out")
     if config.layout == "auto" and model.spec is not None:
         raise InputError(f"--layout auto: {config.model} was trained for {spec.layout} alone; leave it out")
     if config.decoding == "labels" and spec.output != "number":

@@ -55,11 +55,10 @@ def load(name: str, options: bool = True) -> Model:
     else:
         source, spec = _fetch(name)
         _check_safe(source, name)
-        path = (
-            source
-            if not options or _has_options(source)
-            else _cached(_digest(source), lambda to: _add_options(source, to))
-        )
+        path = source
+        if options and not _has_options(source):
+            sees = "vision_config" in _read_dict(source / "config.json")
+            path = _cached(_digest(source) + "-sees" * sees, lambda to: _add_options(source, to, sees))
     label = name.rstrip("/").rsplit("/", 1)[-1] if _is_folder(name) else name
     return Model(path, f"{label}@{_digest(path)[:12]}", spec)
 
@@ -215,14 +214,18 @@ def _convert_smollm2(to: Path) -> None:
     _save_with_options(model, tokenizer, to)
 
 
-def _add_options(source: Path, to: Path) -> None:
-    """Writes a copy of a model whose tokenizer and embeddings have the option tokens."""
+def _add_options(source: Path, to: Path, sees: bool) -> None:
+    """Writes a copy of a model whose tokenizer and embeddings have the option tokens.
+
+    Args:
+        sees: whether it is a vision-language model, whose tokenizer is a part of its processor.
+    """
     from transformers import AutoTokenizer
 
     from artsel_ray.models import weights
 
     model = weights.read_model(source, "auto")
-    if weights.sees(source):
+    if sees:
         processor = weights.read_processor(source)
         _save_with_options(model, processor.tokenizer, to)
         processor.save_pretrained(to)

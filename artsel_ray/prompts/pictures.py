@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _BEFORE, _AFTER = "\u241fbefore\u241f", "\u241fafter\u241f"
 # Of a processor's tensors, those with a place for each token.
 _OF_TOKENS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
+# Pictures whose ids are kept.
+_KEPT = 4096
 _BLANK = Picture(np.full((64, 64, 3), 255, dtype=np.uint8), "blank")
 
 
@@ -31,7 +33,7 @@ class PictureMarks:
         """Takes a processor of transformers.
 
         Raises:
-            InputError: if it has no chat template, or one that leaves pictures out, or sees only one picture at a time.
+            InputError: if it has no chat template, or one that moves pictures, or sees only one picture at a time.
         """
         self._processor = processor
         if not processor.chat_template:
@@ -41,7 +43,7 @@ class PictureMarks:
         self.ids: list[int] = processor.tokenizer(self._mark, add_special_tokens=False)["input_ids"]
         """Of the mark."""
         if not self.ids:
-            raise InputError("the model's chat template leaves pictures out; take another model")
+            raise InputError("the model's chat template does not leave pictures where they stand; take another model")
         self._expanded: dict[str, NDArray[np.int32]] = {}
         made = self._process([[_BLANK]])
         if "cross_attention_mask" in made:
@@ -94,6 +96,8 @@ class PictureMarks:
 
     def _ids_of(self, picture: Picture) -> NDArray[np.int32]:
         if picture.digest not in self._expanded:
+            if len(self._expanded) == _KEPT:
+                self._expanded.clear()
             self._expanded[picture.digest] = self._process([[picture]])["input_ids"][0].numpy().astype(np.int32)
         return self._expanded[picture.digest]
 

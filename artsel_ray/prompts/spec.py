@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from artsel_ray.errors import InputError
 from artsel_ray.schema import AssetKind, Assets
 
 Layout = Literal["title_first", "user_first"]
@@ -35,3 +36,14 @@ class PromptSpec:
     """A picture of more pixels is scaled down to about as many, such as 330 tokens in Qwen2.5-VL."""
     template: str = "paper-1"
     """Version of the wording; changes whenever a token of any prompt would."""
+
+    def check(self) -> None:
+        """Refuses a prompt that cannot be.
+
+        Raises:
+            InputError: naming the flag.
+        """
+        if self.assets == "image" and self.output != "number":
+            raise InputError(f"the answer to pictures is a number, not {self.output}; add --output-format number")
+        if self.assets == "image" and self.layout != "title_first":
+            raise InputError(f"with --layout {self.layout} a shard holds every title's pictures; take title_first")

@@ -13,11 +13,10 @@ import ray
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.queue import Queue
 from safetensors.torch import load, save
 
 from artsel_ray import storage
-from artsel_ray.cluster import start_ray
+from artsel_ray.cluster import own_queue, start_ray
 from artsel_ray.config import BaselineConfig, resolved
 from artsel_ray.errors import InputError
 from artsel_ray.inference.resume import describe_files
@@ -124,7 +123,7 @@ def _fit(
 ) -> tuple[Weights, Trial, list[Trial]]:
     start_ray()
     print(f"starting {config.workers} worker(s), which takes half a minute", flush=True)
-    lines = Queue(actor_options={"num_cpus": 0})
+    lines = own_queue()
     printer = Thread(target=lambda: [print(line, flush=True) for line in iter(lines.get, None)], daemon=True)
     printer.start()
     work = storage.join(config.output, _WORK)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from artsel_ray import storage
 from artsel_ray.data import checks
-from artsel_ray.data.images import Picture, UnusableError, read
+from artsel_ray.data.images import Picture, UnusableError, locate, read_all
 from artsel_ray.errors import InputError
 from artsel_ray.prompts.tokenize import Encoded, Options, PromptTokenizer
 from artsel_ray.schema import Assets
@@ -102,7 +102,7 @@ class TrainingExamples:
     def _seen(self, contents: list[str]) -> Sequence[Picture]:
         if self.tokenizer.marks is None:
             return ()
-        return [_read_picture(uri, self.tokenizer.spec.kept_pixels) for uri in contents]
+        return _read_pictures(self.tokenizer, contents)
 
     def _reason(self, index: int) -> str | None:
         return self.reason_n[index] if self.tokenizer.spec.reason else None
@@ -120,15 +120,25 @@ class TrainingExamples:
 def _tokenize(tokenizer: PromptTokenizer, name: str, genres: list[str], contents: list[str]) -> Options:
     if tokenizer.marks is None:
         return tokenizer.options(name, genres, contents)
-    pictures = [_read_picture(uri, tokenizer.spec.kept_pixels) for uri in contents]
-    return tokenizer.picture_options(name, genres, pictures)
+    return tokenizer.picture_options(name, genres, _read_pictures(tokenizer, contents))
 
 
-def _read_picture(uri: str, kept_pixels: int) -> Picture:
+def _read_pictures(tokenizer: PromptTokenizer, uris: list[str]) -> list[Picture]:
     try:
-        return read(uri, kept_pixels)
+        return read_all(uris, tokenizer.spec.kept_pixels)
     except UnusableError as error:
-        raise InputError(f"{uri}: {error}; prepare the examples anew, or bring the picture back") from None
+        raise InputError(f"{error}; bring the picture back, or prepare anew") from None
+
+
+def _located(uris: list[str], examples: str) -> list[str]:
+    """Returns where an example's pictures are: with the settings of the examples' own storage, and no others."""
+    _, mark, settings = examples.partition("?") if storage.is_uri(examples) else (examples, "", "")
+    scheme = examples.partition("://")[0]
+    try:
+        places = [locate(uri, "") for uri in uris]
+    except UnusableError as error:
+        raise InputError(f"{examples}: image_uris: {error}; prepare anew") from None
+    return [place + mark + settings if place.startswith(f"{scheme}://") else place for place in places]
 
 
 def read_train(
@@ -163,7 +173,7 @@ def _read(
         for first_row, table in storage.iter_batches(file, "examples", [*_COLUMNS, *more_columns]):
             _refuse_unusable(table, file, first_row, examples.tokenizer.spec.assets)
             room = len(table) if most is None else most - len(examples) - examples.too_long
-            _add(examples, known, table.slice(0, max(room, 0)), max_model_length)
+            _add(examples, known, table.slice(0, max(room, 0)), max_model_length, uri)
     if not len(examples):
         left_out = f"; {examples.too_long:,} are longer than {max_model_length:,} tokens" if examples.too_long else ""
         raise InputError(f"{uri} has no example to use{left_out}")
@@ -181,14 +191,14 @@ def _refuse_unusable(table: pa.Table, file: str, first_row: int, assets: Assets)
             )
 
 
-def _add(examples: TrainingExamples, known: dict[tuple, int], table: pa.Table, max_model_length: int) -> None:
+def _add(examples: TrainingExamples, known: dict[tuple, int], table: pa.Table, max_model_length: int, uri: str) -> None:
     tokenizer, rows = examples.tokenizer, table.drop_columns(["history"]).to_pylist()
     titles = []
     for row in rows:
         if tokenizer.marks is None:
             contents = [candidate["caption"] for candidate in row["candidates"]]
         else:
-            contents = row["image_uris"]
+            contents = _located(row["image_uris"], uri)
         if "reason" in row and not row["reason"]:
             raise InputError(f"example {row['example_id']} has no reason; run jobs/distill.py, or leave --reason out")
         key = (row["title_name"], tuple(row["title_genres"]), tuple(contents))

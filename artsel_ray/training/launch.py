@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from transformers.integrations import is_mlflow_available
 
 from artsel_ray import storage
-from artsel_ray.cluster import start_ray
+from artsel_ray.cluster import own_queue, start_ray
 from artsel_ray.config import TrainConfig, resolved
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
@@ -125,7 +125,7 @@ def _run(config: TrainConfig) -> dict[str, Any]:
 def _fit_on_ray(config: TrainConfig, callbacks: list[Any]) -> dict[str, Any]:
     start_ray()
     print(f"starting {config.workers} worker(s), which takes half a minute", flush=True)
-    told, fitted = Queue(actor_options={"num_cpus": 0}), dict[str, Any]()
+    told, fitted = own_queue(), dict[str, Any]()
     listener = Thread(target=_listen, args=(told, fitted), daemon=True)
     listener.start()
     try:

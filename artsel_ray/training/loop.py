@@ -137,6 +137,8 @@ def fit(
     # Frozen weights may be bfloat16; trained ones may not: small steps would be lost in 8 bits.
     half = torch.cuda.is_available() and config.lora_rank > 0
     weights = read_model(model.path, torch.bfloat16 if half else torch.float32)
+    if weights.base_model is weights:
+        raise InputError(f"{config.model} keeps no language model apart from its output layer, which training needs")
     length = min(config.max_model_length, weights.config.get_text_config().max_position_embeddings)
     examples, chosen_for = (storage.join(config.examples, split) for split in ("train", "validation"))
     train = read_train(examples, prompts, length, config.seed, config.shuffle_candidates)
@@ -170,7 +172,7 @@ def prompt_spec(config: TrainConfig, model: Model) -> PromptSpec:
     """Returns the earlier training's prompt, or the default one, with what the flags change.
 
     Raises:
-        InputError: for pictures and an answer in text.
+        InputError: if it cannot be.
     """
     flags: dict[str, Any] = {
         "layout": config.layout,
@@ -182,8 +184,7 @@ def prompt_spec(config: TrainConfig, model: Model) -> PromptSpec:
     }
     known = (model.spec or PromptSpec(output="number" if config.assets == "image" else "text")).__dict__
     spec = PromptSpec(**{**known, **{name: value for name, value in flags.items() if value is not None}})
-    if spec.assets == "image" and spec.output != "number":
-        raise InputError(f"the answer to pictures is a number, not {spec.output}; add --output-format number")
+    spec.check()
     return spec
 
 

@@ -1,5 +1,9 @@
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
+from artsel_ray.data.images import Picture
+from artsel_ray.inference import engine as engines
 from artsel_ray.inference.engine import NullEngine, Usage
 
 
@@ -25,3 +29,13 @@ def test_the_null_engine_can_take_the_time_that_what_is_new_would_take() -> None
     # The second prompt shares 90 tokens, of which 80 fill whole blocks.
     assert (usage.prompt_tokens, usage.cached_tokens) == (192, 80)
     assert usage.seconds >= 0.112
+
+
+@given(st.lists(st.lists(st.integers(0, 600), min_size=1, max_size=200), max_size=60))
+def test_a_part_of_the_prompts_shows_no_more_pictures_than_are_held(shown: list[list[int]]) -> None:
+    pixels = np.zeros((1, 1, 3), dtype=np.uint8)
+    pictures = [[Picture(pixels, str(number)) for number in each] for each in shown]
+    parts = [shown[part] for part in engines._parts(pictures)]
+    assert [each for part in parts for each in part] == shown
+    for part in parts:
+        assert len(part) == 1 or len({number for each in part for number in each}) <= engines._PICTURES_AT_ONCE

@@ -54,3 +54,15 @@ def test_words_that_only_few_say_or_all_say_tell_nothing() -> None:
     assert telling_words(said, inside_n, 10) == ["mine"]
     assert telling_words(said, inside_n, 21) == []
     assert telling_words([set()] * 65, inside_n, 10) == []
+
+
+def test_a_night_of_pictures_needs_no_captions(tmp_path: Path) -> None:
+    write_night(tmp_path, 60, lambda genre, number: {"fear": 0.8, "love": 0.1, "plain": 0.1})
+    artworks = storage.read_table(str(tmp_path / "artworks"), "artworks")
+    uncaptioned = [row | {"caption": None, "image_uri": "a.png"} for row in artworks.to_pylist()]
+    storage.write_table(
+        str(tmp_path / "artworks/a.parquet"), artworks.from_pylist(uncaptioned, artworks.schema), "artworks"
+    )
+    explain(config(tmp_path))
+    rows = storage.read_table(str(tmp_path / "O"), "tastes").to_pylist()
+    assert [(row["artwork_id"], row["users"]) for row in rows] == [("fear", 60)]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,12 @@ import pytest
 
 from artsel_ray import schema, storage
 from artsel_ray.config import ScoreConfig
+from artsel_ray.data.catalogue import Catalogue
 from artsel_ray.errors import InputError
-from artsel_ray.inference.pipeline import score
+from artsel_ray.inference.exchange import Assignment
+from artsel_ray.inference.pipeline import assign, score
 from artsel_ray.models.load import Model
+from artsel_ray.prompts.spec import PromptSpec
 
 ROOT = Path(__file__).parent.parent.parent
 PAIRS = sorted((f"u{part}{i}", title) for part in range(2) for i in range(6) for title in ("t1", ("t2", "t3")[i % 2]))
@@ -46,6 +50,20 @@ def command(config: ScoreConfig) -> list[str]:
 def predictions(output: Path) -> pa.Table:
     """The night's rows without the time of scoring, in the order of the shards."""
     return storage.read_table(str(output), "predictions").drop(["scored_at"])
+
+
+def test_a_picture_that_is_lost_moves_no_pair_to_another_shard(tmp_path: Path) -> None:
+    counts = Counter({f"t{number}": 3 + number for number in range(20)})
+    names = pa.array(sorted(counts))
+
+    def assigned(candidates: int) -> Assignment:
+        offsets = np.arange(21) * candidates
+        ids = pa.array([f"a{number}" for number in range(20 * candidates)])
+        catalogue = Catalogue(names, names, pa.array([[]] * 20), ids, offsets, ids[:0])
+        return assign(counts, config_for(tmp_path, "m", shard_pairs=10), catalogue, ids, PromptSpec(assets="image"))
+
+    assert assigned(30) == assigned(3)
+    assert assigned(3).shards > 5
 
 
 @pytest.mark.usefixtures("ray_cluster")

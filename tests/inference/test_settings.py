@@ -6,7 +6,7 @@ import pytest
 from artsel_ray import storage
 from artsel_ray.config import ScoreConfig
 from artsel_ray.errors import InputError
-from artsel_ray.inference.settings import check, model_length, prompt_spec, read_label_prior
+from artsel_ray.inference.settings import check, model_length, prompt_spec, read_label_prior, resolve
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 
@@ -54,3 +54,17 @@ def test_a_trained_models_prompt_is_obeyed_and_no_other(smollm2: Model) -> None:
 
 def test_the_models_length_is_read_from_its_config(smollm2: Model) -> None:
     assert model_length(smollm2) == 8192
+
+
+def test_pictures_are_answered_with_numbers_and_come_after_their_title(smollm2: Model) -> None:
+    config = replace(CONFIG, assets="image")
+    assert prompt_spec(config, smollm2) == PromptSpec(assets="image", output="number")
+    for wrong, said in (
+        (replace(config, output_format="text"), "a number, not text"),
+        (replace(config, layout="user_first"), "with --layout user_first a shard holds every title's pictures"),
+        (replace(config, layout="auto"), "--layout auto: with pictures the title comes first"),
+    ):
+        with pytest.raises(InputError, match=said):
+            prompt_spec(wrong, smollm2)
+    with pytest.raises(InputError, match="--assets image needs a vision-language model"):
+        resolve(replace(config, model="smollm2"))

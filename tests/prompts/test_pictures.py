@@ -111,5 +111,5 @@ def test_a_model_without_a_place_for_pictures_is_refused(model: Path) -> None:
     with pytest.raises(InputError, match="no chat template"):
         PictureMarks(without(None))
     texts = "{% for part in messages[0]['content'] %}{{ part['text'] or '' }}{% endfor %}"
-    with pytest.raises(InputError, match="leaves pictures out"):
+    with pytest.raises(InputError, match="does not leave pictures where they stand"):
         PictureMarks(without(texts))

@@ -4,15 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from artsel_ray import storage
+from artsel_ray.data.drawing import draw
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
+from artsel_ray.models.weights import prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenize import PromptTokenizer
+from artsel_ray.schema import EXAMPLES
 from artsel_ray.training.data import Rejections, TrainingExamples, read_train, read_validation
+from tests.inference.tiny_vision import write_tiny_vision
 
 CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "A lonely house."]
 Row = Callable[..., dict[str, Any]]
@@ -153,3 +158,44 @@ def test_a_label_out_of_place_is_refused(
         InputError, match=r"a\.parquet: row 0 \(from 0\), example e1, column 'label': not one of the candidates"
     ):
         read_train(write(tmp_path, [row(1, label=3)]), prompts(tokenizer), 2048, 0, False)
+
+
+def test_pictures_move_with_their_numbers_and_are_read_with_the_settings_of_the_examples(
+    smollm2: Model, bucket: str, tmp_path: Path, row: Row, write: Write
+) -> None:
+    model = Path(write_tiny_vision("idefics3", smollm2.path, tmp_path / "tiny"))
+    seeing = prompt_tokenizer(model, PromptSpec(assets="image", output="number"))
+    store = storage.join(bucket, "pictured")
+    uris = [storage.join(store, f"{place}.png") for place in range(3)]
+    for place, uri in enumerate(uris):
+        storage.write_object(uri, draw(np.eye(3)[place]))
+    pictured = row(1, captions=[None] * 3, image_uris=[uri.partition("?")[0] for uri in uris])
+    read = [read_train(_put(store, name, rows), seeing, 2048, 0, shuffle) for name, rows, shuffle in (
+        ("one order", [pictured], False), ("shuffled", [pictured], True),
+    )]  # fmt: skip
+    engaged = read[0].pictures(0)[1]
+    orders = set()
+    for epoch in range(20):
+        encoded = read[1].example(0, epoch)
+        number = int(supervised(read[1], 0, epoch).split("<")[0])
+        assert encoded.pictures[number - 1].digest == engaged.digest
+        orders.add(tuple(picture.digest for picture in encoded.pictures))
+        pair = read[1].preference(0, epoch, 2, None)
+        assert [picture.digest for picture in pair.pictures] == [picture.digest for picture in encoded.pictures]
+    assert len(orders) == 6
+    assert len(read[0].example(0).ids) == pytest.approx(read[0].length_n[0], abs=2)
+    signed = {**pictured, "image_uris": ["s3://night/a.png?endpoint_override=elsewhere"] * 3}
+    with pytest.raises(InputError, match="image_uris: a URI with credentials or settings"):
+        read_train(_put(store, "signed", [signed]), seeing, 2048, 0, False)
+    with pytest.raises(InputError, match=r"^s3://night/gone\.png: no file there; bring the picture back"):
+        read_train(
+            _put(store, "gone", [{**pictured, "image_uris": ["s3://night/gone.png"] * 3}]), seeing, 2048, 0, False
+        )
+    with pytest.raises(InputError, match="a candidate without a picture; prepare with --assets image"):
+        read_train(write(tmp_path, [row(1)]), seeing, 2048, 0, False)
+
+
+def _put(store: str, name: str, rows: list[dict[str, Any]]) -> str:
+    uri = storage.join(store, name)
+    storage.write_table(storage.join(uri, "a.parquet"), pa.Table.from_pylist(rows, EXAMPLES), "examples")
+    return uri
