@@ -148,6 +148,8 @@ def _publish(run: Run, config: DistillConfig, teaching: Teaching, shards: int, s
     }
     storage.write_json(storage.join(config.output, SUMMARY), summary)
     listed = "".join(f"; {count:,} dropped: {fault}" for fault, count in dropped.items() if count)
+    rejected = int(totals["rejected"])
+    listed += f"; {rejected:,} rejected, see {storage.join(config.output, 'rejected')}" if rejected else ""
     counted = f"{int(totals['examples']):,} examples, {kept:,} reasons kept, {predicted:,} predicted from{listed}"
     if not kept:
         raise InputError(f"{counted}. None is left to train on; take a better teacher, or look at {config.output}")
