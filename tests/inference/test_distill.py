@@ -38,7 +38,7 @@ def example(number: int) -> dict[str, Any]:
         "title_name": f"Up {CANARY}",
         "title_genres": ["Comedy"], "history": history, "label": number % 3, "propensity": 0.5, "timestamp": MOMENT,
         "candidates": [{"artwork_id": f"a{i}", "caption": caption} for i, caption in enumerate(CAPTIONS)],
-        "reason": None,
+        "reason": None, "image_uris": None,
     }  # fmt: skip
 
 
