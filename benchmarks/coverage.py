@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 import tyro
 
-from artsel_ray.decoding.explore import draw, propensities
 from artsel_ray.evaluation.metrics import Examples, evaluate_log, evaluate_policies
-from artsel_ray.evaluation.offpolicy import Log
+from artsel_ray.evaluation.off_policy import Log
+from artsel_ray.score.exploration import draw, propensities
 
 METRICS = ("ips_logged", "snips_logged")
 LOG_METRICS = ("ips", "snips", "dr", "sndr")

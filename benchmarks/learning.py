@@ -11,12 +11,12 @@ import tyro
 
 from artsel_ray import storage
 from artsel_ray.config import EvaluateConfig, PrepareConfig, ScoreConfig, SimulateConfig, TrainConfig
-from artsel_ray.data.prepare import prepare
-from artsel_ray.data.simulate import simulate
-from artsel_ray.inference.pipeline import score
+from artsel_ray.evaluate.job import evaluate
 from artsel_ray.models.tiny import write_tiny
-from artsel_ray.report.evaluate import evaluate
-from artsel_ray.training.launch import train
+from artsel_ray.prepare.job import prepare
+from artsel_ray.score.job import score
+from artsel_ray.simulate.job import simulate
+from artsel_ray.train.job import train
 
 # Three themes, told in words that captions and histories share; almost no engagement without a match of taste.
 WORLD = {

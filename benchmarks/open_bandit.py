@@ -20,7 +20,7 @@ import pyarrow.csv as pa_csv
 import yaml
 
 from artsel_ray.evaluation.metrics import evaluate_log
-from artsel_ray.evaluation.offpolicy import FloatArray, Log
+from artsel_ray.evaluation.off_policy import FloatArray, Log
 from artsel_ray.packages import cache_folder
 
 PACKAGE = "obp==0.5.7"

@@ -17,14 +17,14 @@ import tyro
 
 from artsel_ray import storage
 from artsel_ray.decoding import trie
+from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.evaluation.bootstrap import Estimate, bootstrap
-from artsel_ray.evaluation.offpolicy import Terms
-from artsel_ray.inference.engine import VllmEngine
-from artsel_ray.inference.rendering import prompt_tokenizer
+from artsel_ray.evaluation.off_policy import Terms
 from artsel_ray.models.load import load
-from artsel_ray.prompts.options import OPTION, escape
+from artsel_ray.prompts.escaping import OPTION, escape
 from artsel_ray.prompts.spec import Output, PromptSpec
-from artsel_ray.prompts.tokenize import Ids, PromptTokenizer
+from artsel_ray.prompts.tokenizer import Ids, PromptTokenizer
+from artsel_ray.score.rendering import prompt_tokenizer
 
 # As many tokens each with SmolLM2's tokenizer.
 SENTENCES = {

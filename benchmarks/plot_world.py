@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from artsel_ray import storage
 from artsel_ray.config import SimulateConfig
-from artsel_ray.data.simulate import simulate
+from artsel_ray.simulate.job import simulate
 
 TARGET = Path(__file__).parent.parent / "docs/images/simulated-world.png"
 BASE = SimulateConfig(output="", users=400, titles=200, interactions_per_user=30)

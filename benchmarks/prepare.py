@@ -212,7 +212,7 @@ def _run_side(side: str, world: Path, output: Path) -> dict[str, float]:
     if side == "polars":
         prepare_with_polars(world, output, (config.train_size, config.validation_size, config.test_size))
         return {"seconds": time.perf_counter() - started, "ray_start": 0.0}
-    from artsel_ray.data.prepare import prepare
+    from artsel_ray.prepare.job import prepare
 
     started = time.perf_counter()
     prepare(config)

@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 import tyro
 
 from artsel_ray import storage
+from artsel_ray.audience.propose import find_gaps, propose
+from artsel_ray.audience.user_segments import read_night, read_tastes
+from artsel_ray.baseline.job import baseline
 from artsel_ray.config import BaselineConfig, PrepareConfig, ProposeConfig, SimulateConfig
-from artsel_ray.data.catalogue import read_catalogue
-from artsel_ray.data.prepare import prepare
-from artsel_ray.data.simulate import simulate
-from artsel_ray.data.themes import THEMES, Theme
-from artsel_ray.inference.propose import find_gaps, propose
-from artsel_ray.inference.tastes import read_night, read_tastes
-from artsel_ray.training.baseline import baseline
+from artsel_ray.data.catalog import read_catalogue
+from artsel_ray.prepare.job import prepare
+from artsel_ray.simulate.job import simulate
+from artsel_ray.simulate.themes import THEMES, Theme
 
 _WORD = re.compile(r"[a-z]{4,}")
 

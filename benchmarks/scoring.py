@@ -20,7 +20,7 @@ import tyro
 from prepare import tree_bytes
 
 from artsel_ray import schema, storage
-from artsel_ray.data.captions import write_caption
+from artsel_ray.simulate.captions import write_caption
 
 _USERS_PER_FILE = 10_000
 _FILMS = 5_000
@@ -171,10 +171,10 @@ def ways(folder: Path, shape: str = "paper", model: str = "tiny", repeats: int =
     from vllm import SamplingParams
     from vllm.inputs import TokensPrompt
 
-    from artsel_ray.inference.engine import VllmEngine
-    from artsel_ray.inference.scoring import score_shard
-    from artsel_ray.inference.settings import model_length
+    from artsel_ray.engines.vllm import VllmEngine
     from artsel_ray.models.load import load
+    from artsel_ray.score.scoring import score_shard
+    from artsel_ray.score.settings import model_length
 
     sizes, world = SHAPES[shape], folder / f"ways-{shape}"
     if not world.exists():
@@ -264,10 +264,10 @@ def computed_tokens(questions: list[tuple[int, ...]], block: int) -> int:
 def render(world: Path, model: str, **flags: Any) -> tuple[Any, Any]:
     """Returns all of a world's pairs as one rendered shard, and how they were rendered."""
     from artsel_ray.config import ScoreConfig
-    from artsel_ray.data.catalogue import read_catalogue
-    from artsel_ray.inference.exchange import assign_titles, assign_users, count_titles, exchange_file
-    from artsel_ray.inference.rendering import render_shard
-    from artsel_ray.inference.settings import resolve
+    from artsel_ray.data.catalog import read_catalogue
+    from artsel_ray.score.rendering import render_shard
+    from artsel_ray.score.requests import assign_titles, assign_users, count_titles, exchange_file
+    from artsel_ray.score.settings import resolve
 
     requests, titles, artworks = (str(world / name) for name in ("requests", "titles", "artworks"))
     config = ScoreConfig(requests=requests, titles=titles, artworks=artworks, output="", model=model, **flags)
@@ -319,9 +319,9 @@ def processor(world: Path, model: str, paper: bool = False) -> None:
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    from artsel_ray.cluster import start_ray
     from artsel_ray.decoding import trie
-    from artsel_ray.inference.rendering import prompt_tokenizer
+    from artsel_ray.runtime.ray_cluster import start_ray
+    from artsel_ray.score.rendering import prompt_tokenizer
 
     layout = "user_first" if paper else "title_first"
     shard, rendering = render(world, model, layout=layout, max_model_length=2048)

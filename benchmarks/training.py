@@ -130,9 +130,9 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
     from artsel_ray.models import adapter
     from artsel_ray.models.load import load
     from artsel_ray.prompts.spec import PromptSpec
-    from artsel_ray.prompts.tokenize import PromptTokenizer
-    from artsel_ray.training.data import read_train
-    from artsel_ray.training.trainers import Order
+    from artsel_ray.prompts.tokenizer import PromptTokenizer
+    from artsel_ray.train.data import read_train
+    from artsel_ray.train.trainers import Order
 
     path = load(config.model).path
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
@@ -169,8 +169,8 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
 
 def work(settings: dict[str, Any]) -> None:
     """Is Ray Train's worker, or what does the same without Ray."""
-    from artsel_ray.training.launch import share_cpus
-    from artsel_ray.training.loop import fit
+    from artsel_ray.train.job import share_cpus
+    from artsel_ray.train.loop import fit
 
     callbacks: list[TrainerCallback] = [Clock(settings["result"])]
     if settings["on_ray"]:

@@ -6,7 +6,7 @@ from artsel_ray.config import BaselineConfig, run
 
 
 def job() -> Callable[[BaselineConfig], None]:
-    from artsel_ray.training.baseline import baseline
+    from artsel_ray.baseline.job import baseline
 
     return baseline
 

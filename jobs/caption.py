@@ -6,7 +6,7 @@ from artsel_ray.config import CaptionConfig, run
 
 
 def job() -> Callable[[CaptionConfig], None]:
-    from artsel_ray.inference.caption import caption
+    from artsel_ray.caption.job import caption
 
     return caption
 

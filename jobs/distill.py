@@ -6,7 +6,7 @@ from artsel_ray.config import DistillConfig, run
 
 
 def job() -> Callable[[DistillConfig], None]:
-    from artsel_ray.inference.distill import distill
+    from artsel_ray.distill.job import distill
 
     return distill
 

@@ -6,7 +6,7 @@ from artsel_ray.config import EvaluateConfig, run
 
 
 def job() -> Callable[[EvaluateConfig], None]:
-    from artsel_ray.report.evaluate import evaluate
+    from artsel_ray.evaluate.job import evaluate
 
     return evaluate
 

@@ -6,7 +6,7 @@ from artsel_ray.config import ExplainConfig, run
 
 
 def job() -> Callable[[ExplainConfig], None]:
-    from artsel_ray.inference.explain import explain
+    from artsel_ray.audience.explain import explain
     from artsel_ray.report.titles import report_tastes
 
     def explain_and_report(config: ExplainConfig) -> None:

@@ -6,7 +6,7 @@ from artsel_ray.config import PrepareConfig, run
 
 
 def job() -> Callable[[PrepareConfig], None]:
-    from artsel_ray.data.prepare import prepare
+    from artsel_ray.prepare.job import prepare
 
     return prepare
 

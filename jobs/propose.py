@@ -6,7 +6,7 @@ from artsel_ray.config import ProposeConfig, run
 
 
 def job() -> Callable[[ProposeConfig], None]:
-    from artsel_ray.inference.propose import propose
+    from artsel_ray.audience.propose import propose
     from artsel_ray.report.titles import report_proposals
 
     def propose_and_report(config: ProposeConfig) -> None:

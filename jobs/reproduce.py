@@ -6,7 +6,7 @@ from artsel_ray.config import ReproduceConfig, run
 
 
 def job() -> Callable[[ReproduceConfig], None]:
-    from artsel_ray.report.reproduce import reproduce
+    from artsel_ray.reproduce.job import reproduce
 
     return reproduce
 

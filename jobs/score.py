@@ -6,8 +6,8 @@ from artsel_ray.config import ScoreConfig, run
 
 
 def job() -> Callable[[ScoreConfig], None]:
-    from artsel_ray.inference.forecast import forecast
-    from artsel_ray.inference.pipeline import score
+    from artsel_ray.score.cost_estimate import forecast
+    from artsel_ray.score.job import score
 
     return lambda config: (forecast if config.plan else score)(config)
 

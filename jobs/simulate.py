@@ -6,7 +6,7 @@ from artsel_ray.config import SimulateConfig, run
 
 
 def job() -> Callable[[SimulateConfig], None]:
-    from artsel_ray.data.simulate import simulate
+    from artsel_ray.simulate.job import simulate
 
     return simulate
 

@@ -7,7 +7,7 @@ from artsel_ray.config import SweepConfig, run
 
 def job() -> Callable[[SweepConfig], None]:
     from artsel_ray.report.sweep import report_sweep
-    from artsel_ray.training.sweep import sweep
+    from artsel_ray.train.sweep import sweep
 
     def sweep_and_report(config: SweepConfig) -> None:
         sweep(config)

@@ -6,7 +6,7 @@ from artsel_ray.config import TrainConfig, run
 
 
 def job() -> Callable[[TrainConfig], object]:
-    from artsel_ray.training.launch import train
+    from artsel_ray.train.job import train
 
     return train
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from artsel_ray.models.load import SMOLLM2, Model, load
-from benchmarks.object_store import KEY, SECRET, s3_server, uri
+from tests.support.s3_server import KEY, SECRET, s3_server, uri
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], str
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from artsel_ray.prompts import render
+    from artsel_ray.prompts import text as render
 
     def make_tokenizer() -> PreTrainedTokenizerFast:
         pieces = Tokenizer(models.BPE())

@@ -12,19 +12,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray import schema, storage
-from artsel_ray.data import shuffle, splits, stages
-from artsel_ray.data.catalogue import placed, read_catalogue
+from artsel_ray.baseline.example_arrays import read_rows
+from artsel_ray.data import shuffle
+from artsel_ray.data.catalog import placed, read_catalogue
+from artsel_ray.distill.rationales import Teaching, explain_shard
 from artsel_ray.errors import InputError
-from artsel_ray.inference.exchange import assign_titles, count_titles, exchange_file, exchange_previous
-from artsel_ray.inference.reasons import Teaching, explain_shard
-from artsel_ray.inference.rendering import prompt_tokenizer, render_shard
-from artsel_ray.inference.settings import Rendering
+from artsel_ray.evaluate.choices import read_choices
+from artsel_ray.evaluate.example_table import read_examples
 from artsel_ray.models.load import Model
+from artsel_ray.prepare import splits, stages
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.report.choices import read_choices
-from artsel_ray.report.tables import read_examples
-from artsel_ray.training.data import read_train
-from artsel_ray.training.features import read_rows
+from artsel_ray.score.rendering import prompt_tokenizer, render_shard
+from artsel_ray.score.requests import assign_titles, count_titles, exchange_file, exchange_previous
+from artsel_ray.score.settings import Rendering
+from artsel_ray.train.data import read_train
 
 Row = dict[str, Any]
 Outcome = tuple[Any, list[Row], int]

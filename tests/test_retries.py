@@ -5,7 +5,7 @@ import pytest
 
 from artsel_ray import storage
 from artsel_ray.data import shuffle
-from benchmarks.object_store import Proxy
+from tests.support.s3_server import Proxy
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 
 from artsel_ray import storage
+from artsel_ray.conditional_create import create
 from artsel_ray.errors import InputError
-from artsel_ray.exclusive import create
-from benchmarks.object_store import KEY, READER_KEY, READER_SECRET, SECRET
+from tests.support.s3_server import KEY, READER_KEY, READER_SECRET, SECRET
 
 pytestmark = pytest.mark.slow
 

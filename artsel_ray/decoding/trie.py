@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from artsel_ray.data.images import Picture
-from artsel_ray.decoding.engine import Engine
-from artsel_ray.prompts.tokenize import Ids
+from artsel_ray.engines.base import Engine
+from artsel_ray.prompts.tokenizer import Ids
 
 LEAF = -1
 

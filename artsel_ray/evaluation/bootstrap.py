@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from artsel_ray.evaluation.offpolicy import FloatArray, Terms
+from artsel_ray.evaluation.off_policy import FloatArray, Terms
 
 # 4 M draws at a time: three arrays of 32 MB, whatever the number of users and resamples.
 CHUNK_DRAWS = 4_000_000

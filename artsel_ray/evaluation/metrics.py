@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from artsel_ray.evaluation.bootstrap import Estimate, bootstrap
-from artsel_ray.evaluation.gates import overlap_warnings, weight_warnings
-from artsel_ray.evaluation.offpolicy import (
+from artsel_ray.evaluation.diagnostics import overlap_warnings, weight_warnings
+from artsel_ray.evaluation.off_policy import (
     FloatArray,
     Log,
     Terms,

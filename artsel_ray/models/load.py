@@ -18,7 +18,7 @@ from filelock import FileLock
 from artsel_ray import packages, storage
 from artsel_ray.errors import InputError
 from artsel_ray.models.spec import read_spec
-from artsel_ray.prompts.options import OPTION, OPTION_END
+from artsel_ray.prompts.escaping import OPTION, OPTION_END
 from artsel_ray.prompts.spec import PromptSpec
 
 SMOLLM2 = "smollm2"

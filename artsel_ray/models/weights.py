@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedTokenizerFast
 
 from artsel_ray.errors import InputError, shown
-from artsel_ray.prompts.pictures import PictureMarks
+from artsel_ray.prompts.images import PictureMarks
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.prompts.tokenize import PromptTokenizer
+from artsel_ray.prompts.tokenizer import PromptTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

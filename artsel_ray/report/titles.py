@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from artsel_ray import runs, storage
+from artsel_ray import storage
 from artsel_ray.config import ExplainConfig, ProposeConfig
 from artsel_ray.report.html import render_titles
+from artsel_ray.runtime import run as runs
 
 # A page of more would not open.
 _MOST_TITLES = 200

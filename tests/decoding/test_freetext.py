@@ -2,7 +2,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artsel_ray.decoding.freetext import match, ngrams, overlap
-from tests.prompts.hostile import HOSTILE
+from tests.support.hostile import HOSTILE
 
 
 def test_overlap_by_hand() -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artsel_ray.decoding.engine import Sampling
 from artsel_ray.decoding.trie import build, choose, rank
-from artsel_ray.prompts.tokenize import Ids
+from artsel_ray.engines.base import Sampling
+from artsel_ray.prompts.tokenizer import Ids
 
 END = 99
 ANSWERS = st.lists(st.lists(st.integers(0, 3), max_size=5), min_size=1, max_size=12)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from artsel_ray.evaluation.bootstrap import Estimate, bootstrap, resampled_sums
-from artsel_ray.evaluation.offpolicy import Terms, snips
+from artsel_ray.evaluation.off_policy import Terms, snips
 
 
 def world(users: int, examples: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artsel_ray.evaluation.metrics import Examples, evaluate_log, evaluate_policies, highest
-from artsel_ray.evaluation.offpolicy import Log
+from artsel_ray.evaluation.off_policy import Log
 
 # u1 twice, u2 twice; m = 2, 4, 2, 4; see the table in tests/report/conftest.py.
 SMALL = Examples(np.array([0, 0, 1, 1]), np.array([0, 3, 1, 0]), np.array([2, 4, 2, 4]), np.array([0.8, 0.1, 0.2, 0.5]))

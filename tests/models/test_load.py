@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model, _file_digest, load
 from artsel_ray.models.spec import write_spec
-from artsel_ray.prompts.options import OPTION, OPTION_END
+from artsel_ray.prompts.escaping import OPTION, OPTION_END
 from artsel_ray.prompts.spec import PromptSpec
 
 

@@ -9,7 +9,7 @@ from artsel_ray.models import adapter
 from artsel_ray.models.load import load
 from artsel_ray.models.tiny import write_tiny
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.prompts.tokenize import PromptTokenizer
+from artsel_ray.prompts.tokenizer import PromptTokenizer
 
 
 def test_a_tiny_model_sees_the_catalogues_words_and_the_options_numbers(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from artsel_ray.models.load import Model
-from artsel_ray.prompts import render
-from artsel_ray.prompts.options import OPTION, OPTION_END
+from artsel_ray.prompts import text as render
+from artsel_ray.prompts.escaping import OPTION, OPTION_END
 
 _LLAMA_3 = (
     "{{ bos_token }}<|start_header_id|>system<|end_header_id|>\n\nToday Date: {{ date_string }}\n\n<|eot_id|>"

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
+from artsel_ray.distill.prompts import TeacherPrompts, reason_of
 from artsel_ray.prompts.spec import Layout, Output, PromptSpec
-from artsel_ray.prompts.teacher import TeacherPrompts, reason_of
-from artsel_ray.prompts.tokenize import PromptTokenizer
+from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.schema import HISTORY
-from tests.prompts.hostile import HOSTILE, draw
+from tests.support.hostile import HOSTILE, draw
 
 LAYOUTS: list[Layout] = ["title_first", "user_first"]
 OUTPUTS: list[Output] = ["text", "number"]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from artsel_ray.prompts.escaping import escape
 from artsel_ray.prompts.leaks import ANSWER, CHOICE, KINDS, MARKUP, OPTION, QUOTE, find_leak
-from artsel_ray.prompts.options import escape
 
 CAPTION = "A tall red tower stands alone against a stormy sky while lightning strikes behind it."
 QUOTED_WORDS = 8

@@ -1,9 +1,9 @@
 from pathlib import Path
 
+from artsel_ray.audience.explain import explain
 from artsel_ray.config import ExplainConfig
-from artsel_ray.inference.explain import explain
 from artsel_ray.report.titles import report_tastes
-from tests.inference.nights import write_night
+from tests.audience.scored_runs import write_night
 
 
 def test_the_page_escapes_what_came_from_data(tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""What a vision-language model is asked about an artwork's picture, and what becomes of its answer.
+
+A question is the chat's head with the picture and the instruction, the title's name, and the chat's tail, each
+tokenized by itself: the name is data, and never gets a special token's id.
+"""
+
+import re
+from typing import Any
+
+import numpy as np
+
+from artsel_ray.errors import InputError
+from artsel_ray.prompts import chat
+from artsel_ray.prompts.escaping import escape
+from artsel_ray.prompts.tokenizer import Ids
+
+WORDING = "caption-1"
+"""Version of the wording; changes whenever a token of any question would."""
+
+_NAME = "\u241fname\u241f"
+_BEFORE = "This picture is one of several artworks that present the same movie or show to viewers"
+_AFTER = (
+    ". Describe it so that a reader can tell it from the others: who and what is shown and what happens, the mood and "
+    "the kind of story that it promises, the composition, and the colours. Say only what can be seen. Write one "
+    "paragraph of at most 120 words, in English, without any introduction."
+)
+_SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)\]]*(?=\s|$)")
+
+
+class CaptionPrompts:
+    """A captioner's questions as token ids, with the picture's mark not yet expanded."""
+
+    def __init__(self, processor: Any) -> None:
+        """Takes the model's processor, of transformers.
+
+        Raises:
+            InputError: if it has no chat template, or one that leaves the picture or the question out.
+        """
+        self._tokenizer = processor.tokenizer
+        if not processor.chat_template:
+            raise InputError(
+                "the model has no chat template, so that nothing can be asked of it; take an instruct model"
+            )
+        content = [{"type": "image"}, {"type": "text", "text": f"{_BEFORE}{_NAME}{_AFTER}"}]
+        self.head, found, tail = chat.turn(processor, content).partition(_NAME)
+        """The text that every question begins with."""
+        if not found:
+            raise InputError("the model's chat template leaves out what is asked; take another model")
+        self._head, self._tail = (
+            self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in (self.head, tail)
+        )
+
+    def question(self, title_name: str | None) -> Ids:
+        """Returns the ids of the question about a picture of a title, of which the name may not be known."""
+        name = f', called "{escape(title_name)}"' if title_name else ""
+        ids = self._tokenizer(name, add_special_tokens=False, split_special_tokens=True)["input_ids"] if name else []
+        return np.array([*self._head, *ids, *self._tail], dtype=np.int32)
+
+    def caption(self, ids: list[int], finished: bool) -> str:
+        """Returns what was written as one clean line; of an unfinished text the whole sentences, if there are any."""
+        text = escape(str(self._tokenizer.decode(ids, skip_special_tokens=True)))
+        ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+        return text if finished or not ends else text[: ends[-1]]

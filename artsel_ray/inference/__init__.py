@@ -1,1 +1,0 @@
-"""Bulk scoring with vLLM on Ray Data."""

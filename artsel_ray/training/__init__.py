@@ -1,1 +1,0 @@
-"""Post-training on TRL and Ray Train."""

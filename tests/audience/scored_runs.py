@@ -1,0 +1,58 @@
+"""Finished nights with known tastes, for what reads them."""
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from artsel_ray import schema, storage
+from artsel_ray.data.catalog import Catalogue, read_catalogue
+
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+CAPTIONS = {"fear": "A hand at the door.", "love": "Two lovers <b>kiss</b>.", "plain": "The title in white."}
+
+
+def read_tables(folder: Path) -> Catalogue:
+    """Returns the catalogue of a night's tables."""
+    titles, artworks = (storage.list_files(str(folder / name)) for name in ("titles", "artworks"))
+    return read_catalogue(titles, artworks)[0]
+
+
+def write_night(folder: Path, users: int, choose: Callable[[str, int], dict[str, float]], reason: bool = False) -> None:
+    """Writes titles, artworks, requests and a ranked night of `users` users for one title.
+
+    Half of them watch Horror, half Romance, and all of them Drama too.
+
+    Args:
+        choose: from a user's genre and number to the candidates' probabilities.
+        reason: whether the model gave one: of screams, or of kisses.
+    """
+    title = {"title_id": "t", "name": "The <i>House</i>", "genres": ["Drama"]}
+    storage.write_table(str(folder / "titles/a.parquet"), pa.Table.from_pylist([title], schema.TITLES), "titles")
+    artworks = [{"artwork_id": name, "title_id": "t", "caption": caption} for name, caption in CAPTIONS.items()]
+    storage.write_table(str(folder / "artworks/a.parquet"), pa.Table.from_pylist(artworks, schema.ARTWORKS), "artworks")
+    requests, predictions = [], []
+    random = np.random.default_rng(0)
+    for number in range(users):
+        genre = ("Horror", "Romance")[number % 2]
+        watched = [genre] * int(random.integers(4, 8)) + ["Drama"] * int(random.integers(2, 6))
+        history = [{"timestamp": NOW, "title_name": "X", "genres": [each]} for each in watched]
+        requests.append({"user_id": f"u{number}", "history": history, "title_ids": ["t"]})
+        probabilities = choose(genre, number)
+        best = max(probabilities, key=lambda artwork: probabilities[artwork])
+        said = f"They like {'screams' if genre == 'Horror' else 'kisses'} and number {number}." if reason else None
+        predictions.append(
+            {
+                "user_id": f"u{number}", "title_id": "t", "artwork_id": best, "probability": probabilities[best],
+                "candidates": [{"artwork_id": name, "probability": p} for name, p in probabilities.items()],
+                "reason": said, "model_id": "m", "fingerprint": "f", "scored_at": NOW,
+            }
+        )  # fmt: skip
+    table = pa.Table.from_pylist(requests, schema.REQUESTS)
+    storage.write_table(str(folder / "requests/a.parquet"), table, "requests")
+    night = pa.Table.from_pylist(predictions, schema.PREDICTIONS)
+    storage.write_table(str(folder / "P/part-000000.parquet"), night, "predictions")
+    storage.write_json(str(folder / "P/config.json"), {"run": {"prompt": {"asset_kind": "artwork"}}})
+    storage.write_manifest(str(folder / "P"), {"parts": ["part-000000.parquet"]})

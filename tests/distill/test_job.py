@@ -1,0 +1,163 @@
+import datetime
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from artsel_ray import schema, storage
+from artsel_ray.config import DistillConfig
+from artsel_ray.distill.job import distill, resolve
+from artsel_ray.distill.rationales import MISMATCH
+from artsel_ray.errors import InputError
+from artsel_ray.models.load import Model
+from tests.support.canary import CANARY, telling_logs, tells
+
+ROOT = Path(__file__).parent.parent.parent
+WORDS = " sea rain storm dark light calm night tower friends laugh"
+EXAMPLES = 24
+MOMENT = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
+CAPTIONS = [f"A red tower. {CANARY}", f"Two friends laugh by the sea. {CANARY}", f"A lonely house. {CANARY}"]
+
+
+def example(number: int) -> dict[str, Any]:
+    history = [{"timestamp": MOMENT, "title_name": f"Heat {CANARY}", "genres": ["Crime"], "watch_seconds": 60.0}]
+    return {
+        "example_id": f"e{number}", "user_id": f"u{number}", "title_id": f"t{number % 2}",
+        "title_name": f"Up {CANARY}",
+        "title_genres": ["Comedy"], "history": history, "label": number % 3, "propensity": 0.5, "timestamp": MOMENT,
+        "candidates": [{"artwork_id": f"a{i}", "caption": caption} for i, caption in enumerate(CAPTIONS)],
+        "reason": None, "image_uris": None,
+    }  # fmt: skip
+
+
+def table(numbers: range) -> pa.Table:
+    return pa.Table.from_pylist([example(number) for number in numbers], schema=schema.EXAMPLES)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> DistillConfig:
+    """Two dozen examples in two files."""
+    storage.write_table(str(tmp_path / "E/a.parquet"), table(range(7)), "examples")
+    storage.write_table(str(tmp_path / "E/b.parquet"), table(range(7, EXAMPLES)), "examples")
+    return DistillConfig(
+        examples=str(tmp_path / "E"), teacher="smollm2", output=str(tmp_path / "R"), shard_examples=2, max_tokens=48,
+        min_words=3, max_model_length=512, temperature=1.0,
+    )  # fmt: skip
+
+
+def command(config: DistillConfig) -> list[str]:
+    flags = [(f"--{name.replace('_', '-')}", str(value)) for name, value in config.__dict__.items()]
+    return [sys.executable, str(ROOT / "jobs/distill.py"), *(word for flag in flags for word in flag)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": -1.0}, "--temperature -1.0 must be"),
+        ({"top_p": 0.0}, "--top-p 0.0 above 0"),
+        ({"max_tokens": 512}, "--max-tokens 512 leaves no room"),
+        ({"teacher": "no such folder"}, "model 'no such folder' is neither"),
+    ],
+)
+def test_wrong_flags_are_one_line(config: DistillConfig, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        resolve(replace(config, **changes))
+
+
+@pytest.fixture(scope="module")
+def tiny_teacher(smollm2: Model, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random Llama of two layers with SmolLM2's tokenizer, which writes some twenty harmless words at random."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    torch.manual_seed(0)
+    settings = LlamaConfig(
+        vocab_size=49154, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=2048, initializer_range=0.3,
+    )  # fmt: skip
+    model, tokenizer = LlamaForCausalLM(settings), AutoTokenizer.from_pretrained(smollm2.path)
+    with torch.no_grad():
+        # The first hidden dimension is the same everywhere, so that its weights in the head are a bias.
+        model.model.embed_tokens.weight[:, 0] = 3.0
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0.0
+        model.lm_head.weight[:, 1:] *= 0.1
+        model.lm_head.weight[:, 0] = -200.0
+        model.lm_head.weight[tokenizer(WORDS)["input_ids"], 0] = 0.0
+        model.lm_head.weight[tokenizer.eos_token_id, 0] = 0.2
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def rejected_rows(output: str) -> list[dict[str, Any]]:
+    return storage.read_table(storage.join(output, "rejected"), "rejected").to_pylist()
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_and_every_example_is_kept_or_dropped_with_its_fault(
+    config: DistillConfig, tiny_teacher: str
+) -> None:
+    whole = replace(config, teacher=tiny_teacher)
+    with tempfile.TemporaryDirectory() as session:  # a socket's path must be short
+        own = {**os.environ, "RAY_TMPDIR": session}
+        ran = subprocess.run(command(whole), check=True, env=own, capture_output=True, text=True)
+        assert telling_logs(Path(session)) == []
+    kept_beside = [Path(whole.output, name).read_text() for name in ("config.json", "summary.json", "_manifest.json")]
+    assert not any(map(tells, [ran.stdout, ran.stderr, *kept_beside, str(rejected_rows(whole.output))]))
+    kept, dropped = storage.read_table(whole.output, "examples").to_pylist(), rejected_rows(whole.output)
+    assert {row["user_id"] for row in kept} | {row["user_id"] for row in dropped} == {f"u{i}" for i in range(EXAMPLES)}
+    assert len(kept) + len(dropped) == EXAMPLES
+    for row in kept:
+        assert set(row["reason"].split()) <= set(WORDS.split())
+        assert row | {"reason": None} == example(int(row["example_id"][1:]))
+    summary = storage.read_json(f"{whole.output}/summary.json")
+    assert (summary["examples"], summary["kept"], summary["rejected"]) == (EXAMPLES, len(kept), 0)
+    assert {fault: count for fault, count in summary["dropped"].items() if count} == Counter(
+        row["reason"] for row in dropped
+    )
+    assert summary["predicted"] == len(kept) + summary["dropped"][MISMATCH]
+    assert min(len(kept), summary["dropped"][MISMATCH]) > 0
+    manifest = storage.read_manifest(whole.output)
+    assert manifest is not None
+    assert [f"{whole.output}/{part}" for part in manifest["parts"]] == storage.list_files(whole.output)
+
+    killed = replace(whole, output=f"{whole.output}-killed")
+    driver = subprocess.Popen(command(killed), start_new_session=True)
+    while len(storage.find_files(killed.output)) < 2:
+        assert driver.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert storage.read_manifest(killed.output) is None
+    first = Path(killed.output) / "part-000000.parquet"
+    written = first.stat().st_mtime_ns
+    resumed = subprocess.run(command(killed), check=True, capture_output=True, text=True)
+    assert re.search(rf"{EXAMPLES} examples in 13 shards, [1-9]\d* done", resumed.stdout)
+    assert first.stat().st_mtime_ns == written
+    assert storage.read_table(killed.output, "examples").to_pylist() == kept
+    assert rejected_rows(killed.output) == dropped
+
+    other = subprocess.run(command(replace(killed, top_p=0.5)), capture_output=True, text=True)
+    assert (other.returncode, other.stderr.count("\n")) == (1, 1)
+    assert "holds another run, which differs in: top_p" in other.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_that_keeps_nothing_ends_with_one_line_and_its_counts(config: DistillConfig, tiny_teacher: str) -> None:
+    nothing = replace(config, teacher=tiny_teacher, min_words=1000, shard_examples=100)
+    with pytest.raises(InputError, match=f"{EXAMPLES} examples, 0 reasons kept"):
+        distill(nothing)
+    assert storage.read_manifest(nothing.output) is None
+    assert storage.read_json(f"{nothing.output}/summary.json")["kept"] == 0

@@ -1,0 +1,128 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.report.conftest import NOW, prediction, write
+
+from artsel_ray.config import EvaluateConfig
+from artsel_ray.errors import InputError
+from artsel_ray.evaluate.impressions import evaluate_impressions, read_impressions
+from artsel_ray.evaluate.job import evaluate
+from artsel_ray.evaluation.metrics import LOG_METRICS
+from artsel_ray.storage import read_json, read_table
+
+
+def impression(user: str, title: str, artwork: str, engaged: bool, propensity: float | None) -> dict[str, Any]:
+    ids = {"user_id": user, "title_id": title, "artwork_id": artwork, "timestamp": NOW}
+    return ids | {"engaged": engaged, "propensity": propensity}
+
+
+def ranked(user: str, title: str, probabilities: list[float]) -> dict[str, Any]:
+    listed = [{"artwork_id": f"{title}-{place}", "probability": each} for place, each in enumerate(probabilities)]
+    best = int(np.argmax(probabilities))
+    return prediction(user, title, f"{title}-{best}", probabilities[best]) | {"candidates": listed}
+
+
+@pytest.fixture
+def log(small: Path) -> Path:
+    """The examples of `small` and a log, worked out by hand below.
+
+    | user | title | shown | engaged | propensity | baseline         | model |
+    |------|-------|-------|---------|------------|------------------|-------|
+    | u1   | t1    | t1-0  | yes     | 0.5        | 0.75 0.25        | t1-0  |
+    | u1   | t2    | t2-1  | no      | 0.25       | 0.4 0.2 0.2 0.2  | t2-3  |
+    | u2   | t1    | t1-1  | no      | 0.2        | 0.5 0.5          | t1-0  |
+    | u2   | t1    | t1-0  | yes     | 0.8        | the same         | t1-0  |
+    """
+    write(
+        small / "baseline",
+        "predictions",
+        [ranked("u1", "t1", [0.75, 0.25]), ranked("u1", "t2", [0.4, 0.2, 0.2, 0.2]), ranked("u2", "t1", [0.5, 0.5])],
+    )
+    rows = [
+        impression("u1", "t1", "t1-0", True, 0.5),
+        impression("u1", "t2", "t2-1", False, 0.25),
+        impression("u2", "t1", "t1-1", False, 0.2),
+        impression("u2", "t1", "t1-0", True, 0.8),
+        # Left out: no prediction, an artwork that is no candidate, no propensity.
+        impression("u2", "t2", "t2-0", True, 0.5),
+        impression("u1", "t1", "t1-9", False, 0.5),
+        impression("u1", "t1", "t1-1", False, None),
+    ]
+    write(small / "impressions", "impressions", rows)
+    return small
+
+
+def evaluated(path: Path, **changes: Any) -> dict[str, Any]:
+    default = EvaluateConfig(
+        *(str(path / "examples/test"), str(path / "predictions"), str(path / "E")),
+        baseline=str(path / "baseline"),
+        impressions=str(path / "impressions"),
+        resamples=100,
+    )
+    evaluate(dataclasses.replace(default, **changes))
+    return read_json(str(path / "E/metrics.json"))
+
+
+def test_values_by_hand(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = evaluated(log)["log"]
+    assert (found["impressions"], found["left_out"], found["logged"]["value"]) == (4, 3, 0.5)
+    values = {name: [found["policies"][name][metric]["value"] for metric in LOG_METRICS] for name in found["policies"]}
+    # The mean reward is 0.5, so r̂ is q̂ · m / 2: 0.75 0.25; 0.8 0.4 0.4 0.4; 0.5 0.5. The model's weights are 2, 0, 0
+    # and 1.25; it expects 0.75, 0.4, 0.5, 0.5; its residuals are 2 · 0.25 and 1.25 · 0.5.
+    assert values["model"] == pytest.approx([3.25 / 4, 1, 2.15 / 4, 2.15 / 4 + 1.125 / 4, 2.15 / 4 + 1.125 / 3.25])
+    # Random expects 0.5 everywhere; weights 1, 1, 2.5, 0.625; residuals 0.25, -0.4, -1.25, 0.3125.
+    assert values["random"] == pytest.approx([1.625 / 4, 1.625 / 5.125, 0.5, 0.5 - 1.0875 / 4, 0.5 - 1.0875 / 5.125])
+    # The baseline chooses t1-0, t2-0, t1-0, t1-0.
+    assert values["baseline"] == pytest.approx([3.25 / 4, 1, 2.55 / 4, 2.55 / 4 + 1.125 / 4, 2.55 / 4 + 1.125 / 3.25])
+    assert found["difference"]["baseline"]["dr"]["value"] == pytest.approx(-0.1)
+    assert "warning: model on the log: the weights rest on 2 of 4 examples" in capsys.readouterr().out
+    assert "On the log of all impressions" in (log / "E/report.html").read_text()
+
+
+def test_baseline_is_the_examples_reward_model_too(log: Path) -> None:
+    # m · q̂ of the choices: t1-0 of u1 1.5, t2-3 of u1 0.8, t1-0 of u2 1; the fourth example the baseline lacks.
+    assert evaluated(log)["dm"]["value"] == pytest.approx(3.3 / 3)
+
+
+def test_rejected_impressions_are_written(log: Path) -> None:
+    rows = [impression("u1", "t1", "t1-0", True, 0.5), impression("", "t1", "t1-0", True, 0.5)]
+    write(log / "impressions", "impressions", rows)
+    found = evaluated(log)
+    assert found["log"]["rejected_impressions"] == 1
+    (rejected,) = read_table(str(log / "E/rejected/impressions.parquet"), "rejected").to_pylist()
+    assert (rejected["row"], rejected["column"]) == (1, "user_id")
+    assert any("every impression of the log is engaged with" in text for text in found["warnings"])
+
+
+def test_pairs_chosen_by_what_came_of_them_are_told(tmp_path: Path) -> None:
+    # Predictions for the pairs that were engaged with, and few others, as `prepare` makes requests.
+    rng = np.random.default_rng(0)
+    engaged = rng.random(2_000) < 0.2
+    shown = rng.integers(2, size=2_000)
+    rows = [impression(f"u{n}", "t1", f"t1-{shown[n]}", bool(engaged[n]), 0.5) for n in range(2_000)]
+    uri = write(tmp_path / "impressions", "impressions", rows)
+
+    def said(asked: np.ndarray) -> list[str]:
+        pairs = [ranked(f"u{n}", "t1", [0.5, 0.5]) for n in np.flatnonzero(asked)]
+        model = write(tmp_path / "model", "predictions", pairs)
+        found = evaluate_impressions(read_impressions(uri, model), model, model, 10, 0, np.inf)
+        return found["warnings"] + found["policies"]["model"]["warnings"]
+
+    assert said(rng.random(2_000) < 0.5) == []
+    (text,) = said(engaged | (rng.random(2_000) < 0.1))
+    assert "chosen by what came of them" in text
+
+
+def test_wrong_flags_are_answered(log: Path) -> None:
+    with pytest.raises(InputError, match="--impressions needs a --baseline"):
+        evaluated(log, baseline=None)
+    with pytest.raises(InputError, match="--max-weight"):
+        evaluated(log, max_weight=0.0)
+    with pytest.raises(InputError, match="no impression of a pair whose candidates are in"):
+        evaluated(log, baseline=str(log / "predictions"))
+    write(log / "impressions", "impressions", [])
+    with pytest.raises(InputError, match="has no row"):
+        evaluated(log)

@@ -1,0 +1,178 @@
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from artsel_ray import storage
+from artsel_ray.config import EvaluateConfig
+from artsel_ray.errors import InputError
+from artsel_ray.evaluate.job import evaluate
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def config(path: Path, **changes: Any) -> EvaluateConfig:
+    default = EvaluateConfig(str(path / "examples/test"), str(path / "predictions"), str(path / "E"), resamples=200)
+    return dataclasses.replace(default, **changes)
+
+
+def metrics(path: Path, **changes: Any) -> dict[str, Any]:
+    evaluate(config(path, **changes))
+    text = (path / "E/metrics.json").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    return json.loads(text)
+
+
+def test_metrics_by_hand(small: Path) -> None:
+    # Weights hit·m: 2, 4, 0, 0 of 12; hit/p: 1.25, 10, 0, 0 of 18.25.
+    found = metrics(small)
+    assert (found["examples"], found["users"], found["missing"], found["other_predictions"]) == (4, 2, 1, 1)
+    values = [found[name]["value"] for name in ("accuracy", "ips", "snips", "ips_logged", "snips_logged")]
+    assert values == pytest.approx([0.5, 1.5, 0.5, 11.25 / 4, 11.25 / 18.25])
+    # Two users, one always right and one always wrong: the resamples are 0, 1/2 and 1.
+    assert (found["accuracy"]["low"], found["accuracy"]["high"]) == (0, 1)
+    assert found["references"]["random"]["accuracy"]["value"] == pytest.approx(0.375)
+    assert found["references"]["random"]["ips"] == {"value": 1, "low": 1, "high": 1}
+    assert found["relative"]["random"]["ips"]["value"] == pytest.approx(50)
+    assert not found["simulated"]
+    assert "popularity is absent" in found["note"]
+    assert {name.name for name in (small / "E").iterdir()} == {
+        *("metrics.json", "report.html", "config.json", "summary.json")
+    }
+
+
+def test_logged_metrics_are_null_without_propensities(small: Path) -> None:
+    file = small / "examples/test/part-0.parquet"
+    pq.write_table(pq.read_table(file).drop_columns("propensity"), file)
+    found = metrics(small)
+    assert found["ips_logged"] == found["snips_logged"] == {"value": None, "low": None, "high": None}
+    assert "no example has a propensity" in found["note"]
+    # Kish of hit·m: (2 + 4)² / (4 + 16)
+    assert found["effective_sample_size"] == pytest.approx(1.8)
+
+
+def test_world_with_all_references(tmp_path: Path, write_world: Callable[[Path, int, int], None]) -> None:
+    write_world(tmp_path, 60, 0)
+    found = metrics(tmp_path, baseline=str(tmp_path / "baseline"), oracle=str(tmp_path / "oracle"))
+    assert list(found["references"]) == ["random", "popularity", "oracle", "baseline"]
+    assert found["relative"].keys() == found["references"].keys()
+    accuracy = {name: row["accuracy"] for name, row in found["references"].items()}
+    # The oracle's own expectation is within the interval of what it reached on the examples drawn from it.
+    expected = found["references"]["oracle"]["expected_best"]["accuracy"]["value"]
+    assert accuracy["oracle"]["low"] <= expected <= accuracy["oracle"]["high"]
+    assert accuracy["random"]["value"] < found["accuracy"]["value"] < accuracy["oracle"]["value"]
+    assert accuracy["random"]["value"] < accuracy["popularity"]["value"] < accuracy["oracle"]["value"]
+    ratio = found["accuracy"]["value"] / accuracy["baseline"]["value"]
+    assert found["relative"]["baseline"]["accuracy"]["value"] == pytest.approx(100 * (ratio - 1))
+    assert found["references"]["baseline"]["missing"] > 0
+    assert sum(row["examples"] for row in found["by_position"]) == found["examples"]
+    assert "Simulated" in (tmp_path / "E/report.html").read_text()
+
+
+def test_same_seed_same_numbers_in_any_order_of_rows(small: Path) -> None:
+    first = metrics(small)
+    for file in (small / "examples/test/part-0.parquet", small / "predictions/part-0.parquet"):
+        pq.write_table(pq.read_table(file).take([3, 2, 1, 0]), file)
+    assert metrics(small) == first
+
+
+def test_summary_of_prepared_data_says_simulated(small: Path) -> None:
+    storage.write_json(str(small / "summary.json"), {"simulated": ["engagement"]})
+    assert metrics(small)["simulated"]
+
+
+def test_one_user_is_noted(small: Path) -> None:
+    file = small / "examples/test/part-0.parquet"
+    pq.write_table(pq.read_table(file).slice(0, 2), file)
+    found = metrics(small)
+    assert found["accuracy"] == {"value": 1, "low": 1, "high": 1}
+    assert "one user" in found["note"]
+
+
+def test_rejected_examples_are_written_and_counted(small: Path) -> None:
+    file = small / "examples/test/part-0.parquet"
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    rows[0]["label"] = 7
+    pq.write_table(table.from_pylist(rows, table.schema), file)
+    assert metrics(small)["rejected_examples"] == 1
+    rejected = storage.read_table(str(small / "E/rejected"), "rejected").to_pylist()
+    assert [(row["row"], row["column"], row["user_id"]) for row in rejected] == [(0, "label", "u1")]
+    # A later run without rejected rows leaves none behind.
+    rows[0]["label"] = 0
+    pq.write_table(table.from_pylist(rows, table.schema), file)
+    metrics(small)
+    assert not storage.find_files(str(small / "E/rejected"))
+
+
+def test_rejected_predictions_are_written_and_their_pairs_are_missing(small: Path) -> None:
+    file = small / "predictions/part-0.parquet"
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    rows[1]["probability"] = 2.0
+    pq.write_table(table.from_pylist(rows, table.schema), file)
+    found = metrics(small)
+    assert (found["unusable_predictions"], found["missing"], found["accuracy"]["value"]) == (1, 2, 0.25)
+    (rejected,) = storage.read_table(str(small / "E/rejected/model.parquet"), "rejected").to_pylist()
+    assert (rejected["file"], rejected["row"], rejected["column"]) == (str(file), 1, "probability")
+
+
+def test_wrong_flags_are_answered(small: Path) -> None:
+    with pytest.raises(InputError, match="--resamples"):
+        evaluate(config(small, resamples=0))
+    with pytest.raises(InputError, match="is an input's folder"):
+        evaluate(config(small, output=f"{small / 'predictions'}/"))
+    (small / "examples/train").mkdir()
+    with pytest.raises(InputError, match="several splits"):
+        evaluate(config(small, examples=str(small / "examples")))
+    with pytest.raises(InputError, match=r"no \.parquet file"):
+        evaluate(config(small, oracle=str(small / "nowhere")))
+
+
+def run(path: Path) -> subprocess.CompletedProcess[str]:
+    flags = ["--examples", path / "examples/test", "--predictions", path / "predictions", "--output", path / "E"]
+    command = [sys.executable, "jobs/evaluate.py", *map(str, flags), "--resamples", "100"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_command_line_prints_table_and_paths(small: Path) -> None:
+    done = run(small)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[1].split() == ["model", "0.5000", "[0.0000,", "1.0000]", "1.5000", "[0.0000,", "3.0000]"]
+    assert lines[-2:] == [str(small / "E/metrics.json"), str(small / "E/report.html")]
+    assert "missing: 1" in lines
+
+
+@pytest.mark.parametrize(("propensity", "invalid"), [(float("nan"), 0), (0.0, 1)])
+def test_unusable_propensity_leaves_the_logged_metrics_only(
+    small: Path, capsys: pytest.CaptureFixture[str], propensity: float, invalid: int
+) -> None:
+    file = small / "examples/test/part-0.parquet"
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    rows[1]["propensity"] = propensity
+    pq.write_table(table.from_pylist(rows, table.schema), file)
+    found = metrics(small)
+    # Left are 1/0.8 = 1.25 (a hit), 1/0.2 = 5 and 1/0.5 = 2.
+    assert [found[name]["value"] for name in ("ips", "ips_logged", "snips_logged")] == pytest.approx(
+        [1.5, 1.25 / 3, 1.25 / 8.25]
+    )
+    assert (found["known_propensities"], found["invalid_propensities"]) == (3, invalid)
+    assert "usable propensities: 3 of 4" in capsys.readouterr().out
+
+
+def test_command_line_answers_bad_input_with_a_line(small: Path) -> None:
+    (small / "predictions/part-0.parquet").write_bytes(b"PAR1 is not enough PAR1")
+    done = run(small)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot read ")
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1

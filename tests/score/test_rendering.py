@@ -1,0 +1,124 @@
+import datetime
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from artsel_ray import storage
+from artsel_ray.data.catalog import read_catalogue
+from artsel_ray.models.load import Model
+from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.schema import PREDICTIONS
+from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer, render_shard
+from artsel_ray.score.requests import assign_titles, count_titles, exchange_file, exchange_previous
+from artsel_ray.score.settings import Rendering
+
+Render = Callable[[Path, Rendering], RenderedShard]
+RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 8192, "choose")
+
+
+def test_groups_are_whole_titles_in_order(world: Path, smollm2: Model, render: Render) -> None:
+    shard = render(world, RENDERING)
+    assert [(group.title_id, group.users) for group in shard.groups] == [("t1", 12), ("t2", 6), ("t3", 6)]
+    assert shard.groups[0].artwork_ids == ["t1-0", "t1-1", "t1-2"]
+    assert len(shard.user_ids) == len(shard.histories) == len(shard.fingerprints) == shard.counts["pairs"] == 24
+    tokenizer = prompt_tokenizer("smollm2", PromptSpec())
+    # The third user of t1, u02, has two days of history.
+    text = tokenizer.tokenizer.decode(tokenizer.prompt(shard.groups[0].options.block, shard.histories[2].as_py()))
+    assert "New title: Name of t1 (Crime)\nAvailable artworks:\n<option> A red tower.</option>\n<option> Two" in text
+    assert text.count("\n- ") == 2
+
+
+def test_equal_fingerprints_for_equal_answers_only(world: Path, smollm2: Model, render: Render) -> None:
+    shard = render(world, RENDERING)
+    # Users u00 … u05 and u10 … u15 have the same histories: each fingerprint stands twice.
+    assert set(Counter(shard.fingerprints).values()) == {2}
+    assert render(world, RENDERING).fingerprints == shard.fingerprints
+    for other in (
+        replace(RENDERING, model_id="other"),
+        replace(RENDERING, decoding="rank"),
+        replace(RENDERING, label_prior=(2.0, 0.5)),
+        replace(RENDERING, spec=PromptSpec(layout="user_first")),
+    ):
+        assert not set(render(world, other).fingerprints) & set(shard.fingerprints)
+
+
+def test_users_follow_one_another_where_prompts_begin_with_them(world: Path, smollm2: Model, render: Render) -> None:
+    shard = render(world, replace(RENDERING, spec=PromptSpec(layout="user_first")))
+    users = shard.user_ids.to_pylist()
+    assert users == sorted(users)
+    assert [group.title_id for group in shard.groups[:4]] == ["t1", "t2", "t1", "t3"]
+    assert shard.groups[0].options is shard.groups[2].options
+    assert sum(group.users for group in shard.groups) == len(shard.histories) == 24
+
+
+def test_pairs_that_cannot_be_scored_are_rejected(
+    world: Path, smollm2: Model, render: Render, write_requests: Callable[..., None]
+) -> None:
+    write_requests(
+        str(world / "requests/part-2.parquet"), [("u00", [], ["t1", "t4", "t9", ""]), ("v", [], ["t1", "t1"])]
+    )
+    shard = render(world, RENDERING)
+    rejected = shard.rejected.select(["file", "row", "column", "reason", "user_id", "title_id"]).to_pylist()
+    assert {(row["user_id"], row["title_id"], row["reason"]) for row in rejected} == {
+        ("u00", "t1", "the pair was asked for before"),
+        ("u00", "t4", "the title has no candidate with a caption"),
+        ("u00", "t9", "unknown title"),
+        ("u00", "", "unknown title"),
+        ("v", "t1", "the pair was asked for before"),
+    }
+    assert all(row["file"].endswith("part-2.parquet") and row["column"] == "title_ids" for row in rejected)
+    assert shard.counts["pairs"] == 25
+
+
+def test_a_prompt_never_exceeds_the_model(world: Path, smollm2: Model, render: Render) -> None:
+    tokenizer = prompt_tokenizer("smollm2", PromptSpec())
+    whole = render(world, RENDERING)
+    lengths = [tokenizer.fixed_tokens() + len(whole.groups[0].options.block) + len(ids) for ids in whole.histories[:12]]
+    answer = max(map(len, whole.groups[0].options.answers)) + 2
+    limit = max(lengths) + answer - 1
+    cut = render(world, replace(RENDERING, max_model_length=limit))
+    assert cut.counts["histories_cut"] > 0
+    for group, start in zip(cut.groups, np.cumsum([0, *[group.users for group in cut.groups]]), strict=False):
+        for ids in cut.histories[start : start + group.users]:
+            assert len(tokenizer.prompt(group.options.block, ids.as_py())) + answer <= limit
+    tiny = render(world, replace(RENDERING, max_model_length=tokenizer.fixed_tokens()))
+    assert (tiny.counts["pairs"], tiny.counts["rejected"]) == (0, 24)
+    assert "exceeds" in tiny.rejected["reason"][0].as_py()
+
+
+def test_an_earlier_prediction_that_could_not_be_this_nights_is_scored_anew(
+    world: Path, smollm2: Model, render: Render
+) -> None:
+    catalogue, captions, _ = read_catalogue(files(world, "titles"), files(world, "artworks"))
+    asked, work = files(world, "requests"), str(world / "W")
+    assignment = assign_titles(sum((count_titles(file) for file in asked), Counter()), 1000, {})
+    uris = [uri for i in range(2) for uri in exchange_file(asked, i, assignment, work, work).uris]
+    for decoding in ("choose", "rank"):
+        rendering = replace(RENDERING, decoding=decoding)
+        first = render(world, rendering)
+        row: dict[str, Any] = {
+            "user_id": "u00",
+            "title_id": "t1",
+            "artwork_id": "t1-0",
+            "fingerprint": first.fingerprints[0],
+        }
+        ranked = [{"artwork_id": f"t1-{i}", "probability": 1 / 3} for i in range(3)]
+        row |= {"candidates": ranked, "model_id": "m", "scored_at": datetime.datetime.now(datetime.UTC)}
+        outcomes = []
+        changes: list[dict[str, Any]] = [{}, {"artwork_id": "t2-0"}, {"artwork_id": "gone"}, {"candidates": None}]
+        for change in changes:
+            earlier = pa.Table.from_pylist([row | change], schema=PREDICTIONS)
+            storage.write_table(f"{world}/P/a.parquet", earlier, "predictions")
+            assert exchange_previous([f"{world}/P/a.parquet"], f"{work}/p.arrow", assignment, f"{work}/r.parquet") == 0
+            shard = render_shard(0, uris, [f"{work}/p.arrow"], asked, catalogue, captions, rendering)
+            outcomes.append((shard.counts["carried"], len(shard.fingerprints)))
+        assert outcomes == [(1, 23), (0, 24), (0, 24), (1, 23) if decoding == "choose" else (0, 24)]
+
+
+def files(world: Path, name: str) -> list[str]:
+    return storage.list_files(str(world / name))

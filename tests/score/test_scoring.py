@@ -1,0 +1,229 @@
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from artsel_ray.engines.base import Sampling
+from artsel_ray.engines.vllm import VllmEngine
+from artsel_ray.errors import InputError
+from artsel_ray.models import adapter
+from artsel_ray.models.load import Model
+from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.prompts.tokenizer import Ids
+from artsel_ray.schema import PREDICTIONS, REJECTED
+from artsel_ray.score.rendering import RenderedShard, TitleGroup, prompt_tokenizer
+from artsel_ray.score.scoring import score_shard
+from artsel_ray.score.settings import Rendering
+
+Render = Callable[[Path, Rendering], RenderedShard]
+CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "Two friends fight."]
+RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
+
+
+class Scripted:
+    """Prefers the largest allowed id, or answers as it was told to; writes what it was told to write."""
+
+    def __init__(self, texts: Sequence[list[int]] = (), answers: Sequence[float] = ()) -> None:
+        self.texts, self.answers = list(texts), list(answers)
+        self.prompts: list[Ids] = []
+
+    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Any = ()) -> list[np.ndarray]:
+        self.prompts += prompts
+        return [np.array(self.answers[: len(ids)] or np.array(ids, dtype=float) / 1000) for ids in allowed]
+
+    def write(
+        self,
+        prompts: Sequence[Ids],
+        max_tokens: int,
+        stop: Sequence[int],
+        sampling: Sampling | None = None,
+        pictures: Any = (),
+    ) -> list[list[int]]:
+        return [self.texts.pop(0)[:max_tokens] for _ in prompts]
+
+
+def shard(rendering: Rendering) -> RenderedShard:
+    options = prompt_tokenizer(rendering.model, rendering.spec).options("Up", ["Comedy"], CAPTIONS)
+    groups = [TitleGroup("t1", ["a", "b", "c"], options, 2), TitleGroup("t2", ["d", "e", "f"], options, 1)]
+    histories = pa.array([[11], [12, 13], [14]], pa.list_(pa.int32()))
+    users = pa.chunked_array([["u1", "u2", "u3"]])
+    return RenderedShard(
+        0, groups, users, histories, ["f1", "f2", "f3"], PREDICTIONS.empty_table(), REJECTED.empty_table(), {},
+        pa.array(["Heat", "Up"]),
+    )  # fmt: skip
+
+
+def test_a_label_prior_is_divided_out_of_every_distribution(smollm2: Model) -> None:
+    rendering = replace(RENDERING, decoding="labels", spec=PromptSpec(output="number"))
+    plain, _ = score_shard(shard(rendering), Scripted(), rendering)
+    liking = (0.5, 1.0, 4.0)
+    divided, _ = score_shard(shard(rendering), Scripted(), replace(rendering, label_prior=liking))
+    for before, after in zip(plain.to_pylist(), divided.to_pylist(), strict=True):
+        expected = np.array([each["probability"] for each in before["candidates"]]) / liking
+        assert [each["probability"] for each in after["candidates"]] == pytest.approx(expected / expected.sum())
+    # The engine likes larger ids a little; without the liking for the third number, the first is best.
+    assert {row["artwork_id"] for row in plain.to_pylist()} == {"c", "f"}
+    assert {row["artwork_id"] for row in divided.to_pylist()} == {"a", "d"}
+
+
+def test_rows_keep_the_order_of_the_groups(smollm2: Model) -> None:
+    engine = Scripted()
+    table, counts = score_shard(shard(RENDERING), engine, RENDERING)
+    rows = table.to_pylist()
+    assert [(row["user_id"], row["title_id"], row["fingerprint"]) for row in rows] == [
+        ("u1", "t1", "f1"), ("u2", "t1", "f2"), ("u3", "t2", "f3"),
+    ]  # fmt: skip
+    assert [[each["artwork_id"] for each in row["candidates"]] for row in rows] == [
+        list("abc"),
+        list("abc"),
+        list("def"),
+    ]
+    assert counts == {"unmatched": 0}
+    tokenizer = prompt_tokenizer("smollm2", PromptSpec())
+    block = shard(RENDERING).groups[0].options.block
+    assert engine.prompts[0].tolist() == tokenizer.prompt(block, [11]).tolist()
+
+
+def test_free_text_is_matched_and_what_matches_nothing_is_counted(smollm2: Model) -> None:
+    rendering = replace(RENDERING, decoding="freetext")
+    tokenizer = prompt_tokenizer("smollm2", PromptSpec())
+    engine = Scripted(tokenizer.encode([" friends by the sea", " 42", ""]))
+    table, counts = score_shard(shard(rendering), engine, rendering)
+    assert table["artwork_id"].to_pylist() == ["b", "a", "d"]
+    assert table["probability"].null_count == 3
+    assert counts == {"unmatched": 2}
+
+
+def test_a_reason_is_kept_and_stands_before_the_prediction(smollm2: Model) -> None:
+    rendering = replace(RENDERING, decoding="choose", spec=PromptSpec(reason=True))
+    tokenizer = prompt_tokenizer("smollm2", rendering.spec)
+    texts = tokenizer.encode([" They like the sea.\nPrediction: ", " Towers <option>", ""])
+    engine = Scripted(texts)
+    table, counts = score_shard(shard(rendering), engine, rendering)
+    assert table["reason"].to_pylist() == ["They like the sea.", "Towers <option>", ""]
+    assert counts == {
+        "unmatched": 0, "reasons": 3, "reasons_of_other_histories": 0, "reasons_of_other_candidates": 0,
+    }  # fmt: skip
+    decoded = str(tokenizer.tokenizer.decode(engine.prompts[0]))
+    assert decoded.endswith("Reason: They like the sea.\nPrediction: <option>")
+    # What the model wrote is data too: it cannot open an option.
+    assert "Towers ‹option›\nPrediction: <option>" in str(tokenizer.tokenizer.decode(engine.prompts[1]))
+
+
+def test_a_reason_of_another_users_title_or_another_candidate_is_not_shown(smollm2: Model) -> None:
+    rendering = replace(RENDERING, decoding="choose", spec=PromptSpec(reason=True))
+    tokenizer = prompt_tokenizer("smollm2", rendering.spec)
+    texts = [" They also liked Heat.", " Up suits them.", " Better than two friends laugh by the sea."]
+    table, counts = score_shard(shard(rendering), Scripted(tokenizer.encode(texts)), rendering)
+    chosen = table["artwork_id"].to_pylist()
+    assert table["reason"].to_pylist() == [None, "Up suits them.", None if chosen[2] != "e" else texts[2].strip()]
+    assert counts["reasons_of_other_histories"] == 1
+    assert counts["reasons"] + counts["reasons_of_other_candidates"] == 2
+
+
+def test_an_empty_shard_is_an_empty_table(smollm2: Model) -> None:
+    empty = replace(shard(RENDERING), groups=[], user_ids=pa.chunked_array([[]], pa.string()), fingerprints=[])
+    empty = replace(empty, histories=pa.array([], pa.list_(pa.int32())))
+    table, _ = score_shard(empty, Scripted(), RENDERING)
+    assert table.num_rows == 0
+
+
+def brute_force(model: Any, prompt: Ids, answers: list[list[int]], end: int) -> np.ndarray:
+    """Every candidate's probability, token by token over the whole vocabulary, held to the candidates' sequences."""
+    sequences = [[*answer, end] for answer in answers]
+    probabilities = []
+    for sequence in sequences:
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt.tolist(), *sequence]])).logits[0, len(prompt) - 1 : -1]
+        probability = 1.0
+        for place, token in enumerate(sequence):
+            following = sorted({other[place] for other in sequences if other[:place] == sequence[:place]})
+            probability *= float(logits[place, following].softmax(0)[following.index(token)])
+        probabilities.append(probability / sequences.count(sequence))
+    return np.array(probabilities)
+
+
+@pytest.mark.parametrize("decoding", ["choose", "rank"])
+@pytest.mark.parametrize("answers", [[math.nan, 0.0, 0.0], [-math.inf] * 3, [math.inf, 0.0, 0.0]])
+def test_an_engine_without_numbers_is_one_line_and_no_choice(
+    smollm2: Model, decoding: str, answers: list[float]
+) -> None:
+    engine = Scripted(answers=answers)
+    rendering = replace(RENDERING, decoding=decoding)
+    with pytest.raises(InputError, match="smollm2 answers with what is no number"):
+        score_shard(shard(rendering), engine, rendering)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "spec", [PromptSpec(), PromptSpec(layout="user_first", output="number")], ids=["text", "number"]
+)
+def test_on_the_real_engine_rank_equals_brute_force(
+    world: Path, render: Render, smollm2: Model, vllm_engine: VllmEngine, spec: PromptSpec
+) -> None:
+    rendering = replace(RENDERING, spec=spec)
+    shard = render(world, rendering)
+    ranked = score_shard(shard, vllm_engine, rendering)[0].to_pylist()
+    chosen = score_shard(shard, vllm_engine, replace(rendering, decoding="choose"))[0].to_pylist()
+    model, tokenizer = adapter.read_model(smollm2.path, torch.float32), prompt_tokenizer("smollm2", spec)
+    options = [group.options for group in shard.groups for _ in range(group.users)]
+    for n in range(0, len(ranked), 3):
+        prompt = tokenizer.prompt(options[n].block, shard.histories[n].as_py())
+        expected = brute_force(model, prompt, options[n].answers, tokenizer.option_end)
+        got = [each["probability"] for each in ranked[n]["candidates"]]
+        assert sum(got) == pytest.approx(1)
+        np.testing.assert_allclose(got, expected, atol=1e-3)
+        place = [each["artwork_id"] for each in ranked[n]["candidates"]].index(chosen[n]["artwork_id"])
+        assert chosen[n]["probability"] == pytest.approx(expected[place], abs=1e-3)
+
+
+def only(shard: RenderedShard, pairs: list[int]) -> RenderedShard:
+    """Some of the first group's pairs, in the order given."""
+    return replace(
+        shard,
+        groups=[replace(shard.groups[0], users=len(pairs))],
+        user_ids=shard.user_ids.take(pa.array(pairs)),
+        histories=shard.histories.take(pa.array(pairs)),
+        fingerprints=[shard.fingerprints[pair] for pair in pairs],
+    )
+
+
+@pytest.mark.slow
+def test_on_the_real_engine_probabilities_depend_on_no_batch_order_or_cache(
+    world: Path, render: Render, vllm_engine: VllmEngine
+) -> None:
+    rendering = replace(RENDERING, decoding="rank")
+    shard = render(world, rendering)
+
+    def ranked(pairs: list[int]) -> dict[str, list[float]]:
+        rows = score_shard(only(shard, pairs), vllm_engine, rendering)[0].to_pylist()
+        return {row["user_id"]: [each["probability"] for each in row["candidates"]] for row in rows}
+
+    vllm_engine._llm.reset_prefix_cache()
+    cold = ranked([0, 1, 2, 3])
+    alone: dict[str, list[float]] = {}
+    for pair in (3, 1, 2, 0):
+        alone |= ranked([pair])
+    for other in (ranked([0, 1, 2, 3]), alone):
+        for user, probabilities in cold.items():
+            np.testing.assert_allclose(other[user], probabilities, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_on_the_real_engine_free_text_and_reasons_are_written(
+    world: Path, render: Render, vllm_engine: VllmEngine
+) -> None:
+    for spec, decoding in ((PromptSpec(), "freetext"), (PromptSpec(reason=True, reason_tokens=12), "choose")):
+        rendering = replace(RENDERING, spec=spec, decoding=decoding)
+        vllm_engine.take_usage()
+        rows = score_shard(render(world, rendering), vllm_engine, rendering)[0].to_pylist()
+        assert len(rows) == 24
+        assert all(row["artwork_id"].startswith(row["title_id"]) for row in rows)
+        assert all((row["reason"] is not None) == spec.reason for row in rows)
+        assert vllm_engine.take_usage().decoded_tokens > len(rows)

@@ -1,0 +1,102 @@
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from artsel_ray import storage
+from artsel_ray.data.catalog import read_catalogue
+from artsel_ray.decoding import trie
+from artsel_ray.models.load import Model
+from artsel_ray.prompts.spec import Layout, PromptSpec
+from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer
+from artsel_ray.score.requests import count_titles
+from artsel_ray.score.settings import Rendering
+from artsel_ray.score.token_counts import LAYOUTS, cheapest, count
+
+Render = Callable[[Path, Rendering], RenderedShard]
+RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
+
+
+def counted(world: Path, rendering: Rendering, block: int) -> Counter[str]:
+    files = storage.list_files(str(world / "requests"))
+    counts = sum((count_titles(file) for file in files), Counter())
+    catalogue, captions, _ = read_catalogue(
+        storage.list_files(str(world / "titles")), storage.list_files(str(world / "artworks"))
+    )
+    return count(counts, {}, files, catalogue, captions, rendering, block)
+
+
+def asked(world: Path, rendering: Rendering, render: Render) -> list[tuple[int, ...]]:
+    """Every question of a night, as the engine gets it, in its order: pair by pair."""
+    shard = render(world, rendering)
+    tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
+    histories, questions = iter(shard.histories), []
+    for group in shard.groups:
+        branches = trie.build(group.options.answers, tokenizer.option_end).branches
+        for _ in range(group.users):
+            prompt = tokenizer.prompt(group.options.block, next(histories).values.to_numpy())
+            questions += [tuple(np.concatenate((prompt, branch.path)).tolist()) for branch in branches]
+    return questions
+
+
+def computed(questions: list[tuple[int, ...]], block: int) -> int:
+    """What a cache of whole blocks, which forgets nothing, leaves to compute; at least the last token."""
+    known: set[tuple[int, ...]] = set()
+    total = 0
+    for ids in questions:
+        ends = range(block, len(ids) + 1, block)
+        found = max((end for end in ends if end < len(ids) and ids[:end] in known), default=0)
+        known.update(ids[:end] for end in ends)
+        total += len(ids) - found
+    return total
+
+
+@pytest.fixture
+def strangers(world: Path, write_requests: Callable[..., None], history: Callable[[int], list[dict[str, Any]]]) -> Path:
+    """The world with users whose histories have nothing in common."""
+    days = history(120)
+    for part in range(2):
+        users = [10 * i + 5 * part for i in range(6)]
+        rows = [(f"u{day}", days[day : day + 5], ["t1", ("t2", "t3")[day % 20 // 10]]) for day in users]
+        write_requests(str(world / f"requests/part-{part}.parquet"), rows)
+    return world
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_plan_counts_what_an_engine_with_a_cache_is_left_to_compute(
+    strangers: Path, smollm2: Model, render: Render, layout: Layout
+) -> None:
+    rendering = replace(RENDERING, spec=PromptSpec(layout=layout))
+    questions = asked(strangers, rendering, render)
+    for block in (16, 128):
+        totals = counted(strangers, rendering, block)
+        assert (totals["pairs"], totals["questions"]) == (24, len(questions))
+        assert totals["prompt_tokens"] == sum(map(len, questions))
+        # Histories begin with the same century and titles with the same words, which the plan takes for their own.
+        assert 0 <= totals[f"{layout}_computed"] - computed(questions, block) <= 0.5 * block * len(questions)
+    prefixes = {ids[:end] for ids in questions for end in range(1, len(ids) + 1)}
+    assert len(prefixes) <= totals[f"{layout}_distinct"] <= 1.1 * len(prefixes)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_layout_that_shares_more_is_cheaper(
+    strangers: Path, smollm2: Model, write_requests: Callable[..., None], history: Callable[[int], list[dict[str, Any]]]
+) -> None:
+    def layout() -> str:
+        files = storage.list_files(str(strangers / "requests"))
+        titles, artworks = (storage.list_files(str(strangers / name)) for name in ("titles", "artworks"))
+        catalogue, captions, _ = read_catalogue(titles, artworks)
+        counts = sum((count_titles(file) for file in files), Counter())
+        short = replace(RENDERING, spec=PromptSpec(history_length=1))
+        return cheapest(counts, files, catalogue, captions, short, 16).spec.layout
+
+    assert layout() == "title_first"
+    for file in (strangers / "requests").iterdir():
+        file.unlink()
+    write_requests(str(strangers / "requests/one.parquet"), [("u", history(50), ["t1", "t2", "t3"])])
+    assert layout() == "user_first"

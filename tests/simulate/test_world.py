@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from artsel_ray.simulate import world as w
+from artsel_ray.simulate.themes import THEMES
+
+RNG = np.random.default_rng(0)
+TITLES = [["Comedy"], ["War", "Drama"], [], ["Musical"]]
+WORLD = w.make_world(w.genre_themes(TITLES * 10, 12), (2, 9), 0.5, 24, 0.3, seed=0)
+PAIRS = RNG.integers(0, 40, 3000)
+TASTE = RNG.dirichlet(np.full(12, 0.3), 3000)
+BEHAVIOUR = w.Behaviour(taste_strength=2.0, exploration=0.2)
+
+
+def test_every_theme_has_its_words_and_genres() -> None:
+    assert len({theme.label for theme in THEMES}) == 12
+    for theme in THEMES:
+        assert min(map(len, (theme.subjects, theme.actions, theme.settings, theme.objects, theme.lights))) >= 4
+        assert all(0 < weight <= 1 for weight in theme.genres.values())
+
+
+def test_genres_lead_to_themes() -> None:
+    rows = w.genre_themes(TITLES, 12)
+    np.testing.assert_allclose(rows.sum(axis=1), 1)
+    assert [THEMES[i].label for i in rows.argmax(axis=1)[[0, 1, 3]]] == ["mirth", "grief", "melody"]
+    np.testing.assert_allclose(rows[2], 1 / 12)
+
+
+def test_candidates_stay_in_their_bounds() -> None:
+    assert WORLD.counts_x.min() >= 2
+    assert WORLD.counts_x.max() <= 9
+    assert [len(captions) for captions in WORLD.captions] == WORLD.counts_x.tolist()
+    assert all(len(set(captions)) == len(captions) for captions in WORLD.captions)
+    np.testing.assert_allclose(WORLD.mix_xmt.sum(axis=2)[WORLD.mask_xm], 1)
+
+
+def test_match_is_the_formula() -> None:
+    got = w.match(WORLD, PAIRS[:1], TASTE[:1])[0]
+    count = WORLD.counts_x[PAIRS[0]]
+    raw = [12 * sum(TASTE[0] * WORLD.mix_xmt[PAIRS[0], m]) for m in range(count)]
+    np.testing.assert_allclose(got[:count], np.array(raw) - np.mean(raw))
+    assert (got[count:] == 0).all()
+
+
+def test_propensities_are_a_distribution_with_a_floor() -> None:
+    policy = w.propensities(WORLD, PAIRS, w.match(WORLD, PAIRS, TASTE), BEHAVIOUR)
+    mask = WORLD.mask_xm[PAIRS]
+    np.testing.assert_allclose(policy.sum(axis=1), 1)
+    assert (policy[~mask] == 0).all()
+    assert (policy[mask] >= np.broadcast_to(0.2 / WORLD.counts_x[PAIRS][:, None], mask.shape)[mask] - 1e-12).all()
+    assert policy[mask].std() > 0.01
+
+
+def test_engagement_follows_the_match() -> None:
+    matches = w.match(WORLD, PAIRS, TASTE)
+    behaviour = w.calibrate(WORLD, PAIRS, TASTE, BEHAVIOUR, 0.3)
+    engaged = w.engagement(WORLD, PAIRS, matches, behaviour)
+    policy = w.propensities(WORLD, PAIRS, matches, behaviour)
+    assert (policy * engaged).sum(axis=1).mean() == pytest.approx(0.3, abs=1e-6)
+    mask = WORLD.mask_xm[PAIRS]
+    assert np.corrcoef(matches[mask], engaged[mask])[0, 1] > 0.5
+    utility = behaviour.bias + 2.0 * matches + WORLD.appeal_xm[PAIRS]
+    np.testing.assert_allclose(engaged[mask], 1 / (1 + np.exp(-utility[mask])))
+
+
+def test_the_best_possible_is_what_its_predictors_reach() -> None:
+    matches = w.match(WORLD, PAIRS, TASTE)
+    policy = w.propensities(WORLD, PAIRS, matches, BEHAVIOUR)
+    engaged_probability = w.engagement(WORLD, PAIRS, matches, BEHAVIOUR)
+    counts = WORLD.counts_x[PAIRS]
+    rng, rows = np.random.default_rng(1), np.arange(len(PAIRS))
+    accuracy, ips, logged, expected = [], [], [], []
+    for _ in range(60):
+        shown = (rng.random((len(rows), 1)) >= np.cumsum(policy, axis=1)).sum(axis=1).clip(max=counts - 1)
+        engaged = rng.random(len(rows)) < engaged_probability[rows, shown]
+        hit = (policy * engaged_probability).argmax(axis=1)[engaged] == shown[engaged]
+        logged_hit = engaged_probability.argmax(axis=1)[engaged] == shown[engaged]
+        accuracy.append(hit.mean())
+        ips.append((hit * counts[engaged]).mean())
+        logged.append((logged_hit / policy[rows, shown][engaged]).mean())
+        expected.append(w.best_possible(policy[engaged], engaged_probability[engaged], counts[engaged]).means())
+    for name, seen in (("accuracy", accuracy), ("ips", ips), ("ips_logged", logged)):
+        error = np.std(seen) / np.sqrt(len(seen))
+        assert np.mean(seen) == pytest.approx(np.mean([each[name] for each in expected]), abs=4 * error)
+
+
+def test_parts_of_the_best_add_up() -> None:
+    one, two = w.Best(2, 1.0, 3.0, 4.0, 0.5), w.Best(1, 0.5, 1.0, 1.0, 0.25)
+    assert (one + two) == w.Best(3, 1.5, 4.0, 5.0, 0.75)
+    assert (one + two).means()["accuracy"] == 0.5
