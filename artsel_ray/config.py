@@ -54,7 +54,7 @@ class SimulateConfig:
     """Share of impressions for which the logging policy draws the artwork uniformly."""
     asset_kind: Literal["artwork", "synopsis", "trailer"] = "artwork"
     """What the candidates are, and in what words their captions are written."""
-    pictures: bool = False
+    images: bool = False
     """Also draw a picture of each: bands in the colours of its themes, as wide as it shows them."""
     seed: int = 0
     """Same seed and flags, same world."""
@@ -112,7 +112,7 @@ class CaptionConfig:
     """Most tokens of a caption."""
     max_pixels: int = 40_000_000
     """A picture of more pixels is rejected before it is decoded."""
-    kept_pixels: int = 1_048_576
+    resize_to_pixels: int = 1_048_576
     """A picture of more pixels is scaled down to about as many: how much the model sees, and what that costs."""
     engines: int = 1
     """Number of engines."""
@@ -428,7 +428,7 @@ class ExplainConfig:
     """Parquet of the artworks with their captions."""
     output: Uri
     """Where tastes.parquet and report.html go: a path or URI."""
-    least_users: int = 10
+    min_users: int = 10
     """Of an artwork with fewer users nothing is told but how many they are, and no word of fewer reasons."""
 
 
@@ -453,7 +453,7 @@ class ProposeConfig:
     """Where part-*.parquet, report.html and, last, _manifest.json go: a path or URI."""
     share: float = 0.25
     """Of a title's users those are looked at of whom the model knows least what they would like: this share."""
-    least_users: int = 20
+    min_users: int = 20
     """Fewer users are no group."""
     most: int = 100
     """Most proposals; those for most users are written."""

@@ -8,6 +8,6 @@ class InputError(Exception):
 _SHOWN = 400
 
 
-def shown(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Returns another library's message as one line of bounded length."""
     return " ".join(str(error).split())[:_SHOWN]

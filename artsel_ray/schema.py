@@ -109,7 +109,7 @@ PREDICTIONS = pa.schema(
         _required("scored_at", TIMESTAMP),
     ]
 )
-REJECTED = pa.schema(
+INVALID_ROWS = pa.schema(
     [
         _required("table", pa.string()),
         _required("file", pa.string()),
@@ -161,7 +161,7 @@ RESULTS = pa.schema(
     ]
 )
 
-FAVOURITES = pa.list_(
+OVER_INDEXED_GENRES = pa.list_(
     pa.struct(
         [
             pa.field("genre", pa.string()),
@@ -172,13 +172,13 @@ FAVOURITES = pa.list_(
         ]
     )
 )
-TASTES = pa.schema(
+USER_SEGMENTS = pa.schema(
     [
         _required("title_id", pa.string()),
         _required("artwork_id", pa.string()),
         _required("users", pa.int64()),
         _required("share", pa.float64()),
-        _required("favourites", FAVOURITES),
+        _required("favourites", OVER_INDEXED_GENRES),
         _required("words", pa.list_(pa.string())),
     ]
 )
@@ -187,7 +187,7 @@ PROPOSALS = pa.schema(
         _required("title_id", pa.string()),
         _required("users", pa.int64()),
         _required("share", pa.float64()),
-        _required("favourites", FAVOURITES),
+        _required("favourites", OVER_INDEXED_GENRES),
         pa.field("brief", pa.string()),
         _required("model_id", pa.string()),
     ]
@@ -202,11 +202,11 @@ TABLES = {
     "examples": EXAMPLES,
     "requests": REQUESTS,
     "predictions": PREDICTIONS,
-    "rejected": REJECTED,
+    "rejected": INVALID_ROWS,
     "oracle": ORACLE,
     "trials": TRIALS,
     "results": RESULTS,
-    "tastes": TASTES,
+    "tastes": USER_SEGMENTS,
     "proposals": PROPOSALS,
 }
 

@@ -88,7 +88,7 @@ def first_line(error: BaseException) -> str:
 def list_files(uri: str, suffix: str = ".parquet") -> list[str]:
     """Returns the URIs of the files below `uri` (or `uri` itself, if it is a file), sorted by name.
 
-    Names that start with `_` or `.` are passed over, with all below them; so are folders named `rejected`, which
+    Names that start with `_` or `.` are passed over, with all below them; so are folders named `invalid`, which
     jobs write beside their rows.
 
     Raises:

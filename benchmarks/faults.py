@@ -39,11 +39,11 @@ _ROOT = Path(__file__).parent.parent
 _SHARD_PAIRS, _TOKENS_PER_SECOND = 50, 40_000
 _TARGETS = ("driver", "Scorer", "node", "head", "Renderer", "Writer")
 _TAKEN = "another job has taken over"
-_MOST_RUNS, _HANGS_SECONDS = 50, 900
+_MAX_RUNS, _HANGS_SECONDS = 50, 900
 
 
 @dataclass
-class Night:
+class ScoredRun:
     """What is asked for, and the cluster that it runs on."""
 
     tables: str
@@ -184,11 +184,11 @@ def _title(process: psutil.Process) -> str:
     return ""
 
 
-def run_to_end(night: Night, output: str, first: subprocess.Popen[bytes]) -> int:
+def run_to_end(night: ScoredRun, output: str, first: subprocess.Popen[bytes]) -> int:
     """Waits for a job, and gives its command again until it ends well. Returns the runs."""
     runs, process = 1, first
     while _wait(process):
-        if runs == _MOST_RUNS:
+        if runs == _MAX_RUNS:
             raise SystemExit(f"not done after {runs} runs: {night.last_line()}")
         runs, process = runs + 1, night.start(output)
     return runs
@@ -205,7 +205,7 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
 
 def kills(world: Path, number: int, seed: int, machines: Machines) -> tuple[list[str], pa.Table]:
     """Kills `number` nights, one kill a night. Prints a table; returns what was wrong, and the rows of a night."""
-    night = Night(str(world), machines.address, world / "kills.log")
+    night = ScoredRun(str(world), machines.address, world / "kills.log")
     whole, begun = str(world / f"whole-{time.time_ns()}"), time.monotonic()
     if run_to_end(night, whole, night.start(whole)) > 1:
         raise SystemExit(f"a night fails that nobody disturbs: {night.last_line()}")
@@ -257,14 +257,14 @@ def kills(world: Path, number: int, seed: int, machines: Machines) -> tuple[list
     return wrong, expected
 
 
-def twins(world: Path, tables: dict[str, str], number: int, machines: Machines, expected: pa.Table) -> list[str]:
+def duplicates(world: Path, tables: dict[str, str], number: int, machines: Machines, expected: pa.Table) -> list[str]:
     """Starts every night twice at once. Prints a line for each kind of storage; returns what was wrong."""
     wrong = []
     for kind, folder in tables.items():
         told = 0
         for index in range(number):
             output = storage.join(folder, f"twins-{time.time_ns()}")
-            nights = [Night(folder, machines.address, world / f"twin-{kind}-{index}-{n}.log") for n in range(2)]
+            nights = [ScoredRun(folder, machines.address, world / f"twin-{kind}-{index}-{n}.log") for n in range(2)]
             jobs = [night.start(output) for night in nights]
             codes = [_wait(job) for job in jobs]
             # Ray may say something more behind it.
@@ -291,7 +291,7 @@ def failing_storage(
     for rate in rates:
         proxy, begun = Proxy(address, rate, seed), time.monotonic()
         with proxy.serve() as failing:
-            night = Night(folder.replace(address, failing), machines.address, log)
+            night = ScoredRun(folder.replace(address, failing), machines.address, log)
             output = storage.join(night.tables, f"rate-{time.time_ns()}")
             runs = run_to_end(night, output, night.start(output))
         got = rows_of(output.replace(failing, address))
@@ -341,7 +341,7 @@ def main(
                 if file.parent.name in ("requests", "titles", "artworks"):
                     name = storage.join(remote, file.parent.name, file.name)
                     storage.write_object(name, file.read_bytes())
-            wrong += twins(world, {"a local disk": str(world), "S3": remote}, twin_nights, machines, expected)
+            wrong += duplicates(world, {"a local disk": str(world), "S3": remote}, twin_nights, machines, expected)
             wrong += failing_storage(remote, address, rates, seed, machines, world / "storage.log", expected)
     finally:
         machines.stop()

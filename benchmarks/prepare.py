@@ -91,7 +91,7 @@ def _write(folder: Path, name: str, table: pa.Table, files: int) -> None:
 
 def prepare_with_polars(source: Path, output: Path, sizes: tuple[int, int, int], history_length: int = 50) -> None:
     """Does what `prepare` does, in one process and in memory."""
-    titles, candidates, labels = _polars_catalogue(source)
+    titles, candidates, labels = _polars_catalog(source)
     history = _polars_interactions(source, titles)
     pairs = _polars_pairs(source, titles, labels, history, history_length)
     order = pairs.select(pl.concat_str("user_id", "title_id", separator="\x1f").hash(0)).to_series().arg_sort()
@@ -108,7 +108,7 @@ def prepare_with_polars(source: Path, output: Path, sizes: tuple[int, int, int],
             requests.write_parquet(output / "requests.parquet")
 
 
-def _polars_catalogue(source: Path) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+def _polars_catalog(source: Path) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     titles = pl.read_parquet(source / "titles").filter(pl.col("name").str.strip_chars() != "")
     titles = titles.unique("title_id", keep="first", maintain_order=True).with_row_index("title")
     artworks = pl.read_parquet(source / "artworks").filter(pl.col("caption").str.strip_chars() != "")

@@ -19,10 +19,10 @@ import tyro
 
 from artsel_ray import storage
 from artsel_ray.audience.propose import find_gaps, propose
-from artsel_ray.audience.user_segments import read_night, read_tastes
+from artsel_ray.audience.user_segments import read_scored_run, read_user_genres
 from artsel_ray.baseline.job import baseline
 from artsel_ray.config import BaselineConfig, PrepareConfig, ProposeConfig, SimulateConfig
-from artsel_ray.data.catalog import read_catalogue
+from artsel_ray.data.catalog import read_catalog
 from artsel_ray.prepare.job import prepare
 from artsel_ray.simulate.job import simulate
 from artsel_ray.simulate.themes import THEMES, Theme
@@ -128,17 +128,18 @@ def _as_a_night(predictions: str, night: str) -> str:
 
 def _count_groups(night: str, tables: tuple[str, str, str], removed: dict[str, str], themes: tuple[Theme, ...]) -> None:
     requests, titles, artworks = (storage.list_files(uri) for uri in tables)
-    catalogue, _, _ = read_catalogue(titles, artworks)
-    tastes = read_tastes(requests)
+    catalog, _, _ = read_catalog(titles, artworks)
+    tastes = read_user_genres(requests)
     parts = [storage.join(night, part) for part in storage.read_json(f"{night}/_manifest.json")["parts"]]
     defaults = ProposeConfig("", "", "", "", "", "")
-    gaps = find_gaps(read_night(parts, catalogue, tastes, ranked=True), tastes, defaults.share, defaults.least_users)
+    gaps = find_gaps(read_scored_run(parts, catalog, tastes, ranked=True), tastes, defaults.share, defaults.min_users)
     told = []
     for gap in gaps:
-        title = catalogue.title_ids[gap.title].as_py()
+        title = catalog.title_ids[gap.title].as_py()
         weights = {
             theme.label: sum(
-                (each["inside"] - each["outside"]) * theme.genres.get(each["genre"], 0) for each in gap.favourites
+                (each["inside"] - each["outside"]) * theme.genres.get(each["genre"], 0)
+                for each in gap.over_indexed_genres
             )
             for theme in themes
         }

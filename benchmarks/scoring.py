@@ -264,9 +264,9 @@ def computed_tokens(questions: list[tuple[int, ...]], block: int) -> int:
 def render(world: Path, model: str, **flags: Any) -> tuple[Any, Any]:
     """Returns all of a world's pairs as one rendered shard, and how they were rendered."""
     from artsel_ray.config import ScoreConfig
-    from artsel_ray.data.catalog import read_catalogue
+    from artsel_ray.data.catalog import read_catalog
     from artsel_ray.score.rendering import render_shard
-    from artsel_ray.score.requests import assign_titles, assign_users, count_titles, exchange_file
+    from artsel_ray.score.requests import assign_titles, assign_users, count_titles, shuffle_requests
     from artsel_ray.score.settings import resolve
 
     requests, titles, artworks = (str(world / name) for name in ("requests", "titles", "artworks"))
@@ -275,9 +275,9 @@ def render(world: Path, model: str, **flags: Any) -> tuple[Any, Any]:
     files, work = storage.list_files(requests), str(world / "_work" / rendering.spec.layout)
     counts = count_titles(files[0])
     assignment = assign_titles(counts, 10**9, {}) if config.layout != "user_first" else assign_users(counts, 10**9)
-    uris = exchange_file(files, 0, assignment, work, str(world / "_rejected")).uris
-    catalogue, captions, _ = read_catalogue(storage.list_files(titles), storage.list_files(artworks))
-    return render_shard(0, uris, [], files, catalogue, captions, rendering), rendering
+    uris = shuffle_requests(files, 0, assignment, work, str(world / "_rejected")).uris
+    catalog, captions, _ = read_catalog(storage.list_files(titles), storage.list_files(artworks))
+    return render_shard(0, uris, [], files, catalog, captions, rendering), rendering
 
 
 def engines(folder: Path, pairs: int = 800) -> None:

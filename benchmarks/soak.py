@@ -1,7 +1,7 @@
 """Scores for a long time and watches the memory of every process.
 
 `python benchmarks/soak.py --folder /tmp/world` scores a night with the bundled model for an hour or more,
-`… --engine null --pairs 10000000 --picture docs/images/memory-null.png` ten million pairs without a model. Draws the
+`… --engine null --pairs 10000000 --image docs/images/memory-null.png` ten million pairs without a model. Draws the
 memory over time and prints a Markdown table; `benchmarks/results/soak.md` keeps what they gave.
 """
 
@@ -34,7 +34,7 @@ def main(
     items: int = 6,
     shard_pairs: int = 256,
     engine_memory: float | None = None,
-    picture: Path = Path("docs/images/memory.png"),
+    image: Path = Path("docs/images/memory.png"),
 ) -> None:
     """Scores a made-up night and draws the memory of its processes.
 
@@ -61,7 +61,7 @@ def main(
     seen = watch(process)
     if process.returncode:
         raise SystemExit(f"jobs/score.py failed with exit code {process.returncode}")
-    draw(seen, picture)
+    draw(seen, image)
     summary = storage.read_json(str(output / "summary.json"))
     print(f"{summary['pairs']:,} pairs in {summary['seconds']['total'] / 60:.0f} minutes; memory in GiB\n")
     print("| process | started | after a tenth of the time | at the end | most |\n|---|---|---|---|---|")
@@ -102,7 +102,7 @@ def _name(process: psutil.Process, root: psutil.Process) -> str:
     return "driver" if process == root else "Ray and its idle workers"
 
 
-def draw(seen: Seen, picture: Path) -> None:
+def draw(seen: Seen, image: Path) -> None:
     """Draws the memory of every kind of process over time."""
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     for name, (_, samples) in sorted(seen.items(), key=lambda item: -max(item[1][1].values())):
@@ -110,8 +110,8 @@ def draw(seen: Seen, picture: Path) -> None:
         axes.plot(moments / 60, memory, label=name, linewidth=2 if name == "all" else 1)
     axes.set(xlabel="minutes", ylabel="GiB (shared memory counts once)", ylim=(0, None))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=90)
+    image.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(image, dpi=90)
 
 
 if __name__ == "__main__":

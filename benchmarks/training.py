@@ -94,7 +94,7 @@ class Clock(TrainerCallback):
     def __init__(self, result: str) -> None:
         """Takes the file to write."""
         self._result = Path(result)
-        self._marks: list[tuple[float, float]] = []
+        self._placeholders: list[tuple[float, float]] = []
         self._ids: list[tuple[int, int]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
@@ -105,11 +105,11 @@ class Clock(TrainerCallback):
         model.register_forward_pre_hook(count, with_kwargs=True)
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self._marks.append((time.perf_counter(), time.process_time()))
+        self._placeholders.append((time.perf_counter(), time.process_time()))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        per_step = len(self._ids) // len(self._marks)
-        taken = np.diff(np.array(self._marks), axis=0)[_WARM_UP - 1 :]
+        per_step = len(self._ids) // len(self._placeholders)
+        taken = np.diff(np.array(self._placeholders), axis=0)[_WARM_UP - 1 :]
         ids, places = np.array(self._ids[per_step * _WARM_UP :]).sum(axis=0)
         measured = {
             "wall": float(np.median(taken[:, 0])), "cpu": float(np.median(taken[:, 1])),

@@ -1,4 +1,4 @@
-"""Prints the newest night before a date that is whole, or nothing: `python cluster/last_night.py PREDICTIONS DATE`.
+"""Prints the newest night before a date that is whole, or nothing: `python cluster/latest_run.py PREDICTIONS DATE`.
 
 A night that failed has no manifest. It is passed over, so that it does not fail all nights after it.
 """
@@ -10,7 +10,7 @@ import pyarrow.fs as pafs
 from artsel_ray import storage
 
 
-def last_night(predictions: str, date: str) -> str | None:
+def latest_run(predictions: str, date: str) -> str | None:
     """Returns the URI of the newest `night=…` before `date` with a manifest."""
     fs, path = storage.filesystem(predictions)
     names = [entry.base_name for entry in fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))]
@@ -20,4 +20,4 @@ def last_night(predictions: str, date: str) -> str | None:
 
 
 if __name__ == "__main__":
-    print(last_night(sys.argv[1], sys.argv[2]) or "")
+    print(latest_run(sys.argv[1], sys.argv[2]) or "")

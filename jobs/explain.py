@@ -7,11 +7,11 @@ from artsel_ray.config import ExplainConfig, run
 
 def job() -> Callable[[ExplainConfig], None]:
     from artsel_ray.audience.explain import explain
-    from artsel_ray.report.titles import report_tastes
+    from artsel_ray.report.titles import report_user_segments
 
     def explain_and_report(config: ExplainConfig) -> None:
         explain(config)
-        report_tastes(config)
+        report_user_segments(config)
 
     return explain_and_report
 

@@ -79,7 +79,7 @@ def test_synopses_from_simulation_to_evaluation(tmp_path: Path) -> None:
 def test_pictures_from_simulation_to_evaluation(tmp_path: Path, smollm2: Model) -> None:
     folders = {name: str(tmp_path / name) for name in "WDTPQE"}
     world, data = folders["W"], folders["D"]
-    simulate(SimulateConfig(world, users=60, titles=20, max_candidates=6, caption_tokens=30, pictures=True))
+    simulate(SimulateConfig(world, users=60, titles=20, max_candidates=6, caption_tokens=30, images=True))
     # Nobody wrote captions; one picture is broken, one is gone.
     table = storage.read_table(f"{world}/artworks/part-000000.parquet", "artworks")
     uncaptioned = [row | {"caption": None} for row in table.to_pylist()]

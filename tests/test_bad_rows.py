@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray import schema, storage
-from artsel_ray.baseline.example_arrays import read_rows
+from artsel_ray.baseline.example_arrays import read_example_arrays
 from artsel_ray.data import shuffle
-from artsel_ray.data.catalog import placed, read_catalogue
-from artsel_ray.distill.rationales import Teaching, explain_shard
+from artsel_ray.data.catalog import read_catalog, with_source_rows
+from artsel_ray.distill.rationales import TeacherSettings, explain_shard
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.choices import read_choices
 from artsel_ray.evaluate.example_table import read_examples
@@ -23,8 +23,8 @@ from artsel_ray.models.load import Model
 from artsel_ray.prepare import splits, stages
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.score.rendering import prompt_tokenizer, render_shard
-from artsel_ray.score.requests import assign_titles, count_titles, exchange_file, exchange_previous
-from artsel_ray.score.settings import Rendering
+from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previous, shuffle_requests
+from artsel_ray.score.settings import ScoringSettings
 from artsel_ray.train.data import read_train
 
 Row = dict[str, Any]
@@ -248,19 +248,19 @@ def files(folder: Path, name: str) -> list[str]:
     return storage.list_files(str(folder / name))
 
 
-def catalogue_of(folder: Path) -> Any:
-    return read_catalogue(files(folder, "titles"), files(folder, "artworks"))
+def catalog_of(folder: Path) -> Any:
+    return read_catalog(files(folder, "titles"), files(folder, "artworks"))
 
 
 def read_titles(folder: Path) -> Outcome:
-    catalogue, _, bad = catalogue_of(folder)
-    kept = [each.to_pylist() for each in (catalogue.title_ids, catalogue.names, catalogue.genres)]
+    catalog, _, bad = catalog_of(folder)
+    kept = [each.to_pylist() for each in (catalog.title_ids, catalog.names, catalog.genres)]
     return kept, bad.to_pylist(), len(kept[0]) + bad.num_rows
 
 
 def read_artworks(folder: Path) -> Outcome:
-    catalogue, captions, bad = catalogue_of(folder)
-    kept = [catalogue.artwork_ids.to_pylist(), captions.to_pylist()]
+    catalog, captions, bad = catalog_of(folder)
+    kept = [catalog.artwork_ids.to_pylist(), captions.to_pylist()]
     return kept, bad.to_pylist(), len(kept[0]) + bad.num_rows
 
 
@@ -270,36 +270,36 @@ def read_logs(folder: Path, table: str) -> Outcome:
     parts = [part for name in ("interactions", "impressions") for part in stages.slices(name, logs[name])]
     now_us = int(datetime.datetime.now(datetime.UTC).timestamp() * 1e6)
     plan = stages.Plan(str(folder / "out"), logs, parts, 1, 5, "hash", 0, now_us)
-    catalogue, captions, _ = catalogue_of(folder)
+    catalog, captions, _ = catalog_of(folder)
     counts = stages.Counts()
     for number in range(len(parts)):
-        counts.update(stages.partition_slice(plan, number, catalogue))
-    found, keys = stages.bucket_pairs(plan, 0, catalogue)
+        counts.update(stages.partition_slice(plan, number, catalog))
+    found, keys = stages.bucket_pairs(plan, 0, catalog)
     last = splits.last_keys(keys, splits.allot(found["pairs"], 100, 0, 0))
     counts.update(found)
-    counts.update(stages.bucket_examples(plan, 0, catalogue, captions, last))
-    rejected = [
+    counts.update(stages.bucket_examples(plan, 0, catalog, captions, last))
+    invalid = [
         row
         for file in storage.find_files(str(folder / "out/rejected"))
         for row in storage.read_table(file, "rejected").to_pylist()
     ]
     kept = storage.read_table(str(folder / "out/examples/train"), "examples").to_pylist()
-    assert len(rejected) == sum(counts[name] for name in counts if name.startswith("rejected/"))
+    assert len(invalid) == sum(counts[name] for name in counts if name.startswith("rejected/"))
     impressions = len(kept) + sum(counts[name] for name in counts if name.startswith("rejected/impressions"))
     interactions = 4 + sum(counts[name] for name in counts if name.startswith("rejected/interactions"))
-    return kept, rejected, {"interactions": interactions, "impressions": impressions}[table]
+    return kept, invalid, {"interactions": interactions, "impressions": impressions}[table]
 
 
-RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 512, "choose")
+RENDERING = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 512, "choose")
 
 
 def read_requests(folder: Path) -> Outcome:
     """Exchanges and renders, as scoring does before its engine."""
     asked = files(folder, "requests")
     assignment = assign_titles(count_titles(asked[0]), 100, {})
-    moved = exchange_file(asked, 0, assignment, str(folder / "work"), str(folder / "rejected"))
-    catalogue, captions, _ = catalogue_of(folder)
-    shard = render_shard(0, moved.uris, [], asked, catalogue, captions, RENDERING)
+    moved = shuffle_requests(asked, 0, assignment, str(folder / "work"), str(folder / "rejected"))
+    catalog, captions, _ = catalog_of(folder)
+    shard = render_shard(0, moved.uris, [], asked, catalog, captions, RENDERING)
     rows = [
         row
         for file in storage.find_files(str(folder / "rejected"))
@@ -309,7 +309,7 @@ def read_requests(folder: Path) -> Outcome:
     assert moved.rejected_rows == len(rows)
     return (
         kept,
-        rows + shard.rejected.to_pylist(),
+        rows + shard.invalid.to_pylist(),
         shard.counts["pairs"] + shard.counts["rejected"] + moved.rejected_pairs,
     )
 
@@ -317,25 +317,25 @@ def read_requests(folder: Path) -> Outcome:
 def read_evaluated(folder: Path) -> Outcome:
     table = read_examples(str(folder / "examples"))
     kept = [table.users.to_pylist(), table.examples.position_n.tolist(), table.examples.candidates_n.tolist()]
-    return kept, table.rejected.to_pylist(), len(table.pair_n) + table.rejected.num_rows
+    return kept, table.invalid.to_pylist(), len(table.pair_n) + table.invalid.num_rows
 
 
 def read_features(folder: Path) -> Outcome:
-    rows = read_rows(str(folder / "examples"))
+    rows = read_example_arrays(str(folder / "examples"))
     kept = [rows.user_ids.to_pylist(), rows.label_n.tolist(), rows.captions.to_pylist(), rows.genres.to_pylist()]
-    return kept, rows.rejected.to_pylist(), len(rows.label_n) + rows.rejected.num_rows
+    return kept, rows.invalid.to_pylist(), len(rows.label_n) + rows.invalid.num_rows
 
 
 class Silent:
     """A teacher that says the same of everything, and prefers the last token."""
 
     def write(
-        self, prompts: Any, max_tokens: int, stop: Any, sampling: Any = None, pictures: Any = ()
+        self, prompts: Any, max_tokens: int, stop: Any, sampling: Any = None, images: Any = ()
     ) -> list[list[int]]:
         said = "Calm films about open water suit somebody with this history."
         return prompt_tokenizer("smollm2", PromptSpec(reason=True)).encode([said] * len(prompts))
 
-    def logprobs(self, prompts: Any, allowed: Sequence[list[int]], pictures: Any = ()) -> list[np.ndarray]:
+    def logprobs(self, prompts: Any, allowed: Sequence[list[int]], images: Any = ()) -> list[np.ndarray]:
         tokenizer = prompt_tokenizer("smollm2", PromptSpec(reason=True)).tokenizer
         return [
             np.array(
@@ -350,15 +350,15 @@ class Silent:
 
 def read_explained(folder: Path) -> Outcome:
     spec = PromptSpec(reason=True)
-    teaching = Teaching("smollm2", "m", spec, 0.6, 0.95, 0, 7, 64, 2048, min_words=5, quoted_words=6)
+    teaching = TeacherSettings("smollm2", "m", spec, 0.6, 0.95, 0, 7, 64, 2048, min_words=5, quoted_words=6)
     (file,) = files(folder, "examples")
     rows = pa.concat_tables(
-        [placed(table, 0, first) for first, table in storage.iter_batches(file, "examples", broken_text=True)]
+        [with_source_rows(table, 0, first) for first, table in storage.iter_batches(file, "examples", broken_text=True)]
     )
     explained = explain_shard(rows, [file], Silent(), teaching)
     return (
         explained.examples.to_pylist(),
-        explained.rejected.to_pylist(),
+        explained.invalid.to_pylist(),
         explained.counts["kept"] + explained.counts["rejected"],
     )
 
@@ -367,15 +367,15 @@ def read_predicted(folder: Path) -> Outcome:
     write(folder / "of", "examples", [example(number) for number in range(4)])
     choices = read_choices(str(folder / "predictions"), read_examples(str(folder / "of/examples")))
     kept = [choices.artwork_n.tolist(), choices.probability_n.tolist(), choices.missing_n.tolist()]
-    return kept, choices.rejected.to_pylist(), len(choices.artwork_n) + choices.other + choices.rejected.num_rows
+    return kept, choices.invalid.to_pylist(), len(choices.artwork_n) + choices.other + choices.invalid.num_rows
 
 
 def read_previous(folder: Path) -> Outcome:
-    uri, rejected = str(folder / "previous.arrow"), str(folder / "rejected.parquet")
+    uri, invalid = str(folder / "previous.arrow"), str(folder / "rejected.parquet")
     assignment = assign_titles(count_titles(files(folder, "requests")[0]), 100, {})
-    left_out = exchange_previous(files(folder, "predictions"), uri, assignment, rejected)
+    left_out = shuffle_previous(files(folder, "predictions"), uri, assignment, invalid)
     kept = shuffle.read_partition([uri], 0).to_pylist()
-    bad = storage.read_table(rejected, "rejected").to_pylist() if left_out else []
+    bad = storage.read_table(invalid, "rejected").to_pylist() if left_out else []
     return kept, bad, len(kept) + left_out
 
 
@@ -421,7 +421,7 @@ def test_a_bad_row_is_rejected_and_the_good_ones_stay(
         bad = MAKE[table](**({"user_id": "u3"} | changes))  # somebody with a history
     write_world(tmp_path, {table: bad})
     kept, nothing, count = good_rows(reader)
-    still, rejected, count_of_all = READ[reader](tmp_path)
+    still, invalid, count_of_all = READ[reader](tmp_path)
     assert nothing == []
     assert still == kept
     assert count_of_all == count + max(1, len(bad.get("title_ids") or []))
@@ -429,7 +429,7 @@ def test_a_bad_row_is_rejected_and_the_good_ones_stay(
     ids = {name: bad.get(name) for name in ("user_id", "title_id", "artwork_id")}
     if table == "requests" and reason in PAIRS:
         ids["title_id"] = bad["title_ids"][0] or ""
-    assert rejected == [place | {name: None if value == BROKEN else value for name, value in ids.items()}]
+    assert invalid == [place | {name: None if value == BROKEN else value for name, value in ids.items()}]
 
 
 TRAINED = [kind for kind in KINDS["examples, distill"] if not {"user_id", "title_id", "reason"} & set(kind[0])]

@@ -19,11 +19,11 @@ import pytest
 import tyro
 import yaml
 from botocore.validate import ParamValidator
+from cluster.latest_run import latest_run
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 import artsel_ray.config
 from artsel_ray import storage
-from cluster.last_night import last_night
 
 ROOT = Path(__file__).parent.parent
 CLUSTER = ROOT / "cluster"
@@ -223,11 +223,11 @@ def test_a_nights_command(tmp_path: Path) -> None:
 
 def test_the_last_night_is_one_that_is_whole(tmp_path: Path) -> None:
     predictions = f"{tmp_path}/predictions"
-    assert last_night(predictions, "2026-11-22") is None
+    assert latest_run(predictions, "2026-11-22") is None
     for date, whole in {"2026-11-19": True, "2026-11-20": True, "2026-11-21": False, "2026-11-22": True}.items():
         folder = f"{predictions}/night={date}"
         storage.write_json(f"{folder}/config.json", {})
         if whole:
             storage.write_manifest(folder, {})
-    assert last_night(predictions, "2026-11-22") == f"{predictions}/night=2026-11-20"
-    assert last_night(predictions, "2026-11-19") is None
+    assert latest_run(predictions, "2026-11-22") == f"{predictions}/night=2026-11-20"
+    assert latest_run(predictions, "2026-11-19") is None

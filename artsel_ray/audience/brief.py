@@ -13,13 +13,13 @@ WORDING = "brief-1"
 
 
 _SENTENCE = re.compile(r"[^.!?]*[.!?]+")
-_MOST_SENTENCES = 3
+_MAX_SENTENCES = 3
 
 
 def read(written: str) -> str:
     """Returns the brief in what a model wrote: one line, its first three whole sentences, or all if there is none."""
     line = escape(written)
-    return "".join(_SENTENCE.findall(line)[:_MOST_SENTENCES]).strip() or line
+    return "".join(_SENTENCE.findall(line)[:_MAX_SENTENCES]).strip() or line
 
 
 def ask(pieces: PromptTokenizer, options: Options, genres: Sequence[str]) -> Ids:

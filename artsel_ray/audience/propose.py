@@ -11,9 +11,16 @@ import ray
 
 from artsel_ray import storage
 from artsel_ray.audience import brief
-from artsel_ray.audience.user_segments import Night, Tastes, asset_kind_of, favourites, read_night, read_tastes
+from artsel_ray.audience.user_segments import (
+    ScoredRun,
+    UserGenres,
+    asset_kind_of,
+    over_indexed_genres,
+    read_scored_run,
+    read_user_genres,
+)
 from artsel_ray.config import ProposeConfig, resolved
-from artsel_ray.data.catalog import Catalogue, read_catalogue
+from artsel_ray.data.catalog import Catalog, read_catalog
 from artsel_ray.engines.base import Sampling
 from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.errors import InputError
@@ -43,7 +50,7 @@ class Gap:
     users: int
     asked: int
     """All of the title's users."""
-    favourites: list[dict[str, Any]]
+    over_indexed_genres: list[dict[str, Any]]
 
 
 def propose(config: ProposeConfig) -> None:
@@ -53,28 +60,26 @@ def propose(config: ProposeConfig) -> None:
         InputError: for wrong input or flags, a night that is not finished or not ranked, or another run's output.
     """
     begun = time.perf_counter()
-    if config.least_users < 2 or not 0 < config.share < 1:
-        raise InputError(
-            f"--least-users {config.least_users} must be 2 or more, --share {config.share} between 0 and 1"
-        )
+    if config.min_users < 2 or not 0 < config.share < 1:
+        raise InputError(f"--least-users {config.min_users} must be 2 or more, --share {config.share} between 0 and 1")
     parts = runs.parts(config.predictions)
     spec = PromptSpec(asset_kind=asset_kind_of(config.predictions))
     tables = storage.list_files(config.titles), storage.list_files(config.artworks)
-    catalogue, captions, _ = read_catalogue(*tables, spec.asset_kind)
+    catalog, captions, _ = read_catalog(*tables, spec.asset_kind)
     model = load(config.model)
     decides = {name: value for name, value in resolved(config).items() if name not in ("output", "engines", "model")}
     decides |= {"model": model.model_id, "wording": brief.WORDING}
     run = runs.begin(config.output, decides, resolved(config))
-    tastes = read_tastes(storage.list_files(config.requests))
-    night = read_night(parts, catalogue, tastes, ranked=True)
-    gaps = find_gaps(night, tastes, config.share, config.least_users)[: config.most]
+    user_genres = read_user_genres(storage.list_files(config.requests))
+    scored = read_scored_run(parts, catalog, user_genres, ranked=True)
+    gaps = find_gaps(scored, user_genres, config.share, config.min_users)[: config.most]
     print(f"{len(gaps):,} titles have users whom none of their artworks suits; model {model.model_id}", flush=True)
     shards = [gaps[first : first + _SHARD] for first in range(0, len(gaps), _SHARD)]
     done = resume.done(config.output)
     missing = [index for index in range(len(shards)) if index not in done]
     if missing:
         start_ray()
-        shared = ray.put((catalogue, captions, shards))
+        shared = ray.put((catalog, captions, shards))
         length = min(config.max_model_length, model_length(model))
         dataset = of_shards(missing).map_batches(
             BriefWriter,
@@ -87,8 +92,8 @@ def propose(config: ProposeConfig) -> None:
             progress.add(statistics)
             run.check()
     summary = {
-        "pairs": len(night.user_n),
-        "titles": len(np.unique(night.title_n)),
+        "pairs": len(scored.user_n),
+        "titles": len(np.unique(scored.title_n)),
         "proposals": len(gaps),
         "users": sum(gap.users for gap in gaps),
         "model_id": model.model_id,
@@ -99,24 +104,24 @@ def propose(config: ProposeConfig) -> None:
     print(f"{len(gaps):,} proposals for {summary['users']:,} users; {config.output}", flush=True)
 
 
-def find_gaps(night: Night, tastes: Tastes, share: float, least_users: int) -> list[Gap]:
+def find_gaps(scored: ScoredRun, user_genres: UserGenres, share: float, min_users: int) -> list[Gap]:
     """Returns at most one gap a title, those with most users first.
 
     Of the title's users the `share` of whom the model knows least what they would like are compared with the others:
-    where they watch more of a genre, no candidate answers that taste. Fewer than `least_users` are no group.
+    where they watch more of a genre, no candidate answers that taste. Fewer than `min_users` are no group.
     """
     gaps = []
-    for title in night.titles():
-        known_n, share_ng = night.known_n[title], tastes.share_ug[night.user_n[title]]
-        inside_n = known_n <= np.quantile(known_n, share)
-        liked = favourites(share_ng, inside_n, tastes.genres)
+    for title in scored.titles():
+        kl_divergence_n, share_ng = scored.kl_divergence_n[title], user_genres.share_ug[scored.user_n[title]]
+        inside_n = kl_divergence_n <= np.quantile(kl_divergence_n, share)
+        liked = over_indexed_genres(share_ng, inside_n, user_genres.genres)
         if not liked:
             continue
-        places = [tastes.genres.index(each["genre"]) for each in liked]
+        places = [user_genres.genres.index(each["genre"]) for each in liked]
         outside = np.array([each["outside"] for each in liked])
         users = int((inside_n & (share_ng[:, places] > outside).any(axis=1)).sum())
-        if users >= least_users:
-            gaps.append(Gap(int(night.title_n[title.start]), users, len(known_n), liked))
+        if users >= min_users:
+            gaps.append(Gap(int(scored.title_n[title.start]), users, len(kl_divergence_n), liked))
     return sorted(gaps, key=lambda gap: -gap.users)
 
 
@@ -128,7 +133,7 @@ class BriefWriter:
     ) -> None:
         """Loads the model."""
         self._config, self._model_id, self._spec, self._length = config, model_id, spec, length
-        self._catalogue, self._captions, self._shards = ray.get(shared)
+        self._catalog, self._captions, self._shards = ray.get(shared)
         tokens = len(prompt_tokenizer(config.model, spec).tokenizer)
         self._engine = VllmEngine(
             load(config.model).path, length, tokens, config.dtype, config.tensor_parallel, seeded=True
@@ -142,34 +147,34 @@ class BriefWriter:
     def _write(self, index: int) -> dict[str, float]:
         gaps, config = self._shards[index], self._config
         pieces = prompt_tokenizer(config.model, self._spec)
-        options = [tokenize_title(pieces, self._catalogue, self._captions, gap.title) for gap in gaps]
+        options = [tokenize_title(pieces, self._catalog, self._captions, gap.title) for gap in gaps]
         asked = [
-            brief.ask(pieces, each, [liked["genre"] for liked in gap.favourites])
+            brief.ask(pieces, each, [liked["genre"] for liked in gap.over_indexed_genres])
             for gap, each in zip(gaps, options, strict=True)
         ]
         fits = [len(ids) + config.max_tokens <= self._length for ids in asked]
         stop = [int(pieces.tokenizer.eos_token_id)]
         kept = list(itertools.compress(asked, fits))
         seeds = [
-            (config.seed * len(self._catalogue.title_ids) + gap.title) % 2**31 for gap in itertools.compress(gaps, fits)
+            (config.seed * len(self._catalog.title_ids) + gap.title) % 2**31 for gap in itertools.compress(gaps, fits)
         ]
         sampling = Sampling(_TEMPERATURE, _TOP_P, 0, seeds)
         texts = iter(pieces.tokenizer.batch_decode(self._engine.write(kept, config.max_tokens, stop, sampling)))
         briefs = [brief.read(next(texts)) if fit else None for fit in fits]
-        rows = _rows(gaps, briefs, self._catalogue, self._model_id)
+        rows = _rows(gaps, briefs, self._catalog, self._model_id)
         statistics: dict[str, float] = {"proposals": len(rows), "rejected": fits.count(False)}
         metadata = resume.statistics_metadata(statistics)
         storage.write_table(storage.join(config.output, resume.part_name(index)), rows, "proposals", metadata)
         return statistics
 
 
-def _rows(gaps: list[Gap], briefs: list[str | None], catalogue: Catalogue, model_id: str) -> pa.Table:
+def _rows(gaps: list[Gap], briefs: list[str | None], catalog: Catalog, model_id: str) -> pa.Table:
     rows = [
         {
-            "title_id": catalogue.title_ids[gap.title].as_py(),
+            "title_id": catalog.title_ids[gap.title].as_py(),
             "users": gap.users,
             "share": gap.users / gap.asked,
-            "favourites": gap.favourites,
+            "favourites": gap.over_indexed_genres,
             "brief": text,
             "model_id": model_id,
         }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from artsel_ray import storage
 from artsel_ray.data import checks
-from artsel_ray.data.catalog import Catalogue
+from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
 from artsel_ray.runtime import run as runs
 from artsel_ray.schema import AssetKind
@@ -23,12 +23,12 @@ from artsel_ray.schema import AssetKind
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 # Standard errors from which a difference counts: of dozens of genres some are two away by chance.
-_LEAST_ERRORS = 3.0
-_MOST_GENRES = 3
+_MIN_STANDARD_ERRORS = 3.0
+_MAX_GENRES = 3
 
 
 @dataclass(frozen=True)
-class Tastes:
+class UserGenres:
     """Users by the share of each genre in what they watched.
 
     Attributes:
@@ -41,7 +41,7 @@ class Tastes:
 
 
 @dataclass(frozen=True)
-class Night:
+class ScoredRun:
     """A finished night's predictions, ordered by title.
 
     Attributes:
@@ -56,7 +56,7 @@ class Night:
     user_n: IntArray
     title_n: IntArray
     artwork_n: IntArray
-    known_n: FloatArray
+    kl_divergence_n: FloatArray
     reason_n: pa.ChunkedArray
 
     def titles(self) -> Iterator[slice]:
@@ -78,7 +78,7 @@ def asset_kind_of(predictions: str) -> AssetKind:
     return kind
 
 
-def read_tastes(files: list[str]) -> Tastes:
+def read_user_genres(files: list[str]) -> UserGenres:
     """Reads the requests' histories; a user of several rows has them all counted.
 
     Raises:
@@ -99,7 +99,7 @@ def read_tastes(files: list[str]) -> Tastes:
         np.add.at(share_ug[:, : count.shape[1]], place[first : first + len(count)], count)
         first += len(count)
     share_ug /= np.maximum(share_ug.sum(axis=1, keepdims=True), 1)
-    return Tastes(encoded.dictionary, list(genres), share_ug)
+    return UserGenres(encoded.dictionary, list(genres), share_ug)
 
 
 def _count(histories: pa.ListArray, genres: dict[str, int]) -> NDArray[np.float32]:
@@ -117,26 +117,26 @@ def _count(histories: pa.ListArray, genres: dict[str, int]) -> NDArray[np.float3
     return counts
 
 
-def read_night(parts: list[str], catalogue: Catalogue, tastes: Tastes, ranked: bool) -> Night:
+def read_scored_run(parts: list[str], catalog: Catalog, user_genres: UserGenres, ranked: bool) -> ScoredRun:
     """Reads predictions.
 
     Args:
         parts: the files that the night's manifest lists.
-        ranked: whether `known_n` is wanted, which is 0 without.
+        ranked: whether `kl_divergence_n` is wanted, which is 0 without.
 
     Raises:
         InputError: if a prediction is of a user, title or artwork that the tables do not have, or if it is `ranked`
             and has no candidates.
     """
     columns = ["user_id", "title_id", "artwork_id", "reason", *(["candidates"] if ranked else [])]
-    mean_a = _means(parts, catalogue) if ranked else np.zeros(0)
+    mean_a = _means(parts, catalog) if ranked else np.zeros(0)
     codes, known, reasons = [], [], [pa.chunked_array([], pa.string())]
     for file in parts:
         for first_row, batch in storage.iter_batches(file, "predictions", columns):
             found = [
-                checks.codes(batch["user_id"], tastes.user_ids),
-                checks.codes(batch["title_id"], catalogue.title_ids),
-                checks.codes(batch["artwork_id"], catalogue.artwork_ids),
+                checks.codes(batch["user_id"], user_genres.user_ids),
+                checks.codes(batch["title_id"], catalog.title_ids),
+                checks.codes(batch["artwork_id"], catalog.artwork_ids),
             ]
             for name, code in zip(columns, found, strict=False):
                 if (code < 0).any():
@@ -145,26 +145,26 @@ def read_night(parts: list[str], catalogue: Catalogue, tastes: Tastes, ranked: b
                         f"{file}: row {row} (from 0), '{name}' is not in the tables; give those of the night"
                     )
             codes.append(np.stack(found))
-            known.append(_known(batch, catalogue, mean_a) if ranked else np.zeros(batch.num_rows))
+            known.append(_known(batch, catalog, mean_a) if ranked else np.zeros(batch.num_rows))
             reasons.append(batch["reason"])
     code_n = np.concatenate([np.zeros((3, 0), np.int64), *codes], axis=1)
     order = np.argsort(code_n[1], kind="stable")
     user_n, title_n, artwork_n = code_n[:, order]
     reason_n = pa.chunked_array([chunk for column in reasons for chunk in column.chunks], pa.string())
-    return Night(user_n, title_n, artwork_n, np.concatenate([np.zeros(0), *known])[order], reason_n.take(order))
+    return ScoredRun(user_n, title_n, artwork_n, np.concatenate([np.zeros(0), *known])[order], reason_n.take(order))
 
 
-def _probabilities(predictions: pa.Table, catalogue: Catalogue) -> tuple[FloatArray, IntArray, IntArray]:
+def _probabilities(predictions: pa.Table, catalog: Catalog) -> tuple[FloatArray, IntArray, IntArray]:
     """Returns each candidate's probability, its artwork and its prediction's row."""
     lists = predictions["candidates"].combine_chunks()
     artwork_id, probability = (pc.struct_field(pc.list_flatten(lists), name) for name in ("artwork_id", "probability"))
-    artwork_c = checks.codes(pa.chunked_array([artwork_id]), catalogue.artwork_ids)
+    artwork_c = checks.codes(pa.chunked_array([artwork_id]), catalog.artwork_ids)
     return pc.fill_null(probability, 0.0).to_numpy(), artwork_c, pc.list_parent_indices(lists).to_numpy()
 
 
-def _means(parts: list[str], catalogue: Catalogue) -> FloatArray:
+def _means(parts: list[str], catalog: Catalog) -> FloatArray:
     """Returns each artwork's mean probability over its title's users."""
-    sum_a, count_a = np.zeros(len(catalogue.artwork_ids)), np.zeros(len(catalogue.artwork_ids))
+    sum_a, count_a = np.zeros(len(catalog.artwork_ids)), np.zeros(len(catalog.artwork_ids))
     for file in parts:
         for first_row, batch in storage.iter_batches(file, "predictions", ["candidates"]):
             if (pc.fill_null(pc.list_value_length(batch["candidates"]), 0).to_numpy() == 0).any():
@@ -172,21 +172,23 @@ def _means(parts: list[str], catalogue: Catalogue) -> FloatArray:
                     f"{file}: from row {first_row} on there are predictions without candidates' probabilities; "
                     "score with --decoding rank"
                 )
-            probability_c, artwork_c, _ = _probabilities(batch, catalogue)
+            probability_c, artwork_c, _ = _probabilities(batch, catalog)
             np.add.at(sum_a, artwork_c[artwork_c >= 0], probability_c[artwork_c >= 0])
             np.add.at(count_a, artwork_c[artwork_c >= 0], 1)
     return sum_a / np.maximum(count_a, 1)
 
 
-def _known(predictions: pa.Table, catalogue: Catalogue, mean_a: FloatArray) -> FloatArray:
+def _known(predictions: pa.Table, catalog: Catalog, mean_a: FloatArray) -> FloatArray:
     """Returns the divergence of each row's probabilities from the means."""
-    probability_c, artwork_c, row_c = _probabilities(predictions, catalogue)
+    probability_c, artwork_c, row_c = _probabilities(predictions, catalog)
     some = (artwork_c >= 0) & (probability_c > 0)
     nats_c = probability_c[some] * np.log(probability_c[some] / mean_a[artwork_c[some]])
     return np.bincount(row_c[some], nats_c, predictions.num_rows).astype(np.float64)
 
 
-def favourites(share_ng: NDArray[np.float32], inside_n: NDArray[np.bool_], genres: list[str]) -> list[dict[str, Any]]:
+def over_indexed_genres(
+    share_ng: NDArray[np.float32], inside_n: NDArray[np.bool_], genres: list[str]
+) -> list[dict[str, Any]]:
     """Returns the genres that some of a title's users watch more than its others do, the surest first.
 
     A genre counts if the difference of the two means is more than three of its standard errors (of two means of
@@ -201,7 +203,7 @@ def favourites(share_ng: NDArray[np.float32], inside_n: NDArray[np.bool_], genre
         return []
     (inside, outside), spreads = [g.mean(axis=0) for g in groups], [g.var(axis=0, ddof=1) / len(g) for g in groups]
     error = np.sqrt(np.maximum(spreads[0] + spreads[1], 1e-12))
-    surest = np.argsort(-(inside - outside) / error)[:_MOST_GENRES]
+    surest = np.argsort(-(inside - outside) / error)[:_MAX_GENRES]
     return [
         {
             "genre": genres[g],
@@ -211,5 +213,5 @@ def favourites(share_ng: NDArray[np.float32], inside_n: NDArray[np.bool_], genre
             "high": float(inside[g] - outside[g] + 1.96 * error[g]),
         }
         for g in surest
-        if inside[g] - outside[g] > _LEAST_ERRORS * error[g]
+        if inside[g] - outside[g] > _MIN_STANDARD_ERRORS * error[g]
     ]

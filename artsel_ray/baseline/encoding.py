@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from artsel_ray.baseline.example_arrays import FloatArray, IntArray, Rows
+from artsel_ray.baseline.example_arrays import ExampleArrays, FloatArray, IntArray
 
 BUCKETS = 1 << 15
 PAST_FEATURES = 4
@@ -62,7 +62,7 @@ class Bags:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class NetworkInputs:
     """A split's examples as numbers of a vocabulary.
 
     Attributes:
@@ -119,7 +119,7 @@ def weigh(bags: Bags, rarity_w: FloatArray) -> Bags:
     return Bags(bags.offsets, bags.numbers, (weights / np.maximum(norm[owner], 1e-12)).astype(np.float32))
 
 
-def make_vocabulary(train: Rows) -> Vocabulary:
+def make_vocabulary(train: ExampleArrays) -> Vocabulary:
     """Returns what the train examples know; nothing else is ever used for popularity."""
     artwork_ids = pc.unique(train.artwork_ids).sort()
     place_a = pc.index_in(train.artwork_ids, value_set=artwork_ids).to_numpy().astype(np.int64)
@@ -141,7 +141,7 @@ def numbers_of(values: pa.Array, vocabulary: pa.Array) -> IntArray:
     return pc.fill_null(pc.index_in(values, value_set=vocabulary), -1).to_numpy().astype(np.int64) + 1
 
 
-def encode(rows: Rows, vocabulary: Vocabulary, train: bool = False) -> Encoded:
+def encode(rows: ExampleArrays, vocabulary: Vocabulary, train: bool = False) -> NetworkInputs:
     """Returns the examples as numbers.
 
     Args:
@@ -153,7 +153,7 @@ def encode(rows: Rows, vocabulary: Vocabulary, train: bool = False) -> Encoded:
     minutes_h = np.clip(np.nan_to_num(rows.watch_seconds_h, posinf=0.0, neginf=0.0), 0, None) / 60
     from_newest_h = np.repeat(rows.length_n, rows.length_n) - ranges(np.zeros_like(rows.length_n), rows.length_n)
     past = (np.log1p(rows.age_days_h), np.log1p(minutes_h), np.isnan(rows.watch_seconds_h), np.log(from_newest_h))
-    return Encoded(
+    return NetworkInputs(
         label_n=rows.label_n,
         size_n=rows.size_n,
         start_n=np.cumsum(rows.size_n) - rows.size_n,
@@ -177,7 +177,7 @@ def encode(rows: Rows, vocabulary: Vocabulary, train: bool = False) -> Encoded:
     )
 
 
-def make_batch(data: Encoded, picked_b: IntArray) -> dict[str, Any]:
+def make_batch(data: NetworkInputs, picked_b: IntArray) -> dict[str, Any]:
     """Returns tensors of the picked examples, with each artwork and item that they share once."""
     size_b, length_b = data.size_n[picked_b], data.length_n[picked_b]
     candidate_c, past_h = ranges(data.start_n[picked_b], size_b), ranges(data.past_n[picked_b], length_b)

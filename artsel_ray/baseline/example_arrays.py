@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from artsel_ray import storage
 from artsel_ray.data import checks
-from artsel_ray.data.catalog import placed
+from artsel_ray.data.catalog import with_source_rows
 from artsel_ray.errors import InputError
-from artsel_ray.schema import REJECTED
+from artsel_ray.schema import INVALID_ROWS
 
 # Rows read at a time: with 20 candidates of 200 tokens some 80 MB of captions.
 _BATCH_ROWS = 4_096
@@ -28,7 +28,7 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Rows:
+class ExampleArrays:
     """The usable examples of a split, with the distinct artworks and items that they speak of.
 
     Attributes:
@@ -37,7 +37,7 @@ class Rows:
         title_n: the title's own item.
         length_n: number of history items; `item_h`, `age_days_h`, `watch_seconds_h` (NaN: not known) hold them,
             newest last.
-        rejected: rows left out because an id, a candidate or a valid label is missing, as the table `rejected`.
+        rejected: rows left out because an id, a candidate or a valid label is missing, as the table `invalid`.
     """
 
     user_ids: pa.Array
@@ -54,7 +54,7 @@ class Rows:
     captions: pa.Array
     names: pa.Array
     genres: pa.Array
-    rejected: pa.Table
+    invalid: pa.Table
 
     @property
     def engaged_c(self) -> NDArray[np.bool_]:
@@ -95,7 +95,7 @@ class _Pairs:
         return self.left.values.take(pa.array(key >> 32)), self.right.values.take(pa.array(key & 0xFFFFFFFF)), number
 
 
-def read_rows(uri: str) -> Rows:
+def read_example_arrays(uri: str) -> ExampleArrays:
     """Reads the examples below `uri`; memory grows with their number, not with the length of captions.
 
     Raises:
@@ -103,16 +103,16 @@ def read_rows(uri: str) -> Rows:
     """
     artworks, items = _Pairs(), _Pairs()
     parts: list[dict[str, pa.Array | NDArray]] = []
-    rejected = [REJECTED.empty_table()]
+    invalid = [INVALID_ROWS.empty_table()]
     for file in storage.list_files(uri):
         for first_row, batch in storage.iter_batches(file, "examples", _COLUMNS, _BATCH_ROWS, broken_text=True):
-            readable, unreadable = checks.part_text(placed(batch, 0, first_row), "examples", [file])
-            good, bad = checks.part(readable, "examples", [file], _row_checks(readable))
-            rejected += [unreadable, bad]
+            readable, unreadable = checks.split_readable(with_source_rows(batch, 0, first_row), "examples", [file])
+            good, bad = checks.split_valid(readable, "examples", [file], _row_checks(readable))
+            invalid += [unreadable, bad]
             if good.num_rows:
                 parts.append(_part(good.combine_chunks(), artworks, items))
     if not parts:
-        bad_rows = sum(map(len, rejected))
+        bad_rows = sum(map(len, invalid))
         raise InputError(
             f"{uri}: no example to use ({bad_rows} rows rejected); prepare larger splits, or check the path"
         )
@@ -123,14 +123,14 @@ def read_rows(uri: str) -> Rows:
     of_title = np.concatenate([np.repeat([False, True], part["sizes"]) for part in parts])
     strings = {name: pa.concat_arrays(columns.pop(name)) for name in ("user_ids", "title_ids")}
     arrays = {name: np.concatenate(values) for name, values in columns.items() if name != "sizes"}
-    return Rows(
+    return ExampleArrays(
         **strings,
         **arrays,
         artwork_c=artwork_c,
         title_n=item[of_title],
         item_h=item[~of_title],
         **{"artwork_ids": artwork_ids, "captions": captions, "names": names, "genres": genres},
-        rejected=pa.concat_tables(rejected),
+        invalid=pa.concat_tables(invalid),
     )
 
 

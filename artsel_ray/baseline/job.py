@@ -16,8 +16,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from safetensors.torch import load, save
 
 from artsel_ray import storage
-from artsel_ray.baseline.encoding import Encoded, Vocabulary, encode, make_vocabulary
-from artsel_ray.baseline.example_arrays import Rows, read_rows
+from artsel_ray.baseline.encoding import NetworkInputs, Vocabulary, encode, make_vocabulary
+from artsel_ray.baseline.example_arrays import ExampleArrays, read_example_arrays
 from artsel_ray.baseline.towers import Sizes, Towers
 from artsel_ray.baseline.trials import Recipe, Trial, Weights, predict, run_trials
 from artsel_ray.config import BaselineConfig, resolved
@@ -42,7 +42,7 @@ def baseline(config: BaselineConfig) -> None:
     started = time.monotonic()
     splits = {name: storage.join(config.examples, name) for name in ("train", *_HELD_OUT)}
     files = {name: describe_files(uri) for name, uri in splits.items()}
-    rows = {name: read_rows(uri) for name, uri in splits.items()}
+    rows = {name: read_example_arrays(uri) for name, uri in splits.items()}
     if len(rows["train"].label_n) < config.workers:
         raise InputError(f"{splits['train']} has fewer examples than --workers {config.workers}; take fewer workers")
     flags = {name: value for name, value in resolved(config).items() if name != "output"}
@@ -53,8 +53,8 @@ def baseline(config: BaselineConfig) -> None:
     vocabulary = make_vocabulary(rows["train"])
     data = {name: encode(part, vocabulary, train=name == "train") for name, part in rows.items()}
     for name, part in rows.items():
-        if part.rejected.num_rows:
-            storage.write_table(storage.join(config.output, "rejected", f"{name}.parquet"), part.rejected, "rejected")
+        if part.invalid.num_rows:
+            storage.write_table(storage.join(config.output, "rejected", f"{name}.parquet"), part.invalid, "rejected")
     seconds = {"read": time.monotonic() - started}
     recipe = _recipe(config, vocabulary)
     print(f"{len(rows['train'].label_n):,} train examples of {recipe.sizes.artworks:,} artworks", flush=True)
@@ -72,7 +72,7 @@ def baseline(config: BaselineConfig) -> None:
     summary = {
         "model_id": model_id,
         "examples": {name: len(part.label_n) for name, part in rows.items()},
-        "rejected": {name: part.rejected.num_rows for name, part in rows.items()},
+        "rejected": {name: part.invalid.num_rows for name, part in rows.items()},
         "predictions": counts,
         "best": dataclasses.asdict(best),
         "trials": [_plain(trial) for trial in trials],
@@ -119,7 +119,7 @@ def _plain(trial: Trial) -> dict[str, float | None]:
 
 
 def _fit(
-    config: BaselineConfig, recipe: Recipe, train: Encoded, validation: Encoded
+    config: BaselineConfig, recipe: Recipe, train: NetworkInputs, validation: NetworkInputs
 ) -> tuple[Weights, Trial, list[Trial]]:
     start_ray()
     print(f"starting {config.workers} worker(s), which takes half a minute", flush=True)
@@ -193,7 +193,7 @@ def read_model(uri: str) -> tuple[Towers, Vocabulary]:
     return network.eval(), Vocabulary(**{name: pa.array(strings[name], pa.string()) for name in _VOCABULARY}, **counts)
 
 
-def predictions(network: Towers, data: Encoded, rows: Rows, model_id: str) -> pa.Table:
+def predictions(network: Towers, data: NetworkInputs, rows: ExampleArrays, model_id: str) -> pa.Table:
     """Returns one prediction, with all candidates' probabilities, for every user-title pair (its first example)."""
     probability_c, chosen_n, top_n = _choose(network, data)
     ids_c = rows.artwork_ids.take(pa.array(rows.artwork_c))
@@ -219,7 +219,7 @@ def predictions(network: Towers, data: Encoded, rows: Rows, model_id: str) -> pa
     return table.take(pa.array(sorted(first.values())))
 
 
-def _choose(network: Towers, data: Encoded) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _choose(network: Towers, data: NetworkInputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns all candidates' probabilities end to end, and each example's best one: its place there, its value."""
     parts, best, top = [], [], []
     for picked_b, log_bm in predict(network, data):
@@ -230,7 +230,7 @@ def _choose(network: Towers, data: Encoded) -> tuple[np.ndarray, np.ndarray, np.
     return np.concatenate(parts), np.concatenate(best), np.concatenate(top)
 
 
-def _fingerprint(rows: Rows, data: Encoded, n: int, model_id: str) -> str:
+def _fingerprint(rows: ExampleArrays, data: NetworkInputs, n: int, model_id: str) -> str:
     """Hashes the model and all that it reads of an example."""
     artworks = pa.array(rows.artwork_c[data.start_n[n] : data.start_n[n] + rows.size_n[n]])
     past = slice(data.past_n[n], data.past_n[n] + rows.length_n[n])

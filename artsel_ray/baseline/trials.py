@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from artsel_ray.baseline.encoding import Encoded, make_batch
+from artsel_ray.baseline.encoding import NetworkInputs, make_batch
 from artsel_ray.baseline.example_arrays import IntArray
 from artsel_ray.baseline.towers import Sizes, Towers
 
@@ -49,7 +49,7 @@ class Trial:
     ips: float = 0.0
 
 
-def predict(network: Towers, data: Encoded) -> Iterator[tuple[IntArray, Tensor]]:
+def predict(network: Towers, data: NetworkInputs) -> Iterator[tuple[IntArray, Tensor]]:
     """Yields, batch by batch, examples' numbers and their `[B, M]` log-probabilities."""
     network.eval()
     for first in range(0, len(data.label_n), _PREDICT_BATCH):
@@ -58,7 +58,7 @@ def predict(network: Towers, data: Encoded) -> Iterator[tuple[IntArray, Tensor]]
             yield picked_b, network(make_batch(data, picked_b))
 
 
-def measure(network: Towers, data: Encoded) -> dict[str, float]:
+def measure(network: Towers, data: NetworkInputs) -> dict[str, float]:
     """Returns loss (mean negative log-probability of the engaged artwork), accuracy and IPS, `mean(hit · m)`."""
     loss = hits = ips = 0.0
     for picked_b, log_bm in predict(network, data):
@@ -72,7 +72,7 @@ def measure(network: Towers, data: Encoded) -> dict[str, float]:
 
 
 def run_trials(
-    train: Encoded, validation: Encoded, recipe: Recipe, say: Callable[[str], None]
+    train: NetworkInputs, validation: NetworkInputs, recipe: Recipe, say: Callable[[str], None]
 ) -> tuple[Weights, Trial, list[Trial]]:
     """Trains with every learning rate and weight decay; returns the best weights, their trial, and all trials.
 
@@ -89,7 +89,7 @@ def run_trials(
 
 
 def _run_trial(
-    train: Encoded, validation: Encoded, recipe: Recipe, trial: Trial, say: Callable[[str], None]
+    train: NetworkInputs, validation: NetworkInputs, recipe: Recipe, trial: Trial, say: Callable[[str], None]
 ) -> tuple[Weights, Trial]:
     rank, workers = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     torch.manual_seed(recipe.seed)

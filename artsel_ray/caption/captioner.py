@@ -8,18 +8,18 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from artsel_ray.caption.loading import Captioning, LoadedShard, Look, load_shard
+from artsel_ray.caption.loading import CaptionSettings, LoadedShard, Look, load_shard
 from artsel_ray.caption.prompts import CaptionPrompts
 from artsel_ray.config import CaptionConfig
 from artsel_ray.data import checks
 from artsel_ray.data.row_ranges import read_shard, write_shard
 from artsel_ray.engines.vision import TransformersVisionEngine
 from artsel_ray.engines.vllm import Usage, VllmEngine
-from artsel_ray.errors import InputError, shown
+from artsel_ray.errors import InputError, one_line
 from artsel_ray.models.load import load
 from artsel_ray.runtime.task_result import answer
 from artsel_ray.schema import CAPTIONED
-from artsel_ray.score.stages import MOST_STARTS, boxed, unboxed
+from artsel_ray.score.stages import MAX_ENGINE_STARTS, boxed, unboxed
 
 COUNTS = ("artworks", "captioned", "carried", "kept", "rejected")
 WROTE_NOTHING = "the model wrote nothing about the picture"
@@ -29,7 +29,7 @@ REFUSED = "the model refuses the picture, or it exceeds --max-model-length"
 class Loader:
     """Loads shards: their artworks and pictures."""
 
-    def __init__(self, config: CaptionConfig, captioning: Captioning, shared: ray.ObjectRef) -> None:
+    def __init__(self, config: CaptionConfig, captioning: CaptionSettings, shared: ray.ObjectRef) -> None:
         """Takes the data from the object store: files, shards, titles' names and known captions."""
         self._files, self._shards, self._names, self._known = ray.get(shared)
         self._config, self._captioning = config, captioning
@@ -51,7 +51,7 @@ class Loader:
 class Captioner:
     """Captions loaded shards and writes them; its engine starts with the first picture that needs it."""
 
-    def __init__(self, config: CaptionConfig, captioning: Captioning, files: list[str], starts: Any) -> None:
+    def __init__(self, config: CaptionConfig, captioning: CaptionSettings, files: list[str], starts: Any) -> None:
         """Takes the run's flags, the artworks' files, and the actor that counts the engines' starts."""
         self._config, self._captioning, self._files, self._starts = config, captioning, files, starts
         self._engine: VllmEngine | TransformersVisionEngine | None = None
@@ -68,18 +68,18 @@ class Captioner:
         if isinstance(loaded, InputError):
             raise loaded
         begun, looks = time.perf_counter(), loaded.looks
-        new = [place for place, look in enumerate(looks) if look.picture is not None]
+        new = [place for place, look in enumerate(looks) if look.image is not None]
         captions: list[str | None] = [look.known for look in looks]
         described, unfinished = self._describe([looks[place] for place in new])
         for place, text in zip(new, described, strict=True):
             captions[place] = text
         captioned, refused = fill(loaded.artworks, self._files, looks, captions, self._captioning.model_id)
         counts = {
-            "artworks": loaded.artworks.num_rows + loaded.rejected.num_rows,
+            "artworks": loaded.artworks.num_rows + loaded.invalid.num_rows,
             "captioned": len(new) - refused.num_rows,
             "carried": sum(look.known is not None for look in looks),
             "kept": sum(look.fingerprint is None for look in looks),
-            "rejected": loaded.rejected.num_rows + refused.num_rows,
+            "rejected": loaded.invalid.num_rows + refused.num_rows,
         }
         usage = self._engine.take_usage() if self._engine else Usage()
         statistics = {
@@ -91,8 +91,8 @@ class Captioner:
             "engine_seconds": usage.seconds,
             "shard_seconds": time.perf_counter() - begun,
         }
-        rejected = pa.concat_tables([loaded.rejected, refused]).sort_by("row")
-        write_shard(self._config.output, loaded.index, "captioned", captioned, rejected, statistics)
+        invalid = pa.concat_tables([loaded.invalid, refused]).sort_by("row")
+        write_shard(self._config.output, loaded.index, "captioned", captioned, invalid, statistics)
         self._starts.clear.remote()
         return statistics
 
@@ -116,15 +116,15 @@ class Captioner:
 
     def _write(self, engine: VllmEngine | TransformersVisionEngine, looks: Sequence[Look]) -> list[list[int]]:
         asked = [self._prompts.question(look.title_name) for look in looks]
-        pictures = [[look.picture] for look in looks if look.picture is not None]
-        return engine.write(asked, self._config.caption_tokens, self._stop, pictures=pictures)
+        images = [[look.image] for look in looks if look.image is not None]
+        return engine.write(asked, self._config.caption_tokens, self._stop, images=images)
 
     def _start(self) -> VllmEngine | TransformersVisionEngine:
         from transformers import AutoConfig, AutoProcessor, GenerationConfig
 
         config = self._config
         try:
-            if ray.get(self._starts.add.remote()) > MOST_STARTS * config.engines:
+            if ray.get(self._starts.add.remote()) > MAX_ENGINE_STARTS * config.engines:
                 raise InputError("every time it dies with no shard done, perhaps for lack of memory; see Ray's logs")
             path = load(config.model, options=False).path
             processor = AutoProcessor.from_pretrained(path, trust_remote_code=False)
@@ -140,10 +140,10 @@ class Captioner:
                 text = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
                 length = min(config.max_model_length, text.max_position_embeddings)
                 self._engine = VllmEngine(
-                    path, length, 1, config.dtype, tensor_parallel=config.tensor_parallel, pictures=1
+                    path, length, 1, config.dtype, tensor_parallel=config.tensor_parallel, images=1
                 )
         except (InputError, ValueError, RuntimeError, ImportError, OSError) as error:
-            raise InputError(f"the engine does not start: {shown(error)}") from None
+            raise InputError(f"the engine does not start: {one_line(error)}") from None
         return self._engine
 
 
@@ -168,5 +168,5 @@ def fill(
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values, pa.string()))
     found: list[checks.Check] = [("image_uri", REFUSED, refused_n), ("caption", WROTE_NOTHING, empty_n)]
-    kept, rejected = checks.part(table, "artworks", files, found)
-    return kept.select(CAPTIONED.names), rejected
+    kept, invalid = checks.split_valid(table, "artworks", files, found)
+    return kept.select(CAPTIONED.names), invalid

@@ -11,12 +11,12 @@ import ray
 
 from artsel_ray import storage
 from artsel_ray.caption.captioner import COUNTS, Captioner, Loader
-from artsel_ray.caption.loading import Captioning, KnownCaptions
+from artsel_ray.caption.loading import CaptionSettings, KnownCaptions
 from artsel_ray.caption.prompts import WORDING
 from artsel_ray.config import CaptionConfig, resolved
 from artsel_ray.data import checks
 from artsel_ray.data.row_ranges import Shard, plan_shards
-from artsel_ray.errors import InputError, shown
+from artsel_ray.errors import InputError, one_line
 from artsel_ray.models.load import load
 from artsel_ray.runtime import run as runs
 from artsel_ray.runtime import shards as resume
@@ -26,7 +26,7 @@ from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin
 from artsel_ray.runtime.task_result import values
 from artsel_ray.score.settings import check_limits
-from artsel_ray.score.stages import REJECTED, Starts
+from artsel_ray.score.stages import INVALID_ROWS, Starts
 
 _SUMMARY = "summary.json"
 
@@ -58,7 +58,7 @@ def caption(config: CaptionConfig) -> None:
     _publish(run, config, captioning, len(shards), artworks, time.perf_counter() - begun)
 
 
-def resolve(config: CaptionConfig) -> Captioning:
+def resolve(config: CaptionConfig) -> CaptionSettings:
     """Makes the model ready on this machine and settles what captions depend on.
 
     Raises:
@@ -75,7 +75,7 @@ def resolve(config: CaptionConfig) -> Captioning:
     try:
         settings = AutoConfig.from_pretrained(model.path, trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:
-        raise InputError(f"{config.model}: transformers cannot read its config: {shown(error)}") from None
+        raise InputError(f"{config.model}: transformers cannot read its config: {one_line(error)}") from None
     if getattr(settings, "vision_config", None) is None:
         raise InputError(
             f"{config.model} sees no pictures: its config has no vision_config; take a vision-language model"
@@ -84,10 +84,10 @@ def resolve(config: CaptionConfig) -> Captioning:
         raise InputError(f"vLLM no longer has models such as {config.model}; add --engine transformers")
     if config.engine == "transformers" and config.tensor_parallel > 1:
         raise InputError("--tensor-parallel is for --engine vllm only")
-    return Captioning(model.model_id, config.engine, config.dtype, config.caption_tokens, config.kept_pixels)
+    return CaptionSettings(model.model_id, config.engine, config.dtype, config.caption_tokens, config.resize_to_pixels)
 
 
-def _run(config: CaptionConfig, captioning: Captioning) -> dict[str, Any]:
+def _run(config: CaptionConfig, captioning: CaptionSettings) -> dict[str, Any]:
     return {
         **dataclasses.asdict(captioning),
         "wording": WORDING,
@@ -113,7 +113,7 @@ def _names(titles: str | None) -> dict[str, str] | None:
 def _caption_shards(
     run: Run,
     config: CaptionConfig,
-    captioning: Captioning,
+    captioning: CaptionSettings,
     plan: tuple[list[str], list[Shard], list[str]],
     missing: Sequence[int],
     artworks: int,
@@ -140,20 +140,20 @@ def _caption_shards(
     for statistics in values(dataset):
         progress.add(statistics)
         run.check()
-        _check_reject_rate(config, progress.rejected, artworks)
+        _check_reject_rate(config, progress.invalid, artworks)
 
 
-def _check_reject_rate(config: CaptionConfig, rejected: int, artworks: int) -> None:
-    if rejected > config.max_reject_rate * artworks:
+def _check_reject_rate(config: CaptionConfig, invalid: int, artworks: int) -> None:
+    if invalid > config.max_reject_rate * artworks:
         raise InputError(
-            f"{rejected:,} of {artworks:,} artworks were rejected, more than --max-reject-rate "
-            f"{config.max_reject_rate}; the reasons are in {storage.join(config.output, REJECTED)}. Mend the pictures "
+            f"{invalid:,} of {artworks:,} artworks were rejected, more than --max-reject-rate "
+            f"{config.max_reject_rate}; the reasons are in {storage.join(config.output, INVALID_ROWS)}. Mend the pictures "
             "or give a higher rate, and run the same command again: captions are kept"
         )
 
 
 def _publish(
-    run: Run, config: CaptionConfig, captioning: Captioning, shards: int, artworks: int, seconds: float
+    run: Run, config: CaptionConfig, captioning: CaptionSettings, shards: int, artworks: int, seconds: float
 ) -> None:
     """Sums up the shards, writes the summary, and last the manifest."""
     totals: collections.Counter[str] = collections.Counter()
@@ -171,6 +171,6 @@ def _publish(
     run.publish({"parts": parts, **counts, "model_id": captioning.model_id})
     print(
         f"{counts['artworks']:,} artworks: {counts['captioned']:,} captioned, {counts['carried']:,} captions carried "
-        f"over, {counts['kept']:,} kept without a picture, {counts['rejected']:,} rejected; {config.output}",
+        f"over, {counts['kept']:,} kept without a picture, {counts['invalid']:,} rejected; {config.output}",
         flush=True,
     )

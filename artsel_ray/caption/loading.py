@@ -12,7 +12,7 @@ import pyarrow as pa
 from artsel_ray import storage
 from artsel_ray.caption.prompts import WORDING
 from artsel_ray.data import checks
-from artsel_ray.data.images import Picture, UnusableError, decode, fetch, locate
+from artsel_ray.data.images import ArtworkImage, UnusableError, decode, fetch, locate
 
 NOTHING = "neither a picture nor a caption"
 # Each may hold one decoded picture of --max-pixels.
@@ -20,14 +20,14 @@ _THREADS = 8
 
 
 @dataclass(frozen=True)
-class Captioning:
+class CaptionSettings:
     """What captions depend on beside the pictures and the titles' names."""
 
     model_id: str
     engine: str
     dtype: str
     caption_tokens: int
-    kept_pixels: int
+    resize_to_pixels: int
 
     def fingerprint(self, content: bytes, title_name: str | None) -> str:
         """Returns what stands for a picture's caption: with the same one, it would be the same caption."""
@@ -67,7 +67,7 @@ class LoadedShard:
     """As the table `artworks`, with `file` and `row`."""
     looks: list["Look"]
     """[n]."""
-    rejected: pa.Table
+    invalid: pa.Table
 
 
 class Look(NamedTuple):
@@ -76,7 +76,7 @@ class Look(NamedTuple):
     title_name: str | None
     fingerprint: str | None = None
     known: str | None = None
-    picture: Picture | None = None
+    image: ArtworkImage | None = None
     fault: str = ""
 
 
@@ -87,7 +87,7 @@ def load_shard(
     folder: str,
     names: Mapping[str, str] | None,
     known: KnownCaptions,
-    captioning: Captioning,
+    captioning: CaptionSettings,
     max_pixels: int,
 ) -> LoadedShard:
     """Fetches the pictures of a shard's artworks, and decodes those whose captions are not known.
@@ -97,17 +97,17 @@ def load_shard(
         folder: what relative paths of pictures begin at.
         names: names of the titles by their ids, if they are told; artworks of others are then rejected.
     """
-    readable, unreadable = checks.part_text(rows, "artworks", files)
-    has_picture = ~checks.missing(readable["image_uri"])
+    readable, unreadable = checks.split_readable(rows, "artworks", files)
+    has_image = ~checks.missing(readable["image_uri"])
     titles = readable["title_id"].to_pylist()
     unknown = np.array([names is not None and title not in names for title in titles], dtype=bool)
     found: list[checks.Check] = [
         ("artwork_id", checks.MISSING, checks.missing(readable["artwork_id"])),
         ("title_id", checks.MISSING, checks.missing(readable["title_id"])),
         ("title_id", checks.UNKNOWN_TITLE, unknown),
-        ("image_uri", NOTHING, ~has_picture & checks.missing(readable["caption"])),
+        ("image_uri", NOTHING, ~has_image & checks.missing(readable["caption"])),
     ]
-    usable, lacking = checks.part(readable, "artworks", files, found)
+    usable, lacking = checks.split_valid(readable, "artworks", files, found)
 
     def look(uri: str | None, title: str) -> Look:
         name = names[title] if names is not None else None
@@ -119,8 +119,8 @@ def load_shard(
             caption = known.find(fingerprint)
             if caption is not None:
                 return Look(name, fingerprint, known=caption)
-            pixels = decode(content, max_pixels, captioning.kept_pixels)
-            return Look(name, fingerprint, picture=Picture(pixels, fingerprint))
+            pixels = decode(content, max_pixels, captioning.resize_to_pixels)
+            return Look(name, fingerprint, image=ArtworkImage(pixels, fingerprint))
         except UnusableError as error:
             return Look(name, fault=str(error))
 
@@ -130,6 +130,6 @@ def load_shard(
     unusable: list[checks.Check] = [
         ("image_uri", fault, np.array([each.fault == fault for each in looks])) for fault in faults
     ]
-    usable, refused = checks.part(usable, "artworks", files, unusable)
-    rejected = pa.concat_tables([unreadable, lacking, refused])
-    return LoadedShard(index, usable, [each for each in looks if not each.fault], rejected)
+    usable, refused = checks.split_valid(usable, "artworks", files, unusable)
+    invalid = pa.concat_tables([unreadable, lacking, refused])
+    return LoadedShard(index, usable, [each for each in looks if not each.fault], invalid)

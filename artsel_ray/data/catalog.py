@@ -16,7 +16,7 @@ _CONTENTS: dict[Assets | None, str] = {"caption": "caption", "image": "image_uri
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Catalog:
     """X titles, in the order of their rows, and their A artworks, by title and then by artwork_id."""
 
     title_ids: pa.Array
@@ -30,13 +30,13 @@ class Catalogue:
     """Ids of the assets of other kinds, which are no candidates."""
 
 
-def read_catalogue(
+def read_catalog(
     titles: list[str],
     artworks: list[str],
     asset_kind: AssetKind = "artwork",
     assets: Assets | None = "caption",
     folder: str = "",
-) -> tuple[Catalogue, pa.Array, pa.Table]:
+) -> tuple[Catalog, pa.Array, pa.Table]:
     """Reads the files of titles and of artworks, of which only those of one kind become candidates.
 
     Args:
@@ -57,14 +57,14 @@ def read_catalogue(
     is_asked = pc.equal(pc.fill_null(all_kinds["asset_kind"], "artwork"), asset_kind)
     good = all_kinds.filter(is_asked)
     if assets == "image":
-        good, unusable = _locate_pictures(good, artworks, folder)
+        good, unusable = _locate_images(good, artworks, folder)
         bad = pa.concat_tables([bad, unusable])
     code = checks.codes(good["title_id"], title_ids)
     order = pc.sort_indices(
         pa.table({"title": code, "artwork_id": good["artwork_id"]}),
         sort_keys=[("title", "ascending"), ("artwork_id", "ascending")],
     )
-    catalogue = Catalogue(
+    catalog = Catalog(
         title_ids=title_ids,
         names=_whole(good_titles["name"]),
         genres=_whole(good_titles["genres"]),
@@ -73,17 +73,17 @@ def read_catalogue(
         offsets=np.concatenate([[0], np.cumsum(np.bincount(code, minlength=len(title_ids)))]),
     )
     contents = _whole(good[_CONTENTS[assets]].cast(pa.large_string())).take(order)
-    return catalogue, contents, pa.concat_tables([bad_titles, bad])
+    return catalog, contents, pa.concat_tables([bad_titles, bad])
 
 
-def permuted(catalogue: Catalogue, contents: pa.Array, number: int) -> tuple[Catalogue, pa.Array]:
+def permuted(catalog: Catalog, contents: pa.Array, number: int) -> tuple[Catalog, pa.Array]:
     """Returns catalogue and contents with each title's artworks in the order of a hash; 0 changes nothing."""
     if not number:
-        return catalogue, contents
-    keys = [storage.fingerprint(number, artwork) for artwork in catalogue.artwork_ids.to_pylist()]
-    title = np.repeat(np.arange(len(catalogue.title_ids)), np.diff(catalogue.offsets))
+        return catalog, contents
+    keys = [storage.fingerprint(number, artwork) for artwork in catalog.artwork_ids.to_pylist()]
+    title = np.repeat(np.arange(len(catalog.title_ids)), np.diff(catalog.offsets))
     order = pa.array(np.lexsort((np.array(keys), title)))
-    return dataclasses.replace(catalogue, artwork_ids=catalogue.artwork_ids.take(order)), contents.take(order)
+    return dataclasses.replace(catalog, artwork_ids=catalog.artwork_ids.take(order)), contents.take(order)
 
 
 def _read_titles(files: list[str]) -> tuple[pa.Table, pa.Table]:
@@ -121,38 +121,38 @@ def _read_artworks(files: list[str], title_ids: pa.Array, content: str) -> tuple
     return good, pa.concat_tables([unreadable, bad])
 
 
-def _locate_pictures(table: pa.Table, files: list[str], folder: str) -> tuple[pa.Table, pa.Table]:
+def _locate_images(table: pa.Table, files: list[str], folder: str) -> tuple[pa.Table, pa.Table]:
     """Puts where each picture is in place of what the data say, and parts off those that cannot be used."""
-    looks = gallery.look_at(table["image_uri"].to_pylist(), folder)
+    looks = gallery.validate_images(table["image_uri"].to_pylist(), folder)
     places, faults = [place for place, _ in looks], np.array([fault for _, fault in looks], dtype=object)
     located = table.set_column(table.column_names.index("image_uri"), "image_uri", pa.array(places, pa.string()))
     found: list[checks.Check] = [("image_uri", fault, faults == fault) for fault in sorted({*faults.tolist()} - {""})]
-    return checks.part(located, "artworks", files, found)
+    return checks.split_valid(located, "artworks", files, found)
 
 
 def _part_unique(
     table: pa.Table, name: str, files: list[str], key: str, found: list[checks.Check]
 ) -> tuple[pa.Table, pa.Table]:
     """Parts off bad rows first, so that a bad row never hides a good one with the same id."""
-    good, bad = checks.part(table, name, files, found)
+    good, bad = checks.split_valid(table, name, files, found)
     repeated = (key, "repeated id; the first row is kept", checks.repeated(good[key]))
-    good, again = checks.part(good, name, files, [repeated])
+    good, again = checks.split_valid(good, name, files, [repeated])
     return good, pa.concat_tables([bad, again])
 
 
 def _read(files: list[str], name: str, columns: list[str]) -> tuple[pa.Table, pa.Table]:
     """Returns all rows, and the rejected ones of those that cannot be read as text."""
     nothing = schema.cast(schema.TABLES[name].empty_table(), name, name, columns)
-    parts, unreadable = [placed(nothing, 0, 0)], [schema.REJECTED.empty_table()]
+    parts, unreadable = [with_source_rows(nothing, 0, 0)], [schema.INVALID_ROWS.empty_table()]
     for number, uri in enumerate(files):
         for first_row, table in storage.iter_batches(uri, name, columns, broken_text=True):
-            good, bad = checks.part_text(placed(table, number, first_row), name, files)
+            good, bad = checks.split_readable(with_source_rows(table, number, first_row), name, files)
             parts.append(good)
             unreadable.append(bad)
     return pa.concat_tables(parts), pa.concat_tables(unreadable)
 
 
-def placed(table: pa.Table, file: int, first_row: int) -> pa.Table:
+def with_source_rows(table: pa.Table, file: int, first_row: int) -> pa.Table:
     """Appends the columns `file` and `row`, which say where a row comes from."""
     file_column = pa.array(np.full(table.num_rows, file, dtype=np.int32))
     rows = pa.array(np.arange(first_row, first_row + table.num_rows))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artsel_ray.schema import EXAMPLES, PREDICTIONS, REJECTED, AssetKind, Assets, broken_text
+from artsel_ray.schema import EXAMPLES, INVALID_ROWS, PREDICTIONS, AssetKind, Assets, broken_text
 
 Check = tuple[str, str, np.ndarray]
 """A column, the reason, and the mask of the rows that fail."""
@@ -25,7 +25,7 @@ WRONG_PROPENSITY = "not in (0, 1]"
 WRONG_KIND = f"none of {', '.join(get_args(AssetKind))}"
 
 
-def part(table: pa.Table, name: str, files: list[str], checks: list[Check]) -> tuple[pa.Table, pa.Table]:
+def split_valid(table: pa.Table, name: str, files: list[str], checks: list[Check]) -> tuple[pa.Table, pa.Table]:
     """Parts a table into the rows that pass all checks and the rejected rows of the others.
 
     Args:
@@ -34,25 +34,25 @@ def part(table: pa.Table, name: str, files: list[str], checks: list[Check]) -> t
     failed = np.zeros(table.num_rows, dtype=np.int8)
     for number, (_, _, bad) in reversed(list(enumerate(checks, start=1))):
         failed[bad] = number
-    rejected = [REJECTED.empty_table()]
+    invalid = [INVALID_ROWS.empty_table()]
     for number in np.unique(failed[failed > 0]):
         column, reason, _ = checks[number - 1]
-        rejected.append(rejections(table.filter(failed == number), name, files, column, reason))
-    good = table if len(rejected) == 1 else table.filter(failed == 0)
-    return good, pa.concat_tables(rejected)
+        invalid.append(invalid_rows(table.filter(failed == number), name, files, column, reason))
+    good = table if len(invalid) == 1 else table.filter(failed == 0)
+    return good, pa.concat_tables(invalid)
 
 
-def part_text(table: pa.Table, name: str, files: list[str]) -> tuple[pa.Table, pa.Table]:
+def split_readable(table: pa.Table, name: str, files: list[str]) -> tuple[pa.Table, pa.Table]:
     """Parts off the rows with text that is not UTF-8; what looks at text must come after it."""
     found = []
     for column, rows in broken_text(table).items():
         bad = np.zeros(table.num_rows, dtype=bool)
         bad[rows] = True
         found.append((column, NOT_TEXT, bad))
-    return part(table, name, files, found)
+    return split_valid(table, name, files, found)
 
 
-def rejections(rows: pa.Table, name: str, files: list[str], column: str, reason: str) -> pa.Table:
+def invalid_rows(rows: pa.Table, name: str, files: list[str], column: str, reason: str) -> pa.Table:
     """Returns one rejected row for each row, all with the same reason; an id that is not UTF-8 is null there."""
     known = {"file": pa.array(files, pa.string()).take(rows["file"].combine_chunks())}
     for key in {"row", "user_id", "title_id", "artwork_id"} & set(rows.column_names):
@@ -64,9 +64,9 @@ def rejections(rows: pa.Table, name: str, files: list[str], column: str, reason:
         pa.repeat(said[field.name], rows.num_rows)
         if field.name in said
         else known.get(field.name, pa.nulls(rows.num_rows, field.type))
-        for field in REJECTED
+        for field in INVALID_ROWS
     ]
-    return pa.table(arrays, names=REJECTED.names).cast(REJECTED)
+    return pa.table(arrays, names=INVALID_ROWS.names).cast(INVALID_ROWS)
 
 
 def missing(column: pa.ChunkedArray) -> np.ndarray:
@@ -162,11 +162,11 @@ def example_checks(rows: pa.Table, assets: Assets = "caption") -> list[Check]:
     """
     required = [field.name for field in EXAMPLES if not field.nullable and field.name in rows.column_names]
     count = pc.fill_null(pc.list_value_length(rows["candidates"]), 0)
-    labelled = pc.and_(pc.greater_equal(rows["label"], 0), pc.less(rows["label"], count))
+    labeled = pc.and_(pc.greater_equal(rows["label"], 0), pc.less(rows["label"], count))
     if assets == "image":
         lists = rows["image_uris"].combine_chunks()
-        pictures = pa.chunked_array([pc.list_flatten(lists)])
-        lacking = rows_with(missing(pictures), pc.list_parent_indices(lists).to_numpy(), rows.num_rows)
+        images = pa.chunked_array([pc.list_flatten(lists)])
+        lacking = rows_with(missing(images), pc.list_parent_indices(lists).to_numpy(), rows.num_rows)
         lacking |= mask(pc.not_equal(pc.fill_null(pc.list_value_length(lists), -1), count))
         found = ("image_uris", "a candidate without a picture; prepare with --assets image", lacking)
     else:
@@ -177,7 +177,7 @@ def example_checks(rows: pa.Table, assets: Assets = "caption") -> list[Check]:
         *((name, MISSING, missing(rows[name])) for name in required),
         ("title_genres", NULL_GENRE, null_genre(rows["title_genres"])),
         *history_checks(rows["history"]),
-        ("label", "not one of the candidates", mask(pc.invert(labelled))),
+        ("label", "not one of the candidates", mask(pc.invert(labeled))),
         found,
         ("propensity", WRONG_PROPENSITY, propensity_is_wrong(rows["propensity"])),
     ]

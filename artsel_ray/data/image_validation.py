@@ -6,7 +6,7 @@ from functools import partial
 
 import ray
 
-from artsel_ray.data.images import MOST_PIXELS, UNREADABLE_FILE, UnusableError, decode, fetch, locate
+from artsel_ray.data.images import MAX_PIXELS, UNREADABLE_FILE, UnusableError, decode, fetch, locate
 from artsel_ray.runtime.ray_cluster import start_ray
 
 # Pictures of one task, and those that it holds decoded at once, scaled down to so many pixels.
@@ -15,7 +15,7 @@ _PROGRESS_SECONDS = 5.0
 _WAITS = (1.0, 4.0)
 
 
-def look_at(uris: list[str], folder: str) -> list[tuple[str, str]]:
+def validate_images(uris: list[str], folder: str) -> list[tuple[str, str]]:
     """Returns where each picture is, and why it cannot be used, empty where it can.
 
     Args:
@@ -48,7 +48,7 @@ def _look(folder: str, uri: str) -> tuple[str, str]:
     for wait in (*_WAITS, None):
         try:
             place = locate(uri, folder)
-            decode(fetch(place), MOST_PIXELS, _PIXELS)
+            decode(fetch(place), MAX_PIXELS, _PIXELS)
             return place, ""
         except UnusableError as error:
             fault = str(error)

@@ -24,19 +24,19 @@ from artsel_ray.errors import InputError
 from artsel_ray.retries import open_file
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-MOST_BYTES = 64 * 2**20
-MOST_PIXELS = 40_000_000
-LEAST_SIDE, MOST_ASPECT = 16, 50
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 40_000_000
+MIN_SIDE, MAX_ASPECT = 16, 50
 # Pictures that are read at once.
 _THREADS = 8
 
 MISSING_FILE = "no file there"
 UNREADABLE_FILE = "the file cannot be read"
 SETTINGS = "a URI with credentials or settings, which are not taken from data"
-TOO_MANY_BYTES = f"a file of more than {MOST_BYTES // 2**20} MiB"
+TOO_MANY_BYTES = f"a file of more than {MAX_BYTES // 2**20} MiB"
 UNKNOWN_FORMAT = "no JPEG, PNG, WebP or GIF"
 TOO_MANY_PIXELS = "more pixels than are decoded"
-TOO_SMALL = f"a side shorter than {LEAST_SIDE} pixels, or {MOST_ASPECT} times as long as the other"
+TOO_SMALL = f"a side shorter than {MIN_SIDE} pixels, or {MAX_ASPECT} times as long as the other"
 BROKEN = "a broken picture"
 
 Pixels = NDArray[np.uint8]
@@ -51,7 +51,7 @@ class UnusableError(Exception):
 
 
 @dataclass(frozen=True)
-class Picture:
+class ArtworkImage:
     """A picture as a model is shown it."""
 
     pixels: Pixels
@@ -60,7 +60,7 @@ class Picture:
 
 
 @lru_cache(maxsize=512)
-def read(uri: str, kept_pixels: int) -> Picture:
+def read(uri: str, resize_to_pixels: int) -> ArtworkImage:
     """Returns a picture, of at most about so many pixels, from where `locate` says that it is.
 
     Raises:
@@ -68,16 +68,16 @@ def read(uri: str, kept_pixels: int) -> Picture:
     """
     try:
         content = fetch(uri)
-        pixels = decode(content, MOST_PIXELS, kept_pixels)
+        pixels = decode(content, MAX_PIXELS, resize_to_pixels)
     except UnusableError as error:
         raise UnusableError(f"{uri.partition('?')[0]}: {error}") from None
-    return Picture(pixels, blake2b(content, digest_size=16, salt=kept_pixels.to_bytes(8, "big")).hexdigest())
+    return ArtworkImage(pixels, blake2b(content, digest_size=16, salt=resize_to_pixels.to_bytes(8, "big")).hexdigest())
 
 
-def read_all(uris: Sequence[str], kept_pixels: int) -> list[Picture]:
+def read_all(uris: Sequence[str], resize_to_pixels: int) -> list[ArtworkImage]:
     """Returns pictures as `read` does, several at a time."""
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(partial(read, kept_pixels=kept_pixels), uris))
+        return list(pool.map(partial(read, resize_to_pixels=resize_to_pixels), uris))
 
 
 def locate(uri: str, folder: str) -> str:
@@ -107,15 +107,15 @@ def fetch(uri: str) -> bytes:
         info = fs.get_file_info(path)
         if info.type != pafs.FileType.File:
             raise UnusableError(MISSING_FILE)
-        if info.size > MOST_BYTES:
+        if info.size > MAX_BYTES:
             raise UnusableError(TOO_MANY_BYTES)
         with open_file(fs, path) as file:
-            return bytes(file.read(MOST_BYTES))
+            return bytes(file.read(MAX_BYTES))
     except (InputError, OSError, ValueError):
         raise UnusableError(UNREADABLE_FILE) from None
 
 
-def decode(content: bytes, max_pixels: int, kept_pixels: int) -> Pixels:
+def decode(content: bytes, max_pixels: int, resize_to_pixels: int) -> Pixels:
     """Returns a picture upright, on white where it is transparent, and of an animation the first frame.
 
     Args:
@@ -130,11 +130,11 @@ def decode(content: bytes, max_pixels: int, kept_pixels: int) -> Pixels:
             width, height = image.size
             if width * height > max_pixels:
                 raise UnusableError(TOO_MANY_PIXELS)
-            if min(width, height) < LEAST_SIDE or max(width, height) > MOST_ASPECT * min(width, height):
+            if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
                 raise UnusableError(TOO_SMALL)
-            scale = min(1.0, math.sqrt(kept_pixels / (width * height)))
+            scale = min(1.0, math.sqrt(resize_to_pixels / (width * height)))
             image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
-            return np.asarray(_scaled(_flat(ImageOps.exif_transpose(image)), kept_pixels))
+            return np.asarray(_scaled(_flat(ImageOps.exif_transpose(image)), resize_to_pixels))
     except Image.DecompressionBombError:
         raise UnusableError(TOO_MANY_PIXELS) from None
     except Image.UnidentifiedImageError:
@@ -153,9 +153,9 @@ def _flat(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _scaled(image: Image.Image, kept_pixels: int) -> Image.Image:
-    scale = math.sqrt(kept_pixels / (image.width * image.height))
+def _scaled(image: Image.Image, resize_to_pixels: int) -> Image.Image:
+    scale = math.sqrt(resize_to_pixels / (image.width * image.height))
     if scale >= 1:
         return image
-    size = (max(LEAST_SIDE, round(image.width * scale)), max(LEAST_SIDE, round(image.height * scale)))
+    size = (max(MIN_SIDE, round(image.width * scale)), max(MIN_SIDE, round(image.height * scale)))
     return image.resize(size, Image.Resampling.LANCZOS)

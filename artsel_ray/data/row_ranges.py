@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from artsel_ray import schema, storage
-from artsel_ray.data.catalog import placed
+from artsel_ray.data.catalog import with_source_rows
 from artsel_ray.errors import InputError
 from artsel_ray.runtime import shards as resume
-from artsel_ray.score.stages import REJECTED
+from artsel_ray.score.stages import INVALID_ROWS
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,17 @@ def read_shard(files: list[str], name: str, shard: Shard) -> pa.Table:
         raise InputError(f"cannot read {uri} as Parquet: {str(error).splitlines()[0]}") from None
     before = int(ends[first - 1]) if first else 0
     rows = schema.cast(table.slice(shard.first_row - before, shard.rows), name, uri)
-    return placed(rows, shard.file, shard.first_row)
+    return with_source_rows(rows, shard.file, shard.first_row)
 
 
 def write_shard(
-    output: str, index: int, name: str, rows: pa.Table, rejected: pa.Table, statistics: dict[str, float]
+    output: str, index: int, name: str, rows: pa.Table, invalid: pa.Table, statistics: dict[str, float]
 ) -> None:
     """Writes a shard's rejected rows, then its rows as the named table: their object says that the shard is done."""
     part = resume.part_name(index)
-    refused = storage.join(output, REJECTED, part)
-    if rejected.num_rows:
-        storage.write_table(refused, rejected, "rejected")
+    refused = storage.join(output, INVALID_ROWS, part)
+    if invalid.num_rows:
+        storage.write_table(refused, invalid, "rejected")
     else:  # an earlier try may have rejected what is now mended
         storage.delete(refused)
     storage.write_table(storage.join(output, part), rows, name, resume.statistics_metadata(statistics))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_LEAST = 1e-12
+_MIN_PROBABILITY = 1e-12
 
 
 def prior(distributions: Sequence[np.ndarray]) -> np.ndarray:
@@ -23,7 +23,7 @@ def prior(distributions: Sequence[np.ndarray]) -> np.ndarray:
     longest = max(len(each) for each in distributions)
     sums_m, counts_m = np.zeros(longest), np.zeros(longest)
     for each in distributions:
-        logs = np.log(np.maximum(each, _LEAST))
+        logs = np.log(np.maximum(each, _MIN_PROBABILITY))
         sums_m[: len(each)] += logs - logs.mean()
         counts_m[: len(each)] += 1
     return np.exp(sums_m / counts_m)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from artsel_ray.data.images import Picture
+from artsel_ray.data.images import ArtworkImage
 from artsel_ray.engines.base import Engine
 from artsel_ray.prompts.tokenizer import Ids
 
@@ -95,7 +95,7 @@ class Choice:
 
 
 def choose(
-    engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie], pictures: Sequence[Sequence[Picture]] = ()
+    engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie], images: Sequence[Sequence[ArtworkImage]] = ()
 ) -> list[Choice]:
     """Returns the candidate that greedy decoding takes when it is held to the candidates' sequences.
 
@@ -106,22 +106,23 @@ def choose(
     """
     candidate, log_probability = [0] * len(prompts), [0.0] * len(prompts)
     open_at = {index: 0 for index, trie in enumerate(tries) if trie.branches}
-    twins = [trie.candidates for trie in tries]
+    duplicates = [trie.candidates for trie in tries]
     while open_at:
         at = [(index, tries[index].branches[branch]) for index, branch in open_at.items()]
-        for (index, branch), answer in zip(at, _ask(engine, prompts, at, pictures), strict=True):
+        for (index, branch), answer in zip(at, _ask(engine, prompts, at, images), strict=True):
             child = int(np.argmax(answer))
             log_probability[index] += float(answer[child])
-            candidate[index], twins[index] = branch.members[child][0], len(branch.members[child])
+            candidate[index], duplicates[index] = branch.members[child][0], len(branch.members[child])
             open_at[index] = branch.next[child]
         open_at = {index: branch for index, branch in open_at.items() if branch != LEAF}
     return [
-        Choice(*result) for result in zip(candidate, (np.exp(log_probability) / np.array(twins)).tolist(), strict=True)
+        Choice(*result)
+        for result in zip(candidate, (np.exp(log_probability) / np.array(duplicates)).tolist(), strict=True)
     ]
 
 
 def rank(
-    engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie], pictures: Sequence[Sequence[Picture]] = ()
+    engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie], images: Sequence[Sequence[ArtworkImage]] = ()
 ) -> list[np.ndarray]:
     """Returns each prompt's distribution over its candidates.
 
@@ -137,23 +138,23 @@ def rank(
         [N] arrays of [M] probabilities, which sum to 1.
     """
     at = [(index, branch) for index, trie in enumerate(tries) for branch in trie.branches]
-    answers = _ask(engine, prompts, at, pictures)
+    answers = _ask(engine, prompts, at, images)
     log_m = [np.zeros(trie.candidates) for trie in tries]
-    twins_m = [np.full(trie.candidates, trie.candidates) for trie in tries]
+    duplicates_m = [np.full(trie.candidates, trie.candidates) for trie in tries]
     for (index, branch), answer in zip(at, answers, strict=True):
         for members, following, value in zip(branch.members, branch.next, answer, strict=True):
             log_m[index][members] += value
             if following == LEAF:
-                twins_m[index][members] = len(members)
-    return [np.exp(log) / twins for log, twins in zip(log_m, twins_m, strict=True)]
+                duplicates_m[index][members] = len(members)
+    return [np.exp(log) / duplicates for log, duplicates in zip(log_m, duplicates_m, strict=True)]
 
 
 def _ask(
-    engine: Engine, prompts: Sequence[Ids], at: list[tuple[int, Branch]], pictures: Sequence[Sequence[Picture]]
+    engine: Engine, prompts: Sequence[Ids], at: list[tuple[int, Branch]], images: Sequence[Sequence[ArtworkImage]]
 ) -> list[np.ndarray]:
     """Returns the children's log-probabilities, renormalised, at branches of prompts: [C] each."""
     questions = [np.concatenate((prompts[index], branch.path)) for index, branch in at]
-    seen = [pictures[index] for index, _ in at] if pictures else ()
+    seen = [images[index] for index, _ in at] if images else ()
     return [_log_softmax(answer) for answer in engine.logprobs(questions, [branch.tokens for _, branch in at], seen)]
 
 

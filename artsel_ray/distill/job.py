@@ -10,7 +10,7 @@ from artsel_ray import storage
 from artsel_ray.config import DistillConfig, resolved
 from artsel_ray.data.row_ranges import Shard, plan_shards, read_shard, write_shard
 from artsel_ray.distill.prompts import WORDING
-from artsel_ray.distill.rationales import DROPPED, Teaching, explain_shard
+from artsel_ray.distill.rationales import DROPPED, TeacherSettings, explain_shard
 from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
@@ -48,7 +48,7 @@ def distill(config: DistillConfig) -> None:
     _publish(run, config, teaching, len(shards), time.perf_counter() - begun)
 
 
-def resolve(config: DistillConfig) -> Teaching:
+def resolve(config: DistillConfig) -> TeacherSettings:
     """Makes the teacher ready on this machine and settles how it is asked.
 
     Raises:
@@ -71,13 +71,13 @@ def resolve(config: DistillConfig) -> Teaching:
         reason_tokens=config.reason_tokens,
         asset_kind=config.asset_kind,
     )
-    return Teaching(
+    return TeacherSettings(
         config.teacher, model.model_id, spec, config.temperature, config.top_p, config.top_k, config.seed,
         config.max_tokens, length, config.min_words, config.quoted_words,
     )  # fmt: skip
 
 
-def _run(config: DistillConfig, teaching: Teaching) -> dict[str, Any]:
+def _run(config: DistillConfig, teaching: TeacherSettings) -> dict[str, Any]:
     decides = {name: value for name, value in dataclasses.asdict(teaching).items() if name != "teacher"}
     examples = resume.describe_files(config.examples)
     return {**decides, "wording": WORDING, "shard_examples": config.shard_examples, "examples": examples}
@@ -86,7 +86,7 @@ def _run(config: DistillConfig, teaching: Teaching) -> dict[str, Any]:
 class Explainer:
     """Explains shards with an engine of its own."""
 
-    def __init__(self, config: DistillConfig, teaching: Teaching, files: list[str], shards: list[Shard]) -> None:
+    def __init__(self, config: DistillConfig, teaching: TeacherSettings, files: list[str], shards: list[Shard]) -> None:
         """Loads the teacher."""
         self._output, self._teaching, self._files, self._shards = config.output, teaching, files, shards
         tokens = len(prompt_tokenizer(teaching.teacher, teaching.spec).tokenizer)
@@ -113,12 +113,17 @@ class Explainer:
             "engine_seconds": usage.seconds,
             "shard_seconds": time.perf_counter() - begun,
         }
-        write_shard(self._output, index, "examples", explained.examples, explained.rejected, statistics)
+        write_shard(self._output, index, "examples", explained.examples, explained.invalid, statistics)
         return statistics
 
 
 def _explain_shards(
-    run: Run, config: DistillConfig, teaching: Teaching, files: list[str], shards: list[Shard], missing: Sequence[int]
+    run: Run,
+    config: DistillConfig,
+    teaching: TeacherSettings,
+    files: list[str],
+    shards: list[Shard],
+    missing: Sequence[int],
 ) -> None:
     dataset = of_shards(missing).map_batches(
         Explainer,
@@ -132,7 +137,7 @@ def _explain_shards(
         run.check()
 
 
-def _publish(run: Run, config: DistillConfig, teaching: Teaching, shards: int, seconds: float) -> None:
+def _publish(run: Run, config: DistillConfig, teaching: TeacherSettings, shards: int, seconds: float) -> None:
     """Sums up the shards, writes the summary, and last the manifest."""
     totals: collections.Counter[str] = collections.Counter()
     for shard in range(shards):
@@ -148,8 +153,8 @@ def _publish(run: Run, config: DistillConfig, teaching: Teaching, shards: int, s
     }
     storage.write_json(storage.join(config.output, SUMMARY), summary)
     listed = "".join(f"; {count:,} dropped: {fault}" for fault, count in dropped.items() if count)
-    rejected = int(totals["rejected"])
-    listed += f"; {rejected:,} rejected, see {storage.join(config.output, 'rejected')}" if rejected else ""
+    invalid = int(totals["rejected"])
+    listed += f"; {invalid:,} rejected, see {storage.join(config.output, 'invalid')}" if invalid else ""
     counted = f"{int(totals['examples']):,} examples, {kept:,} reasons kept, {predicted:,} predicted from{listed}"
     if not kept:
         raise InputError(f"{counted}. None is left to train on; take a better teacher, or look at {config.output}")

@@ -69,9 +69,9 @@ class TeacherPrompts:
         """Returns the second question: what does the user like, by this reason? The answer's ids follow."""
         pieces = self.pieces
         asked = [*self._question, *pieces.turn, *self._thought, *self._reason]
-        return self._ask(options.block, history, [*asked, *pieces.reason(reason), *pieces.after_reason])
+        return self._ask(options.block, history, [*asked, *pieces.reason(reason), *pieces.after_rationale])
 
-    def room(self, options: Options, max_tokens: int, most: int) -> int:
+    def budget(self, options: Options, max_tokens: int, most: int) -> int:
         """Returns how many of `most` tokens both questions with their answers leave for a history; -1 for too few.
 
         Args:
@@ -81,8 +81,8 @@ class TeacherPrompts:
         answer = max(map(len, options.answers)) + len(pieces.end)
         explaining = max(len(self.explain(options, nothing, i)) for i in range(len(options.answers))) + max_tokens
         predicting = len(self.predict(options, nothing, "")) + pieces.spec.reason_tokens + answer
-        room = most - max(explaining, predicting)
-        return room if room >= pieces.least_history_tokens else -1
+        budget = most - max(explaining, predicting)
+        return budget if budget >= pieces.min_history_tokens else -1
 
     def _ask(self, block: Sequence[int], history: Ids, asked: list[int]) -> Ids:
         return np.concatenate(

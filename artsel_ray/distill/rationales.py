@@ -31,7 +31,7 @@ DROPPED = (UNFINISHED, TOO_SHORT, TOO_LONG, MISMATCH, *leaks.KINDS)
 
 
 @dataclass(frozen=True)
-class Teaching:
+class TeacherSettings:
     """What a teacher's answers and their checks depend on beside the examples."""
 
     teacher: str
@@ -52,10 +52,10 @@ class Explained(NamedTuple):
 
     examples: pa.Table
     """With reasons; as the table `examples`."""
-    rejected: pa.Table
-    """All others; as the table `rejected`."""
+    invalid: pa.Table
+    """All others; as the table `invalid`."""
     counts: dict[str, int]
-    """`examples` that came in, those `kept`, `rejected` as unusable, those with a `prediction`; and by `DROPPED`."""
+    """`examples` that came in, those `kept`, `invalid` as unusable, those with a `prediction`; and by `DROPPED`."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class _Question:
         return self.options.answers[candidate] == self.options.answers[self.label]
 
 
-def explain_shard(rows: pa.Table, files: list[str], engine: Engine, teaching: Teaching) -> Explained:
+def explain_shard(rows: pa.Table, files: list[str], engine: Engine, teaching: TeacherSettings) -> Explained:
     """Has the teacher explain examples and predict from its explanations, and drops what does not hold.
 
     Args:
@@ -81,8 +81,8 @@ def explain_shard(rows: pa.Table, files: list[str], engine: Engine, teaching: Te
         files: URIs of the examples.
     """
     prompts = TeacherPrompts(prompt_tokenizer(teaching.teacher, teaching.spec))
-    readable, unreadable = checks.part_text(rows, "examples", files)
-    usable, lacking = checks.part(readable, "examples", files, checks.example_checks(readable))
+    readable, unreadable = checks.split_readable(rows, "examples", files)
+    usable, lacking = checks.split_valid(readable, "examples", files, checks.example_checks(readable))
     unusable = pa.concat_tables([unreadable, lacking])
     # Examples of a title follow one another, so that the engine finds their options in its cache.
     questions, usable, too_long, histories_cut = _questions(usable.sort_by("title_id"), files, prompts, teaching)
@@ -94,7 +94,7 @@ def explain_shard(rows: pa.Table, files: list[str], engine: Engine, teaching: Te
     written = usable.set_column(
         usable.column_names.index("reason"), "reason", pa.array([reason or "" for reason in reasons], pa.string())
     )
-    kept, dropped = checks.part(written, "examples", files, found)
+    kept, dropped = checks.split_valid(written, "examples", files, found)
     kept = kept.sort_by("row").select(schema.EXAMPLES.names)
     by_fault = dict.fromkeys(DROPPED, 0)
     by_fault |= {each["values"]: each["counts"] for each in pc.value_counts(dropped["reason"]).to_pylist()}
@@ -106,12 +106,12 @@ def explain_shard(rows: pa.Table, files: list[str], engine: Engine, teaching: Te
         "predicted": usable.num_rows - unsound,
         "histories_cut": histories_cut,
     }
-    rejected = pa.concat_tables([unusable, too_long, dropped]).sort_by("row")
-    return Explained(kept, rejected, {**counts, **by_fault})
+    invalid = pa.concat_tables([unusable, too_long, dropped]).sort_by("row")
+    return Explained(kept, invalid, {**counts, **by_fault})
 
 
 def _questions(
-    rows: pa.Table, files: list[str], prompts: TeacherPrompts, teaching: Teaching
+    rows: pa.Table, files: list[str], prompts: TeacherPrompts, teaching: TeacherSettings
 ) -> tuple[list[_Question], pa.Table, pa.Table, int]:
     """Returns the questions, their rows, the rejected rows whose questions are too long, and the histories cut."""
     columns = [rows[name].to_pylist() for name in ("title_name", "title_genres", "candidates", "label", "example_id")]
@@ -122,13 +122,16 @@ def _questions(
         labels.append(label)
         captions.append(texts[label])
         seeds.append(_seed(teaching.seed, example_id))
-    room_n = np.array([prompts.room(each, teaching.max_tokens, teaching.max_model_length) for each in options_n], int)
+    budget_n = np.array(
+        [prompts.budget(each, teaching.max_tokens, teaching.max_model_length) for each in options_n], int
+    )
     too_long = f"without any history the question and its answer exceed {teaching.max_model_length} tokens"
-    fitting, refused = checks.part(rows, "examples", files, [("candidates", too_long, room_n < 0)])
-    histories = prompts.pieces.histories(fitting["history"], room_n[room_n >= 0])
+    fitting, refused = checks.split_valid(rows, "examples", files, [("candidates", too_long, budget_n < 0)])
+    histories = prompts.pieces.histories(fitting["history"], budget_n[budget_n >= 0])
     history_n = (history.values.to_numpy() for history in histories.ids)
     questions = [
-        _Question(options_n[i], next(history_n), labels[i], captions[i], seeds[i]) for i in np.flatnonzero(room_n >= 0)
+        _Question(options_n[i], next(history_n), labels[i], captions[i], seeds[i])
+        for i in np.flatnonzero(budget_n >= 0)
     ]
     return questions, fitting, refused, int((histories.items_cut > 0).sum())
 
@@ -139,7 +142,7 @@ def _seed(seed: int, example_id: str) -> int:
 
 
 def _explain(
-    engine: Engine, prompts: TeacherPrompts, questions: Sequence[_Question], teaching: Teaching
+    engine: Engine, prompts: TeacherPrompts, questions: Sequence[_Question], teaching: TeacherSettings
 ) -> list[str | None]:
     """Returns each question's reason, None where it was not finished."""
     sampling = Sampling(teaching.temperature, teaching.top_p, teaching.top_k, [each.seed for each in questions])
@@ -152,7 +155,9 @@ def _explain(
     ]
 
 
-def _faults(reasons: Sequence[str | None], prompts: TeacherPrompts, teaching: Teaching) -> list[tuple[str, np.ndarray]]:
+def _faults(
+    reasons: Sequence[str | None], prompts: TeacherPrompts, teaching: TeacherSettings
+) -> list[tuple[str, np.ndarray]]:
     """Finds the reasons that are not even predicted from."""
     lengths = [len(ids) for ids in prompts.pieces.encode([f" {reason or ''}" for reason in reasons])]
     return [
@@ -180,7 +185,7 @@ def _mismatches(
 
 
 def _leaks(
-    questions: Sequence[_Question], reasons: Sequence[str | None], teaching: Teaching
+    questions: Sequence[_Question], reasons: Sequence[str | None], teaching: TeacherSettings
 ) -> list[tuple[str, np.ndarray]]:
     found = [
         leaks.find_leak(reason or "", question.caption, teaching.quoted_words)

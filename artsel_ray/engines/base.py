@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from artsel_ray.data.images import Picture
+from artsel_ray.data.images import ArtworkImage
 from artsel_ray.prompts.tokenizer import Ids
 
 
@@ -27,11 +27,11 @@ class Sampling:
 class Engine(Protocol):
     """Answers batches of questions about the next tokens of prompts.
 
-    Where prompts have marks of pictures, `pictures` are each one's, in the order of their marks.
+    Where prompts have marks of pictures, `images` are each one's, in the order of their marks.
     """
 
     def logprobs(
-        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Sequence[Sequence[Picture]] = ()
+        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Sequence[Sequence[ArtworkImage]] = ()
     ) -> list[np.ndarray]:
         """Returns for each prompt the log-probabilities of its allowed next tokens, in their order.
 
@@ -45,7 +45,7 @@ class Engine(Protocol):
         max_tokens: int,
         stop: Sequence[int],
         sampling: Sampling | None = None,
-        pictures: Sequence[Sequence[Picture]] = (),
+        images: Sequence[Sequence[ArtworkImage]] = (),
     ) -> list[list[int]]:
         """Returns for each prompt its continuation, greedy or sampled, without the stop token that ended it.
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from artsel_ray.data.images import Picture
+from artsel_ray.data.images import ArtworkImage
 from artsel_ray.engines.base import Sampling
-from artsel_ray.prompts.images import PictureMarks
+from artsel_ray.prompts.images import ImagePlaceholders
 from artsel_ray.prompts.tokenizer import Ids
 
 # Tokens of a batch, padding included.
@@ -18,22 +18,22 @@ _BATCH_TOKENS = 16_384
 class TorchEngine:
     """Asks a causal model as it is at the moment, adapters included; never changes it."""
 
-    def __init__(self, model: PreTrainedModel, marks: PictureMarks | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, placeholders: ImagePlaceholders | None = None) -> None:
         """Takes a model in the memory of this process, and where prompts have pictures what marks them."""
-        self._model, self._marks = model, marks
+        self._model, self._placeholders = model, placeholders
 
     @torch.no_grad()
     def logprobs(
-        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Sequence[Sequence[Picture]] = ()
+        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Sequence[Sequence[ArtworkImage]] = ()
     ) -> list[np.ndarray]:
         """See `artsel_ray.engines.base.Engine`."""
         training = self._model.training
         self._model.eval()
         answers: list[np.ndarray] = [np.empty(0)] * len(prompts)
-        prompts = self.expanded(prompts, pictures)
+        prompts = self.expanded(prompts, images)
         for batch in _batches(prompts):
-            inputs = self._inputs(prompts, pictures, batch, 0)
-            if self._marks is None:  # where a picture's tokens stand, some models number for themselves
+            inputs = self._inputs(prompts, images, batch, 0)
+            if self._placeholders is None:  # where a picture's tokens stand, some models number for themselves
                 inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
             outputs = self._model(**inputs, logits_to_keep=1)
             logits = outputs.logits[:, -1].float().log_softmax(-1).cpu().numpy()
@@ -49,7 +49,7 @@ class TorchEngine:
         max_tokens: int,
         stop: Sequence[int],
         sampling: Sampling | None = None,
-        pictures: Sequence[Sequence[Picture]] = (),
+        images: Sequence[Sequence[ArtworkImage]] = (),
     ) -> list[list[int]]:
         """See `artsel_ray.engines.base.Engine`."""
         training = self._model.training
@@ -60,14 +60,14 @@ class TorchEngine:
             settings.update(
                 do_sample=True, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k
             )
-        prompts = self.expanded(prompts, pictures)
+        prompts = self.expanded(prompts, images)
         # A seed is a prompt's own: what is drawn must not depend on what else is in a batch.
         batches = [[index] for index in range(len(prompts))] if sampling else _batches(prompts)
         with torch.random.fork_rng():
             for batch in batches:
                 if sampling:
                     torch.manual_seed(sampling.seeds[batch[0]])
-                inputs = self._inputs(prompts, pictures, batch, stop[0])
+                inputs = self._inputs(prompts, images, batch, stop[0])
                 output = self._model.generate(**inputs, generation_config=settings)  # type: ignore[operator]
                 for index, row in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
                     ends = [place for place, token in enumerate(row) if token in stop]
@@ -75,20 +75,20 @@ class TorchEngine:
         self._model.train(training)
         return written
 
-    def expanded(self, prompts: Sequence[Ids], pictures: Sequence[Sequence[Picture]]) -> Sequence[Ids]:
+    def expanded(self, prompts: Sequence[Ids], images: Sequence[Sequence[ArtworkImage]]) -> Sequence[Ids]:
         """Returns prompts with what stands for their pictures in the place of the marks."""
-        if self._marks is None:
+        if self._placeholders is None:
             return prompts
-        return [self._marks.expand(prompt, seen) for prompt, seen in zip(prompts, pictures, strict=True)]
+        return [self._placeholders.expand(prompt, seen) for prompt, seen in zip(prompts, images, strict=True)]
 
     def _inputs(
-        self, prompts: Sequence[Ids], pictures: Sequence[Sequence[Picture]], batch: list[int], padding: int
+        self, prompts: Sequence[Ids], images: Sequence[Sequence[ArtworkImage]], batch: list[int], padding: int
     ) -> dict[str, torch.Tensor]:
         """Returns a batch's inputs of the model, prompts padded on the left."""
         ids, mask = _pad([prompts[index] for index in batch], padding)
         inputs = {"input_ids": ids, "attention_mask": mask}
-        if self._marks:
-            inputs |= self._marks.inputs(ids, [pictures[index] for index in batch])
+        if self._placeholders:
+            inputs |= self._placeholders.inputs(ids, [images[index] for index in batch])
         return {
             name: value.to(self._model.device, self._model.dtype if value.is_floating_point() else value.dtype)
             for name, value in inputs.items()

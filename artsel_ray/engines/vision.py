@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from artsel_ray.data.images import Picture
+from artsel_ray.data.images import ArtworkImage
 from artsel_ray.engines.vllm import Dtype, Usage
 from artsel_ray.prompts.tokenizer import Ids
 
@@ -49,7 +49,7 @@ class TransformersVisionEngine:
 
     @torch.no_grad()
     def write(
-        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], pictures: Sequence[Sequence[Picture]]
+        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], images: Sequence[Sequence[ArtworkImage]]
     ) -> list[list[int]]:
         """Returns what the model greedily writes about each picture; like `VllmEngine.write`."""
         from transformers import GenerationConfig
@@ -61,7 +61,7 @@ class TransformersVisionEngine:
         written = []
         for first in range(0, len(prompts), _BATCH):
             batch = slice(first, first + _BATCH)
-            inputs = self._inputs(prompts[batch], pictures[batch], stop[0])
+            inputs = self._inputs(prompts[batch], images[batch], stop[0])
             output = self._model.generate(**inputs, generation_config=settings)
             self.usage.prompt_tokens += int(inputs["attention_mask"].sum())
             for row in output[:, inputs["input_ids"].shape[1] :].tolist():
@@ -72,7 +72,7 @@ class TransformersVisionEngine:
         return written
 
     def _inputs(
-        self, prompts: Sequence[Ids], pictures: Sequence[Sequence[Picture]], padding: int
+        self, prompts: Sequence[Ids], images: Sequence[Sequence[ArtworkImage]], padding: int
     ) -> dict[str, torch.Tensor]:
         """Returns the model's inputs: the head and the pictures as its processor makes them, then the prompts' rest.
 
@@ -81,7 +81,7 @@ class TransformersVisionEngine:
         """
         made = self._processor(
             text=[self._head] * len(prompts),
-            images=[[Image.fromarray(picture.pixels) for picture in seen] for seen in pictures],
+            images=[[Image.fromarray(image.pixels) for image in seen] for seen in images],
             padding=True,
             padding_side="left",
             add_special_tokens=False,

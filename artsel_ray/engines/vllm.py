@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from artsel_ray.data.images import Picture
+from artsel_ray.data.pil_images import ArtworkImage
 from artsel_ray.engines.base import Sampling
-from artsel_ray.prompts.images import PictureMarks
+from artsel_ray.prompts.pil_images import ImagePlaceholders
 from artsel_ray.prompts.tokenizer import Ids
 
 _BLOCK = 16
@@ -43,7 +43,7 @@ class VllmEngine:
         dtype: Dtype = "auto",
         tensor_parallel: int = 1,
         seeded: bool = False,
-        pictures: int = 0,
+        images: int = 0,
     ) -> None:
         """Loads the model; on a CPU that takes about a minute.
 
@@ -65,8 +65,8 @@ class VllmEngine:
 
         on_cpu = not torch.cuda.is_available()
         # A prompt's only picture is to be described, and none twice; those of a title are shown to all its users.
-        kept = _PICTURES_GIB if pictures > 1 else 0
-        about: dict[str, Any] = {"limit_mm_per_prompt": {"image": pictures, "video": 0}, "mm_processor_cache_gb": kept}
+        kept = _PICTURES_GIB if images > 1 else 0
+        about: dict[str, Any] = {"limit_mm_per_prompt": {"image": images, "video": 0}, "mm_processor_cache_gb": kept}
         self._llm = LLM(
             str(model),
             dtype="float32" if on_cpu and dtype == "auto" else dtype,
@@ -80,7 +80,7 @@ class VllmEngine:
             load_format="safetensors",
             trust_remote_code=False,
             seed=0,
-            **(about if pictures else {}),
+            **(about if images else {}),
         )
         self.usage = Usage()
 
@@ -90,7 +90,7 @@ class VllmEngine:
         return used
 
     def logprobs(
-        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Sequence[Sequence[Picture]] = ()
+        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Sequence[Sequence[ArtworkImage]] = ()
     ) -> list[np.ndarray]:
         """See `artsel_ray.engines.base.Engine`."""
         from vllm import SamplingParams
@@ -101,7 +101,7 @@ class VllmEngine:
             )
             for ids in allowed
         ]
-        outputs = self._generate(prompts, params, pictures)
+        outputs = self._generate(prompts, params, images)
         first_steps = [output.outputs[0].logprobs[0] for output in outputs]
         return [
             np.array([step[token].logprob for token in ids]) for step, ids in zip(first_steps, allowed, strict=True)
@@ -113,7 +113,7 @@ class VllmEngine:
         max_tokens: int,
         stop: Sequence[int],
         sampling: Sampling | None = None,
-        pictures: Sequence[Sequence[Picture]] = (),
+        images: Sequence[Sequence[ArtworkImage]] = (),
     ) -> list[list[int]]:
         """See `artsel_ray.engines.base.Engine`."""
         from vllm import SamplingParams
@@ -126,11 +126,13 @@ class VllmEngine:
         else:
             drawn = partial(params, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k)
             of_prompts = [drawn(seed=seed) for seed in sampling.seeds]
-        outputs = self._generate(prompts, of_prompts, pictures)
+        outputs = self._generate(prompts, of_prompts, images)
         written = [list(output.outputs[0].token_ids) for output in outputs]
         return [ids[:-1] if ids and ids[-1] in stop else ids for ids in written]
 
-    def _generate(self, prompts: Sequence[Ids], params: list[Any], pictures: Sequence[Sequence[Picture]]) -> list[Any]:
+    def _generate(
+        self, prompts: Sequence[Ids], params: list[Any], images: Sequence[Sequence[ArtworkImage]]
+    ) -> list[Any]:
         from vllm.inputs import TokensPrompt
 
         if not prompts:
@@ -138,11 +140,13 @@ class VllmEngine:
         begun = time.perf_counter()
         tokens = [TokensPrompt(prompt_token_ids=ids.tolist()) for ids in prompts]
         outputs: list[Any] = []
-        for part in _parts(pictures) if pictures else [slice(None)]:
-            images: dict[str, Image.Image] = {}  # one for all prompts that show it
-            for prompt, seen in zip(tokens[part], pictures[part], strict=bool(pictures)):
-                images |= {each.digest: Image.fromarray(each.pixels) for each in seen if each.digest not in images}
-                prompt["multi_modal_data"] = {"image": [images[each.digest] for each in seen]}
+        for part in _parts(images) if images else [slice(None)]:
+            pil_images: dict[str, Image.Image] = {}  # one for all prompts that show it
+            for prompt, seen in zip(tokens[part], images[part], strict=bool(images)):
+                pil_images |= {
+                    each.digest: Image.fromarray(each.pixels) for each in seen if each.digest not in pil_images
+                }
+                prompt["multi_modal_data"] = {"image": [pil_images[each.digest] for each in seen]}
                 # Else vLLM would hash all pixels of every prompt.
                 prompt["multi_modal_uuids"] = {"image": [each.digest for each in seen]}
             outputs += self._llm.generate(tokens[part], params[part], use_tqdm=False)
@@ -156,22 +160,22 @@ class VllmEngine:
         return outputs
 
 
-def _parts(pictures: Sequence[Sequence[Picture]]) -> Iterator[slice]:
+def _parts(images: Sequence[Sequence[ArtworkImage]]) -> Iterator[slice]:
     """Yields slices of prompts with not too many different pictures: vLLM holds all that it is asked at once."""
     start, shown = 0, set[str]()
-    for place, seen in enumerate(pictures):
-        digests = {picture.digest for picture in seen}
+    for place, seen in enumerate(images):
+        digests = {image.digest for image in seen}
         if len(shown | digests) > _PICTURES_AT_ONCE and place > start:
             yield slice(start, place)
             start, shown = place, set()
         shown |= digests
-    yield slice(start, len(pictures))
+    yield slice(start, len(images))
 
 
 class TransformersEngine:
     """Runs a model in transformers inside this process: slower than vLLM, for machines that vLLM does not know."""
 
-    def __init__(self, model: Path, dtype: Dtype = "auto", marks: PictureMarks | None = None) -> None:
+    def __init__(self, model: Path, dtype: Dtype = "auto", placeholders: ImagePlaceholders | None = None) -> None:
         """Loads the model, on the GPU if there is one.
 
         Args:
@@ -187,7 +191,7 @@ class TransformersEngine:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         chosen = "float32" if dtype == "auto" and device == "cpu" else dtype
         weights: Any = read_model(model, chosen)
-        self._engine = TorchEngine(weights.to(device), marks)
+        self._engine = TorchEngine(weights.to(device), placeholders)
         self.usage = Usage()
 
     def take_usage(self) -> Usage:
@@ -196,12 +200,12 @@ class TransformersEngine:
         return used
 
     def logprobs(
-        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Sequence[Sequence[Picture]] = ()
+        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Sequence[Sequence[ArtworkImage]] = ()
     ) -> list[np.ndarray]:
         """See `artsel_ray.engines.base.Engine`."""
         begun = time.perf_counter()
-        answers = self._engine.logprobs(prompts, allowed, pictures)
-        self._count(prompts, pictures, len(prompts), begun)
+        answers = self._engine.logprobs(prompts, allowed, images)
+        self._count(prompts, images, len(prompts), begun)
         return answers
 
     def write(
@@ -210,21 +214,23 @@ class TransformersEngine:
         max_tokens: int,
         stop: Sequence[int],
         sampling: Sampling | None = None,
-        pictures: Sequence[Sequence[Picture]] = (),
+        images: Sequence[Sequence[ArtworkImage]] = (),
     ) -> list[list[int]]:
         """See `artsel_ray.engines.base.Engine`."""
         begun = time.perf_counter()
-        written = self._engine.write(prompts, max_tokens, stop, sampling, pictures)
-        self._count(prompts, pictures, sum(map(len, written)), begun)
+        written = self._engine.write(prompts, max_tokens, stop, sampling, images)
+        self._count(prompts, images, sum(map(len, written)), begun)
         return written
 
-    def _count(self, prompts: Sequence[Ids], pictures: Sequence[Sequence[Picture]], decoded: int, begun: float) -> None:
-        self.usage.prompt_tokens += sum(map(len, self._engine.expanded(prompts, pictures)))
+    def _count(
+        self, prompts: Sequence[Ids], images: Sequence[Sequence[ArtworkImage]], decoded: int, begun: float
+    ) -> None:
+        self.usage.prompt_tokens += sum(map(len, self._engine.expanded(prompts, images)))
         self.usage.decoded_tokens += decoded
         self.usage.seconds += time.perf_counter() - begun
 
 
-class NullEngine:
+class FakeEngine:
     """Answers with numbers that depend on the prompt's length and the allowed tokens only.
 
     At once, or after the time that an engine would take that computes what a prompt does not share with the last one.
@@ -242,7 +248,7 @@ class NullEngine:
         return used
 
     def logprobs(
-        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Sequence[Sequence[Picture]] = ()
+        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Sequence[Sequence[ArtworkImage]] = ()
     ) -> list[np.ndarray]:
         """See `artsel_ray.engines.base.Engine`."""
         self._count(prompts)
@@ -257,7 +263,7 @@ class NullEngine:
         max_tokens: int,
         stop: Sequence[int],
         sampling: Sampling | None = None,
-        pictures: Sequence[Sequence[Picture]] = (),
+        images: Sequence[Sequence[ArtworkImage]] = (),
     ) -> list[list[int]]:
         """See `artsel_ray.engines.base.Engine`."""
         self._count(prompts)

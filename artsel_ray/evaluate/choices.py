@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from artsel_ray import storage
 from artsel_ray.data import checks
-from artsel_ray.data.catalog import placed
+from artsel_ray.data.catalog import with_source_rows
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.example_table import UNKNOWN, ExampleTable, codes, read_batches
 from artsel_ray.evaluation.metrics import IntArray
 from artsel_ray.evaluation.off_policy import FloatArray
-from artsel_ray.schema import REJECTED
+from artsel_ray.schema import INVALID_ROWS
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Choices:
         missing_n: no prediction for the example's pair.
         unknown_artwork: examples whose prediction is none of the candidates.
         other: predictions for pairs that are not in the examples.
-        rejected: rows that are no prediction, as the table `rejected`; without another row their pairs are missing.
+        rejected: rows that are no prediction, as the table `invalid`; without another row their pairs are missing.
         probability_c: the predictions' probability of every candidate; NaN where not given.
         place_c: its 0-based place in the prediction's list, which is the order in which it was shown; NaN likewise.
     """
@@ -40,7 +40,7 @@ class Choices:
     missing_n: NDArray[np.bool_]
     unknown_artwork: int
     other: int
-    rejected: pa.Table
+    invalid: pa.Table
     probability_c: FloatArray
     place_c: FloatArray
 
@@ -63,13 +63,13 @@ def read_choices(uri: str, table: ExampleTable, ranked: bool = False) -> Choices
         InputError: if a pair is predicted twice, the night has not finished, a part is absent, or nothing is there.
     """
     pairs, artworks, probabilities, rows = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)], 0
-    columns, rejected = ["user_id", "title_id", "artwork_id", "probability"], [REJECTED.empty_table()]
+    columns, invalid = ["user_id", "title_id", "artwork_id", "probability"], [INVALID_ROWS.empty_table()]
     candidates = _Candidates(table)
     for file in prediction_files(uri):
         for first_row, found in read_batches(file, "predictions", columns + ["candidates"] * ranked):
-            readable, unreadable = checks.part_text(placed(found, 0, first_row), "predictions", [file])
-            batch, bad = checks.part(readable, "predictions", [file], checks.prediction_checks(readable))
-            rejected += [unreadable, bad]
+            readable, unreadable = checks.split_readable(with_source_rows(found, 0, first_row), "predictions", [file])
+            batch, bad = checks.split_valid(readable, "predictions", [file], checks.prediction_checks(readable))
+            invalid += [unreadable, bad]
             pair = table.pairs_of(batch)
             known, rows = pair >= 0, rows + batch.num_rows
             pairs.append(pair[known])
@@ -90,7 +90,7 @@ def read_choices(uri: str, table: ExampleTable, ranked: bool = False) -> Choices
         missing_n,
         int((~candidate_n & ~missing_n).sum()),
         rows - len(pair),
-        pa.concat_tables(rejected),
+        pa.concat_tables(invalid),
         *candidates.of_examples(),
     )
 
@@ -147,7 +147,7 @@ def _refuse_repeated(pair: IntArray, table: ExampleTable, source: str) -> None:
         raise InputError(f"{source}: {len(repeated)} pairs stand more than once, such as {first}; keep one row of each")
 
 
-def count_rejected(uri: str) -> int:
+def count_invalid(uri: str) -> int:
     """Returns the number of rows that the night rejected, from the files' footers."""
     return sum(
         storage.open_parquet(file).metadata.num_rows for file in storage.find_files(storage.join(uri, "rejected"))
@@ -197,7 +197,7 @@ def read_oracle(uri: str, table: ExampleTable) -> Oracle:
     artwork_n = np.where(candidate_n, artwork_n, UNKNOWN)
     unknown_artwork = int((~candidate_n & ~missing_n).sum())
     none_c = np.full(len(table.candidate_c), np.nan)
-    choices = Choices(artwork_n, best_n, missing_n, unknown_artwork, other, REJECTED.empty_table(), none_c, none_c)
+    choices = Choices(artwork_n, best_n, missing_n, unknown_artwork, other, INVALID_ROWS.empty_table(), none_c, none_c)
     return Oracle(choices, best_n)
 
 

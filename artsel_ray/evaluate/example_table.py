@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from artsel_ray import schema, storage
 from artsel_ray.data import checks
-from artsel_ray.data.catalog import placed
+from artsel_ray.data.catalog import with_source_rows
 from artsel_ray.errors import InputError
 from artsel_ray.evaluation.metrics import Examples, IntArray
 
@@ -29,7 +29,7 @@ class ExampleTable:
 
     Attributes:
         pair_n: each example's user-title pair, its place in `key_p`, the sorted `user · titles + title`.
-        rejected: rows that cannot be evaluated, as the table `rejected`.
+        rejected: rows that cannot be evaluated, as the table `invalid`.
     """
 
     examples: Examples
@@ -41,7 +41,7 @@ class ExampleTable:
     start_n: IntArray
     pair_n: IntArray
     key_p: IntArray
-    rejected: pa.Table
+    invalid: pa.Table
     invalid_propensities: int
 
     @property
@@ -113,7 +113,7 @@ class _Rows:
     label_n: IntArray
     candidates_n: IntArray
     artwork_c: pa.Array
-    rejected: pa.Table
+    invalid: pa.Table
 
 
 def _artworks(table: pa.Table) -> tuple[IntArray, pa.Array]:
@@ -124,7 +124,7 @@ def _artworks(table: pa.Table) -> tuple[IntArray, pa.Array]:
 
 def _clean(uri: str, first_row: int, table: pa.Table) -> _Rows:
     """Takes out the rows that cannot be evaluated, with the column and reason of each."""
-    table, unreadable = checks.part_text(placed(table, 0, first_row), "examples", [uri])
+    table, unreadable = checks.split_readable(with_source_rows(table, 0, first_row), "examples", [uri])
     size_n, artwork_c = _artworks(table)
     label_n = pc.fill_null(table["label"], UNKNOWN).to_numpy().astype(np.int64)
     owner_c = np.repeat(np.arange(len(size_n)), size_n)
@@ -136,10 +136,10 @@ def _clean(uri: str, first_row: int, table: pa.Table) -> _Rows:
         ("candidates", "a candidate without an id", nameless_n),
         ("label", "not one of the candidates", (label_n < 0) | (label_n >= size_n)),
     ]
-    good, bad = checks.part(table, "examples", [uri], found)
+    good, bad = checks.split_valid(table, "examples", [uri], found)
     good_n = np.isin(table["row"].to_numpy(), good["row"].to_numpy())
-    rejected = pa.concat_tables([unreadable, bad]).sort_by("row")
-    return _Rows(good, label_n[good_n], size_n[good_n], artwork_c.filter(pa.array(good_n[owner_c])), rejected)
+    invalid = pa.concat_tables([unreadable, bad]).sort_by("row")
+    return _Rows(good, label_n[good_n], size_n[good_n], artwork_c.filter(pa.array(good_n[owner_c])), invalid)
 
 
 def read_examples(uri: str) -> ExampleTable:
@@ -153,17 +153,17 @@ def read_examples(uri: str) -> ExampleTable:
     columns = ["example_id", "user_id", "title_id", "candidates", "label", "propensity"]
     files = storage.list_files(uri)
     parts = [_clean(file, row, table) for file in files for row, table in read_batches(file, "examples", columns)]
-    rejected = pa.concat_tables([part.rejected for part in parts] or [schema.REJECTED.empty_table()])
+    invalid = pa.concat_tables([part.invalid for part in parts] or [schema.INVALID_ROWS.empty_table()])
     if not sum(len(part.label_n) for part in parts):
-        raise InputError(f"{uri}: no example to evaluate ({rejected.num_rows} rows rejected); give held-out examples")
+        raise InputError(f"{uri}: no example to evaluate ({invalid.num_rows} rows rejected); give held-out examples")
     table = pa.concat_tables([part.table.drop_columns(["candidates", "file", "row"]) for part in parts])
     _refuse_repeated(table["example_id"], uri)
     label_n, size_n = (np.concatenate([getattr(part, name) for part in parts]) for name in ("label_n", "candidates_n"))
-    return number_ids(table, label_n, size_n, pa.chunked_array([part.artwork_c for part in parts]), rejected)
+    return number_ids(table, label_n, size_n, pa.chunked_array([part.artwork_c for part in parts]), invalid)
 
 
 def number_ids(
-    table: pa.Table, label_n: IntArray, size_n: IntArray, artwork_c: pa.ChunkedArray, rejected: pa.Table
+    table: pa.Table, label_n: IntArray, size_n: IntArray, artwork_c: pa.ChunkedArray, invalid: pa.Table
 ) -> ExampleTable:
     """Makes the arrays of rows with user_id, title_id and propensity, given their candidates end to end."""
     users, user_n = _number(table["user_id"])
@@ -176,7 +176,7 @@ def number_ids(
         Examples(user_n, label_n, size_n, np.where(usable_n, propensity_n, np.nan)),
         *(users, titles, artworks, title_n, candidate_c),
         np.concatenate([[0], np.cumsum(size_n)[:-1]]),
-        *(pair_n, key_p, rejected),
+        *(pair_n, key_p, invalid),
         int((~usable_n & ~np.isnan(propensity_n)).sum()),
     )
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from artsel_ray import storage
 from artsel_ray.data import checks
-from artsel_ray.data.catalog import placed
+from artsel_ray.data.catalog import with_source_rows
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.choices import prediction_files, read_choices
 from artsel_ray.evaluate.example_table import ExampleTable, number_ids, read_batches
@@ -30,13 +30,13 @@ class Impressions:
     Attributes:
         reward_n: 1 for an engagement, else 0.
         elsewhere: the rewards of the impressions that the reward model knows nothing of.
-        rejected: rows that are no impression, as the table `rejected`.
+        rejected: rows that are no impression, as the table `invalid`.
     """
 
     table: ExampleTable
     reward_n: FloatArray
     elsewhere: FloatArray
-    rejected: pa.Table
+    invalid: pa.Table
 
 
 def read_impressions(uri: str, reward_model: str) -> Impressions:
@@ -45,14 +45,14 @@ def read_impressions(uri: str, reward_model: str) -> Impressions:
     Raises:
         InputError: if there is none.
     """
-    columns, parts, rejected = ["user_id", "title_id", "artwork_id", "engaged", "propensity"], [], []
+    columns, parts, invalid = ["user_id", "title_id", "artwork_id", "engaged", "propensity"], [], []
     for file in storage.list_files(uri):
         for row, batch in read_batches(file, "impressions", columns):
-            readable, unreadable = checks.part_text(placed(batch, 0, row), "impressions", [file])
+            readable, unreadable = checks.split_readable(with_source_rows(batch, 0, row), "impressions", [file])
             found = [(name, checks.MISSING, checks.missing(readable[name])) for name in columns[:4]]
-            good, bad = checks.part(readable, "impressions", [file], found)
+            good, bad = checks.split_valid(readable, "impressions", [file], found)
             parts.append(good.select(columns))
-            rejected += [unreadable, bad]
+            invalid += [unreadable, bad]
     listed = [
         batch.filter(pc.greater(pc.list_value_length(batch["candidates"]), 0))
         for file in prediction_files(reward_model)
@@ -80,10 +80,14 @@ def read_impressions(uri: str, reward_model: str) -> Impressions:
     reward_n = np.asarray(shown["engaged"], dtype=np.float64)
     table = number_ids(
         shown.filter(known_n),
-        *(label_n[known_n], size_n[known_n].astype(np.int64), artwork_c.filter(pa.array(known_n[row_c]))),
-        pa.concat_tables(rejected),
+        *(
+            label_n[known_n],
+            size_n[known_n].astype(np.int64),
+            artwork_c.filter(pa.array(known_n[row_c])),
+        ),
+        pa.concat_tables(invalid),
     )
-    return Impressions(table, reward_n[known_n], reward_n[~known_n], table.rejected)
+    return Impressions(table, reward_n[known_n], reward_n[~known_n], table.invalid)
 
 
 def evaluate_impressions(
@@ -118,7 +122,7 @@ def evaluate_impressions(
     return {
         **result,
         "left_out": len(others),
-        "rejected_impressions": found.rejected.num_rows,
+        "rejected_impressions": found.invalid.num_rows,
         "warnings": _selection(rate, int(usable_n.sum()), others),
     }
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from artsel_ray import storage
 from artsel_ray.config import EvaluateConfig, resolved
 from artsel_ray.errors import InputError
-from artsel_ray.evaluate.choices import Choices, count_rejected, read_choices, read_oracle
+from artsel_ray.evaluate.choices import Choices, count_invalid, read_choices, read_oracle
 from artsel_ray.evaluate.example_table import UNKNOWN, ExampleTable, engagements, read_examples
 from artsel_ray.evaluate.impressions import Impressions, evaluate_impressions, read_impressions
 from artsel_ray.evaluate.permutations import read_orders
@@ -18,7 +18,7 @@ from artsel_ray.evaluate.policies import policies_of
 from artsel_ray.evaluation.metrics import METRICS, FloatArray, IntArray, evaluate_policies
 from artsel_ray.evaluation.position_bias import audit
 from artsel_ray.report.html import render_evaluation
-from artsel_ray.schema import REJECTED
+from artsel_ray.schema import INVALID_ROWS
 
 SHOWN_EXAMPLES = 24
 
@@ -44,12 +44,12 @@ def evaluate(config: EvaluateConfig) -> None:
     metrics = _metrics(config, table, choices, policies_of(table, choices, oracle, counts), impressions)
     uris = [storage.join(config.output, name) for name in ("metrics.json", "report.html")]
     report = render_evaluation(metrics, _shown(table, choices["model"], config.seed), _sources(config))
-    rejected = {"examples": table.rejected}
-    rejected |= {name: choices[name].rejected for name in ("model", "baseline") if name in choices}
+    invalid = {"examples": table.invalid}
+    invalid |= {name: choices[name].invalid for name in ("model", "baseline") if name in choices}
     if impressions:
-        rejected["impressions"] = impressions.rejected
+        invalid["impressions"] = impressions.invalid
     for name in ("examples", "model", "baseline", "impressions"):
-        _write_rejected(config.output, name, rejected.get(name, REJECTED.empty_table()))
+        _write_invalid(config.output, name, invalid.get(name, INVALID_ROWS.empty_table()))
     storage.write_json(storage.join(config.output, "config.json"), resolved(config))
     storage.write_json(uris[0], metrics)
     storage.write_object(uris[1], report.encode())
@@ -72,11 +72,11 @@ def _check(config: EvaluateConfig) -> None:
         raise InputError(f"--output {config.output} is an input's folder; give another")
 
 
-def _write_rejected(output: str, name: str, rejected: pa.Table) -> None:
+def _write_invalid(output: str, name: str, invalid: pa.Table) -> None:
     uri = storage.join(output, "rejected", f"{name}.parquet")
     storage.delete(uri)
-    if rejected.num_rows:
-        storage.write_table(uri, rejected, "rejected")
+    if invalid.num_rows:
+        storage.write_table(uri, invalid, "rejected")
 
 
 def _above(uri: str, levels: int) -> str:
@@ -108,7 +108,7 @@ def _oddities(choices: Choices) -> dict[str, int]:
         "missing": int(choices.missing_n.sum()),
         "unknown_artwork": choices.unknown_artwork,
         "other_predictions": choices.other,
-        "unusable_predictions": choices.rejected.num_rows,
+        "unusable_predictions": choices.invalid.num_rows,
     }
 
 
@@ -142,8 +142,8 @@ def _metrics(
         **results["model"],
         "warnings": _warnings({"model": results["model"], **references}, log),
         **_oddities(choices["model"]),
-        "rejected_examples": table.rejected.num_rows,
-        "rejected_predictions": count_rejected(config.predictions),
+        "rejected_examples": table.invalid.num_rows,
+        "rejected_predictions": count_invalid(config.predictions),
         "known_propensities": known,
         "invalid_propensities": table.invalid_propensities,
         "max_weight": config.max_weight,

@@ -27,12 +27,12 @@ def lora_config(model: PreTrainedModel, rank: int, alpha: int, tokens: list[int]
     """
     is_tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
     sides = ["embed_tokens"] if is_tied else ["embed_tokens", "lm_head"]
-    sees = any(re.fullmatch(_SEEING, name) for name, _ in model.named_modules())
+    is_multimodal = any(re.fullmatch(_SEEING, name) for name, _ in model.named_modules())
     return LoraConfig(
         r=rank,
         lora_alpha=alpha,
         target_modules="all-linear",
-        exclude_modules=_SEEING if sees else None,
+        exclude_modules=_SEEING if is_multimodal else None,
         task_type="CAUSAL_LM",
         trainable_token_indices=dict.fromkeys(sides, tokens) if tokens else None,
     )

@@ -57,8 +57,10 @@ def load(name: str, options: bool = True) -> Model:
         _check_safe(source, name)
         path = source
         if options and not _has_options(source):
-            sees = "vision_config" in _read_dict(source / "config.json")
-            path = _cached(_digest(source) + "-sees" * sees, lambda to: _add_options(source, to, sees))
+            is_multimodal = "vision_config" in _read_dict(source / "config.json")
+            path = _cached(
+                _digest(source) + "-sees" * is_multimodal, lambda to: _add_options(source, to, is_multimodal)
+            )
     label = name.rstrip("/").rsplit("/", 1)[-1] if _is_folder(name) else name
     return Model(path, f"{label}@{_digest(path)[:12]}", spec)
 
@@ -214,7 +216,7 @@ def _convert_smollm2(to: Path) -> None:
     _save_with_options(model, tokenizer, to)
 
 
-def _add_options(source: Path, to: Path, sees: bool) -> None:
+def _add_options(source: Path, to: Path, is_multimodal: bool) -> None:
     """Writes a copy of a model whose tokenizer and embeddings have the option tokens.
 
     Args:
@@ -225,7 +227,7 @@ def _add_options(source: Path, to: Path, sees: bool) -> None:
     from artsel_ray.models import weights
 
     model = weights.read_model(source, "auto")
-    if sees:
+    if is_multimodal:
         processor = weights.read_processor(source)
         _save_with_options(model, processor.tokenizer, to)
         processor.save_pretrained(to)

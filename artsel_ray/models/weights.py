@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerFast
 
-from artsel_ray.errors import InputError, shown
-from artsel_ray.prompts.images import PictureMarks
+from artsel_ray.errors import InputError, one_line
+from artsel_ray.prompts.images import ImagePlaceholders
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def sees(path: Path) -> bool:
+def is_multimodal(path: Path) -> bool:
     """Tells whether a model takes pictures beside text."""
     return "vision_config" in json.loads((path / "config.json").read_text())
 
@@ -31,7 +31,7 @@ def read_model(path: Path, dtype: Any) -> "PreTrainedModel":
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    auto: Any = AutoModelForImageTextToText if sees(path) else AutoModelForCausalLM
+    auto: Any = AutoModelForImageTextToText if is_multimodal(path) else AutoModelForCausalLM
     return auto.from_pretrained(path, dtype=dtype, use_safetensors=True, trust_remote_code=False)
 
 
@@ -46,7 +46,7 @@ def read_processor(path: Path) -> Any:
     try:
         return AutoProcessor.from_pretrained(path, trust_remote_code=False)
     except (ImportError, OSError, ValueError) as error:
-        raise InputError(f"{path.name}: its processor cannot be loaded: {shown(error)}") from None
+        raise InputError(f"{path.name}: its processor cannot be loaded: {one_line(error)}") from None
 
 
 def prompt_tokenizer(path: Path, spec: PromptSpec) -> PromptTokenizer:
@@ -58,12 +58,12 @@ def prompt_tokenizer(path: Path, spec: PromptSpec) -> PromptTokenizer:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path)  # tokenizer.json is all it needs
     if spec.assets == "caption":
         return PromptTokenizer(tokenizer, spec)
-    if not sees(path):
+    if not is_multimodal(path):
         raise InputError("--assets image needs a vision-language model, and this one takes text alone")
-    return PromptTokenizer(tokenizer, spec, PictureMarks(read_processor(path)))
+    return PromptTokenizer(tokenizer, spec, ImagePlaceholders(read_processor(path)))
 
 
 def copy_processor(path: Path, to: Path) -> None:
     """Writes a model's processor, or if it has none its tokenizer, into another folder."""
-    read: Any = read_processor if sees(path) else PreTrainedTokenizerFast.from_pretrained
+    read: Any = read_processor if is_multimodal(path) else PreTrainedTokenizerFast.from_pretrained
     read(path).save_pretrained(to)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from artsel_ray import schema, storage
 from artsel_ray.data import checks
-from artsel_ray.data.catalog import Catalogue
+from artsel_ray.data.catalog import Catalog
 from artsel_ray.schema import Assets
 
 BATCH_ROWS = 2_048
@@ -28,7 +28,7 @@ class Pairs:
     """user_id, title, label, timestamp, propensity; start and end: the pair's history among `interactions`."""
     interactions: pa.Table
     """title, timestamp, watch_seconds, sorted by user and time; only those in a history."""
-    rejected: pa.Table
+    invalid: pa.Table
     not_engaged: int
     repeated: int
 
@@ -37,7 +37,7 @@ def find_pairs(
     interactions: pa.Table,
     impressions: pa.Table,
     files: dict[str, list[str]],
-    catalogue: Catalogue,
+    catalog: Catalog,
     history_length: int,
 ) -> Pairs:
     """Finds each user-title pair's earliest engagement and the history before it.
@@ -48,7 +48,7 @@ def find_pairs(
         files: of both tables, what `file` points into.
     """
     user_i, user_e = _user_codes(interactions["user_id"], impressions["user_id"])
-    interactions, user_i, bad_interactions = _sorted_unique(interactions, user_i, files["interactions"], catalogue)
+    interactions, user_i, bad_interactions = _sorted_unique(interactions, user_i, files["interactions"], catalog)
     again = _frame(impressions, user_e, ["title", "label", "timestamp", "engaged", "propensity"]).duplicated()
     engaged = impressions["engaged"].to_numpy() & ~again.to_numpy()
     candidates = np.flatnonzero(engaged)
@@ -65,7 +65,7 @@ def find_pairs(
         ("row", "the same as an earlier row", again.to_numpy()),
         ("timestamp", "empty history: no interaction before the impression", empty),
     ]
-    _, bad = checks.part(_with_ids(impressions, catalogue), "impressions", files["impressions"], found)
+    _, bad = checks.split_valid(_with_ids(impressions, catalog), "impressions", files["impressions"], found)
     kept = start < end
     interactions, start, end = _only_histories(interactions, start[kept], end[kept])
     pairs = impressions.take(first[kept]).select(["user_id", "title", "label", "timestamp", "propensity"])
@@ -93,7 +93,7 @@ def _frame(table: pa.Table, user: np.ndarray, columns: list[str]) -> pd.DataFram
 
 
 def _sorted_unique(
-    interactions: pa.Table, user_i: np.ndarray, files: list[str], catalogue: Catalogue
+    interactions: pa.Table, user_i: np.ndarray, files: list[str], catalog: Catalog
 ) -> tuple[pa.Table, np.ndarray, pa.Table]:
     """Sorts by user, time and then the order of rows, without rows that say what an earlier one said."""
     time_i = _microseconds(interactions)
@@ -104,23 +104,23 @@ def _sorted_unique(
     suspects = np.sort(order[same[1:] | same[:-1]])
     rows = interactions.take(suspects)
     again = _frame(rows, user_i[suspects], ["title", "timestamp", "watch_seconds"]).duplicated().to_numpy()
-    rejected = checks.rejections(
-        _with_ids(rows.filter(again), catalogue), "interactions", files, "row", "the same as an earlier row"
+    invalid = checks.invalid_rows(
+        _with_ids(rows.filter(again), catalog), "interactions", files, "row", "the same as an earlier row"
     )
     drop = np.zeros(len(order), dtype=bool)
     drop[suspects[again]] = True
     order = order[~drop[order]]
-    return interactions.select(["title", "timestamp", "watch_seconds"]).take(order), user_i[order], rejected
+    return interactions.select(["title", "timestamp", "watch_seconds"]).take(order), user_i[order], invalid
 
 
-def _with_ids(table: pa.Table, catalogue: Catalogue) -> pa.Table:
+def _with_ids(table: pa.Table, catalog: Catalog) -> pa.Table:
     """Appends title_id, and artwork_id where there is a label, for the rejected rows."""
     title = table["title"].to_numpy()
-    table = table.append_column("title_id", catalogue.title_ids.take(pa.array(title)))
+    table = table.append_column("title_id", catalog.title_ids.take(pa.array(title)))
     if "label" not in table.column_names:
         return table
-    artwork = catalogue.offsets[title] + table["label"].to_numpy()
-    return table.append_column("artwork_id", catalogue.artwork_ids.take(pa.array(artwork)))
+    artwork = catalog.offsets[title] + table["label"].to_numpy()
+    return table.append_column("artwork_id", catalog.artwork_ids.take(pa.array(artwork)))
 
 
 def _before(
@@ -151,16 +151,16 @@ def _only_histories(
     return interactions.filter(covered), place[start_p], place[end_p]
 
 
-def example_ids(pairs: pa.Table, catalogue: Catalogue) -> list[str]:
+def example_ids(pairs: pa.Table, catalog: Catalog) -> list[str]:
     """Returns stable hashes of user, title and time."""
-    titles = catalogue.title_ids.take(pairs["title"].combine_chunks()).to_pylist()
+    titles = catalog.title_ids.take(pairs["title"].combine_chunks()).to_pylist()
     users = pairs["user_id"].to_pylist()
     times = _microseconds(pairs).tolist()
     return [storage.fingerprint(*key) for key in zip(users, titles, times, strict=True)]
 
 
 def example_batches(
-    pairs: pa.Table, interactions: pa.Table, catalogue: Catalogue, contents: pa.Array, assets: Assets = "caption"
+    pairs: pa.Table, interactions: pa.Table, catalog: Catalog, contents: pa.Array, assets: Assets = "caption"
 ) -> Iterator[pa.Table]:
     """Yields rows of examples, ordered by example_id, in batches that are small enough whatever the captions.
 
@@ -169,30 +169,30 @@ def example_batches(
     Args:
         contents: of the catalogue's artworks, of the kind that `assets` says.
     """
-    pairs = pairs.append_column("example_id", pa.array(example_ids(pairs, catalogue), pa.string()))
+    pairs = pairs.append_column("example_id", pa.array(example_ids(pairs, catalog), pa.string()))
     pairs = pairs.sort_by("example_id")
-    ends = np.concatenate([[0], np.cumsum(pc.binary_length(contents).to_numpy())])[catalogue.offsets]
+    ends = np.concatenate([[0], np.cumsum(pc.binary_length(contents).to_numpy())])[catalog.offsets]
     filled = np.cumsum(np.diff(ends)[pairs["title"].to_numpy()])
     start = 0
     while start < pairs.num_rows:
         limit = BATCH_BYTES + (filled[start - 1] if start else 0)
         stop = min(max(start + 1, int(np.searchsorted(filled, limit, side="right"))), start + BATCH_ROWS)
-        yield _examples(pairs.slice(start, stop - start), interactions, catalogue, contents, assets)
+        yield _examples(pairs.slice(start, stop - start), interactions, catalog, contents, assets)
         start = stop
 
 
 def _examples(
-    pairs: pa.Table, interactions: pa.Table, catalogue: Catalogue, contents: pa.Array, assets: Assets
+    pairs: pa.Table, interactions: pa.Table, catalog: Catalog, contents: pa.Array, assets: Assets
 ) -> pa.Table:
     titles = pairs["title"].combine_chunks()
-    candidates, image_uris = _candidates(titles.to_numpy(), catalogue, contents, assets)
+    candidates, image_uris = _candidates(titles.to_numpy(), catalog, contents, assets)
     columns = {
         "example_id": pairs["example_id"],
         "user_id": pairs["user_id"],
-        "title_id": catalogue.title_ids.take(titles),
-        "title_name": catalogue.names.take(titles),
-        "title_genres": catalogue.genres.take(titles),
-        "history": histories(pairs, interactions, catalogue),
+        "title_id": catalog.title_ids.take(titles),
+        "title_name": catalog.names.take(titles),
+        "title_genres": catalog.genres.take(titles),
+        "history": histories(pairs, interactions, catalog),
         "candidates": candidates,
         "label": pairs["label"],
         "propensity": pairs["propensity"],
@@ -211,31 +211,29 @@ def _ranges(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, pa.Array]
     return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths), pa.array(offsets.astype(np.int32))
 
 
-def histories(pairs: pa.Table, interactions: pa.Table, catalogue: Catalogue) -> pa.Array:
+def histories(pairs: pa.Table, interactions: pa.Table, catalog: Catalog) -> pa.Array:
     """Returns each pair's history as the schema's list, newest last."""
     places, offsets = _ranges(pairs["start"].to_numpy(), pairs["end"].to_numpy())
     items = interactions.take(places).combine_chunks()
     titles = items["title"].combine_chunks()
     fields = [
         items["timestamp"].combine_chunks(),
-        catalogue.names.take(titles),
-        catalogue.genres.take(titles),
+        catalog.names.take(titles),
+        catalog.genres.take(titles),
         items["watch_seconds"].combine_chunks(),
     ]
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(fields, fields=list(schema.HISTORY.value_type)))
 
 
-def _candidates(
-    title_p: np.ndarray, catalogue: Catalogue, contents: pa.Array, assets: Assets
-) -> tuple[pa.Array, pa.Array]:
+def _candidates(title_p: np.ndarray, catalog: Catalog, contents: pa.Array, assets: Assets) -> tuple[pa.Array, pa.Array]:
     """Returns the columns `candidates` and `image_uris`, of which one has the contents and the other nulls."""
     titles, local = np.unique(title_p, return_inverse=True)
-    places, offsets = _ranges(catalogue.offsets[titles], catalogue.offsets[titles + 1])
+    places, offsets = _ranges(catalog.offsets[titles], catalog.offsets[titles + 1])
     bounds = offsets.to_numpy()
     indices, lists = _ranges(bounds[local], bounds[local + 1])
     artwork_ids, filled = (
         pa.DictionaryArray.from_arrays(pa.array(indices.astype(np.int32)), values.take(pa.array(places)).cast("string"))
-        for values in (catalogue.artwork_ids, contents)
+        for values in (catalog.artwork_ids, contents)
     )
     captions, image_uris = filled, pa.nulls(len(title_p), schema.EXAMPLES.field("image_uris").type)
     if assets == "image":
@@ -244,11 +242,11 @@ def _candidates(
     return pa.ListArray.from_arrays(lists, candidates), image_uris
 
 
-def requests(pairs: pa.Table, interactions: pa.Table, catalogue: Catalogue) -> pa.Table:
+def requests(pairs: pa.Table, interactions: pa.Table, catalog: Catalog) -> pa.Table:
     """Returns one request for each user and time of the pairs: the titles shown then, and the history."""
-    title_ids = catalogue.title_ids.take(pairs["title"].combine_chunks())
+    title_ids = catalog.title_ids.take(pairs["title"].combine_chunks())
     ranges = pairs.select(["user_id", "timestamp", "start", "end"]).append_column("title_id", title_ids)
     grouped = ranges.group_by(["user_id", "timestamp", "start", "end"], use_threads=False)
     asked = grouped.aggregate([("title_id", "list")])
-    history = histories(asked, interactions, catalogue)
+    history = histories(asked, interactions, catalog)
     return pa.table({"user_id": asked["user_id"], "history": history, "title_ids": asked["title_id_list"]})

@@ -22,7 +22,7 @@ import ray
 
 from artsel_ray import schema, storage
 from artsel_ray.config import PrepareConfig, resolved
-from artsel_ray.data.catalog import read_catalogue
+from artsel_ray.data.catalog import read_catalog
 from artsel_ray.errors import InputError
 from artsel_ray.prepare import splits, stages
 from artsel_ray.runtime.ray_cluster import start_ray
@@ -51,14 +51,14 @@ def prepare(config: PrepareConfig) -> None:
     plan = _plan(config)
     titles, artworks = plan.files["titles"], plan.files["artworks"]
     folder = storage.join(config.input, "artworks")
-    catalogue, contents, bad = read_catalogue(titles, artworks, config.asset_kind, config.assets, folder)
+    catalog, contents, bad = read_catalog(titles, artworks, config.asset_kind, config.assets, folder)
     if config.assets == "image":  # the storage's settings are not written into examples: who reads these has them
         contents = pc.replace_substring_regex(contents, r"^(\w+://[^?]*)\?.*$", r"\1")
     laps = [("", started), ("catalogue", time.monotonic())]
     run = _claim(config)
-    counts = stages.write_rejected(plan, "catalogue", bad)
+    counts = stages.write_invalid(plan, "catalogue", bad)
     start_ray()
-    known = (ray.put(plan), ray.put(catalogue), ray.put(contents))
+    known = (ray.put(plan), ray.put(catalog), ray.put(contents))
     del contents
     laps.append(("ray_start", time.monotonic()))
     try:
@@ -201,19 +201,19 @@ def _rows(plan: stages.Plan, table: str) -> int:
 
 def _check_counts(config: PrepareConfig, plan: stages.Plan, counts: stages.Counts) -> None:
     reasons = _rejected(counts, "impressions")
-    rejected, impressions = sum(reasons.values()), _rows(plan, "impressions")
+    invalid, impressions = sum(reasons.values()), _rows(plan, "impressions")
     where = storage.join(config.output, "rejected")
-    if rejected > config.max_reject_rate * impressions:
+    if invalid > config.max_reject_rate * impressions:
         most = max(reasons, key=lambda reason: reasons[reason])
         raise InputError(
-            f"{rejected:,} of {impressions:,} impressions are rejected, more than --max-reject-rate "
+            f"{invalid:,} of {impressions:,} impressions are rejected, more than --max-reject-rate "
             f"{config.max_reject_rate:g} allows; the most frequent reason is '{most}' ({reasons[most]:,}). "
             f"See {where}; mend the data or raise the limit"
         )
     if not counts["pairs"]:
         raise InputError(
             f"none of {impressions:,} impressions can become an example: {counts['not_engaged']:,} were not engaged "
-            f"with, {rejected:,} are rejected; see {where}"
+            f"with, {invalid:,} are rejected; see {where}"
         )
 
 

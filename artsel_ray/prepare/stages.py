@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 
 from artsel_ray import schema, storage
 from artsel_ray.data import checks, shuffle
-from artsel_ray.data.catalog import Catalogue, placed
+from artsel_ray.data.catalog import Catalog, with_source_rows
 from artsel_ray.errors import InputError
 from artsel_ray.prepare import examples, splits
 from artsel_ray.schema import Assets
 
 Counts = Counter[str]
-"""Rows by what became of them: `not_engaged`, `examples/train`, `rejected/impressions/COLUMN: REASON` and so on."""
+"""Rows by what became of them: `not_engaged`, `examples/train`, `invalid/impressions/COLUMN: REASON` and so on."""
 
 SLICE_ROWS = 1 << 20
 PART_BATCHES = 16
@@ -100,25 +100,25 @@ def _slices_of_file(table: Literal["interactions", "impressions"], file: int, ur
     return found
 
 
-def write_rejected(plan: Plan, name: str, rejected: pa.Table) -> Counts:
+def write_invalid(plan: Plan, name: str, invalid: pa.Table) -> Counts:
     """Writes one object of rejected rows, if there are any, and counts them by table and reason."""
-    if rejected.num_rows:
-        storage.write_table(storage.join(plan.output, "rejected", f"part-{name}.parquet"), rejected, "rejected")
-    grouped = rejected.group_by(["table", "column", "reason"]).aggregate([("row", "count")]).to_pylist()
+    if invalid.num_rows:
+        storage.write_table(storage.join(plan.output, "rejected", f"part-{name}.parquet"), invalid, "rejected")
+    grouped = invalid.group_by(["table", "column", "reason"]).aggregate([("row", "count")]).to_pylist()
     return Counter({f"rejected/{row['table']}/{row['column']}: {row['reason']}": row["row_count"] for row in grouped})
 
 
-def partition_slice(plan: Plan, number: int, catalogue: Catalogue) -> Counts:
+def partition_slice(plan: Plan, number: int, catalog: Catalog) -> Counts:
     """Checks a slice's rows and writes the good ones as one object ordered by bucket of users."""
     part = plan.slices[number]
     files = plan.files[part.table]
-    table = placed(_read(part, files[part.file]), part.file, part.first_row)
-    table, unreadable = checks.part_text(table, part.table, files)
+    table = with_source_rows(_read(part, files[part.file]), part.file, part.first_row)
+    table, unreadable = checks.split_readable(table, part.table, files)
     other_kind = 0
     if part.table == "impressions":
-        other = pc.is_in(table["artwork_id"], catalogue.other_ids)
+        other = pc.is_in(table["artwork_id"], catalog.other_ids)
         table, other_kind = table.filter(pc.invert(other)), pc.sum(other).as_py() or 0
-    title = checks.codes(table["title_id"], catalogue.title_ids)
+    title = checks.codes(table["title_id"], catalog.title_ids)
     found: list[checks.Check] = [
         *((c, checks.MISSING, checks.missing(table[c])) for c in ("user_id", "title_id", "timestamp")),
         ("title_id", checks.UNKNOWN_TITLE, title < 0),
@@ -128,12 +128,12 @@ def partition_slice(plan: Plan, number: int, catalogue: Catalogue) -> Counts:
     if part.table == "interactions":
         found.append(("watch_seconds", checks.WRONG_WATCH, checks.watch_is_wrong(table["watch_seconds"])))
     else:
-        table, more = _find_labels(table, title, catalogue)
+        table, more = _find_labels(table, title, catalog)
         found += more
-    good, bad = checks.part(table, part.table, files, found)
+    good, bad = checks.split_valid(table, part.table, files, found)
     good = good.drop_columns([name for name in ("title_id", "artwork_id") if name in good.column_names])
     shuffle.write_partitions(plan.work("slice", number), good, _buckets(good["user_id"], plan.buckets), plan.buckets)
-    counts = write_rejected(plan, f"slice-{number:06d}", pa.concat_tables([unreadable, bad]))
+    counts = write_invalid(plan, f"slice-{number:06d}", pa.concat_tables([unreadable, bad]))
     counts.update(other_kind=other_kind)
     return counts
 
@@ -148,10 +148,10 @@ def _read(part: Slice, uri: str) -> pa.Table:
     return schema.cast(table, part.table, uri)
 
 
-def _find_labels(table: pa.Table, title: np.ndarray, catalogue: Catalogue) -> tuple[pa.Table, list[checks.Check]]:
+def _find_labels(table: pa.Table, title: np.ndarray, catalog: Catalog) -> tuple[pa.Table, list[checks.Check]]:
     """Appends the shown artwork's place among the title's candidates, with the checks of impressions."""
-    label = checks.codes(table["artwork_id"], catalogue.artwork_ids) - catalogue.offsets[title]
-    candidates = np.diff(catalogue.offsets, append=catalogue.offsets[-1])[title]
+    label = checks.codes(table["artwork_id"], catalog.artwork_ids) - catalog.offsets[title]
+    candidates = np.diff(catalog.offsets, append=catalog.offsets[-1])[title]
     found: list[checks.Check] = [
         ("artwork_id", checks.MISSING, checks.missing(table["artwork_id"])),
         ("engaged", checks.MISSING, checks.missing(table["engaged"])),
@@ -170,39 +170,39 @@ def _buckets(user_ids: pa.ChunkedArray, buckets: int) -> np.ndarray:
     return bucket.astype(np.int64)[encoded.indices.to_numpy()]
 
 
-def bucket_pairs(plan: Plan, bucket: int, catalogue: Catalogue) -> tuple[Counts, splits.Keys]:
+def bucket_pairs(plan: Plan, bucket: int, catalog: Catalog) -> tuple[Counts, splits.Keys]:
     """Finds a bucket's pairs and their histories, keeps them as work objects, and returns the pairs' keys."""
     interactions = shuffle.read_partition(plan.slices_of("interactions"), bucket)
     impressions = shuffle.read_partition(plan.slices_of("impressions"), bucket)
-    found = examples.find_pairs(interactions, impressions, plan.files, catalogue, plan.history_length)
-    counts = write_rejected(plan, f"bucket-{bucket:06d}", found.rejected)
+    found = examples.find_pairs(interactions, impressions, plan.files, catalog, plan.history_length)
+    counts = write_invalid(plan, f"bucket-{bucket:06d}", found.invalid)
     counts.update(not_engaged=found.not_engaged, repeated=found.repeated, pairs=found.pairs.num_rows)
     for kind, table in (("pairs", found.pairs), ("histories", found.interactions)):
         shuffle.write_partitions(plan.work(kind, bucket), table, np.zeros(table.num_rows, np.int64), 1)
-    return counts, _keys(plan, found.pairs, catalogue)
+    return counts, _keys(plan, found.pairs, catalog)
 
 
-def _keys(plan: Plan, pairs: pa.Table, catalogue: Catalogue) -> splits.Keys:
-    titles = catalogue.title_ids.take(pairs["title"].combine_chunks())
+def _keys(plan: Plan, pairs: pa.Table, catalog: Catalog) -> splits.Keys:
+    titles = catalog.title_ids.take(pairs["title"].combine_chunks())
     times = pairs["timestamp"].cast(pa.int64()).to_numpy()
     return splits.pair_keys(pairs["user_id"].combine_chunks(), titles, times, plan.split, plan.seed)
 
 
 def bucket_examples(
-    plan: Plan, bucket: int, catalogue: Catalogue, contents: pa.Array, last: list[tuple[int, int]]
+    plan: Plan, bucket: int, catalog: Catalog, contents: pa.Array, last: list[tuple[int, int]]
 ) -> Counts:
     """Writes a bucket's examples of each split, and the requests of its test examples."""
     pairs = shuffle.read_partition([plan.work("pairs", bucket)], 0)
     interactions = shuffle.read_partition([plan.work("histories", bucket)], 0)
-    split = splits.assign(_keys(plan, pairs, catalogue), last)
+    split = splits.assign(_keys(plan, pairs, catalog), last)
     counts: Counts = Counter(not_selected=int((split == len(splits.SPLITS)).sum()))
     for number, name in enumerate(splits.SPLITS):
         chosen = pairs.filter(split == number)
         counts[f"examples/{name}"] = chosen.num_rows
-        batches = examples.example_batches(chosen, interactions, catalogue, contents, plan.assets)
+        batches = examples.example_batches(chosen, interactions, catalog, contents, plan.assets)
         write_examples(storage.join(plan.output, "examples", name), bucket, batches)
         if name == "test" and chosen.num_rows:
-            asked = examples.requests(chosen, interactions, catalogue)
+            asked = examples.requests(chosen, interactions, catalog)
             counts["requests"] = asked.num_rows
             storage.write_table(storage.join(plan.output, "requests", "test", _part(bucket, 0)), asked, "requests")
     return counts

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from artsel_ray.data.images import Picture
+from artsel_ray.data.pil_images import ArtworkImage
 from artsel_ray.errors import InputError
 from artsel_ray.prompts import chat
 
@@ -22,11 +22,11 @@ _BEFORE, _AFTER = "\u241fbefore\u241f", "\u241fafter\u241f"
 # Of a processor's tensors, those with a place for each token.
 _OF_TOKENS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
 # Pictures whose ids are kept.
-_KEPT = 4096
-_BLANK = Picture(np.full((64, 64, 3), 255, dtype=np.uint8), "blank")
+_CACHED_IMAGES = 4096
+_BLANK = ArtworkImage(np.full((64, 64, 3), 255, dtype=np.uint8), "blank")
 
 
-class PictureMarks:
+class ImagePlaceholders:
     """What a vision-language model's processor makes of pictures."""
 
     def __init__(self, processor: Any) -> None:
@@ -39,8 +39,8 @@ class PictureMarks:
         if not processor.chat_template:
             raise InputError("the model has no chat template, which says where pictures stand; take an instruct model")
         parts = [{"type": "text", "text": _BEFORE}, {"type": "image"}, {"type": "text", "text": _AFTER}]
-        self._mark = self.turn(parts).partition(_BEFORE)[2].partition(_AFTER)[0]
-        self.ids: list[int] = processor.tokenizer(self._mark, add_special_tokens=False)["input_ids"]
+        self._placeholder = self.turn(parts).partition(_BEFORE)[2].partition(_AFTER)[0]
+        self.ids: list[int] = processor.tokenizer(self._placeholder, add_special_tokens=False)["input_ids"]
         """Of the mark."""
         if not self.ids:
             raise InputError("the model's chat template does not leave pictures where they stand; take another model")
@@ -48,10 +48,10 @@ class PictureMarks:
         made = self._process([[_BLANK]])
         if "cross_attention_mask" in made:
             raise InputError("the model looks at one picture at a time; to choose among pictures it must see them all")
-        of_picture = made["input_ids"][0].tolist()
+        of_image = made["input_ids"][0].tolist()
         # Which ids a processor marks as a picture's, in tensors that some models want.
         self._kinds: dict[str, set[int]] = {
-            name: {token for token, kind in zip(of_picture, made[name][0].tolist(), strict=True) if kind}
+            name: {token for token, kind in zip(of_image, made[name][0].tolist(), strict=True) if kind}
             for name in ("token_type_ids", "mm_token_type_ids")
             if name in made
         }
@@ -60,11 +60,11 @@ class PictureMarks:
         """Returns a user's turn with these parts, `{"type": "text", "text": …}` or `{"type": "image"}`."""
         return chat.turn(self._processor, parts)
 
-    def length(self, picture: Picture) -> int:
+    def length(self, image: ArtworkImage) -> int:
         """Returns how many tokens stand for a picture."""
-        return len(self._ids_of(picture))
+        return len(self._ids_of(image))
 
-    def expand(self, prompt: NDArray[np.int32], pictures: Sequence[Picture]) -> NDArray[np.int32]:
+    def expand(self, prompt: NDArray[np.int32], images: Sequence[ArtworkImage]) -> NDArray[np.int32]:
         """Returns a prompt's ids with as many in each mark's place as its picture needs.
 
         Raises:
@@ -73,12 +73,12 @@ class PictureMarks:
         windows = np.lib.stride_tricks.sliding_window_view(prompt, len(self.ids))
         places = np.flatnonzero((windows == self.ids).all(axis=1))
         pieces, start = [], 0
-        for place, picture in zip(places.tolist(), pictures, strict=True):
-            pieces += [prompt[start:place], self._ids_of(picture)]
+        for place, image in zip(places.tolist(), images, strict=True):
+            pieces += [prompt[start:place], self._ids_of(image)]
             start = place + len(self.ids)
         return np.concatenate([*pieces, prompt[start:]])
 
-    def inputs(self, ids: "Tensor", pictures: Sequence[Sequence[Picture]]) -> dict[str, "Tensor"]:
+    def inputs(self, ids: "Tensor", images: Sequence[Sequence[ArtworkImage]]) -> dict[str, "Tensor"]:
         """Returns what a model takes beside expanded ids and their mask.
 
         Args:
@@ -87,22 +87,24 @@ class PictureMarks:
         """
         import torch
 
-        of_pictures = {name: value for name, value in self._process(pictures).items() if name not in _OF_TOKENS}
+        of_images = {name: value for name, value in self._process(images).items() if name not in _OF_TOKENS}
         of_tokens: dict[str, Tensor] = {
             name: torch.isin(ids.cpu(), torch.tensor(sorted(kinds))).to(ids.dtype)
             for name, kinds in self._kinds.items()
         }
-        return {**of_pictures, **of_tokens}
+        return {**of_images, **of_tokens}
 
-    def _ids_of(self, picture: Picture) -> NDArray[np.int32]:
-        if picture.digest not in self._expanded:
-            if len(self._expanded) == _KEPT:
+    def _ids_of(self, image: ArtworkImage) -> NDArray[np.int32]:
+        if image.digest not in self._expanded:
+            if len(self._expanded) == _CACHED_IMAGES:
                 self._expanded.clear()
-            self._expanded[picture.digest] = self._process([[picture]])["input_ids"][0].numpy().astype(np.int32)
-        return self._expanded[picture.digest]
+            self._expanded[image.digest] = self._process([[image]])["input_ids"][0].numpy().astype(np.int32)
+        return self._expanded[image.digest]
 
-    def _process(self, pictures: Sequence[Sequence[Picture]]) -> dict[str, "Tensor"]:
-        images = [[Image.fromarray(picture.pixels) for picture in row] for row in pictures]
-        text = [self._mark * len(row) for row in images]
-        made = self._processor(text=text, images=images, padding=True, add_special_tokens=False, return_tensors="pt")
+    def _process(self, images: Sequence[Sequence[ArtworkImage]]) -> dict[str, "Tensor"]:
+        pil_images = [[Image.fromarray(image.pixels) for image in row] for row in images]
+        text = [self._placeholder * len(row) for row in pil_images]
+        made = self._processor(
+            text=text, images=pil_images, padding=True, add_special_tokens=False, return_tensors="pt"
+        )
         return dict(made)

@@ -32,7 +32,7 @@ class PromptSpec:
     """What a title's candidates are."""
     assets: Assets = "caption"
     """What the model sees of a candidate; of pictures it answers with the number."""
-    kept_pixels: int = 262_144
+    resize_to_pixels: int = 262_144
     """A picture of more pixels is scaled down to about as many, such as 330 tokens in Qwen2.5-VL."""
     template: str = "paper-1"
     """Version of the wording; changes whenever a token of any prompt would."""

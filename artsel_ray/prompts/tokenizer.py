@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from artsel_ray.data.images import Picture
+from artsel_ray.data.images import ArtworkImage
 from artsel_ray.errors import InputError
 from artsel_ray.prompts import chat
 from artsel_ray.prompts import text as render
 from artsel_ray.prompts.escaping import OPTION, OPTION_END
-from artsel_ray.prompts.images import PictureMarks
+from artsel_ray.prompts.images import ImagePlaceholders
 from artsel_ray.prompts.spec import PromptSpec
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ Ids = NDArray[np.int32]
 
 _CONTENT = "\u241fcontent\u241f"
 _SEPARATOR = "\x1f"
-_MOST_SECONDS = 1e9
+_MAX_SECONDS = 1e9
 _DAYS = (pa.scalar(datetime.date.min), pa.scalar(datetime.date.max))
-_KEPT_TITLES = 2**18
+_CACHED_TITLES = 2**18
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Options:
     """Captions that lost tokens to the budget."""
     length: int
     """Tokens of `block`, with those that stand for pictures."""
-    pictures: Sequence[Picture] = ()
+    images: Sequence[ArtworkImage] = ()
     """Of the candidates, where these are pictures: `block` has a mark for each."""
 
 
@@ -63,19 +63,19 @@ class Histories:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class TokenizedExample:
     """A training example: `ids[i]` is supervised where `supervised[i]`."""
 
     ids: list[int]
     supervised: list[bool]
-    pictures: Sequence[Picture] = ()
+    images: Sequence[ArtworkImage] = ()
 
 
 class PromptTokenizer:
     """Tokenizes prompts of one spec with one tokenizer; keeps what it has tokenized of histories."""
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", spec: PromptSpec, marks: PictureMarks | None = None
+        self, tokenizer: "PreTrainedTokenizerBase", spec: PromptSpec, placeholders: ImagePlaceholders | None = None
     ) -> None:
         """Takes a tokenizer that has the two option tokens, and where candidates are pictures what marks them.
 
@@ -84,7 +84,7 @@ class PromptTokenizer:
         """
         self.tokenizer = tokenizer
         self.spec = spec
-        self.marks = marks
+        self.placeholders = placeholders
         added = tokenizer.get_added_vocab()
         if OPTION not in added or OPTION_END not in added:
             raise InputError(f"the model's tokenizer has no {OPTION} and {OPTION_END}; load it with artsel_ray.models")
@@ -104,8 +104,8 @@ class PromptTokenizer:
     @cached_property
     def _frame(self) -> tuple[list[int], list[int]]:
         """The ids before and after the user's message: the chat template's, or just a begin token."""
-        if self.marks:
-            asked = self.marks.turn([{"type": "text", "text": _CONTENT}])
+        if self.placeholders:
+            asked = self.placeholders.turn([{"type": "text", "text": _CONTENT}])
         elif self.tokenizer.chat_template is None:
             bos = self.tokenizer.bos_token_id
             return ([] if bos is None else [bos]), self.encode(["\n\n"])[0]
@@ -137,7 +137,7 @@ class PromptTokenizer:
         return [*self.encode([render.PREDICTION])[0], self.option]
 
     @cached_property
-    def after_reason(self) -> list[int]:
+    def after_rationale(self) -> list[int]:
         """Ids that lead from a written reason to its prediction."""
         return self.encode(["\n"])[0] + self.prediction
 
@@ -152,7 +152,7 @@ class PromptTokenizer:
         return self.encode([render.HISTORY_HEAD])[0]
 
     @cached_property
-    def least_history_tokens(self) -> int:
+    def min_history_tokens(self) -> int:
         """Length of a history of which nothing is shown."""
         return len(self.history_head) + len(self.encode([render.HISTORY_EMPTY])[0])
 
@@ -165,12 +165,12 @@ class PromptTokenizer:
         answers = self._numbers(len(captions)) if self.spec.output == "number" else contents
         return Options(block, answers, sum(len(ids) > limit for ids in texts), len(block))
 
-    def picture_options(self, name: str, genres: Sequence[str], pictures: Sequence[Picture]) -> Options:
+    def image_options(self, name: str, genres: Sequence[str], images: Sequence[ArtworkImage]) -> Options:
         """Tokenizes a title whose candidates are pictures; the answers are their numbers."""
-        assert self.marks is not None
-        block = self._block(name, genres, [self.marks.ids] * len(pictures))
-        more = sum(self.marks.length(picture) - len(self.marks.ids) for picture in pictures)
-        return Options(block, self._numbers(len(pictures)), 0, len(block) + more, pictures)
+        assert self.placeholders is not None
+        block = self._block(name, genres, [self.placeholders.ids] * len(images))
+        more = sum(self.placeholders.length(image) - len(self.placeholders.ids) for image in images)
+        return Options(block, self._numbers(len(images)), 0, len(block) + more, images)
 
     def _block(self, name: str, genres: Sequence[str], contents: list[list[int]]) -> list[int]:
         """Returns the ids of a title's line and of its options with these contents."""
@@ -208,17 +208,17 @@ class PromptTokenizer:
         """Returns the length of a prompt without options and history."""
         return len(self.head) + len(self.tail)
 
-    def history_room(self, options: Options, max_model_length: int) -> int:
+    def history_budget(self, options: Options, max_model_length: int) -> int:
         """Returns how many tokens of history fit beside a title's options and the longest answer; -1 if none do."""
         answer = max(map(len, options.answers)) + len(self.end)
         if self.spec.reason:
-            answer += self.spec.reason_tokens + len(self.after_reason)
-        room = max_model_length - self.fixed_tokens() - options.length - answer
-        return room if room >= self.least_history_tokens else -1
+            answer += self.spec.reason_tokens + len(self.after_rationale)
+        budget = max_model_length - self.fixed_tokens() - options.length - answer
+        return budget if budget >= self.min_history_tokens else -1
 
     def example(
         self, options: Options, history: list[int] | Ids, answer: list[int], reason: str | None = None
-    ) -> Encoded:
+    ) -> TokenizedExample:
         """Returns a training example: the prompt, and supervised behind it the answer with its end.
 
         Marks of pictures are expanded.
@@ -229,15 +229,15 @@ class PromptTokenizer:
         if (reason is not None) != self.spec.reason:
             raise ValueError(f"spec.reason is {self.spec.reason}, the example {'has' if reason else 'lacks'} a reason")
         ids = self.prompt(options.block, history)
-        prompt = (self.marks.expand(ids, options.pictures) if self.marks else ids).tolist()
-        written = [] if reason is None else self.reason(reason) + self.after_reason
+        prompt = (self.placeholders.expand(ids, options.images) if self.placeholders else ids).tolist()
+        written = [] if reason is None else self.reason(reason) + self.after_rationale
         target = written + answer + self.end
-        return Encoded(prompt + target, [False] * len(prompt) + [True] * len(target), options.pictures)
+        return TokenizedExample(prompt + target, [False] * len(prompt) + [True] * len(target), options.images)
 
-    def with_reason(self, prompt: Ids, written: list[int]) -> tuple[Ids, str]:
+    def with_rationale(self, prompt: Ids, written: list[int]) -> tuple[Ids, str]:
         """Returns the prompt that goes on to the prediction after what a model wrote, and the reason in that."""
         reason = str(self.tokenizer.decode(written)).partition(render.PREDICTION.strip())[0].strip()
-        following = self.reason(reason) + self.after_reason
+        following = self.reason(reason) + self.after_rationale
         return np.concatenate((prompt, np.array(following, dtype=np.int32))), reason
 
     def reason(self, text: str) -> list[int]:
@@ -259,10 +259,10 @@ class PromptTokenizer:
         before = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         head = np.array(self.history_head, dtype=np.int32)
         empty = np.array(self.encode([render.HISTORY_EMPTY])[0], dtype=np.int32)
-        room = np.maximum(np.minimum(budgets, self.spec.history_tokens) - len(head), 0)
+        budget = np.maximum(np.minimum(budgets, self.spec.history_tokens) - len(head), 0)
         newest = np.maximum(begins, ends - self.spec.history_length)
-        # The first item that fits: everything from it to the row's end has at most `room` tokens.
-        starts = np.maximum(newest, np.minimum(np.searchsorted(before, before[ends] - room), ends))
+        # The first item that fits: everything from it to the row's end has at most `budget` tokens.
+        starts = np.maximum(newest, np.minimum(np.searchsorted(before, before[ends] - budget), ends))
         flat = pieces.take(pa.array(codes.ravel())).flatten().to_numpy()
         parts = []
         for begin, start, end in zip(begins, starts, ends, strict=True):
@@ -312,13 +312,13 @@ def _titles(items: pa.StructArray) -> tuple[list[str], np.ndarray]:
     return [_described(text) for text in joined], codes
 
 
-@lru_cache(maxsize=_KEPT_TITLES)
+@lru_cache(maxsize=_CACHED_TITLES)
 def _described(joined: str) -> str:
     name, _, genres = joined.partition(_SEPARATOR * 2)
     return render.described_title(name, [genre for genre in genres.split(_SEPARATOR) if genre])
 
 
 def _watches(seconds: pa.Array) -> tuple[list[str], np.ndarray]:
-    known = pc.and_(pc.is_finite(seconds), pc.and_(pc.greater_equal(seconds, 0), pc.less(seconds, _MOST_SECONDS)))
+    known = pc.and_(pc.is_finite(seconds), pc.and_(pc.greater_equal(seconds, 0), pc.less(seconds, _MAX_SECONDS)))
     minutes, codes = _distinct(pc.round(pc.divide(pc.if_else(known, seconds, None), 60.0)).cast(pa.int64()))
     return [render.history_watch(value) for value in minutes], codes

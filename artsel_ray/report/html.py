@@ -52,7 +52,7 @@ def render_evaluation(metrics: dict[str, Any], shown: list[dict[str, Any]], sour
         sources: what was evaluated, by the name of the flag.
     """
     model = {name: metrics[name] for name in (*METRICS, "effective_sample_size")}
-    rows = _labelled({"model": model, **metrics["references"]})
+    rows = _labeled({"model": model, **metrics["references"]})
     log = metrics["log"] or {"policies": {}, "difference": {}}
     return (
         _environment()
@@ -61,11 +61,11 @@ def render_evaluation(metrics: dict[str, Any], shown: list[dict[str, Any]], sour
             metrics=metrics,
             rows=rows,
             columns=METRICS,
-            relative=_labelled(metrics["relative"]),
-            difference=_labelled(metrics["difference"]),
+            relative=_labeled(metrics["relative"]),
+            difference=_labeled(metrics["difference"]),
             log_columns=LOG_METRICS,
-            log_rows=_labelled(log["policies"]),
-            log_difference=_labelled(log["difference"]),
+            log_rows=_labeled(log["policies"]),
+            log_difference=_labeled(log["difference"]),
             shown=shown,
             sources=sources,
             positions=Markup(plot_positions(metrics["by_position"])),
@@ -74,7 +74,7 @@ def render_evaluation(metrics: dict[str, Any], shown: list[dict[str, Any]], sour
     )
 
 
-def _labelled(rows: dict[str, Any]) -> dict[str, Any]:
+def _labeled(rows: dict[str, Any]) -> dict[str, Any]:
     return {LABELS[name]: row for name, row in rows.items()}
 
 
@@ -93,7 +93,7 @@ def render_sweep(trials: list[dict[str, Any]], best: dict[str, Any], flags: dict
             trials=sorted(trials, key=lambda row: row["learning_rate"]),
             best=best,
             flags=flags,
-            picture=Markup(plot_learning_rates(trials, best["learning_rate"])),
+            image=Markup(plot_learning_rates(trials, best["learning_rate"])),
         )
     )
 
@@ -126,7 +126,7 @@ def render_titles(
     names: dict[str, str],
     captions: dict[str, str],
     titles: int,
-    least_users: int,
+    min_users: int,
 ) -> str:
     """Returns a page about titles as one HTML file without scripts or links.
 
@@ -139,4 +139,4 @@ def render_titles(
         least_users: that the run asked for.
     """
     page = _environment().get_template(template)
-    return page.render(by_title=by_title, names=names, captions=captions, titles=titles, least_users=least_users)
+    return page.render(by_title=by_title, names=names, captions=captions, titles=titles, min_users=min_users)

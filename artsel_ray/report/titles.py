@@ -8,10 +8,10 @@ from artsel_ray.report.html import render_titles
 from artsel_ray.runtime import run as runs
 
 # A page of more would not open.
-_MOST_TITLES = 200
+_MAX_TITLES = 200
 
 
-def report_tastes(config: ExplainConfig) -> None:
+def report_user_segments(config: ExplainConfig) -> None:
     """Writes report.html beside a finished run of `explain`, and prints where it is."""
     rows = storage.read_table(storage.join(config.output, "tastes.parquet"), "tastes").to_pylist()
     _report(config, "tastes.html", rows)
@@ -28,11 +28,11 @@ def _report(config: ExplainConfig | ProposeConfig, template: str, rows: list[dic
     by_title: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: -row["users"]):
         by_title.setdefault(row["title_id"], []).append(row)
-    shown = dict(sorted(by_title.items(), key=lambda item: -sum(row["users"] for row in item[1]))[:_MOST_TITLES])
+    shown = dict(sorted(by_title.items(), key=lambda item: -sum(row["users"] for row in item[1]))[:_MAX_TITLES])
     names = _texts(config.titles, "titles", "title_id", "name")
     captions = _texts(config.artworks, "artworks", "artwork_id", "caption")
     uri = storage.join(config.output, "report.html")
-    page = render_titles(template, shown, names, captions, len(by_title), config.least_users)
+    page = render_titles(template, shown, names, captions, len(by_title), config.min_users)
     storage.write_object(uri, page.encode())
     print(uri, flush=True)
 

@@ -19,10 +19,10 @@ _COUNTED = {
 }
 
 
-class NightMetrics:
+class RunMetrics:
     """What the driver knows. Counters count what this driver has seen: a night's are the sum over its drivers."""
 
-    def __init__(self, output: str, shards: int, done: int, rejected: int) -> None:
+    def __init__(self, output: str, shards: int, done: int, invalid: int) -> None:
         """Takes how many shards the night has and how many are done, and the pairs rejected with whole rows."""
         self._counters = {name: _tagged(Counter, name, text, output) for name, text in _COUNTED.items()}
         self._done = _tagged(Gauge, "shards_done", "Shards that are done", output)
@@ -31,7 +31,7 @@ class NightMetrics:
         self._shards = _tagged(Gauge, "shards", "Shards of the night", output)
         self._total = shards
         self._shards.set(shards)
-        self._count("rejected_pairs", rejected)
+        self._count("rejected_pairs", invalid)
         self._shards_done = done
         self._done.set(done)
 

@@ -13,14 +13,14 @@ class Progress:
         self._shards, self._unit = shards, unit
         self._since = self._printed = time.perf_counter()
         self._done_shards = self._done_units = self._skipped_units = 0
-        self.rejected = 0
+        self.invalid = 0
         self.seconds_left = 0.0
 
     def add(self, statistics: dict[str, float]) -> None:
         """Counts one more shard."""
         self._done_shards += 1
         self._done_units += int(statistics[self._unit])
-        self.rejected += int(statistics["rejected"])
+        self.invalid += int(statistics["rejected"])
         now = time.perf_counter()
         rate = (self._done_units - self._skipped_units) / max(now - self._since, 1e-9)
         left = (self._shards - self._done_shards) * self._done_units / self._done_shards

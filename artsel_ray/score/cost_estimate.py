@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from artsel_ray import storage
 from artsel_ray.config import ScoreConfig
-from artsel_ray.data.catalog import read_catalogue
+from artsel_ray.data.catalog import read_catalog
 from artsel_ray.errors import InputError
 from artsel_ray.prompts.spec import Layout
 from artsel_ray.runtime.ray_cluster import start_ray
@@ -50,14 +50,14 @@ def forecast(config: ScoreConfig) -> None:
     files = storage.list_files(config.requests)
     rendering = resolve(config)
     tables = storage.list_files(config.titles), storage.list_files(config.artworks)
-    catalogue, contents, _ = read_catalogue(*tables, rendering.spec.asset_kind, rendering.spec.assets, config.artworks)
+    catalog, contents, _ = read_catalog(*tables, rendering.spec.asset_kind, rendering.spec.assets, config.artworks)
     start_ray()
     counts, block = count_pairs(files), block_tokens()
 
     def counted(of_files: list[str], of_counts: Counter[str]) -> tuple[Counter[str], int]:
-        assignment = assign(of_counts, config, catalogue, contents, rendering.spec)
+        assignment = assign(of_counts, config, catalog, contents, rendering.spec)
         parts = {title_id: parts for title_id, (_, parts) in assignment.shard_of.items()}
-        return count(of_counts, parts, of_files, catalogue, contents, rendering, block), assignment.shards
+        return count(of_counts, parts, of_files, catalog, contents, rendering, block), assignment.shards
 
     totals, shards = counted(files, counts)
     layout = rendering.spec.layout

@@ -12,13 +12,13 @@ import ray
 
 from artsel_ray import storage
 from artsel_ray.config import ScoreConfig, resolved
-from artsel_ray.data.catalog import Catalogue, permuted, read_catalogue
+from artsel_ray.data.catalog import Catalog, permuted, read_catalog
 from artsel_ray.errors import InputError
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.runtime import run as runs
 from artsel_ray.runtime import shards as resume
 from artsel_ray.runtime.engine_pool import engine_pool, of_shards
-from artsel_ray.runtime.metrics import NightMetrics
+from artsel_ray.runtime.metrics import RunMetrics
 from artsel_ray.runtime.progress import Progress
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin
@@ -28,11 +28,11 @@ from artsel_ray.score.requests import (
     assign_titles,
     assign_users,
     count_titles,
-    exchange_file,
-    exchange_previous,
+    shuffle_previous,
+    shuffle_requests,
 )
-from artsel_ray.score.settings import Rendering, check, resolve
-from artsel_ray.score.stages import REJECTED, Renderer, Scorer, Starts, Writer
+from artsel_ray.score.settings import ScoringSettings, check, resolve
+from artsel_ray.score.stages import INVALID_ROWS, Renderer, Scorer, Starts, Writer
 from artsel_ray.score.token_counts import block_tokens, cheapest
 
 _WORK = "_work"
@@ -55,19 +55,19 @@ def score(config: ScoreConfig) -> None:
     files = storage.list_files(config.requests)
     titles, artworks = storage.list_files(config.titles), storage.list_files(config.artworks)
     rendering = resolve(config)
-    catalogue, contents, bad = read_catalogue(
+    catalog, contents, bad = read_catalog(
         titles, artworks, rendering.spec.asset_kind, rendering.spec.assets, config.artworks
     )
-    catalogue, contents = permuted(catalogue, contents, config.permutation)
+    catalog, contents = permuted(catalog, contents, config.permutation)
     run = begin(config.output, _run(config, rendering), resolved(config))
     start_ray()
     seconds = {"start": time.perf_counter() - begun}
     exchange_begun = time.perf_counter()
     counts = count_pairs(files)
     if config.layout == "auto":
-        rendering = cheapest(counts, files, catalogue, contents, rendering, block_tokens())
-    assignment = assign(counts, config, catalogue, contents, rendering.spec)
-    work = _exchange(config, files, assignment)
+        rendering = cheapest(counts, files, catalog, contents, rendering, block_tokens())
+    assignment = assign(counts, config, catalog, contents, rendering.spec)
+    work = _shuffle(config, files, assignment)
     seconds["exchange"] = time.perf_counter() - exchange_begun
     _check_reject_rate(config, 0, work)
     print(f"{work['pairs']:,} pairs in {assignment.shards:,} shards; model {rendering.model_id}", flush=True)
@@ -75,17 +75,17 @@ def score(config: ScoreConfig) -> None:
     if done:
         print(f"{len(done):,} shards are done already", flush=True)
     missing = [shard for shard in range(assignment.shards) if shard not in done]
-    night = NightMetrics(config.output, assignment.shards, len(done), 0 if done else work["rejected_pairs"])
+    night = RunMetrics(config.output, assignment.shards, len(done), 0 if done else work["rejected_pairs"])
     scoring_begun = time.perf_counter()
     if missing:
-        _score_shards(run, night, config, rendering, (catalogue, contents), files, work, missing)
+        _score_shards(run, night, config, rendering, (catalog, contents), files, work, missing)
     seconds["score"] = time.perf_counter() - scoring_begun
     seconds["total"] = time.perf_counter() - begun
     _publish(run, config, rendering, bad, assignment.shards, work, seconds)
     night.publish()
 
 
-def _run(config: ScoreConfig, rendering: Rendering) -> dict[str, Any]:
+def _run(config: ScoreConfig, rendering: ScoringSettings) -> dict[str, Any]:
     return {
         "model": rendering.model_id,
         "prompt": dataclasses.asdict(rendering.spec) | ({"layout": "auto"} if config.layout == "auto" else {}),
@@ -113,7 +113,7 @@ def _described(previous: str) -> str:
 
 
 def assign(
-    counts: collections.Counter[str], config: ScoreConfig, catalogue: Catalogue, contents: pa.Array, spec: PromptSpec
+    counts: collections.Counter[str], config: ScoreConfig, catalog: Catalog, contents: pa.Array, spec: PromptSpec
 ) -> Assignment:
     """Cuts a night into shards of about the same work.
 
@@ -124,14 +124,14 @@ def assign(
         return assign_users(counts, config.shard_pairs)
     if spec.assets == "image":
         # The same for all titles, whichever of their pictures can be used: a night that goes on finds its own shards.
-        tokens = _PICTURES * spec.kept_pixels / _PIXELS_A_TOKEN
-        options = np.full(len(catalogue.title_ids), tokens)
+        tokens = _PICTURES * spec.resize_to_pixels / _PIXELS_A_TOKEN
+        options = np.full(len(catalog.title_ids), tokens)
     else:
         letters = pc.fill_null(pc.utf8_length(contents), 0).to_numpy()
         sums = np.concatenate([[0.0], np.cumsum(np.minimum(letters / _LETTERS_A_TOKEN, spec.caption_tokens))])
-        options = np.diff(sums[catalogue.offsets])
+        options = np.diff(sums[catalog.offsets])
     pair = min(_TOKENS_AN_ITEM * spec.history_length, spec.history_tokens) + 1
-    cost = dict(zip(catalogue.title_ids.to_pylist(), options / pair, strict=True))
+    cost = dict(zip(catalog.title_ids.to_pylist(), options / pair, strict=True))
     return assign_titles(counts, config.shard_pairs, cost)
 
 
@@ -143,24 +143,24 @@ def count_pairs(files: list[str]) -> collections.Counter[str]:
     return counts
 
 
-def _exchange(config: ScoreConfig, files: list[str], assignment: Assignment) -> dict[str, Any]:
+def _shuffle(config: ScoreConfig, files: list[str], assignment: Assignment) -> dict[str, Any]:
     """Writes the work objects, or takes those of an earlier run.
 
     Returns:
         The work folder's manifest: `uris`, `previous`, `pairs`, `rejected_rows` and `rejected_previous_rows`.
     """
-    work, rejected = storage.join(config.output, _WORK), storage.join(config.output, REJECTED)
+    work, invalid = storage.join(config.output, _WORK), storage.join(config.output, INVALID_ROWS)
     known = storage.read_manifest(work)
     if known is None:
         shared = ray.put(assignment)
 
         def move(index: int) -> dict[str, Any]:
-            return dataclasses.asdict(exchange_file(files, index, ray.get(shared), work, rejected))
+            return dataclasses.asdict(shuffle_requests(files, index, ray.get(shared), work, invalid))
 
         moved = list(map_files(len(files), move))
         known = {"uris": sorted(uri for part in moved for uri in part["uris"])}
         known |= {name: sum(part[name] for part in moved) for name in ("pairs", "rejected_rows", "rejected_pairs")}
-        carried = _exchange_previous(config, shared, work) if config.previous else []
+        carried = _shuffle_previous(config, shared, work) if config.previous else []
         known["previous"] = sorted(uri for uri, _ in carried)
         known["rejected_previous_rows"] = sum(rows for _, rows in carried)
         storage.write_manifest(work, known)
@@ -169,30 +169,30 @@ def _exchange(config: ScoreConfig, files: list[str], assignment: Assignment) -> 
     return known
 
 
-def _exchange_previous(config: ScoreConfig, assignment: ray.ObjectRef, work: str) -> list[tuple[str, int]]:
+def _shuffle_previous(config: ScoreConfig, assignment: ray.ObjectRef, work: str) -> list[tuple[str, int]]:
     """Writes an earlier night's predictions as work objects; returns each one's URI and the rows that it left out."""
     parts = runs.parts(config.previous or "")
     slices = [parts[start : start + _PREVIOUS_PARTS] for start in range(0, len(parts), _PREVIOUS_PARTS)]
 
     def move(index: int) -> tuple[str, int]:
         uri = storage.join(work, f"previous-{index:05d}.arrow")
-        rejected = storage.join(config.output, REJECTED, f"previous-{index:05d}.parquet")
-        return uri, exchange_previous(slices[index], uri, ray.get(assignment), rejected)
+        invalid = storage.join(config.output, INVALID_ROWS, f"previous-{index:05d}.parquet")
+        return uri, shuffle_previous(slices[index], uri, ray.get(assignment), invalid)
 
     return list(map_files(len(slices), move))
 
 
 def _score_shards(
     run: Run,
-    night: NightMetrics,
+    night: RunMetrics,
     config: ScoreConfig,
-    rendering: Rendering,
-    catalogue: tuple[Catalogue, pa.Array],
+    rendering: ScoringSettings,
+    catalog: tuple[Catalog, pa.Array],
     files: list[str],
     work: dict[str, Any],
     shards: list[int],
 ) -> None:
-    shared = ray.put((work["uris"], work["previous"], files, *catalogue))
+    shared = ray.put((work["uris"], work["previous"], files, *catalog))
     dataset = (
         of_shards(shards)
         .map_batches(
@@ -204,7 +204,7 @@ def _score_shards(
         )
         .map_batches(
             Scorer,
-            fn_constructor_args=[config, rendering, int(np.diff(catalogue[0].offsets).max(initial=1)), Starts.remote()],
+            fn_constructor_args=[config, rendering, int(np.diff(catalog[0].offsets).max(initial=1)), Starts.remote()],
             **engine_pool(config.engines, config.tensor_parallel, config.gpus_per_engine),
         )
         .map_batches(
@@ -221,23 +221,23 @@ def _score_shards(
         progress.add(statistics)
         night.add(statistics, progress.seconds_left)
         run.check()
-        _check_reject_rate(config, progress.rejected, work)
+        _check_reject_rate(config, progress.invalid, work)
 
 
-def _check_reject_rate(config: ScoreConfig, rejected: int, work: dict[str, Any]) -> None:
+def _check_reject_rate(config: ScoreConfig, invalid: int, work: dict[str, Any]) -> None:
     """Stops a run of which too much was rejected: with whole rows of the requests, or as pairs."""
-    asked, lost = work["pairs"] + work["rejected_pairs"], rejected + work["rejected_pairs"]
+    asked, lost = work["pairs"] + work["rejected_pairs"], invalid + work["rejected_pairs"]
     if lost > config.max_reject_rate * asked:
         raise InputError(
             f"{lost:,} of {asked:,} pairs were rejected, more than --max-reject-rate {config.max_reject_rate}; "
-            f"the reasons are in {storage.join(config.output, REJECTED)}"
+            f"the reasons are in {storage.join(config.output, INVALID_ROWS)}"
         )
 
 
 def _publish(
     run: Run,
     config: ScoreConfig,
-    rendering: Rendering,
+    rendering: ScoringSettings,
     bad: pa.Table,
     shards: int,
     work: dict[str, Any],
@@ -252,7 +252,7 @@ def _publish(
         totals.update(statistics)
     _check_reject_rate(config, int(totals["rejected"]), work)
     if bad.num_rows:
-        storage.write_table(storage.join(config.output, REJECTED, "catalogue.parquet"), bad, "rejected")
+        storage.write_table(storage.join(config.output, INVALID_ROWS, "catalogue.parquet"), bad, "rejected")
     counted = {name: value for name, value in totals.items() if not name.endswith("_seconds")}
     stages = {name.removesuffix("_seconds"): value for name, value in totals.items() if name.endswith("_seconds")}
     summary = {
@@ -275,7 +275,7 @@ def _publish(
     storage.delete(storage.join(config.output, _WORK))
     share = totals["cached_tokens"] / max(totals["prompt_tokens"], 1)
     print(
-        f"{int(totals['pairs']):,} pairs scored, {manifest['rejected']:,} rejected, "
+        f"{int(totals['pairs']):,} pairs scored, {manifest['invalid']:,} rejected, "
         f"{share:.0%} of {int(totals['prompt_tokens']):,} prompt tokens from cache; {config.output}",
         flush=True,
     )

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artsel_ray.data import checks, shuffle
-from artsel_ray.data.catalog import Catalogue
+from artsel_ray.data.catalog import Catalog
 from artsel_ray.data.images import UnusableError, read_all
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Options, PromptTokenizer
 from artsel_ray.schema import PREDICTIONS
-from artsel_ray.score.settings import Rendering
+from artsel_ray.score.settings import ScoringSettings
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class RenderedShard:
     """[N]"""
     carried: pa.Table
     """Predictions of an earlier night whose fingerprints are still right."""
-    rejected: pa.Table
+    invalid: pa.Table
     counts: dict[str, int]
     names: pa.Array
     """Titles of the catalogue and of the shard's histories, where the model gives reasons: what these may speak of."""
@@ -65,9 +65,9 @@ def render_shard(
     work: list[str],
     previous: list[str],
     files: list[str],
-    catalogue: Catalogue,
+    catalog: Catalog,
     contents: pa.Array,
-    rendering: Rendering,
+    rendering: ScoringSettings,
 ) -> RenderedShard:
     """Reads a shard's pairs out of the work objects and tokenizes them, ordered by what begins their prompts.
 
@@ -84,57 +84,57 @@ def render_shard(
     """
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
     by_title = rendering.spec.layout == "title_first"
-    wanted = "a picture" if tokenizer.marks else "a caption"
+    wanted = "a picture" if tokenizer.placeholders else "a caption"
     order = ["title"] if by_title else ["user_id", "title"]
-    pairs, rejected = _read_pairs(index, work, files, catalogue, order, wanted)
+    pairs, invalid = _read_pairs(index, work, files, catalog, order, wanted)
     titles, title = np.unique(pairs["title"].to_numpy(), return_inverse=True)
-    options = [tokenize_title(tokenizer, catalogue, contents, each) for each in titles.tolist()]
-    rooms = np.array([tokenizer.history_room(each, rendering.max_model_length) for each in options], dtype=np.int64)
-    room = rooms[title]
+    options = [tokenize_title(tokenizer, catalog, contents, each) for each in titles.tolist()]
+    budgets = np.array([tokenizer.history_budget(each, rendering.max_model_length) for each in options], dtype=np.int64)
+    budget = budgets[title]
     too_long = f"without any history the prompt exceeds {rendering.max_model_length} tokens"
-    pairs, over = checks.part(pairs, "requests", files, [("title_ids", too_long, room < 0)])
-    title = title[room >= 0]
-    histories = tokenizer.histories(pairs["history"], rooms[title])
+    pairs, over = checks.split_valid(pairs, "requests", files, [("title_ids", too_long, budget < 0)])
+    title = title[budget >= 0]
+    histories = tokenizer.histories(pairs["history"], budgets[title])
     starts = np.flatnonzero(np.diff(title, prepend=-1))  # of the runs of pairs with the same title
     users = np.diff(starts, append=len(title)).tolist()
-    empty = [_group(catalogue, code, each) for code, each in zip(titles.tolist(), options, strict=True)]
+    empty = [_group(catalog, code, each) for code, each in zip(titles.tolist(), options, strict=True)]
     groups = [dataclasses.replace(empty[title[at]], users=count) for at, count in zip(starts, users, strict=True)]
     counts = {
         "pairs": pairs.num_rows,
-        "rejected": rejected.num_rows + over.num_rows,
+        "rejected": invalid.num_rows + over.num_rows,
         "histories_cut": int((histories.items_cut > 0).sum()),
         "captions_cut": sum(each.captions_cut for each in options),
     }
     fingerprints = _fingerprints(groups, histories.ids, rendering)
-    rejected = pa.concat_tables([rejected, over])
+    invalid = pa.concat_tables([invalid, over])
     nothing = PREDICTIONS.empty_table()
-    names = _names(pairs["history"], catalogue) if rendering.spec.reason else pa.array([], pa.string())
+    names = _names(pairs["history"], catalog) if rendering.spec.reason else pa.array([], pa.string())
     columns = pairs["user_id"], histories.ids, fingerprints
-    shard = RenderedShard(index, groups, *columns, nothing, rejected, counts, names)
+    shard = RenderedShard(index, groups, *columns, nothing, invalid, counts, names)
     if not previous:
         return shard
-    earlier = _possible(shuffle.read_partition(previous, index), catalogue, rendering.decoding)
-    return _carry_over(shard, pairs["title_id"], earlier)
+    earlier = _possible(shuffle.read_partition(previous, index), catalog, rendering.decoding)
+    return _reuse(shard, pairs["title_id"], earlier)
 
 
-def _names(histories: pa.ChunkedArray, catalogue: Catalogue) -> pa.Array:
+def _names(histories: pa.ChunkedArray, catalog: Catalog) -> pa.Array:
     """Returns all titles' names, of the catalogue and of what was watched."""
     watched = pc.struct_field(pc.list_flatten(histories), "title_name").drop_null()
-    return pc.unique(pa.chunked_array([catalogue.names, *watched.chunks]))
+    return pc.unique(pa.chunked_array([catalog.names, *watched.chunks]))
 
 
-def _possible(previous: pa.Table, catalogue: Catalogue, decoding: str) -> pa.Table:
+def _possible(previous: pa.Table, catalog: Catalog, decoding: str) -> pa.Table:
     """Returns the earlier predictions that could be this night's: of a candidate, and with all their probabilities."""
-    title = checks.codes(previous["title_id"], catalogue.title_ids)
-    place = checks.codes(previous["artwork_id"], catalogue.artwork_ids) - catalogue.offsets[title]
-    candidates = np.append(np.diff(catalogue.offsets), 0)[title]  # the last stands for unknown titles
+    title = checks.codes(previous["title_id"], catalog.title_ids)
+    place = checks.codes(previous["artwork_id"], catalog.artwork_ids) - catalog.offsets[title]
+    candidates = np.append(np.diff(catalog.offsets), 0)[title]  # the last stands for unknown titles
     possible = (place >= 0) & (place < candidates)
     if decoding in ("rank", "labels"):
         possible &= pc.fill_null(pc.list_value_length(previous["candidates"]), 0).to_numpy() == candidates
     return previous.filter(pa.array(possible))
 
 
-def _carry_over(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.Table) -> RenderedShard:
+def _reuse(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.Table) -> RenderedShard:
     """Returns the shard without the pairs that an earlier night has answered with the same fingerprint."""
     keys = ["user_id", "title_id", "fingerprint"]
     asked = pa.table([shard.user_ids, title_ids, pa.array(shard.fingerprints, pa.string())], names=keys)
@@ -158,7 +158,7 @@ def _carry_over(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.T
 
 
 def _read_pairs(
-    index: int, work: list[str], files: list[str], catalogue: Catalogue, order: list[str], wanted: str
+    index: int, work: list[str], files: list[str], catalog: Catalog, order: list[str], wanted: str
 ) -> tuple[pa.Table, pa.Table]:
     """Returns a shard's good pairs, in that order, with the title's place as `title`; and the rejected ones.
 
@@ -166,14 +166,14 @@ def _read_pairs(
         wanted: what a candidate must have.
     """
     pairs = shuffle.read_partition(work, index)
-    title = checks.codes(pairs["title_id"], catalogue.title_ids)
-    candidates = np.append(np.diff(catalogue.offsets), 0)  # the last stands for unknown titles
+    title = checks.codes(pairs["title_id"], catalog.title_ids)
+    candidates = np.append(np.diff(catalog.offsets), 0)  # the last stands for unknown titles
     found = [
         ("title_ids", checks.UNKNOWN_TITLE, title < 0),
         ("title_ids", f"the title has no candidate with {wanted}", candidates[title] == 0),
         ("title_ids", "the pair was asked for before", _repeated(pairs["user_id"], title)),
     ]
-    good, bad = checks.part(pairs.append_column("title", pa.array(title)), "requests", files, found)
+    good, bad = checks.split_valid(pairs.append_column("title", pa.array(title)), "requests", files, found)
     return good.sort_by([(name, "ascending") for name in order]), bad
 
 
@@ -185,32 +185,32 @@ def _repeated(user_ids: pa.ChunkedArray, title: np.ndarray) -> np.ndarray:
     return repeated
 
 
-def tokenize_title(tokenizer: PromptTokenizer, catalogue: Catalogue, contents: pa.Array, title: int) -> Options:
+def tokenize_title(tokenizer: PromptTokenizer, catalog: Catalog, contents: pa.Array, title: int) -> Options:
     """Tokenizes a title, given by its place in the catalogue, with its candidates.
 
     Raises:
         InputError: if a picture that could be used can be no longer.
     """
-    artworks = slice(*catalogue.offsets[title : title + 2].tolist())
-    name, genres = catalogue.names[title].as_py(), catalogue.genres[title].as_py()
-    if tokenizer.marks is None:
+    artworks = slice(*catalog.offsets[title : title + 2].tolist())
+    name, genres = catalog.names[title].as_py(), catalog.genres[title].as_py()
+    if tokenizer.placeholders is None:
         return tokenizer.options(name, genres, contents[artworks].to_pylist())
     try:
-        pictures = read_all(contents[artworks].to_pylist(), tokenizer.spec.kept_pixels)
+        images = read_all(contents[artworks].to_pylist(), tokenizer.spec.resize_to_pixels)
     except UnusableError as error:
-        title_id = catalogue.title_ids[title].as_py()
+        title_id = catalog.title_ids[title].as_py()
         raise InputError(f"a picture of title {title_id} could be used before and cannot be now: {error}") from None
-    return tokenizer.picture_options(name, genres, pictures)
+    return tokenizer.image_options(name, genres, images)
 
 
-def _group(catalogue: Catalogue, title: int, options: Options) -> TitleGroup:
+def _group(catalog: Catalog, title: int, options: Options) -> TitleGroup:
     """Returns a title without any user yet."""
-    artworks = slice(*catalogue.offsets[title : title + 2].tolist())
-    artwork_ids = catalogue.artwork_ids[artworks].to_pylist()
-    return TitleGroup(catalogue.title_ids[title].as_py(), artwork_ids, options, users=0)
+    artworks = slice(*catalog.offsets[title : title + 2].tolist())
+    artwork_ids = catalog.artwork_ids[artworks].to_pylist()
+    return TitleGroup(catalog.title_ids[title].as_py(), artwork_ids, options, users=0)
 
 
-def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, rendering: Rendering) -> list[str]:
+def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, rendering: ScoringSettings) -> list[str]:
     """Returns a digest of all that decides a pair's answer, for each pair."""
     digests = []
     of_title = {}  # a title may have many groups, where users stay whole
@@ -219,8 +219,8 @@ def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, rendering: 
         if group.title_id not in of_title:
             shared: tuple[object, ...] = (rendering.model_id, rendering.spec, rendering.decoding)
             shared += (group.artwork_ids, group.options.block)
-            if group.options.pictures:
-                shared += (tuple(picture.digest for picture in group.options.pictures),)
+            if group.options.images:
+                shared += (tuple(image.digest for image in group.options.images),)
             if rendering.label_prior:
                 shared += (rendering.label_prior,)
             of_title[group.title_id] = hashlib.blake2b(repr(shared).encode(), digest_size=16)

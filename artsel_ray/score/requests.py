@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 
 from artsel_ray import storage
 from artsel_ray.data import checks, shuffle
-from artsel_ray.data.catalog import placed
-from artsel_ray.schema import PREDICTIONS, REJECTED
+from artsel_ray.data.catalog import with_source_rows
+from artsel_ray.schema import INVALID_ROWS, PREDICTIONS
 
 # Pairs that one work object holds; with histories of 50 items about 100 MB in memory.
 _SLICE_PAIRS = 32_768
@@ -31,7 +31,7 @@ _CLOCK_SKEW_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
-class Moved:
+class ShuffledRequests:
     """What became of one file of requests."""
 
     uris: list[str]
@@ -56,7 +56,7 @@ def count_titles(file: str) -> Counter[str]:
     """Returns how often each title is asked for in one file of requests."""
     counts: Counter[str] = Counter()
     for first_row, table in storage.iter_batches(file, "requests", ["title_ids"], broken_text=True):
-        readable, _ = checks.part_text(placed(table, 0, first_row), "requests", [file])
+        readable, _ = checks.split_readable(with_source_rows(table, 0, first_row), "requests", [file])
         for entry in pc.value_counts(pc.list_flatten(readable["title_ids"])).to_pylist():
             counts[entry["values"] or ""] += entry["counts"]
     return counts
@@ -94,12 +94,12 @@ def read_requests(files: list[str], index: int) -> Iterator[tuple[int, pa.Table,
     others, and the pairs that those ask for, at least one a row.
     """
     for first_row, table in storage.iter_batches(files[index], "requests", None, _BATCH_ROWS, broken_text=True):
-        readable, unreadable = checks.part_text(placed(table, index, first_row), "requests", files)
-        good, bad = checks.part(readable, "requests", files, _row_checks(readable))
+        readable, unreadable = checks.split_readable(with_source_rows(table, index, first_row), "requests", files)
+        good, bad = checks.split_valid(readable, "requests", files, _row_checks(readable))
         yield first_row, good, pa.concat_tables([unreadable, bad]), _wanted(table) - _wanted(good)
 
 
-def exchange_file(files: list[str], index: int, assignment: Assignment, work: str, rejected: str) -> Moved:
+def shuffle_requests(files: list[str], index: int, assignment: Assignment, work: str, invalid: str) -> ShuffledRequests:
     """Writes one file's pairs as work objects and its unusable rows as one object of rejected rows.
 
     Args:
@@ -109,7 +109,7 @@ def exchange_file(files: list[str], index: int, assignment: Assignment, work: st
         work: folder of the work objects.
         rejected: folder of the rejected rows.
     """
-    uris, moved, lost, bad = [], 0, 0, [REJECTED.empty_table()]
+    uris, moved, lost, bad = [], 0, 0, [INVALID_ROWS.empty_table()]
     for first_row, good, refused, unasked in read_requests(files, index):
         bad.append(refused)
         lost += unasked
@@ -121,11 +121,11 @@ def exchange_file(files: list[str], index: int, assignment: Assignment, work: st
             moved += pairs.num_rows
     refused_rows = pa.concat_tables(bad)
     if refused_rows.num_rows:
-        storage.write_table(storage.join(rejected, f"requests-{index:05d}.parquet"), refused_rows, "rejected")
-    return Moved(uris, moved, refused_rows.num_rows, lost)
+        storage.write_table(storage.join(invalid, f"requests-{index:05d}.parquet"), refused_rows, "rejected")
+    return ShuffledRequests(uris, moved, refused_rows.num_rows, lost)
 
 
-def exchange_previous(parts: list[str], uri: str, assignment: Assignment, rejected: str) -> int:
+def shuffle_previous(parts: list[str], uri: str, assignment: Assignment, invalid: str) -> int:
     """Writes an earlier night's predictions as one work object, those of pairs that may be asked for again.
 
     Args:
@@ -134,16 +134,18 @@ def exchange_previous(parts: list[str], uri: str, assignment: Assignment, reject
     Returns:
         The number of these rows.
     """
-    tables, bad = [PREDICTIONS.empty_table()], [REJECTED.empty_table()]
+    tables, bad = [PREDICTIONS.empty_table()], [INVALID_ROWS.empty_table()]
     for number, part in enumerate(parts):
         for first_row, table in storage.iter_batches(part, "predictions", broken_text=True):
-            readable, unreadable = checks.part_text(placed(table, number, first_row), "predictions", parts)
-            good, refused = checks.part(readable, "predictions", parts, checks.prediction_checks(readable))
+            readable, unreadable = checks.split_readable(
+                with_source_rows(table, number, first_row), "predictions", parts
+            )
+            good, refused = checks.split_valid(readable, "predictions", parts, checks.prediction_checks(readable))
             tables.append(good.select(PREDICTIONS.names).cast(PREDICTIONS))
             bad += [unreadable, refused]
     rows, refused_rows = pa.concat_tables(tables), pa.concat_tables(bad)
     if refused_rows.num_rows:
-        storage.write_table(rejected, refused_rows, "rejected")
+        storage.write_table(invalid, refused_rows, "rejected")
     asked = rows.filter(pc.is_in(rows["title_id"], pa.array(list(assignment.shard_of), pa.string())))
     shuffle.write_partitions(uri, asked, _shards(asked, assignment), assignment.shards)
     return refused_rows.num_rows

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from artsel_ray.data.images import Picture
+from artsel_ray.data.images import ArtworkImage
 from artsel_ray.decoding import freetext, trie
 from artsel_ray.decoding import label_prior as labels
 from artsel_ray.engines.base import Engine
@@ -18,7 +18,7 @@ from artsel_ray.prompts.rationale_checks import Names
 from artsel_ray.prompts.tokenizer import Ids, PromptTokenizer
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer
-from artsel_ray.score.settings import Rendering
+from artsel_ray.score.settings import ScoringSettings
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Choices:
     """Free texts that resembled no candidate; the first candidate is taken for them."""
 
 
-def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> tuple[pa.Table, dict[str, int]]:
+def score_shard(shard: RenderedShard, engine: Engine, rendering: ScoringSettings) -> tuple[pa.Table, dict[str, int]]:
     """Returns a shard's predictions, in the order of its groups, and the counts that scoring adds.
 
     Raises:
@@ -40,7 +40,7 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> t
     """
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
     prompts, answers, tries = [], [], []
-    pictures: list[Sequence[Picture]] = []
+    images: list[Sequence[ArtworkImage]] = []
     built: dict[int, trie.Trie] = {}  # a title's groups share their options
     histories = (history.values.to_numpy() for history in shard.histories)
     for group in shard.groups:
@@ -49,12 +49,12 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> t
         if id(group.options) not in built:
             built[id(group.options)] = trie.build(group.options.answers, tokenizer.option_end)
         tries += [built[id(group.options)]] * group.users
-        if tokenizer.marks:
-            pictures += [group.options.pictures] * group.users
+        if tokenizer.placeholders:
+            images += [group.options.images] * group.users
     reasons = None
     if rendering.spec.reason:
-        prompts, reasons = _write_reasons(engine, tokenizer, prompts, pictures)
-    choices = _decode(engine, rendering, tokenizer, prompts, answers, tries, pictures)
+        prompts, reasons = _write_reasons(engine, tokenizer, prompts, images)
+    choices = _decode(engine, rendering, tokenizer, prompts, answers, tries, images)
     if any(value is not None and np.isnan(value) for value in choices.probabilities):
         raise InputError(f"{rendering.model} answers with what is no number; score with another --dtype, or model")
     counts = {"unmatched": choices.unmatched}
@@ -67,19 +67,19 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: Rendering) -> t
 
 def _decode(
     engine: Engine,
-    rendering: Rendering,
+    rendering: ScoringSettings,
     tokenizer: PromptTokenizer,
     prompts: list[Ids],
     answers: list[list[list[int]]],
     tries: list[trie.Trie],
-    pictures: list[Sequence[Picture]],
+    images: list[Sequence[ArtworkImage]],
 ) -> Choices:
     if rendering.decoding == "freetext":
-        return _write_freely(engine, tokenizer, prompts, answers, pictures)
+        return _write_freely(engine, tokenizer, prompts, answers, images)
     if rendering.decoding == "choose":
-        chosen = trie.choose(engine, prompts, tries, pictures)
+        chosen = trie.choose(engine, prompts, tries, images)
         return Choices([choice.candidate for choice in chosen], [choice.probability for choice in chosen])
-    distributions = trie.rank(engine, prompts, tries, pictures)
+    distributions = trie.rank(engine, prompts, tries, images)
     if rendering.label_prior:
         distributions = [labels.divide(each, rendering.label_prior) for each in distributions]
     best = [int(np.argmax(each)) for each in distributions]
@@ -91,10 +91,10 @@ def _write_freely(
     tokenizer: PromptTokenizer,
     prompts: list[Ids],
     answers: list[list[list[int]]],
-    pictures: list[Sequence[Picture]],
+    images: list[Sequence[ArtworkImage]],
 ) -> Choices:
     longest = max((len(answer) for each in answers for answer in each), default=0) + 1
-    texts = tokenizer.tokenizer.batch_decode(engine.write(prompts, longest, tokenizer.end, pictures=pictures))
+    texts = tokenizer.tokenizer.batch_decode(engine.write(prompts, longest, tokenizer.end, images=images))
     decoded: dict[int, list[str]] = {}
     matches = []
     for text, each in zip(texts, answers, strict=True):
@@ -105,12 +105,12 @@ def _write_freely(
 
 
 def _write_reasons(
-    engine: Engine, tokenizer: PromptTokenizer, prompts: list[Ids], pictures: list[Sequence[Picture]]
+    engine: Engine, tokenizer: PromptTokenizer, prompts: list[Ids], images: list[Sequence[ArtworkImage]]
 ) -> tuple[list[Ids], list[str]]:
     """Has the model write a reason behind each prompt; returns the prompts that go on to the prediction."""
     stop = [tokenizer.option, *tokenizer.end]
-    written = engine.write(prompts, tokenizer.spec.reason_tokens, stop, pictures=pictures)
-    followed = [tokenizer.with_reason(prompt, ids) for prompt, ids in zip(prompts, written, strict=True)]
+    written = engine.write(prompts, tokenizer.spec.reason_tokens, stop, images=images)
+    followed = [tokenizer.with_rationale(prompt, ids) for prompt, ids in zip(prompts, written, strict=True)]
     return [prompt for prompt, _ in followed], [reason for _, reason in followed]
 
 

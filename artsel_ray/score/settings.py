@@ -16,7 +16,7 @@ from artsel_ray.prompts.spec import PromptSpec
 
 
 @dataclass(frozen=True)
-class Rendering:
+class ScoringSettings:
     """What rendering and decoding depend on beside the data."""
 
     model: str
@@ -61,7 +61,7 @@ def check(config: ScoreConfig) -> None:
         )
 
 
-def resolve(config: ScoreConfig) -> Rendering:
+def resolve(config: ScoreConfig) -> ScoringSettings:
     """Makes the model ready on this machine and settles how its prompts read."""
     from artsel_ray.models.weights import prompt_tokenizer
 
@@ -72,7 +72,7 @@ def resolve(config: ScoreConfig) -> Rendering:
     if spec.assets == "image":
         prompt_tokenizer(model.path, spec)  # refuses a model that sees no pictures, before anything is begun
     prior = read_label_prior(config.label_prior) if config.label_prior else ()
-    return Rendering(config.model, model_id, spec, length, config.decoding, prior)
+    return ScoringSettings(config.model, model_id, spec, length, config.decoding, prior)
 
 
 def read_label_prior(uris: Sequence[str]) -> tuple[float, ...]:

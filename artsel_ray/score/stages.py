@@ -16,8 +16,8 @@ import ray
 
 from artsel_ray import storage
 from artsel_ray.config import ScoreConfig
-from artsel_ray.engines.vllm import NullEngine, TransformersEngine, VllmEngine
-from artsel_ray.errors import InputError, shown
+from artsel_ray.engines.vllm import FakeEngine, TransformersEngine, VllmEngine
+from artsel_ray.errors import InputError, one_line
 from artsel_ray.models.load import load
 from artsel_ray.runtime import shards as resume
 from artsel_ray.runtime.metrics import engine_memory
@@ -25,19 +25,19 @@ from artsel_ray.runtime.task_result import answer
 from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer, render_shard
 from artsel_ray.score.scoring import score_shard
 from artsel_ray.score.serving import serve
-from artsel_ray.score.settings import Rendering
+from artsel_ray.score.settings import ScoringSettings
 
-REJECTED = "rejected"
+INVALID_ROWS = "rejected"
 # Of an engine, without one shard done: more would hardly help, and at night nobody would notice.
-MOST_STARTS = 4
+MAX_ENGINE_STARTS = 4
 
 
 class Renderer:
     """Renders shards."""
 
-    def __init__(self, shared: ray.ObjectRef, rendering: Rendering) -> None:
+    def __init__(self, shared: ray.ObjectRef, rendering: ScoringSettings) -> None:
         """Takes from the object store what `render_shard` reads, from its work objects to the artworks' contents."""
-        self._work, self._previous, self._files, self._catalogue, self._contents = ray.get(shared)
+        self._work, self._previous, self._files, self._catalog, self._contents = ray.get(shared)
         self._rendering = rendering
         with contextlib.suppress(InputError):  # a model that is not on this machine is told of with the first shard
             prompt_tokenizer(rendering.model, rendering.spec)
@@ -48,7 +48,7 @@ class Renderer:
         rendered: RenderedShard | InputError
         try:
             index, inputs = int(batch["shard"][0]), (self._work, self._previous, self._files)
-            rendered = render_shard(index, *inputs, self._catalogue, self._contents, self._rendering)
+            rendered = render_shard(index, *inputs, self._catalog, self._contents, self._rendering)
         except InputError as error:  # goes on to the driver as a value
             rendered = error
         return {"shard": boxed(rendered), "render_seconds": [time.perf_counter() - begun]}
@@ -77,19 +77,19 @@ Starts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Starts)
 class Scorer:
     """Scores rendered shards with an engine of its own."""
 
-    def __init__(self, config: ScoreConfig, rendering: Rendering, most_candidates: int, starts: Any) -> None:
+    def __init__(self, config: ScoreConfig, rendering: ScoringSettings, most_candidates: int, starts: Any) -> None:
         """Loads the model, unless engines have died too often, as the actor `starts` counts."""
         begun = time.perf_counter()
         self._rendering, self._starts = rendering, starts
         self._refused: InputError | None = None
         try:
-            if ray.get(starts.add.remote()) > MOST_STARTS * config.engines:
+            if ray.get(starts.add.remote()) > MAX_ENGINE_STARTS * config.engines:
                 raise InputError("every time it dies with no shard done, perhaps for lack of memory; see Ray's logs")
             prompt_tokenizer(rendering.model, rendering.spec)
             self._engine = _start(config, rendering, most_candidates)
         except (InputError, ValueError, RuntimeError) as error:
             # vLLM's words for too little memory, a cache too small, a model that it does not know.
-            self._refused = InputError(f"the engine does not start: {shown(error)}")
+            self._refused = InputError(f"the engine does not start: {one_line(error)}")
         self._load_seconds = time.perf_counter() - begun
         self._limit, self._memory = config.engine_memory or math.inf, 0.0
         self._gauge = engine_memory(config.output)
@@ -124,24 +124,24 @@ class Scorer:
         self._load_seconds, self._memory = 0.0, statistics[resume.MEMORY]
         self._gauge.set(self._memory * 2**30)
         predictions = pa.concat_tables([scored, shard.carried])
-        return {"scored": boxed((shard.index, predictions, shard.rejected, statistics))}
+        return {"scored": boxed((shard.index, predictions, shard.invalid, statistics))}
 
 
 def _start(
-    config: ScoreConfig, rendering: Rendering, most_candidates: int
-) -> VllmEngine | TransformersEngine | NullEngine:
+    config: ScoreConfig, rendering: ScoringSettings, most_candidates: int
+) -> VllmEngine | TransformersEngine | FakeEngine:
     if config.engine == "null":
-        return NullEngine(config.tokens_per_second)
+        return FakeEngine(config.tokens_per_second)
     path = load(config.model).path
     if config.engine == "transformers":
-        return TransformersEngine(path, config.dtype, prompt_tokenizer(rendering.model, rendering.spec).marks)
+        return TransformersEngine(path, config.dtype, prompt_tokenizer(rendering.model, rendering.spec).placeholders)
     return VllmEngine(
         path,
         rendering.max_model_length,
         most_candidates + 1,
         config.dtype,
         tensor_parallel=config.tensor_parallel,
-        pictures=most_candidates if rendering.spec.assets == "image" else 0,
+        images=most_candidates if rendering.spec.assets == "image" else 0,
     )
 
 
@@ -160,10 +160,10 @@ class Writer:
     def _write(self, scored: tuple[int, pa.Table, pa.Table, dict[str, float]] | InputError) -> dict[str, float]:
         if isinstance(scored, InputError):
             raise scored
-        index, predictions, rejected, statistics = scored
+        index, predictions, invalid, statistics = scored
         output, name = self._config.output, resume.part_name(index)
-        if rejected.num_rows:
-            storage.write_table(storage.join(output, REJECTED, name), rejected, "rejected")
+        if invalid.num_rows:
+            storage.write_table(storage.join(output, INVALID_ROWS, name), invalid, "rejected")
         metadata = resume.statistics_metadata(statistics)
         # Last: this object says that the shard is done.
         storage.write_table(storage.join(output, name), serve(predictions, self._config), "predictions", metadata)

@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
 
-from artsel_ray.data.catalog import Catalogue
+from artsel_ray.data.catalog import Catalog
 from artsel_ray.decoding import trie
 from artsel_ray.prompts.spec import Layout
 from artsel_ray.runtime.task_result import map_files
 from artsel_ray.score.rendering import prompt_tokenizer, tokenize_title
 from artsel_ray.score.requests import read_requests
-from artsel_ray.score.settings import Rendering
+from artsel_ray.score.settings import ScoringSettings
 
 LAYOUTS: tuple[Layout, ...] = ("title_first", "user_first")
 # Titles that one task tokenizes.
@@ -38,7 +38,7 @@ class TitleCosts:
     title_ids: pa.Array
     block: NDArray[np.int64]
     """Of the title's line and its options."""
-    room: NDArray[np.int64]
+    budget: NDArray[np.int64]
     """Most of a history; -1 where none fits."""
     questions: NDArray[np.float64]
     """That a pair asks, one for each branch of the trie that it meets."""
@@ -49,24 +49,24 @@ class TitleCosts:
 
 
 def measure_titles(
-    titles: NDArray[np.int64], catalogue: Catalogue, contents: pa.Array, rendering: Rendering
+    titles: NDArray[np.int64], catalog: Catalog, contents: pa.Array, rendering: ScoringSettings
 ) -> list[list[float]]:
     """Tokenizes titles, given by their places in the catalogue; returns for each its numbers as in `TitleCosts`."""
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
     rows = []
     for title in titles.tolist():
-        options = tokenize_title(tokenizer, catalogue, contents, title)
-        room = tokenizer.history_room(options, rendering.max_model_length) if options.answers else -1
-        rows.append([options.length, room, *_questions(options.answers, tokenizer.option_end, rendering)])
+        options = tokenize_title(tokenizer, catalog, contents, title)
+        budget = tokenizer.history_budget(options, rendering.max_model_length) if options.answers else -1
+        rows.append([options.length, budget, *_questions(options.answers, tokenizer.option_end, rendering)])
     return rows
 
 
 def _costs(title_ids: pa.Array, rows: list[list[float]]) -> TitleCosts:
-    block, room, *means = np.array(rows, dtype=np.float64).reshape(-1, 5).T
-    return TitleCosts(title_ids, block.astype(np.int64), room.astype(np.int64), *means)
+    block, budget, *means = np.array(rows, dtype=np.float64).reshape(-1, 5).T
+    return TitleCosts(title_ids, block.astype(np.int64), budget.astype(np.int64), *means)
 
 
-def _questions(answers: list[list[int]], end: int, rendering: Rendering) -> tuple[float, float, float]:
+def _questions(answers: list[list[int]], end: int, rendering: ScoringSettings) -> tuple[float, float, float]:
     """Returns a pair's questions, the tokens of their paths, and of these the distinct ones.
 
     `rank` asks at every branch, `choose` at those on the way to its choice: the mean over all candidates. A model that
@@ -90,9 +90,9 @@ def count(
     counts: Counter[str],
     parts: Mapping[str, int],
     files: list[str],
-    catalogue: Catalogue,
+    catalog: Catalog,
     contents: pa.Array,
-    rendering: Rendering,
+    rendering: ScoringSettings,
     block: int,
 ) -> Counter[str]:
     """Counts what requests cost, in tasks on Ray. Pairs that would be rejected are left out.
@@ -109,15 +109,15 @@ def count(
         `LAYOUT_distinct` and `LAYOUT_computed`, in tokens; with `further_`, the part of the questions behind each
         pair's first one, whose number depends on the answer where it is chosen.
     """
-    places = pc.index_in(pa.array(sorted(counts), pa.string()), catalogue.title_ids).drop_null().to_numpy()
+    places = pc.index_in(pa.array(sorted(counts), pa.string()), catalog.title_ids).drop_null().to_numpy()
     slices = [places[start : start + _TITLES] for start in range(0, len(places), _TITLES)]
-    shared = ray.put((catalogue, contents))
+    shared = ray.put((catalog, contents))
 
     def measure(index: int) -> list[list[float]]:
         return measure_titles(slices[index], *ray.get(shared), rendering)
 
     rows = dict(map_files(len(slices), lambda index: (index, measure(index))))
-    costs = _costs(catalogue.title_ids.take(pa.array(places)), [row for index in sorted(rows) for row in rows[index]])
+    costs = _costs(catalog.title_ids.take(pa.array(places)), [row for index in sorted(rows) for row in rows[index]])
     known = ray.put(costs)
     totals: Counter[str] = Counter()
     for counted in map_files(len(files), lambda index: count_file(files[index], ray.get(known), rendering, block)):
@@ -130,13 +130,13 @@ def count(
 def cheapest(
     counts: Counter[str],
     files: list[str],
-    catalogue: Catalogue,
+    catalog: Catalog,
     contents: pa.Array,
-    rendering: Rendering,
+    rendering: ScoringSettings,
     block: int,
-) -> Rendering:
+) -> ScoringSettings:
     """Returns the rendering with the layout in which an engine computes fewer tokens."""
-    totals = count(counts, {}, files, catalogue, contents, rendering, block)
+    totals = count(counts, {}, files, catalog, contents, rendering, block)
     layout = min(LAYOUTS, key=lambda name: totals[f"{name}_computed"])
     print(f"layout {layout}: " + ", ".join(f"{totals[f'{name}_computed']:,.0f} tokens {name}" for name in LAYOUTS))
     return dataclasses.replace(rendering, spec=dataclasses.replace(rendering.spec, layout=layout))
@@ -147,7 +147,7 @@ def block_tokens() -> int:
     return _GPU_BLOCK if ray.cluster_resources().get("GPU") else _CPU_BLOCK
 
 
-def count_file(file: str, costs: TitleCosts, rendering: Rendering, block: int) -> Counter[str]:
+def count_file(file: str, costs: TitleCosts, rendering: ScoringSettings, block: int) -> Counter[str]:
     """Counts what one file of requests costs, but for what is paid once a title and shard.
 
     Pairs of titles that are not in `costs`, and those that do not fit the model, are left out.
@@ -164,19 +164,19 @@ def count_file(file: str, costs: TitleCosts, rendering: Rendering, block: int) -
     return totals
 
 
-def _count_rows(table: pa.Table, costs: TitleCosts, rendering: Rendering, block: int) -> dict[str, float]:
+def _count_rows(table: pa.Table, costs: TitleCosts, rendering: ScoringSettings, block: int) -> dict[str, float]:
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
     histories = tokenizer.histories(table["history"], np.full(table.num_rows, rendering.max_model_length))
     wanted = table["title_ids"].combine_chunks()
     row = pc.list_parent_indices(wanted).to_numpy()
     title = pc.fill_null(pc.index_in(wanted.flatten(), costs.title_ids), -1).to_numpy()
     row, title = row[title >= 0], title[title >= 0]
-    fits = costs.room[title] >= 0
+    fits = costs.budget[title] >= 0
     pairs = int(fits.sum())
     asks = fits & (costs.questions[title] > 0)  # a title with one candidate asks nothing
     row, title = row[asks], title[asks]
 
-    history = np.minimum(pc.list_value_length(histories.ids).to_numpy()[row], costs.room[title])
+    history = np.minimum(pc.list_value_length(histories.ids).to_numpy()[row], costs.budget[title])
     head, tail, own = len(tokenizer.head), len(tokenizer.tail), history - len(tokenizer.history_head)
     options, questions, paths, distinct = (
         each[title] for each in (costs.block, costs.questions, costs.paths, costs.distinct)
@@ -202,10 +202,10 @@ def _count_rows(table: pa.Table, costs: TitleCosts, rendering: Rendering, block:
     }
 
 
-def _shared(costs: TitleCosts, shards: NDArray[np.int64], rendering: Rendering, block: int) -> dict[str, int]:
+def _shared(costs: TitleCosts, shards: NDArray[np.int64], rendering: ScoringSettings, block: int) -> dict[str, int]:
     """Returns what is paid once: the instruction by a night, its options by a title and shard."""
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
-    head, asks = len(tokenizer.head), (costs.room >= 0) & (costs.questions > 0)
+    head, asks = len(tokenizer.head), (costs.budget >= 0) & (costs.questions > 0)
     options = costs.block + len(tokenizer.history_head)
     once = _whole(head + options, block) - head // block * block
     return {

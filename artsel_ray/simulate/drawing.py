@@ -9,7 +9,7 @@ from PIL import Image
 from artsel_ray.simulate.themes import THEMES
 
 _SIDE = 64
-_COLOURS = np.array([colorsys.hsv_to_rgb(place / len(THEMES), 0.8, 0.9) for place in range(len(THEMES))])
+_COLORS = np.array([colorsys.hsv_to_rgb(place / len(THEMES), 0.8, 0.9) for place in range(len(THEMES))])
 
 
 def draw(mix: np.ndarray) -> bytes:
@@ -19,7 +19,7 @@ def draw(mix: np.ndarray) -> bytes:
         mix: [T] weights of the themes, which sum to 1.
     """
     ends = np.rint(np.cumsum(mix) * _SIDE).astype(int)
-    row = np.repeat(_COLOURS[: len(mix)], np.diff(ends, prepend=0), axis=0)
+    row = np.repeat(_COLORS[: len(mix)], np.diff(ends, prepend=0), axis=0)
     pixels = np.broadcast_to((row * 255).astype(np.uint8), (_SIDE, _SIDE, 3))
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")

@@ -17,7 +17,7 @@ from artsel_ray.simulate import movielens
 from artsel_ray.simulate.drawing import draw
 from artsel_ray.simulate.themes import THEMES
 from artsel_ray.simulate.world import (
-    Behaviour,
+    Behavior,
     Best,
     World,
     best_possible,
@@ -36,7 +36,7 @@ _PAIRS = 20_000
 _START_SECONDS = 1_672_531_200  # 2023-01-01
 _YEAR_SECONDS = 365 * 86_400
 _TASTE_SHARPNESS = 3.0
-_MOST_THEMES = len(THEMES)
+_MAX_THEMES = len(THEMES)
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,18 @@ def simulate(config: SimulateConfig) -> None:
     world_flags = {name: value for name, value in resolved(config).items() if name != "output"}
     run = begin(config.output, world_flags, resolved(config))
     if config.source == "movielens":
-        print(movielens.LICENCE, flush=True)
+        print(movielens.LICENSE, flush=True)
         titles, world, groups = _movielens(config)
     else:
         titles, world, groups = _synthetic(config)
-    _write_catalogue(config, titles, world)
-    if config.pictures:
+    _write_catalog(config, titles, world)
+    if config.images:
         _draw(config, titles["title_id"], world)
     counts, best = _write_groups(config, world, titles["title_id"], groups)
     summary = {
-        "simulated": ["artworks", "captions", "impressions", "engagement", *["pictures"] * config.pictures],
+        "simulated": ["artworks", "captions", "impressions", "engagement", *["pictures"] * config.images],
         "source": config.source,
-        "licence": movielens.LICENCE if config.source == "movielens" else None,
+        "licence": movielens.LICENSE if config.source == "movielens" else None,
         "titles": len(titles["title_id"]),
         "artworks": int(world.counts_x.sum()),
         **counts,
@@ -98,7 +98,7 @@ def simulate(config: SimulateConfig) -> None:
 
 def _check(config: SimulateConfig) -> None:
     limits = {
-        "themes": (2, _MOST_THEMES), "min_candidates": (1, 1000), "max_candidates": (config.min_candidates, 1000),
+        "themes": (2, _MAX_THEMES), "min_candidates": (1, 1000), "max_candidates": (config.min_candidates, 1000),
         "caption_tokens": (8, 10_000), "shared_words": (0, 1), "exploration": (0.001, 1), "noise": (0, 100),
         "engagement_rate": (0.001, 0.999), "taste_strength": (0, 100), "interactions_per_user": (1, 100_000),
         "users": (1, 943 if config.source == "movielens" else 10**9),
@@ -186,7 +186,7 @@ def _artwork_ids(title_ids: list[str], counts_x: np.ndarray) -> list[list[str]]:
     return [[f"{title}-a{i:02d}" for i in range(count)] for title, count in zip(title_ids, counts_x, strict=True)]
 
 
-def _write_catalogue(config: SimulateConfig, titles: Titles, world: World) -> None:
+def _write_catalog(config: SimulateConfig, titles: Titles, world: World) -> None:
     count = len(titles["title_id"])
     table = pa.table({**titles, "synopsis": pa.nulls(count, pa.string())}, schema=_loose(schema.TITLES))
     storage.write_table(storage.join(config.output, "titles", "part-000000.parquet"), table, "titles")
@@ -195,13 +195,13 @@ def _write_catalogue(config: SimulateConfig, titles: Titles, world: World) -> No
         "artwork_id": ids,
         "title_id": np.repeat(titles["title_id"], world.counts_x),
         "caption": [caption for of_title in world.captions for caption in of_title],
-        "image_uri": pa.array([_picture(each) if config.pictures else None for each in ids], pa.string()),
+        "image_uri": pa.array([_image_path(each) if config.images else None for each in ids], pa.string()),
         "asset_kind": pa.repeat(config.asset_kind, int(world.counts_x.sum())),
     }
     storage.write_table(storage.join(config.output, "artworks", "part-000000.parquet"), pa.table(artworks), "artworks")
 
 
-def _picture(artwork_id: str) -> str:
+def _image_path(artwork_id: str) -> str:
     """Returns where an artwork's picture is, below the folder of the artworks."""
     return f"pictures/{artwork_id}.png"
 
@@ -209,7 +209,7 @@ def _picture(artwork_id: str) -> str:
 def _draw(config: SimulateConfig, title_ids: list[str], world: World) -> None:
     for row, ids in enumerate(_artwork_ids(title_ids, world.counts_x)):
         for artwork_id, mix in zip(ids, world.mix_xmt[row], strict=False):
-            storage.write_object(storage.join(config.output, "artworks", _picture(artwork_id)), draw(mix))
+            storage.write_object(storage.join(config.output, "artworks", _image_path(artwork_id)), draw(mix))
 
 
 def _loose(table: pa.Schema) -> pa.Schema:
@@ -219,7 +219,7 @@ def _loose(table: pa.Schema) -> pa.Schema:
 def _write_groups(
     config: SimulateConfig, world: World, title_ids: list[str], groups: Iterator[Viewings]
 ) -> tuple[dict[str, int], Best]:
-    behaviour = Behaviour(config.taste_strength, config.exploration)
+    behavior = Behavior(config.taste_strength, config.exploration)
     flat_ids = pa.array([artwork for ids in _artwork_ids(title_ids, world.counts_x) for artwork in ids])
     first_x = np.concatenate([[0], np.cumsum(world.counts_x)[:-1]])
     counts, best = {"users": 0, "interactions": 0, "engaged": 0}, Best()
@@ -227,7 +227,7 @@ def _write_groups(
         if number == 0:
             sample = slice(0, _PAIRS)
             taste = group.taste_ut[group.users[sample]]
-            behaviour = calibrate(world, group.titles[sample], taste, behaviour, config.engagement_rate)
+            behavior = calibrate(world, group.titles[sample], taste, behavior, config.engagement_rate)
         rng = np.random.default_rng([config.seed, 5, number])
         tables: dict[str, list[pa.Table]] = {"interactions": [], "impressions": [], "oracle": []}
         for start in range(0, len(group.users), _PAIRS):
@@ -236,7 +236,7 @@ def _write_groups(
                 **{name: getattr(group, name)[start : start + _PAIRS] for name in ("users", "titles", "seconds")},
                 watch_seconds=None if group.watch_seconds is None else group.watch_seconds[start : start + _PAIRS],
             )
-            rows, reached = _impressions(part, world, behaviour, title_ids, flat_ids, first_x, rng)
+            rows, reached = _impressions(part, world, behavior, title_ids, flat_ids, first_x, rng)
             best += reached
             for name, table in rows.items():
                 tables[name].append(table)
@@ -253,7 +253,7 @@ def _write_groups(
 def _impressions(
     part: Viewings,
     world: World,
-    behaviour: Behaviour,
+    behavior: Behavior,
     title_ids: list[str],
     flat_ids: pa.Array,
     first_x: np.ndarray,
@@ -261,8 +261,8 @@ def _impressions(
 ) -> tuple[dict[str, pa.Table], Best]:
     """Shows each viewing's user an artwork of the title at the time of the viewing, and lets the user engage."""
     matches = match(world, part.titles, part.taste_ut[part.users])
-    policy = propensities(world, part.titles, matches, behaviour)
-    engaged_probability = engagement(world, part.titles, matches, behaviour)
+    policy = propensities(world, part.titles, matches, behavior)
+    engaged_probability = engagement(world, part.titles, matches, behavior)
     rows = np.arange(len(part.users))
     shown = (rng.random((len(rows), 1)) >= np.cumsum(policy, axis=1)).sum(axis=1)
     shown = np.minimum(shown, world.counts_x[part.titles] - 1)

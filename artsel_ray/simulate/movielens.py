@@ -8,7 +8,7 @@ import pyarrow.csv as pa_csv
 
 from artsel_ray import packages
 
-LICENCE = (
+LICENSE = (
     "MovieLens 100K (GroupLens, University of Minnesota): for research only, not to be redistributed, "
     "not for commercial use without permission; see https://grouplens.org/datasets/movielens/100k/"
 )

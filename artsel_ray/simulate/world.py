@@ -40,7 +40,7 @@ class World:
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class Behavior:
     """Parameters of the logging policy and of engagement."""
 
     taste_strength: float
@@ -113,32 +113,32 @@ def match(world: World, titles: np.ndarray, taste_nt: np.ndarray) -> np.ndarray:
     return np.where(mask, raw - mean, 0.0)
 
 
-def propensities(world: World, titles: np.ndarray, match_nm: np.ndarray, behaviour: Behaviour) -> np.ndarray:
+def propensities(world: World, titles: np.ndarray, match_nm: np.ndarray, behavior: Behavior) -> np.ndarray:
     """Returns the logging policy: (1 - e) softmax(editorial + 0.3 match) + e / m, e the exploration; [N, M]."""
     mask = world.mask_xm[titles]
     scores = np.where(mask, world.editorial_xm[titles] + PERSONALISATION * match_nm, -np.inf)
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
     policy = weights / weights.sum(axis=1, keepdims=True)
     uniform = mask / world.counts_x[titles][:, None]
-    return (1 - behaviour.exploration) * policy + behaviour.exploration * uniform
+    return (1 - behavior.exploration) * policy + behavior.exploration * uniform
 
 
-def engagement(world: World, titles: np.ndarray, match_nm: np.ndarray, behaviour: Behaviour) -> np.ndarray:
+def engagement(world: World, titles: np.ndarray, match_nm: np.ndarray, behavior: Behavior) -> np.ndarray:
     """Returns P(engaged | shown) = sigmoid(bias + strength * match + appeal), [N, M], 0 where there is no candidate."""
-    utility = behaviour.bias + behaviour.taste_strength * match_nm + world.appeal_xm[titles]
+    utility = behavior.bias + behavior.taste_strength * match_nm + world.appeal_xm[titles]
     return np.where(world.mask_xm[titles], 1 / (1 + np.exp(-utility)), 0.0)
 
 
-def calibrate(world: World, titles: np.ndarray, taste_nt: np.ndarray, behaviour: Behaviour, rate: float) -> Behaviour:
+def calibrate(world: World, titles: np.ndarray, taste_nt: np.ndarray, behavior: Behavior, rate: float) -> Behavior:
     """Returns the behaviour with the bias at which these pairs engage with what is shown at the given rate."""
     matches = match(world, titles, taste_nt)
-    policy = propensities(world, titles, matches, behaviour)
+    policy = propensities(world, titles, matches, behavior)
     low, high = -40.0, 40.0
     for _ in range(60):
-        middle = Behaviour(behaviour.taste_strength, behaviour.exploration, (low + high) / 2)
+        middle = Behavior(behavior.taste_strength, behavior.exploration, (low + high) / 2)
         mean = float((policy * engagement(world, titles, matches, middle)).sum(axis=1).mean())
         low, high = (middle.bias, high) if mean < rate else (low, middle.bias)
-    return Behaviour(behaviour.taste_strength, behaviour.exploration, (low + high) / 2)
+    return Behavior(behavior.taste_strength, behavior.exploration, (low + high) / 2)
 
 
 @dataclass(frozen=True)

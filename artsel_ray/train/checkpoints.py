@@ -19,7 +19,7 @@ def seal(folder: Path, rank: int, workers: int) -> None:
     storage.write_json(str(folder / f"{_LIST}{rank}.json"), {"workers": workers, "sizes": sizes})
 
 
-def is_whole(fs: pafs.FileSystem, path: str) -> bool:
+def is_complete(fs: pafs.FileSystem, path: str) -> bool:
     """Tells whether all workers' lists are there, and every file that they name, as long as they say."""
     entries = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
     found = {entry.path[len(path) :].lstrip("/"): entry.size for entry in entries if entry.is_file}
@@ -31,11 +31,11 @@ def is_whole(fs: pafs.FileSystem, path: str) -> bool:
         return False
 
 
-def newest_whole(fs: pafs.FileSystem, newest_first: Iterable[str], say: Callable[[str], None]) -> str | None:
+def newest_complete(fs: pafs.FileSystem, newest_first: Iterable[str], say: Callable[[str], None]) -> str | None:
     """Returns the first path whose checkpoint is whole; says in a line which are not and what is done instead."""
     broken = 0
     for path in newest_first:
-        if is_whole(fs, path):
+        if is_complete(fs, path):
             if broken:
                 say(f"{broken} checkpoint(s) not whole, passed over for an earlier one")
             return path

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from artsel_ray import storage
 from artsel_ray.data import checks
-from artsel_ray.data.images import Picture, UnusableError, locate, read_all
+from artsel_ray.data.images import ArtworkImage, UnusableError, locate, read_all
 from artsel_ray.errors import InputError
-from artsel_ray.prompts.tokenizer import Encoded, Options, PromptTokenizer
+from artsel_ray.prompts.tokenizer import Options, PromptTokenizer, TokenizedExample
 from artsel_ray.schema import Assets
 
 _COLUMNS = [
@@ -46,7 +46,7 @@ class Preference:
     prompt: list[int]
     chosen: list[int]
     rejected: list[int]
-    pictures: Sequence[Picture]
+    images: Sequence[ArtworkImage]
     """Of the prompt."""
 
 
@@ -74,7 +74,7 @@ class TrainingExamples:
         """Returns N."""
         return len(self.label_n)
 
-    def example(self, index: int, epoch: int = 0) -> Encoded:
+    def example(self, index: int, epoch: int = 0) -> TokenizedExample:
         """Returns an example of SFT."""
         options, order = self._options(index, epoch)
         answer = options.answers[order.index(self.label_n[index])]
@@ -89,20 +89,20 @@ class TrainingExamples:
         ]
         prompt = encoded[0].supervised.index(True)
         ids = encoded[0].ids
-        return Preference(ids[:prompt], ids[prompt:], encoded[1].ids[prompt:], options.pictures)
+        return Preference(ids[:prompt], ids[prompt:], encoded[1].ids[prompt:], options.images)
 
     def prompt(self, index: int) -> NDArray[np.int32]:
         """Returns the prompt as scoring renders it: candidates in their stored order."""
         return self.tokenizer.prompt(self.titles[self.title_n[index]].options.block, self.history_n[index])
 
-    def pictures(self, index: int) -> Sequence[Picture]:
+    def images(self, index: int) -> Sequence[ArtworkImage]:
         """Returns the pictures of `prompt`."""
         return self._seen(self.titles[self.title_n[index]].contents)
 
-    def _seen(self, contents: list[str]) -> Sequence[Picture]:
-        if self.tokenizer.marks is None:
+    def _seen(self, contents: list[str]) -> Sequence[ArtworkImage]:
+        if self.tokenizer.placeholders is None:
             return ()
-        return _read_pictures(self.tokenizer, contents)
+        return _read_images(self.tokenizer, contents)
 
     def _reason(self, index: int) -> str | None:
         return self.reason_n[index] if self.tokenizer.spec.reason else None
@@ -111,21 +111,21 @@ class TrainingExamples:
         """Returns the options in the order of this epoch, and which stored candidate stands at each place."""
         title = self.titles[self.title_n[index]]
         if not self.shuffle_candidates:
-            options = replace(title.options, pictures=self._seen(title.contents))
+            options = replace(title.options, images=self._seen(title.contents))
             return options, list(range(len(title.contents)))
         order = np.random.default_rng([self.seed, _SHUFFLE, epoch, index]).permutation(len(title.contents)).tolist()
         return _tokenize(self.tokenizer, title.name, title.genres, [title.contents[place] for place in order]), order
 
 
 def _tokenize(tokenizer: PromptTokenizer, name: str, genres: list[str], contents: list[str]) -> Options:
-    if tokenizer.marks is None:
+    if tokenizer.placeholders is None:
         return tokenizer.options(name, genres, contents)
-    return tokenizer.picture_options(name, genres, _read_pictures(tokenizer, contents))
+    return tokenizer.image_options(name, genres, _read_images(tokenizer, contents))
 
 
-def _read_pictures(tokenizer: PromptTokenizer, uris: list[str]) -> list[Picture]:
+def _read_images(tokenizer: PromptTokenizer, uris: list[str]) -> list[ArtworkImage]:
     try:
-        return read_all(uris, tokenizer.spec.kept_pixels)
+        return read_all(uris, tokenizer.spec.resize_to_pixels)
     except UnusableError as error:
         raise InputError(f"{error}; bring the picture back, or prepare anew") from None
 
@@ -172,8 +172,8 @@ def _read(
     for file in storage.list_files(uri):
         for first_row, table in storage.iter_batches(file, "examples", [*_COLUMNS, *more_columns]):
             _refuse_unusable(table, file, first_row, examples.tokenizer.spec.assets)
-            room = len(table) if most is None else most - len(examples) - examples.too_long
-            _add(examples, known, table.slice(0, max(room, 0)), max_model_length, uri)
+            budget = len(table) if most is None else most - len(examples) - examples.too_long
+            _add(examples, known, table.slice(0, max(budget, 0)), max_model_length, uri)
     if not len(examples):
         left_out = f"; {examples.too_long:,} are longer than {max_model_length:,} tokens" if examples.too_long else ""
         raise InputError(f"{uri} has no example to use{left_out}")
@@ -195,7 +195,7 @@ def _add(examples: TrainingExamples, known: dict[tuple, int], table: pa.Table, m
     tokenizer, rows = examples.tokenizer, table.drop_columns(["history"]).to_pylist()
     titles = []
     for row in rows:
-        if tokenizer.marks is None:
+        if tokenizer.placeholders is None:
             contents = [candidate["caption"] for candidate in row["candidates"]]
         else:
             contents = _located(row["image_uris"], uri)
@@ -204,14 +204,16 @@ def _add(examples: TrainingExamples, known: dict[tuple, int], table: pa.Table, m
         key = (row["title_name"], tuple(row["title_genres"]), tuple(contents))
         if key not in known:
             known[key] = len(examples.titles)
-            options = replace(_tokenize(tokenizer, row["title_name"], row["title_genres"], contents), pictures=())
+            options = replace(_tokenize(tokenizer, row["title_name"], row["title_genres"], contents), images=())
             examples.titles.append(Title(row["title_name"], row["title_genres"], contents, options))
         titles.append(known[key])
-    rooms = {title: tokenizer.history_room(examples.titles[title].options, max_model_length) for title in set(titles)}
-    room_n = np.array([rooms[title] for title in titles], dtype=np.int64)
-    histories = tokenizer.histories(table["history"], room_n)
-    for row, title, room, history in zip(rows, titles, room_n.tolist(), histories.ids, strict=True):
-        if room < 0:
+    budgets = {
+        title: tokenizer.history_budget(examples.titles[title].options, max_model_length) for title in set(titles)
+    }
+    budget_n = np.array([budgets[title] for title in titles], dtype=np.int64)
+    histories = tokenizer.histories(table["history"], budget_n)
+    for row, title, budget, history in zip(rows, titles, budget_n.tolist(), histories.ids, strict=True):
+        if budget < 0:
             examples.too_long += 1
             continue
         options = examples.titles[title].options

@@ -32,14 +32,14 @@ class DpoCollator:
 
         And what the model sees, in the same order.
         """
-        epoch, pairs, pictures = self._order.epoch, [], []
+        epoch, pairs, images = self._order.epoch, [], []
         for row in rows:
             rejected, reason = self._rejections.draw(row["index"], epoch)
             pair = self._examples.preference(row["index"], epoch, rejected, reason)
             pairs.append({"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected})
-            pictures.append(pair.pictures)
-        batch, marks = self._pad(pairs), self._examples.tokenizer.marks
-        return batch | marks.inputs(batch["input_ids"], pictures * 2) if marks else batch
+            images.append(pair.images)
+        batch, placeholders = self._pad(pairs), self._examples.tokenizer.placeholders
+        return batch | placeholders.inputs(batch["input_ids"], images * 2) if placeholders else batch
 
 
 class _DpoTrainer(RendersItself, DPOTrainer):

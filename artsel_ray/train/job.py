@@ -26,12 +26,12 @@ from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray
 from artsel_ray.runtime.run import begin
-from artsel_ray.train.checkpoints import is_whole, newest_whole
+from artsel_ray.train.checkpoints import is_complete, newest_complete
 from artsel_ray.train.model_card import write_card
 from artsel_ray.train.trainers import MLFLOW
 
 _CHECKPOINTS = "checkpoints"
-_MOST_FAILURES = 3
+_MAX_FAILURES = 3
 
 
 def train(config: TrainConfig, callbacks: list[Any] | None = None) -> dict[str, float]:
@@ -109,7 +109,7 @@ def _torch_trainer(config: TrainConfig, told: Queue, callbacks: list[Any]) -> To
             name="train",
             storage_path=path,
             storage_filesystem=fs,
-            failure_config=FailureConfig(max_failures=_MOST_FAILURES),
+            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=callbacks,
         ),
@@ -169,7 +169,9 @@ def _worker(settings: dict[str, Any]) -> None:
     if settings["alone"]:  # and no trial of a sweep beside others
         share_cpus()
     try:
-        checkpoint = _whole_checkpoint(told.put if ray.train.get_context().get_world_rank() == 0 else lambda line: None)
+        checkpoint = _complete_checkpoint(
+            told.put if ray.train.get_context().get_world_rank() == 0 else lambda line: None
+        )
         # Each worker has a folder of its own; Ray puts what they write into one checkpoint.
         with TemporaryDirectory() as scratch, checkpoint.as_directory() if checkpoint else nullcontext() as folder:
             resumed = str(Path(folder, "checkpoint")) if folder else None
@@ -180,7 +182,7 @@ def _worker(settings: dict[str, Any]) -> None:
         told.put(dataclasses.asdict(fitted))
 
 
-def _whole_checkpoint(say: Callable[[str], None]) -> Checkpoint | None:
+def _complete_checkpoint(say: Callable[[str], None]) -> Checkpoint | None:
     """Returns the checkpoint that Ray goes on from, or where it is not whole the newest one before it that is."""
     last = ray.train.get_checkpoint()
     if last is None:
@@ -190,7 +192,7 @@ def _whole_checkpoint(say: Callable[[str], None]) -> Checkpoint | None:
     # Ray names them by the time they were made.
     names = {name, *(entry.base_name for entry in entries if entry.base_name.startswith("checkpoint_"))}
     earlier = sorted((each for each in names if each <= name), reverse=True)
-    path = newest_whole(fs, [f"{folder}/{each}/checkpoint" for each in earlier], say)
+    path = newest_complete(fs, [f"{folder}/{each}/checkpoint" for each in earlier], say)
     return Checkpoint(path.removesuffix("/checkpoint"), fs) if path else None
 
 
@@ -203,9 +205,9 @@ def _fit_here(config: TrainConfig) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     local = pafs.LocalFileSystem()
-    checkpoint = newest_whole(local, map(str, found), print)
+    checkpoint = newest_complete(local, map(str, found), print)
     for path in found:  # a step's folder is written to again, and must hold nothing of an earlier attempt
-        if not is_whole(local, str(path)):
+        if not is_complete(local, str(path)):
             shutil.rmtree(path)
     try:
         return dataclasses.asdict(fit(config, str(folder), checkpoint, [], print))

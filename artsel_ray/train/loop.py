@@ -199,9 +199,9 @@ def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
     # A sharded model answers only when all workers ask the same number of questions: then each chooses for all.
     mine = range(accelerator.process_index % workers, len(examples), workers)
     model: Any = trainer.model
-    engine = TorchEngine(model, tokenizer.marks)
+    engine = TorchEngine(model, tokenizer.placeholders)
     answers = [examples.titles[examples.title_n[index]].options.answers for index in mine]
-    at_once = _PICTURED_AT_ONCE if tokenizer.marks else len(mine)
+    at_once = _PICTURED_AT_ONCE if tokenizer.placeholders else len(mine)
     choices: list[int] = []
     for start in range(0, len(mine), max(at_once, 1)):
         some = mine[start : start + at_once]
@@ -220,13 +220,13 @@ def _choose(
     """Returns the candidate that is chosen for each of these examples."""
     tokenizer = examples.tokenizer
     prompts = [examples.prompt(index) for index in indices]
-    pictures = [examples.pictures(index) for index in indices]
+    images = [examples.images(index) for index in indices]
     if tokenizer.spec.reason:
         stop = [tokenizer.option, *tokenizer.end]
-        reasons = engine.write(prompts, tokenizer.spec.reason_tokens, stop, pictures=pictures)
-        prompts = [tokenizer.with_reason(prompt, ids)[0] for prompt, ids in zip(prompts, reasons, strict=True)]
+        reasons = engine.write(prompts, tokenizer.spec.reason_tokens, stop, images=images)
+        prompts = [tokenizer.with_rationale(prompt, ids)[0] for prompt, ids in zip(prompts, reasons, strict=True)]
     tries = [trie.build(each, tokenizer.option_end) for each in answers]
-    return [choice.candidate for choice in trie.choose(engine, prompts, tries, pictures)]
+    return [choice.candidate for choice in trie.choose(engine, prompts, tries, images)]
 
 
 def _export(config: TrainConfig, model: Model, spec: PromptSpec, trainer: Trainer) -> None:

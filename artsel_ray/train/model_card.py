@@ -19,11 +19,11 @@ def write_card(config: TrainConfig, metrics: dict[str, float], history: list[dic
         metrics: the last value of each.
         history: what was logged, each with its `step`.
     """
-    storage.write_object(storage.join(config.output, _PICTURE), _picture(history))
+    storage.write_object(storage.join(config.output, _PICTURE), _image_path(history))
     storage.write_object(storage.join(config.output, "README.md"), _card(config, metrics).encode())
 
 
-def _picture(history: list[dict[str, float]]) -> bytes:
+def _image_path(history: list[dict[str, float]]) -> bytes:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     loss, chosen = figure.subplots(1, 2)
     for axes, names in ((loss, ["loss"]), (chosen, ["validation_accuracy", "validation_ips"])):

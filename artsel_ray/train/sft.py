@@ -39,8 +39,12 @@ class SftCollator:
                 for each in encoded
             ]
         )
-        marks = self._examples.tokenizer.marks
-        return batch | marks.inputs(batch["input_ids"], [each.pictures for each in encoded]) if marks else batch
+        placeholders = self._examples.tokenizer.placeholders
+        return (
+            batch | placeholders.inputs(batch["input_ids"], [each.images for each in encoded])
+            if placeholders
+            else batch
+        )
 
 
 class _SftTrainer(RendersItself, SFTTrainer):

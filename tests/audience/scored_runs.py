@@ -8,19 +8,21 @@ import numpy as np
 import pyarrow as pa
 
 from artsel_ray import schema, storage
-from artsel_ray.data.catalog import Catalogue, read_catalogue
+from artsel_ray.data.catalog import Catalog, read_catalog
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 CAPTIONS = {"fear": "A hand at the door.", "love": "Two lovers <b>kiss</b>.", "plain": "The title in white."}
 
 
-def read_tables(folder: Path) -> Catalogue:
+def read_tables(folder: Path) -> Catalog:
     """Returns the catalogue of a night's tables."""
     titles, artworks = (storage.list_files(str(folder / name)) for name in ("titles", "artworks"))
-    return read_catalogue(titles, artworks)[0]
+    return read_catalog(titles, artworks)[0]
 
 
-def write_night(folder: Path, users: int, choose: Callable[[str, int], dict[str, float]], reason: bool = False) -> None:
+def write_scored_run(
+    folder: Path, users: int, choose: Callable[[str, int], dict[str, float]], reason: bool = False
+) -> None:
     """Writes titles, artworks, requests and a ranked night of `users` users for one title.
 
     Half of them watch Horror, half Romance, and all of them Drama too.
@@ -52,7 +54,7 @@ def write_night(folder: Path, users: int, choose: Callable[[str, int], dict[str,
         )  # fmt: skip
     table = pa.Table.from_pylist(requests, schema.REQUESTS)
     storage.write_table(str(folder / "requests/a.parquet"), table, "requests")
-    night = pa.Table.from_pylist(predictions, schema.PREDICTIONS)
-    storage.write_table(str(folder / "P/part-000000.parquet"), night, "predictions")
+    run = pa.Table.from_pylist(predictions, schema.PREDICTIONS)
+    storage.write_table(str(folder / "P/part-000000.parquet"), run, "predictions")
     storage.write_json(str(folder / "P/config.json"), {"run": {"prompt": {"asset_kind": "artwork"}}})
     storage.write_manifest(str(folder / "P"), {"parts": ["part-000000.parquet"]})

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from artsel_ray import storage
-from artsel_ray.audience.explain import explain, telling_words
+from artsel_ray.audience.explain import distinctive_terms, explain
 from artsel_ray.config import ExplainConfig
 from artsel_ray.errors import InputError
-from tests.audience.scored_runs import write_night
+from tests.audience.scored_runs import write_scored_run
 
 
 def config(folder: Path) -> ExplainConfig:
@@ -26,7 +26,7 @@ def test_each_taste_gets_its_artwork_and_the_words_of_its_reasons(tmp_path: Path
             {"fear": 0.9, "love": 0.05, "plain": 0.05} if genre == "Horror" else {"fear": 0.1, "love": 0.9, "plain": 0}
         )
 
-    write_night(tmp_path, 60, choose, reason=True)
+    write_scored_run(tmp_path, 60, choose, reason=True)
     explain(config(tmp_path))
     rows = {row["artwork_id"]: row for row in storage.read_table(str(tmp_path / "O"), "tastes").to_pylist()}
     assert {name: row["users"] for name, row in rows.items()} == {"fear": 26, "love": 26, "plain": 8}
@@ -42,22 +42,22 @@ def test_each_taste_gets_its_artwork_and_the_words_of_its_reasons(tmp_path: Path
 
 
 def test_nobody_is_told_of_alone(tmp_path: Path) -> None:
-    write_night(tmp_path, 4, lambda *_: {"fear": 1.0})
+    write_scored_run(tmp_path, 4, lambda *_: {"fear": 1.0})
     with pytest.raises(InputError, match="--least-users is 1"):
-        explain(dataclasses.replace(config(tmp_path), least_users=1))
+        explain(dataclasses.replace(config(tmp_path), min_users=1))
 
 
 def test_words_that_only_few_say_or_all_say_tell_nothing() -> None:
     said = [{"always", "mine"} if n < 20 else {"always", "theirs"} for n in range(60)] + [set()] * 5
     said[0].add("rare")
     inside_n = np.arange(65) < 20
-    assert telling_words(said, inside_n, 10) == ["mine"]
-    assert telling_words(said, inside_n, 21) == []
-    assert telling_words([set()] * 65, inside_n, 10) == []
+    assert distinctive_terms(said, inside_n, 10) == ["mine"]
+    assert distinctive_terms(said, inside_n, 21) == []
+    assert distinctive_terms([set()] * 65, inside_n, 10) == []
 
 
 def test_a_night_of_pictures_needs_no_captions(tmp_path: Path) -> None:
-    write_night(tmp_path, 60, lambda genre, number: {"fear": 0.8, "love": 0.1, "plain": 0.1})
+    write_scored_run(tmp_path, 60, lambda genre, number: {"fear": 0.8, "love": 0.1, "plain": 0.1})
     artworks = storage.read_table(str(tmp_path / "artworks"), "artworks")
     uncaptioned = [row | {"caption": None, "image_uri": "a.png"} for row in artworks.to_pylist()]
     storage.write_table(

@@ -17,7 +17,7 @@ import torch
 from artsel_ray import schema, storage
 from artsel_ray.baseline.encoding import (
     BUCKETS,
-    Encoded,
+    NetworkInputs,
     Vocabulary,
     count_terms,
     encode,
@@ -26,7 +26,7 @@ from artsel_ray.baseline.encoding import (
     terms,
     weigh,
 )
-from artsel_ray.baseline.example_arrays import Rows, read_rows
+from artsel_ray.baseline.example_arrays import ExampleArrays, read_example_arrays
 from artsel_ray.baseline.job import baseline, check, predictions, read_model, write_model
 from artsel_ray.baseline.towers import Sizes, Towers
 from artsel_ray.baseline.trials import Recipe, Trial, batches, measure, run_trials
@@ -98,14 +98,14 @@ def silent(line: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Rows]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExampleArrays]:
     folder = tmp_path_factory.mktemp("world")
     parts = {"train": tasteful(400, 0), "validation": tasteful(100, 1), "unseen": tasteful(100, 2, titles="new")}
-    return {name: read_rows(write(folder / name, rows)) for name, rows in parts.items()}
+    return {name: read_example_arrays(write(folder / name, rows)) for name, rows in parts.items()}
 
 
 @pytest.fixture(scope="module")
-def encoded(world: dict[str, Rows]) -> tuple[Vocabulary, dict[str, Encoded]]:
+def encoded(world: dict[str, ExampleArrays]) -> tuple[Vocabulary, dict[str, NetworkInputs]]:
     vocabulary = make_vocabulary(world["train"])
     return vocabulary, {name: encode(rows, vocabulary, train=name == "train") for name, rows in world.items()}
 
@@ -113,7 +113,7 @@ def encoded(world: dict[str, Rows]) -> tuple[Vocabulary, dict[str, Encoded]]:
 def test_examples_become_arrays(tmp_path: Path) -> None:
     history = [watched("A", ["x", "y"], 2, 60.0), watched("B", None, 0.5, None)]
     shared: Candidates = [("p", "one"), ("q", None)]
-    rows = read_rows(
+    rows = read_example_arrays(
         write(
             tmp_path,
             [
@@ -149,21 +149,23 @@ def test_rows_that_cannot_be_used_are_left_out_and_counted(tmp_path: Path) -> No
         {**example("u", "t", 0, [("a", "")]), "user_id": None},
         example("u", "t", 0, [("a", "")], timestamp=None),
     ]
-    rows = read_rows(write(tmp_path / "some", [*bad, example("good", "t", 0, [("a", "")], history=None), *bad]))
+    rows = read_example_arrays(
+        write(tmp_path / "some", [*bad, example("good", "t", 0, [("a", "")], history=None), *bad])
+    )
     assert rows.user_ids.to_pylist() == ["good"]
-    assert sorted(rows.rejected["row"].to_pylist()) == [row for row in range(2 * len(bad) + 1) if row != len(bad)]
+    assert sorted(rows.invalid["row"].to_pylist()) == [row for row in range(2 * len(bad) + 1) if row != len(bad)]
     with pytest.raises(InputError, match=r"no example to use \(7 rows rejected\)"):
-        read_rows(write(tmp_path / "none", bad))
+        read_example_arrays(write(tmp_path / "none", bad))
     with pytest.raises(InputError, match="no example to use"):
-        read_rows(write(tmp_path / "empty", []))
+        read_example_arrays(write(tmp_path / "empty", []))
 
 
 def test_another_table_or_nothing_is_named(tmp_path: Path) -> None:
     storage.write_table(str(tmp_path / "titles" / "part-0.parquet"), schema.TITLES.empty_table(), "titles")
     with pytest.raises(InputError, match="is not a table of examples"):
-        read_rows(str(tmp_path / "titles"))
+        read_example_arrays(str(tmp_path / "titles"))
     with pytest.raises(InputError, match=r"no \.parquet file there"):
-        read_rows(str(tmp_path / "absent"))
+        read_example_arrays(str(tmp_path / "absent"))
 
 
 def test_terms_are_words_and_neighbours() -> None:
@@ -186,11 +188,13 @@ def test_bags_are_weighted_and_of_length_one() -> None:
 
 
 def test_popularity_and_vocabulary_come_from_train_alone(tmp_path: Path) -> None:
-    train = read_rows(
+    train = read_example_arrays(
         write(tmp_path / "train", [example(f"u{n}", "t", label, [("p", "x"), ("q", "y")]) for n, label in
                                    enumerate([0, 0, 1])])
     )  # fmt: skip
-    held_out = read_rows(write(tmp_path / "test", [example("v", "t", 0, [("new", "x"), ("q", "y"), ("p", "x")])] * 5))
+    held_out = read_example_arrays(
+        write(tmp_path / "test", [example("v", "t", 0, [("new", "x"), ("q", "y"), ("p", "x")])] * 5)
+    )
     vocabulary = make_vocabulary(train)
     assert dict(zip(vocabulary.artwork_ids.to_pylist(), vocabulary.engagements_v.tolist(), strict=True)) == {
         "p": 2,
@@ -203,7 +207,7 @@ def test_popularity_and_vocabulary_come_from_train_alone(tmp_path: Path) -> None
 
 
 def test_without_towers_the_choice_is_popularity_less_ones_own_engagement(
-    encoded: tuple[Vocabulary, dict[str, Encoded]],
+    encoded: tuple[Vocabulary, dict[str, NetworkInputs]],
 ) -> None:
     vocabulary, data = encoded
     network = Towers(sized(vocabulary).sizes)
@@ -230,7 +234,7 @@ def test_a_candidates_probability_depends_neither_on_the_batch_nor_on_the_order(
         example("u2", "s", 0, [("z", "one")]),
         example("u3", "t", 2, several[::-1], history=history),
     ]
-    split = read_rows(write(tmp_path, rows))
+    split = read_example_arrays(write(tmp_path, rows))
     vocabulary = make_vocabulary(split)
     data = encode(split, vocabulary)
     torch.manual_seed(0)
@@ -253,7 +257,7 @@ def test_every_example_is_in_one_batch() -> None:
 
 
 def test_it_learns_tastes_and_understands_captions_of_unknown_artworks(
-    encoded: tuple[Vocabulary, dict[str, Encoded]],
+    encoded: tuple[Vocabulary, dict[str, NetworkInputs]],
 ) -> None:
     vocabulary, data = encoded
     recipe = sized(vocabulary)
@@ -272,7 +276,7 @@ def test_it_learns_tastes_and_understands_captions_of_unknown_artworks(
 
 
 def test_the_best_trial_is_kept_and_one_that_is_no_number_is_survived(
-    encoded: tuple[Vocabulary, dict[str, Encoded]],
+    encoded: tuple[Vocabulary, dict[str, NetworkInputs]],
 ) -> None:
     vocabulary, data = encoded
     recipe = dataclasses.replace(sized(vocabulary), learning_rates=(1e30, 1e-9, 0.03), epochs=3)
@@ -288,7 +292,7 @@ def test_the_best_trial_is_kept_and_one_that_is_no_number_is_survived(
     assert any("learning rate 0.03, weight decay 0.01, epoch 1" in line for line in lines)
 
 
-def test_training_stops_when_the_validation_loss_rises(encoded: tuple[Vocabulary, dict[str, Encoded]]) -> None:
+def test_training_stops_when_the_validation_loss_rises(encoded: tuple[Vocabulary, dict[str, NetworkInputs]]) -> None:
     vocabulary, data = encoded
     flipped = dataclasses.replace(data["validation"], label_n=1 - data["validation"].label_n)
     recipe = dataclasses.replace(sized(vocabulary), epochs=50)
@@ -298,7 +302,7 @@ def test_training_stops_when_the_validation_loss_rises(encoded: tuple[Vocabulary
 
 
 def test_a_model_read_back_predicts_the_same(
-    tmp_path: Path, world: dict[str, Rows], encoded: tuple[Vocabulary, dict[str, Encoded]]
+    tmp_path: Path, world: dict[str, ExampleArrays], encoded: tuple[Vocabulary, dict[str, NetworkInputs]]
 ) -> None:
     vocabulary, data = encoded
     recipe = sized(vocabulary)
@@ -330,7 +334,7 @@ def test_a_model_read_back_predicts_the_same(
 
 def test_a_pair_is_predicted_once(tmp_path: Path) -> None:
     rows = [example("u", title, 0, [("a", "x"), ("b", "y")]) for title in ("t", "s", "t")]
-    split = read_rows(write(tmp_path, rows))
+    split = read_example_arrays(write(tmp_path, rows))
     vocabulary = make_vocabulary(split)
     table = predictions(Towers(sized(vocabulary).sizes), encode(split, vocabulary), split, "m")
     assert table["title_id"].to_pylist() == ["t", "s"]
@@ -362,7 +366,7 @@ def test_two_workers_train_as_one_process_would_and_beat_popularity(
     ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     splits = {"train": tasteful(600, 0), "validation": tasteful(100, 1), "test": tasteful(200, 2)}
-    rows = {name: read_rows(write(tmp_path / "examples" / name, part)) for name, part in splits.items()}
+    rows = {name: read_example_arrays(write(tmp_path / "examples" / name, part)) for name, part in splits.items()}
     config = BaselineConfig(
         str(tmp_path / "examples"), str(tmp_path / "B"), learning_rates=(0.03,), weight_decays=(0.01,), epochs=4,
         batch_size=50, width=16, id_dropout=0.0, workers=2,

@@ -11,18 +11,18 @@ from tests.inference.test_vision import PHOTO
 from artsel_ray import storage
 from artsel_ray.caption.job import caption, resolve
 from artsel_ray.config import CaptionConfig
-from artsel_ray.data.catalog import read_catalogue
+from artsel_ray.data.catalog import read_catalog
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.runtime import shards as resume
 from artsel_ray.schema import ARTWORKS
-from tests.support.canary import telling_logs
+from tests.support.canary import logged
 from tests.support.tiny_vision import write_tiny_vision
 
 
-def png(width: int, height: int, colour: str) -> bytes:
+def png(width: int, height: int, color: str) -> bytes:
     content = io.BytesIO()
-    Image.new("RGB", (width, height), colour).save(content, "PNG")
+    Image.new("RGB", (width, height), color).save(content, "PNG")
     return content.getvalue()
 
 
@@ -66,7 +66,7 @@ def config_of(world: Path, model: str, **changes: Any) -> CaptionConfig:
     return replace(config, **changes)
 
 
-REJECTED = {
+INVALID_ROWS = {
     "a5": ("image_uri", "more pixels than are decoded"),
     "a6": ("image_uri", "a broken picture"),
     "a7": ("image_uri", "no file there"),
@@ -90,15 +90,15 @@ def test_pictures_become_captions_and_only_new_ones_are_described_again(pictured
     assert all(row["caption"] and row["model_id"] == resolve(config).model_id for row in described)
     # The same picture of two titles is asked about twice.
     assert len({row["fingerprint"] for row in described}) == 3
-    rejected = storage.read_table(storage.join(config.output, "rejected"), "rejected").to_pylist()
-    assert {row["artwork_id"]: (row["column"], row["reason"]) for row in rejected} == REJECTED
-    assert {(row["table"], row["file"]) for row in rejected} == {("artworks", f"{config.artworks}/a.parquet")}
+    invalid = storage.read_table(storage.join(config.output, "rejected"), "rejected").to_pylist()
+    assert {row["artwork_id"]: (row["column"], row["reason"]) for row in invalid} == INVALID_ROWS
+    assert {(row["table"], row["file"]) for row in invalid} == {("artworks", f"{config.artworks}/a.parquet")}
     summary = storage.read_json(f"{config.output}/summary.json")
     assert [summary[name] for name in ("artworks", "kept", "rejected")] == [8, 1, 4]
     assert summary["captioned"] + summary["carried"] == 3
     # Other jobs read it as a table of artworks.
-    catalogue, _, bad = read_catalogue(storage.list_files(config.titles or ""), storage.list_files(config.output))
-    assert (catalogue.artwork_ids.to_pylist(), bad.num_rows) == (["a1", "a2", "a3", "a4"], 0)
+    catalog, _, bad = read_catalog(storage.list_files(config.titles or ""), storage.list_files(config.output))
+    assert (catalog.artwork_ids.to_pylist(), bad.num_rows) == (["a1", "a2", "a3", "a4"], 0)
 
     # A mended picture and a new artwork: all else is carried over, whatever its place, id or path.
     (pictured / "artworks/bomb.png").write_bytes(png(50, 50, "blue"))
@@ -136,7 +136,7 @@ def test_vllm_captions_and_a_run_goes_on_where_it_was_left(
     assert storage.read_table(config.output, "captioned").to_pylist() == first
     assert resume.read_statistics(config.output, 1)["decoded_tokens"] == 0
     assert storage.read_manifest(config.output) is not None
-    assert not telling_logs(word="Written by hand")
+    assert not logged(word="Written by hand")
 
 
 @pytest.mark.parametrize(

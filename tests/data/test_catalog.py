@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artsel_ray import schema
-from artsel_ray.data.catalog import Catalogue, permuted, read_catalogue
+from artsel_ray.data.catalog import Catalog, permuted, read_catalog
 from artsel_ray.schema import AssetKind
 
 
@@ -34,23 +34,23 @@ def test_artworks_are_sorted_by_title_and_id_over_all_files(tmp_path: Path) -> N
             "artworks",
         ),
     ]
-    catalogue, captions, rejected = read_catalogue(titles, artworks)
-    assert catalogue.title_ids.to_pylist() == ["z", "a"]
+    catalog, captions, invalid = read_catalog(titles, artworks)
+    assert catalog.title_ids.to_pylist() == ["z", "a"]
     # Ids are text: "10" comes before "9".
-    assert catalogue.artwork_ids.to_pylist() == ["10", "9", "1", "3"]
+    assert catalog.artwork_ids.to_pylist() == ["10", "9", "1", "3"]
     assert captions.to_pylist() == ["ten", "nine", "one", "three"]
-    assert catalogue.offsets.tolist() == [0, 2, 4]
-    assert rejected.num_rows == 0
+    assert catalog.offsets.tolist() == [0, 2, 4]
+    assert invalid.num_rows == 0
 
 
 def test_a_bad_row_does_not_hide_a_good_one_with_its_id(tmp_path: Path) -> None:
     rows: list[dict] = [{"title_id": "a", "name": name, "genres": []} for name in ("", "First", "Second")]
     titles = [_write(tmp_path / "t", rows, "titles")]
     artworks = [_write(tmp_path / "a", [], "artworks")]
-    catalogue, _, rejected = read_catalogue(titles, artworks)
-    assert catalogue.names.to_pylist() == ["First"]
-    assert catalogue.offsets.tolist() == [0, 0]
-    assert [(row["row"], row["column"]) for row in rejected.to_pylist()] == [(0, "name"), (2, "title_id")]
+    catalog, _, invalid = read_catalog(titles, artworks)
+    assert catalog.names.to_pylist() == ["First"]
+    assert catalog.offsets.tolist() == [0, 0]
+    assert [(row["row"], row["column"]) for row in invalid.to_pylist()] == [(0, "name"), (2, "title_id")]
 
 
 def test_only_assets_of_the_kind_asked_for_are_candidates(tmp_path: Path) -> None:
@@ -60,22 +60,22 @@ def test_only_assets_of_the_kind_asked_for_are_candidates(tmp_path: Path) -> Non
     artworks = [_write(tmp_path / "a", rows, "artworks")]
     expected: dict[AssetKind, list[str]] = {"artwork": ["1", "2"], "synopsis": ["3"], "trailer": ["4"]}
     for kind, ids in expected.items():
-        catalogue, captions, rejected = read_catalogue(titles, artworks, kind)
-        assert catalogue.artwork_ids.to_pylist() == ids
+        catalog, captions, invalid = read_catalog(titles, artworks, kind)
+        assert catalog.artwork_ids.to_pylist() == ids
         assert len(captions) == len(ids)
-        assert sorted(catalogue.other_ids.to_pylist()) == sorted({"1", "2", "3", "4"} - set(ids))
-        assert [(row["column"], row["artwork_id"]) for row in rejected.to_pylist()] == [("asset_kind", "5")]
+        assert sorted(catalog.other_ids.to_pylist()) == sorted({"1", "2", "3", "4"} - set(ids))
+        assert [(row["column"], row["artwork_id"]) for row in invalid.to_pylist()] == [("asset_kind", "5")]
 
 
 def test_a_permutation_keeps_titles_and_captions_together() -> None:
     ids = [f"a{n}" for n in range(60)]
     texts = pa.array([f"caption of {each}" for each in ids])
     names = pa.array(["x", "y", "z"])
-    catalogue = Catalogue(names, names, pa.nulls(3), pa.array(ids), np.array([0, 5, 5, 60]), pa.array([], pa.string()))
-    assert permuted(catalogue, texts, 0) == (catalogue, texts)
+    catalog = Catalog(names, names, pa.nulls(3), pa.array(ids), np.array([0, 5, 5, 60]), pa.array([], pa.string()))
+    assert permuted(catalog, texts, 0) == (catalog, texts)
     orders = []
     for number in range(1, 30):
-        other, captions = permuted(catalogue, texts, number)
+        other, captions = permuted(catalog, texts, number)
         artworks = other.artwork_ids.to_pylist()
         assert (sorted(artworks[:5]), sorted(artworks[5:])) == (sorted(ids[:5]), sorted(ids[5:]))
         assert captions.to_pylist() == [f"caption of {each}" for each in artworks]
@@ -83,5 +83,5 @@ def test_a_permutation_keeps_titles_and_captions_together() -> None:
     assert len({tuple(order[5:]) for order in orders}) == 29
     # The first of five stands at every place; a place that it never has would be a chance of 0.8^29 = 0.2 %.
     assert {order.index("a0") for order in orders} == set(range(5))
-    again, _ = permuted(catalogue, texts, 7)
+    again, _ = permuted(catalog, texts, 7)
     assert again.artwork_ids.to_pylist() == orders[6]

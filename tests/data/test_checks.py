@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from artsel_ray.data import checks
-from artsel_ray.schema import EXAMPLES, REJECTED, Assets
+from artsel_ray.schema import EXAMPLES, INVALID_ROWS, Assets
 
 
 def _text(*values: str | None) -> pa.ChunkedArray:
@@ -37,10 +37,10 @@ def test_the_first_reason_counts_and_the_place_is_kept() -> None:
     table = pa.table({"user_id": ["u", "v", "w"], "title_id": ["t", None, "x"], "file": [1, 0, 1], "row": [7, 8, 9]})
     table = table.set_column(2, "file", table["file"].cast(pa.int32()))
     bad = [("title_id", "missing", np.array([0, 1, 0], bool)), ("title_id", "unknown title", np.array([0, 1, 1], bool))]
-    good, rejected = checks.part(table, "interactions", ["first.parquet", "second.parquet"], bad)
+    good, invalid = checks.split_valid(table, "interactions", ["first.parquet", "second.parquet"], bad)
     assert good["user_id"].to_pylist() == ["u"]
-    assert rejected.schema == REJECTED
-    assert [(r["file"], r["row"], r["reason"], r["user_id"]) for r in rejected.to_pylist()] == [
+    assert invalid.schema == INVALID_ROWS
+    assert [(r["file"], r["row"], r["reason"], r["user_id"]) for r in invalid.to_pylist()] == [
         ("first.parquet", 8, "missing", "v"),
         ("second.parquet", 9, "unknown title", "w"),
     ]
@@ -48,13 +48,13 @@ def test_the_first_reason_counts_and_the_place_is_kept() -> None:
 
 def test_each_candidate_of_an_example_has_what_the_model_is_to_see() -> None:
     captions: list[list[str | None]] = [["A tower.", "A house."], [None, "A house."], [None, None], ["A tower.", ""]]
-    pictures: list[list[str] | None] = [["a.png", "b.png"], ["a.png"], ["a.png", "b.png"], None]
+    images: list[list[str] | None] = [["a.png", "b.png"], ["a.png"], ["a.png", "b.png"], None]
     rows = [
         {
             "candidates": [{"artwork_id": str(place), "caption": caption} for place, caption in enumerate(each)],
             "image_uris": uris, "label": 0, "history": [], "title_genres": [], "propensity": None,
         }
-        for each, uris in zip(captions, pictures, strict=True)
+        for each, uris in zip(captions, images, strict=True)
     ]  # fmt: skip
     columns = ["title_genres", "history", "candidates", "label", "propensity", "image_uris"]
     table = pa.Table.from_pylist(rows, pa.schema([EXAMPLES.field(name).with_nullable(True) for name in columns]))

@@ -19,7 +19,7 @@ def test_each_picture_has_its_place_or_its_fault_in_the_order_of_the_data(
     signed = "s3://bucket/a.png?endpoint_override=elsewhere"
     uris = ["good.png", "bad.png", "gone.png", str(tmp_path / "good.png"), signed]
     place = f"{tmp_path}/good.png"
-    assert gallery.look_at(uris, str(tmp_path)) == [
+    assert gallery.validate_images(uris, str(tmp_path)) == [
         (place, ""),
         ("bad.png", images.UNKNOWN_FORMAT),
         ("gone.png", images.MISSING_FILE),

@@ -25,8 +25,8 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     return content.getvalue()
 
 
-def near(pixel: np.ndarray, colour: tuple[int, int, int], by: int = 8) -> bool:
-    return bool((np.abs(pixel.astype(int) - colour) <= by).all())
+def near(pixel: np.ndarray, color: tuple[int, int, int], by: int = 8) -> bool:
+    return bool((np.abs(pixel.astype(int) - color) <= by).all())
 
 
 def test_a_photograph_is_its_pixels() -> None:
@@ -70,7 +70,7 @@ def test_a_palette_with_a_clear_colour_is_on_white() -> None:
 
 
 def test_of_an_animation_the_first_frame_is_taken() -> None:
-    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
     for kind in ("GIF", "WEBP", "PNG"):
         content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
         assert near(decode(content, MUCH, MUCH)[10, 10], (255, 0, 0)), kind
@@ -183,6 +183,6 @@ def test_what_cannot_be_fetched_has_a_reason_without_its_uri(tmp_path: Path, uri
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with open(tmp_path / "large.jpg", "wb") as file:
-        file.truncate(images.MOST_BYTES + 1)
+        file.truncate(images.MAX_BYTES + 1)
     with pytest.raises(UnusableError, match=images.TOO_MANY_BYTES):
         fetch(locate("large.jpg", str(tmp_path)))

@@ -49,9 +49,9 @@ def test_files_that_are_no_examples_and_no_examples_at_all_are_one_line(tmp_path
 
 
 def test_a_shard_that_is_written_again_leaves_no_rejected_rows_of_before(tmp_path: Path) -> None:
-    rejected = {"table": ["examples"], "file": ["a"], "row": [1], "column": ["label"], "reason": ["missing"]}
-    rejected |= {name: [None] for name in ("user_id", "title_id", "artwork_id")}
-    bad = pa.table(rejected)
+    invalid = {"table": ["examples"], "file": ["a"], "row": [1], "column": ["label"], "reason": ["missing"]}
+    invalid |= {name: [None] for name in ("user_id", "title_id", "artwork_id")}
+    bad = pa.table(invalid)
     output = str(tmp_path)
     write_shard(output, 3, "examples", table(range(2)), bad, {"rejected": 1})
     assert storage.list_files(f"{output}/rejected") == [f"{output}/rejected/part-000003.parquet"]

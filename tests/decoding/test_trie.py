@@ -29,7 +29,7 @@ class HashModel:
     def score(self, prompt: list[int], token: int) -> float:
         return math.sin(sum((place + 1) * (value + 1) for place, value in enumerate([*prompt, token]))) * 3
 
-    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Any = ()) -> list[np.ndarray]:
+    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Any = ()) -> list[np.ndarray]:
         questions = [(prompt.tolist(), each) for prompt, each in zip(prompts, allowed, strict=True)]
         self.questions += questions
         return [np.array([self.score(prompt, token) for token in each]) for prompt, each in questions]
@@ -40,7 +40,7 @@ class HashModel:
         max_tokens: int,
         stop: Sequence[int],
         sampling: Sampling | None = None,
-        pictures: Any = (),
+        images: Any = (),
     ) -> list[list[int]]:
         raise NotImplementedError
 
@@ -129,7 +129,7 @@ class Liar:
     def __init__(self, numbers: list[float]) -> None:
         self.numbers = itertools.cycle(numbers)
 
-    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Any = ()) -> list[np.ndarray]:
+    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Any = ()) -> list[np.ndarray]:
         return [np.array(list(itertools.islice(self.numbers, len(each)))) for each in allowed]
 
     def write(
@@ -138,7 +138,7 @@ class Liar:
         max_tokens: int,
         stop: Sequence[int],
         sampling: Sampling | None = None,
-        pictures: Any = (),
+        images: Any = (),
     ) -> list[list[int]]:
         raise NotImplementedError
 

@@ -22,7 +22,7 @@ from artsel_ray.distill.job import distill, resolve
 from artsel_ray.distill.rationales import MISMATCH
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
-from tests.support.canary import CANARY, telling_logs, tells
+from tests.support.canary import CANARY, logged, tells
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = " sea rain storm dark light calm night tower friends laugh"
@@ -112,7 +112,7 @@ def test_a_killed_run_resumes_and_every_example_is_kept_or_dropped_with_its_faul
     with tempfile.TemporaryDirectory() as session:  # a socket's path must be short
         own = {**os.environ, "RAY_TMPDIR": session}
         ran = subprocess.run(command(whole), check=True, env=own, capture_output=True, text=True)
-        assert telling_logs(Path(session)) == []
+        assert logged(Path(session)) == []
     kept_beside = [Path(whole.output, name).read_text() for name in ("config.json", "summary.json", "_manifest.json")]
     assert not any(map(tells, [ran.stdout, ran.stderr, *kept_beside, str(rejected_rows(whole.output))]))
     kept, dropped = storage.read_table(whole.output, "examples").to_pylist(), rejected_rows(whole.output)

@@ -84,8 +84,8 @@ def test_both_questions_with_their_answers_fit_beside_the_history(
     prompts = teacher(tokenizer, template)
     pieces, options = prompts.pieces, prompts.pieces.options("Up", ["Comedy"], CAPTIONS)
     for max_tokens in (1, 2000):
-        room = prompts.room(options, max_tokens, 3000)
-        history = np.zeros(room, dtype=np.int32)
+        budget = prompts.budget(options, max_tokens, 3000)
+        history = np.zeros(budget, dtype=np.int32)
         longest = [len(prompts.explain(options, history, label)) + max_tokens for label in (0, 1)]
         reason = pieces.reason("word " * 999)
         assert len(reason) == SPEC.reason_tokens
@@ -93,7 +93,7 @@ def test_both_questions_with_their_answers_fit_beside_the_history(
         assert max(*longest, predicting) <= 3000
         # Not wasteful: the empty reason's own tokens are all that is counted twice.
         assert max(*longest, predicting) >= 3000 - 1
-    assert prompts.room(options, 3000, 3000) == -1
+    assert prompts.budget(options, 3000, 3000) == -1
 
 
 def test_only_a_spec_with_title_first_and_a_reason_is_taken(tokenizer: PreTrainedTokenizerBase) -> None:

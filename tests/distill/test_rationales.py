@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from artsel_ray import schema
-from artsel_ray.data.catalog import placed
+from artsel_ray.data.catalog import with_source_rows
 from artsel_ray.distill import rationales as reasons
-from artsel_ray.distill.rationales import Teaching, explain_shard
+from artsel_ray.distill.rationales import TeacherSettings, explain_shard
 from artsel_ray.engines.base import Sampling
 from artsel_ray.prompts import leaks
 from artsel_ray.prompts.spec import PromptSpec
@@ -17,7 +17,7 @@ from artsel_ray.prompts.tokenizer import Ids
 from artsel_ray.score.rendering import prompt_tokenizer
 
 SPEC = PromptSpec(reason=True, reason_tokens=40)
-TEACHING = Teaching("smollm2", "smollm2@x", SPEC, 0.6, 0.95, 0, 7, max_tokens=64, max_model_length=4096,
+TEACHING = TeacherSettings("smollm2", "smollm2@x", SPEC, 0.6, 0.95, 0, 7, max_tokens=64, max_model_length=4096,
                     min_words=5, quoted_words=6)  # fmt: skip
 CAPTIONS = ["A red tower in a storm at night.", "Two friends laugh by the sea.", "Two friends fight in the rain."]
 MOMENT = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
@@ -38,7 +38,7 @@ def example(number: int, label: int | None = 1, **changes: Any) -> dict[str, Any
 
 def shard(rows: list[dict[str, Any]]) -> pa.Table:
     fields = [field.with_nullable(True) for field in schema.EXAMPLES]
-    return placed(pa.Table.from_pylist(rows, schema=pa.schema(fields)), 1, 100)
+    return with_source_rows(pa.Table.from_pylist(rows, schema=pa.schema(fields)), 1, 100)
 
 
 class Teacher:
@@ -54,7 +54,7 @@ class Teacher:
         max_tokens: int,
         stop: Sequence[int],
         sampling: Sampling | None = None,
-        pictures: Any = (),
+        images: Any = (),
     ) -> list[list[int]]:
         assert sampling is not None
         assert stop == [self.tokenizer.tokenizer.eos_token_id]
@@ -64,7 +64,7 @@ class Teacher:
         order = sorted(range(len(self.texts)), key=lambda number: number % 2)
         return [ids[:max_tokens] for ids in self.tokenizer.encode([self.texts[number] for number in order])]
 
-    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Any = ()) -> list[np.ndarray]:
+    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Any = ()) -> list[np.ndarray]:
         answers = []
         for asked, ids in zip(prompts, allowed, strict=True):
             prompt = str(self.tokenizer.tokenizer.decode(asked))
@@ -102,7 +102,7 @@ def test_what_holds_is_kept_in_its_order_and_the_rest_is_dropped_with_its_fault(
         ("e0", GOOD),
         ("e1", "Calm days at the sea suit them."),
     ]
-    faults = {row["user_id"]: row["reason"] for row in explained.rejected.to_pylist()}
+    faults = {row["user_id"]: row["reason"] for row in explained.invalid.to_pylist()}
     assert faults == {
         "u2": reasons.MISMATCH,
         "u3": leaks.OPTION,
@@ -113,7 +113,7 @@ def test_what_holds_is_kept_in_its_order_and_the_rest_is_dropped_with_its_fault(
         "u8": leaks.QUOTE,
         "u9": reasons.TOO_LONG,
     }
-    places = {(row["table"], row["file"], row["row"], row["column"]) for row in explained.rejected.to_pylist()}
+    places = {(row["table"], row["file"], row["row"], row["column"]) for row in explained.invalid.to_pylist()}
     assert places == {("examples", "second.parquet", 100 + number, "reason") for number in range(2, 10)}
     expected = {"examples": 10, "kept": 2, "rejected": 0, "predicted": 6, "histories_cut": 0, reasons.TOO_SHORT: 2}
     assert explained.counts == expected | {fault: int(fault in faults.values()) for fault in reasons.DROPPED} | {
@@ -155,7 +155,7 @@ def test_unusable_rows_are_rejected_with_their_reason_and_no_text() -> None:
     ]
     explained = explain_shard(shard(rows), FILES, Teacher([GOOD]), TEACHING)
     assert explained.examples["example_id"].to_pylist() == ["e0"]
-    assert {row["user_id"]: (row["column"], row["reason"]) for row in explained.rejected.to_pylist()} == {
+    assert {row["user_id"]: (row["column"], row["reason"]) for row in explained.invalid.to_pylist()} == {
         "u2": ("title_name", "missing"),
         "u4": ("label", "not one of the candidates"),
         "u6": ("label", "not one of the candidates"),
@@ -166,20 +166,20 @@ def test_unusable_rows_are_rejected_with_their_reason_and_no_text() -> None:
         "u16": ("candidates", "without any history the question and its answer exceed 4096 tokens"),
     }
     assert explained.counts["rejected"] == 8
-    text = str(explained.rejected.to_pylist())
+    text = str(explained.invalid.to_pylist())
     assert not any(word in text for word in ("Heat", "house", "word", "sea"))
 
 
 @pytest.mark.usefixtures("smollm2")
 def test_a_shard_of_nothing_usable_is_no_error() -> None:
     explained = explain_shard(shard([example(0, label=9)]), FILES, Teacher([]), TEACHING)
-    assert (explained.examples.num_rows, explained.rejected.num_rows) == (0, 1)
+    assert (explained.examples.num_rows, explained.invalid.num_rows) == (0, 1)
 
 
 @pytest.mark.usefixtures("smollm2")
 def test_a_candidate_that_reads_as_the_truth_is_the_truth() -> None:
-    twins = [{"artwork_id": artwork, "caption": CAPTIONS[1]} for artwork in "ab"]
-    explained = explain_shard(shard([example(0, 1, candidates=twins)]), FILES, Teacher([GOOD]), TEACHING)
+    duplicates = [{"artwork_id": artwork, "caption": CAPTIONS[1]} for artwork in "ab"]
+    explained = explain_shard(shard([example(0, 1, candidates=duplicates)]), FILES, Teacher([GOOD]), TEACHING)
     assert explained.examples["reason"].to_pylist() == [GOOD]
 
 

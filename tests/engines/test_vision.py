@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from artsel_ray.caption.prompts import CaptionPrompts
-from artsel_ray.data.images import Picture, decode
+from artsel_ray.data.images import ArtworkImage, decode
 from artsel_ray.decoding import trie
 from artsel_ray.engines.vision import TransformersVisionEngine
 from artsel_ray.engines.vllm import TransformersEngine, VllmEngine
@@ -20,10 +20,14 @@ PHOTO = Path(matplotlib.get_data_path()) / "sample_data/grace_hopper.jpg"
 TITLES = ["Up", None, "A much longer name of a film than the other two have"]
 
 
-def pictures() -> list[list[Picture]]:
+def images() -> list[list[ArtworkImage]]:
     """A real photograph upright, upside down and as a wide strip."""
     photo = decode(PHOTO.read_bytes(), 10**6, 10**6)
-    return [[Picture(photo, "0")], [Picture(photo[::-1].copy(), "1")], [Picture(photo[100:200].copy(), "2")]]
+    return [
+        [ArtworkImage(photo, "0")],
+        [ArtworkImage(photo[::-1].copy(), "1")],
+        [ArtworkImage(photo[100:200].copy(), "2")],
+    ]
 
 
 @pytest.mark.parametrize("kind", ["mllama", "idefics3"])
@@ -32,14 +36,14 @@ def test_pictures_asked_about_together_are_described_as_alone(kind: str, smollm2
     prompts = CaptionPrompts(AutoProcessor.from_pretrained(folder))
     engine = TransformersVisionEngine(folder, prompts.head)
     asked = [prompts.question(title) for title in TITLES]
-    together = engine.write(asked, 6, [2], pictures())
+    together = engine.write(asked, 6, [2], images())
     usage = engine.take_usage()
     assert usage.decoded_tokens == sum(map(len, together)) > 0
     assert usage.prompt_tokens >= sum(map(len, asked))
-    alone = [engine.write([ids], 6, [2], [picture])[0] for ids, picture in zip(asked, pictures(), strict=True)]
+    alone = [engine.write([ids], 6, [2], [image])[0] for ids, image in zip(asked, images(), strict=True)]
     assert together == alone
     # What is seen changes what is written.
-    blank = Picture(np.full((64, 48, 3), 255, dtype=np.uint8), "3")
+    blank = ArtworkImage(np.full((64, 48, 3), 255, dtype=np.uint8), "3")
     assert engine.write(asked[:1], 6, [2], [[blank]]) != together[:1]
 
 
@@ -50,24 +54,24 @@ def test_vllm_writes_what_transformers_writes(smollm2: Model, tmp_path: Path, mo
     folder = Path(write_tiny_vision("idefics3", smollm2.path, tmp_path / "idefics3"))
     prompts = CaptionPrompts(AutoProcessor.from_pretrained(folder))
     asked = [prompts.question(title) for title in TITLES]
-    engine = VllmEngine(folder, 2048, 3, pictures=3)
-    written = engine.write(asked, 6, [2], pictures=pictures())
+    engine = VllmEngine(folder, 2048, 3, images=3)
+    written = engine.write(asked, 6, [2], images=images())
     usage = engine.take_usage()
     assert usage.prompt_tokens > sum(map(len, asked))
-    assert written == TransformersVisionEngine(folder, prompts.head).write(asked, 6, [2], pictures())
+    assert written == TransformersVisionEngine(folder, prompts.head).write(asked, 6, [2], images())
     _choose_among_pictures(engine, folder)
 
 
 def _choose_among_pictures(vllm: VllmEngine, folder: Path) -> None:
     """In either engine the same probabilities for two users of a title, and a cache that knows the pictures."""
     tokenizer = prompt_tokenizer(folder, PromptSpec(assets="image", output="number"))
-    seen = [picture for (picture,) in pictures()]
-    options = [tokenizer.picture_options("Up", ["Drama"], order) for order in (seen, seen, seen[::-1])]
+    seen = [image for (image,) in images()]
+    options = [tokenizer.image_options("Up", ["Drama"], order) for order in (seen, seen, seen[::-1])]
     histories = [tokenizer.encode([f"{tokenizer.history_head}\n- {name}"])[0] for name in ("Heat", "Up", "Heat")]
     asked = [tokenizer.prompt(each.block, history) for each, history in zip(options, histories, strict=True)]
     tries = [trie.build(each.answers, tokenizer.option_end) for each in options]
-    shown = [each.pictures for each in options]
-    transformers = TransformersEngine(folder, marks=tokenizer.marks)
+    shown = [each.images for each in options]
+    transformers = TransformersEngine(folder, placeholders=tokenizer.placeholders)
     expected = trie.rank(transformers, asked, tries, shown)
     vllm.take_usage()
     found = [trie.rank(vllm, asked[i : i + 1], tries[i : i + 1], shown[i : i + 1])[0] for i in range(3)]
@@ -85,11 +89,11 @@ def test_a_prompt_put_together_of_ids_is_what_the_processor_makes_of_its_text(
     processor = AutoProcessor.from_pretrained(folder)
     prompts = CaptionPrompts(processor)
     # Without a name: where it begins and ends a tokenizer of the whole text may join what pieces keep apart.
-    asked, picture = prompts.question(None), pictures()[0]
-    images = [[Image.fromarray(picture[0].pixels)]]
+    asked, image = prompts.question(None), images()[0]
+    pil_images = [[Image.fromarray(image[0].pixels)]]
     text = processor.tokenizer.decode(asked)
-    whole = processor(text=text, images=images, add_special_tokens=False, return_tensors="pt")
-    made = TransformersVisionEngine(folder, prompts.head)._inputs([asked], [picture], 2)
+    whole = processor(text=text, images=pil_images, add_special_tokens=False, return_tensors="pt")
+    made = TransformersVisionEngine(folder, prompts.head)._inputs([asked], [image], 2)
     assert set(made) == set(whole)
     for name, value in whole.items():
         assert made[name].tolist() == value.tolist(), name

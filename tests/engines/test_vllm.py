@@ -2,13 +2,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artsel_ray.data.images import Picture
+from artsel_ray.data.images import ArtworkImage
 from artsel_ray.engines import vllm as engines
-from artsel_ray.engines.vllm import NullEngine, Usage
+from artsel_ray.engines.vllm import FakeEngine, Usage
 
 
 def test_the_null_engine_answers_every_question_and_counts() -> None:
-    engine = NullEngine()
+    engine = FakeEngine()
     short, long = np.array([1, 2], dtype=np.int32), np.array([1, 2, 3], dtype=np.int32)
     first = engine.logprobs([short, long], [[5, 6], [7]])
     assert [len(answer) for answer in first] == [2, 1]
@@ -21,7 +21,7 @@ def test_the_null_engine_answers_every_question_and_counts() -> None:
 
 
 def test_the_null_engine_can_take_the_time_that_what_is_new_would_take() -> None:
-    engine = NullEngine(tokens_per_second=1000.0)
+    engine = FakeEngine(tokens_per_second=1000.0)
     shared = np.arange(100, dtype=np.int32)
     prompts = [shared, np.append(shared[:90], -1), np.array([7], dtype=np.int32)]
     engine.logprobs(prompts, [[1]] * 3)
@@ -34,8 +34,8 @@ def test_the_null_engine_can_take_the_time_that_what_is_new_would_take() -> None
 @given(st.lists(st.lists(st.integers(0, 600), min_size=1, max_size=200), max_size=60))
 def test_a_part_of_the_prompts_shows_no_more_pictures_than_are_held(shown: list[list[int]]) -> None:
     pixels = np.zeros((1, 1, 3), dtype=np.uint8)
-    pictures = [[Picture(pixels, str(number)) for number in each] for each in shown]
-    parts = [shown[part] for part in engines._parts(pictures)]
+    images = [[ArtworkImage(pixels, str(number)) for number in each] for each in shown]
+    parts = [shown[part] for part in engines._parts(images)]
     assert [each for part in parts for each in part] == shown
     for part in parts:
         assert len(part) == 1 or len({number for each in part for number in each}) <= engines._PICTURES_AT_ONCE

@@ -8,7 +8,7 @@ import pytest
 
 from artsel_ray import schema, storage
 from artsel_ray.errors import InputError
-from artsel_ray.evaluate.choices import count_rejected, read_choices, read_oracle
+from artsel_ray.evaluate.choices import count_invalid, read_choices, read_oracle
 from artsel_ray.evaluate.example_table import ExampleTable, read_examples
 
 
@@ -67,24 +67,24 @@ def test_a_pair_predicted_twice_is_refused(small: Path, table: ExampleTable) -> 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_rejected_and_hidden_files_are_passed_over(small: Path, table: ExampleTable, slash: str) -> None:
     folder = small / "predictions"
-    row = dict.fromkeys(schema.REJECTED.names) | {
+    row = dict.fromkeys(schema.INVALID_ROWS.names) | {
         "table": "requests",
         "file": "f",
         "column": "c",
         "reason": "r",
     }
-    rejected = pa.Table.from_pylist([row] * 3, schema.REJECTED)
-    storage.write_table(str(folder / "rejected/part-0.parquet"), rejected, "rejected")
+    invalid = pa.Table.from_pylist([row] * 3, schema.INVALID_ROWS)
+    storage.write_table(str(folder / "rejected/part-0.parquet"), invalid, "rejected")
     for name in ("_work/part-0.parquet", ".part-0.parquet.tmp.parquet"):
         storage.write_object(str(folder / name), b"not Parquet")
     assert read_choices(f"{folder}{slash}", table).hit_n(table).sum() == 2
-    assert count_rejected(str(folder)) == 3
+    assert count_invalid(str(folder)) == 3
 
 
 def test_one_file_is_enough(small: Path, table: ExampleTable) -> None:
     file = str(small / "predictions/part-0.parquet")
     assert read_choices(file, table).hit_n(table).sum() == 2
-    assert count_rejected(file) == 0
+    assert count_invalid(file) == 0
 
 
 def test_unfinished_night_is_refused_until_the_manifest_is_there(small: Path, table: ExampleTable) -> None:

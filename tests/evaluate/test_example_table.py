@@ -46,7 +46,7 @@ def test_rows_that_cannot_be_evaluated_are_rejected_with_a_reason(small: Path) -
         read_examples(str(folder))
     replace(folder, "label", [0, 0, 0, 0])
     table = read_examples(str(folder))
-    assert table.rejected.select(["row", "column", "reason", "user_id"]).to_pylist() == [
+    assert table.invalid.select(["row", "column", "reason", "user_id"]).to_pylist() == [
         {"row": 0, "column": "candidates", "reason": "a candidate without an id", "user_id": "u1"},
         {"row": 1, "column": "candidates", "reason": "no candidate", "user_id": "u1"},
         {"row": 2, "column": "candidates", "reason": "no candidate", "user_id": "u2"},
@@ -58,7 +58,7 @@ def test_rows_that_cannot_be_evaluated_are_rejected_with_a_reason(small: Path) -
 def test_label_outside_the_candidates_is_rejected(small: Path, label: int | None) -> None:
     replace(small / "examples/test", "label", [label, 3, 1, 0])
     table = read_examples(str(small / "examples/test"))
-    assert table.rejected["column"].to_pylist() == ["label"]
+    assert table.invalid["column"].to_pylist() == ["label"]
     assert table.examples.candidates_n.tolist() == [4, 2, 4]
 
 

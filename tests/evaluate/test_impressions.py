@@ -92,8 +92,8 @@ def test_rejected_impressions_are_written(log: Path) -> None:
     write(log / "impressions", "impressions", rows)
     found = evaluated(log)
     assert found["log"]["rejected_impressions"] == 1
-    (rejected,) = read_table(str(log / "E/rejected/impressions.parquet"), "rejected").to_pylist()
-    assert (rejected["row"], rejected["column"]) == (1, "user_id")
+    (invalid,) = read_table(str(log / "E/rejected/impressions.parquet"), "rejected").to_pylist()
+    assert (invalid["row"], invalid["column"]) == (1, "user_id")
     assert any("every impression of the log is engaged with" in text for text in found["warnings"])
 
 

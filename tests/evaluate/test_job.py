@@ -103,8 +103,8 @@ def test_rejected_examples_are_written_and_counted(small: Path) -> None:
     rows[0]["label"] = 7
     pq.write_table(table.from_pylist(rows, table.schema), file)
     assert metrics(small)["rejected_examples"] == 1
-    rejected = storage.read_table(str(small / "E/rejected"), "rejected").to_pylist()
-    assert [(row["row"], row["column"], row["user_id"]) for row in rejected] == [(0, "label", "u1")]
+    invalid = storage.read_table(str(small / "E/rejected"), "rejected").to_pylist()
+    assert [(row["row"], row["column"], row["user_id"]) for row in invalid] == [(0, "label", "u1")]
     # A later run without rejected rows leaves none behind.
     rows[0]["label"] = 0
     pq.write_table(table.from_pylist(rows, table.schema), file)
@@ -120,8 +120,8 @@ def test_rejected_predictions_are_written_and_their_pairs_are_missing(small: Pat
     pq.write_table(table.from_pylist(rows, table.schema), file)
     found = metrics(small)
     assert (found["unusable_predictions"], found["missing"], found["accuracy"]["value"]) == (1, 2, 0.25)
-    (rejected,) = storage.read_table(str(small / "E/rejected/model.parquet"), "rejected").to_pylist()
-    assert (rejected["file"], rejected["row"], rejected["column"]) == (str(file), 1, "probability")
+    (invalid,) = storage.read_table(str(small / "E/rejected/model.parquet"), "rejected").to_pylist()
+    assert (invalid["file"], invalid["row"], invalid["column"]) == (str(file), 1, "probability")
 
 
 def test_wrong_flags_are_answered(small: Path) -> None:

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artsel_ray import schema, storage
-from artsel_ray.data.catalog import Catalogue, placed
+from artsel_ray.data.catalog import Catalog, with_source_rows
 from artsel_ray.prepare import examples, stages
 
 _FILES = {"interactions": ["i.parquet"], "impressions": ["e.parquet"]}
-_CATALOGUE = Catalogue(
+_CATALOG = Catalog(
     title_ids=pa.array(["t0", "t1"]),
     names=pa.array(["Zero", "Один"]),
     genres=pa.array([["Drama"], []], pa.list_(pa.string())),
@@ -38,7 +38,7 @@ _IMPRESSION = st.tuples(
 def _table(rows: list[tuple], fields: dict[str, pa.DataType]) -> pa.Table:
     columns = list(zip(*rows, strict=True)) or [()] * len(fields)
     arrays = [pa.array(column, type_) for column, type_ in zip(columns, fields.values(), strict=True)]
-    return placed(pa.table(arrays, names=list(fields)), 0, 0)
+    return with_source_rows(pa.table(arrays, names=list(fields)), 0, 0)
 
 
 def _interactions(rows: list[tuple]) -> pa.Table:
@@ -82,7 +82,7 @@ def _by_hand(interactions: list[tuple], impressions: list[tuple], length: int) -
 @settings(max_examples=300, deadline=None)
 @given(st.lists(_INTERACTION, max_size=25), st.lists(_IMPRESSION, max_size=15), st.integers(1, 4))
 def test_pairs_equal_a_plain_loop(interactions: list[tuple], impressions: list[tuple], length: int) -> None:
-    found = examples.find_pairs(_interactions(interactions), _impressions(impressions), _FILES, _CATALOGUE, length)
+    found = examples.find_pairs(_interactions(interactions), _impressions(impressions), _FILES, _CATALOG, length)
     expected, repeated, empty, duplicates = _by_hand(interactions, impressions, length)
     events = [
         (row["timestamp"].microsecond, row["title"], row["watch_seconds"]) for row in found.interactions.to_pylist()
@@ -93,7 +93,7 @@ def test_pairs_equal_a_plain_loop(interactions: list[tuple], impressions: list[t
     }
     assert pairs == expected
     assert found.repeated == repeated
-    reasons = [(row["table"], row["column"]) for row in found.rejected.to_pylist()]
+    reasons = [(row["table"], row["column"]) for row in found.invalid.to_pylist()]
     assert reasons.count(("impressions", "timestamp")) == empty
     assert reasons.count(("impressions", "row")) == duplicates
     assert reasons.count(("interactions", "row")) == len(interactions) - len(set(interactions))
@@ -103,9 +103,9 @@ def test_pairs_equal_a_plain_loop(interactions: list[tuple], impressions: list[t
 
 def test_an_interaction_at_the_time_of_the_impression_is_not_history() -> None:
     impressions = _impressions([("x", 0, 1, 3, True, 0.5)])
-    found = examples.find_pairs(_interactions([("x", 1, 3, 1.0)]), impressions, _FILES, _CATALOGUE, 5)
+    found = examples.find_pairs(_interactions([("x", 1, 3, 1.0)]), impressions, _FILES, _CATALOG, 5)
     assert found.pairs.num_rows == 0
-    (row,) = found.rejected.to_pylist()
+    (row,) = found.invalid.to_pylist()
     assert (row["file"], row["row"], row["column"]) == ("e.parquet", 0, "timestamp")
     assert (row["user_id"], row["title_id"], row["artwork_id"]) == ("x", "t0", "a1")
 
@@ -115,12 +115,12 @@ def _prepared() -> examples.Pairs:
     impressions = _impressions(
         [("x", 0, 1, 5, True, 0.5), ("x", 1, 2, 5, True, None), ("y", 1, 0, 6, True, 0.25), ("x", 0, 0, 9, False, 1.0)]
     )
-    return examples.find_pairs(interactions, impressions, _FILES, _CATALOGUE, 5)
+    return examples.find_pairs(interactions, impressions, _FILES, _CATALOG, 5)
 
 
 def test_examples_hold_names_candidates_and_label() -> None:
     found = _prepared()
-    (batch,) = examples.example_batches(found.pairs, found.interactions, _CATALOGUE, _CAPTIONS)
+    (batch,) = examples.example_batches(found.pairs, found.interactions, _CATALOG, _CAPTIONS)
     rows = {(row["user_id"], row["title_id"]): row for row in batch.to_pylist()}
     row = rows["x", "t1"]
     assert row["title_name"] == "Один"
@@ -137,14 +137,14 @@ def test_examples_hold_names_candidates_and_label() -> None:
 
 def test_an_example_id_depends_on_user_title_and_time_alone() -> None:
     found = _prepared()
-    ids = examples.example_ids(found.pairs, _CATALOGUE)
+    ids = examples.example_ids(found.pairs, _CATALOG)
     assert len(set(ids)) == 3
-    assert examples.example_ids(found.pairs.slice(1), _CATALOGUE) == ids[1:]
+    assert examples.example_ids(found.pairs.slice(1), _CATALOG) == ids[1:]
 
 
 def test_titles_shown_to_a_user_at_one_time_are_one_request() -> None:
     found = _prepared()
-    rows = examples.requests(found.pairs, found.interactions, _CATALOGUE).to_pylist()
+    rows = examples.requests(found.pairs, found.interactions, _CATALOG).to_pylist()
     assert sorted((row["user_id"], sorted(row["title_ids"]), len(row["history"])) for row in rows) == [
         ("x", ["t0", "t1"], 2),
         ("y", ["t1"], 1),
@@ -155,17 +155,17 @@ def test_batches_end_where_captions_fill_them(monkeypatch: pytest.MonkeyPatch) -
     found = _prepared()
     # 18 bytes of captions for t0, 27 for t1: no two of the three examples (one of t0) fit into 40 bytes.
     monkeypatch.setattr(examples, "BATCH_BYTES", 40)
-    batches = list(examples.example_batches(found.pairs, found.interactions, _CATALOGUE, _CAPTIONS))
+    batches = list(examples.example_batches(found.pairs, found.interactions, _CATALOG, _CAPTIONS))
     assert [batch.num_rows for batch in batches] == [1, 1, 1]
 
 
 def test_written_examples_are_plain_tables_that_hold_each_caption_once(tmp_path: Path) -> None:
     found = _prepared()
-    batches = examples.example_batches(found.pairs, found.interactions, _CATALOGUE, _CAPTIONS)
+    batches = examples.example_batches(found.pairs, found.interactions, _CATALOG, _CAPTIONS)
     stages.write_examples(str(tmp_path), 3, batches)
     (file,) = storage.list_files(str(tmp_path))
     parquet = storage.open_parquet(file)
     assert parquet.schema_arrow.field("candidates").type.value_type == schema.CANDIDATES.value_type
     table = storage.read_table(file, "examples")
-    (expected,) = examples.example_batches(found.pairs, found.interactions, _CATALOGUE, _CAPTIONS)
+    (expected,) = examples.example_batches(found.pairs, found.interactions, _CATALOG, _CAPTIONS)
     assert table.to_pylist() == expected.to_pylist()

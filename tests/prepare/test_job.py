@@ -140,9 +140,9 @@ def _examples(tmp_path: Path, split: str) -> list[dict[str, Any]]:
 def test_every_bad_row_is_rejected_with_its_place_and_nothing_is_lost(tmp_path: Path, ray_cluster: None) -> None:
     expected = _bad_world(tmp_path / "world")
     prepare(_config(tmp_path, max_reject_rate=0.6, validation_size=2, test_size=3, train_size=100, buckets=3))
-    rejected = storage.read_table(str(tmp_path / "out" / "rejected"), "rejected").to_pylist()
-    assert {(row["table"], row["row"]): row["column"] for row in rejected} == {k: v[0] for k, v in expected.items()}
-    for row in rejected:
+    invalid = storage.read_table(str(tmp_path / "out" / "rejected"), "rejected").to_pylist()
+    assert {(row["table"], row["row"]): row["column"] for row in invalid} == {k: v[0] for k, v in expected.items()}
+    for row in invalid:
         assert expected[row["table"], row["row"]][1] in row["reason"]
         assert row["file"] == str(tmp_path / "world" / row["table"] / "part-0.parquet")
     summary = storage.read_json(str(tmp_path / "out" / "summary.json"))

@@ -86,7 +86,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, texts: Texts)
     found = {"prompt": prompt.tolist(), "history": history.tolist()}
     # What a model writes can hold any token, its special ones too.
     written = tokenizer(texts.reason, add_special_tokens=False)["input_ids"]
-    found["written reason"] = prompts.with_reason(prompt, written)[0].tolist()
+    found["written reason"] = prompts.with_rationale(prompt, written)[0].tolist()
     reason = texts.reason if spec.reason else None
     for place in {0, last}:
         found[f"training {place}"] = prompts.example(options, history, options.answers[place], reason).ids
@@ -113,7 +113,7 @@ def check(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, texts: Texts) ->
         if name != "history":
             assert ids[: len(prompts.head)] == prompts.head
     assert got["prompt"][-len(prompts.tail) :] == prompts.tail
-    assert got["written reason"][-len(prompts.after_reason) :] == prompts.after_reason
+    assert got["written reason"][-len(prompts.after_rationale) :] == prompts.after_rationale
 
 
 @lru_cache(maxsize=1000)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from artsel_ray.data.images import Picture
+from artsel_ray.data.images import ArtworkImage
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.models.weights import prompt_tokenizer, read_processor
-from artsel_ray.prompts.images import PictureMarks
+from artsel_ray.prompts.images import ImagePlaceholders
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.schema import HISTORY
@@ -24,9 +24,9 @@ from tests.support.tiny_vision import write_tiny_vision
 SPEC = PromptSpec(assets="image", output="number")
 
 
-def picture(height: int, width: int) -> Picture:
+def image(height: int, width: int) -> ArtworkImage:
     pixels = np.random.default_rng(height * 1000 + width).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    return Picture(pixels, f"{height}x{width}")
+    return ArtworkImage(pixels, f"{height}x{width}")
 
 
 @pytest.fixture(scope="module", params=["idefics3", "gemma3"])
@@ -40,55 +40,55 @@ def prompts(model: Path) -> PromptTokenizer:
 
 
 def test_a_prompt_is_what_the_processor_makes_of_its_text(model: Path, prompts: PromptTokenizer) -> None:
-    assert prompts.marks is not None
-    seen = [picture(64, 48), picture(20, 60), picture(64, 48)]
-    options = prompts.picture_options("Heat", ["Crime"], seen)
+    assert prompts.placeholders is not None
+    seen = [image(64, 48), image(20, 60), image(64, 48)]
+    options = prompts.image_options("Heat", ["Crime"], seen)
     ids = prompts.prompt(options.block, prompts.histories(pa.array([[]], HISTORY), np.array([100])).ids[0].as_py())
-    expanded = prompts.marks.expand(ids, seen)
+    expanded = prompts.placeholders.expand(ids, seen)
     processor = read_processor(model)
     text = processor.tokenizer.decode(ids)
-    mark = processor.tokenizer.decode(prompts.marks.ids)
+    mark = processor.tokenizer.decode(prompts.placeholders.ids)
     assert text.count(f"<option>{mark}</option>") == 3
     images = [[Image.fromarray(each.pixels) for each in seen]]
     whole = dict(processor(text=text, images=images, add_special_tokens=False, return_tensors="pt"))
     assert expanded.tolist() == whole.pop("input_ids")[0].tolist()
     whole.pop("attention_mask")
-    made = prompts.marks.inputs(torch.from_numpy(expanded)[None], [seen])
+    made = prompts.placeholders.inputs(torch.from_numpy(expanded)[None], [seen])
     assert set(made) == set(whole)
     assert all(torch.equal(made[name], value) for name, value in whole.items())
     assert options.length == len(options.block) + len(expanded) - len(ids)
 
 
 def test_the_answers_are_numbers(prompts: PromptTokenizer) -> None:
-    options = prompts.picture_options("Heat", [], [picture(32, 32)] * 12)
+    options = prompts.image_options("Heat", [], [image(32, 32)] * 12)
     assert prompts.tokenizer.batch_decode(options.answers)[::11] == [" 1", " 12"]
 
 
 def test_room_for_a_history_is_what_pictures_leave(prompts: PromptTokenizer) -> None:
-    options = prompts.picture_options("Heat", [], [picture(64, 64)] * 4)
-    room = prompts.history_room(options, 2048)
+    options = prompts.image_options("Heat", [], [image(64, 64)] * 4)
+    budget = prompts.history_budget(options, 2048)
     longest = max(map(len, options.answers)) + len(prompts.end)
-    assert room == 2048 - len(prompts.head) - len(prompts.tail) - options.length - longest
+    assert budget == 2048 - len(prompts.head) - len(prompts.tail) - options.length - longest
     assert options.length > len(options.block)
-    assert prompts.history_room(options, options.length) == -1
+    assert prompts.history_budget(options, options.length) == -1
 
 
 @settings(max_examples=200, deadline=None)
 @given(name=st.one_of(st.text(max_size=40), HOSTILE, st.just("<image>"), st.just("<fake_token_around_image><image>")))
 def test_no_name_marks_a_picture(prompts: PromptTokenizer, name: str) -> None:
-    assert prompts.marks is not None
-    seen = [picture(32, 32), picture(48, 32)]
-    options = prompts.picture_options(name, [name], seen)
-    (mark,) = prompts.marks.ids
+    assert prompts.placeholders is not None
+    seen = [image(32, 32), image(48, 32)]
+    options = prompts.image_options(name, [name], seen)
+    (mark,) = prompts.placeholders.ids
     assert options.block.count(mark) == 2
-    assert len(prompts.marks.expand(np.array(options.block, dtype=np.int32), seen)) == options.length
+    assert len(prompts.placeholders.expand(np.array(options.block, dtype=np.int32), seen)) == options.length
 
 
 def test_marks_and_pictures_must_be_as_many(prompts: PromptTokenizer) -> None:
-    assert prompts.marks is not None
-    block = np.array(prompts.picture_options("Heat", [], [picture(32, 32)] * 2).block, dtype=np.int32)
+    assert prompts.placeholders is not None
+    block = np.array(prompts.image_options("Heat", [], [image(32, 32)] * 2).block, dtype=np.int32)
     with pytest.raises(ValueError, match="zip"):
-        prompts.marks.expand(block, [picture(32, 32)])
+        prompts.placeholders.expand(block, [image(32, 32)])
 
 
 def test_a_model_that_looks_at_one_picture_or_none_is_refused(smollm2: Model, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_model_without_a_place_for_pictures_is_refused(model: Path) -> None:
         return SimpleNamespace(tokenizer=processor.tokenizer, chat_template=template, apply_chat_template=apply)
 
     with pytest.raises(InputError, match="no chat template"):
-        PictureMarks(without(None))
+        ImagePlaceholders(without(None))
     texts = "{% for part in messages[0]['content'] %}{{ part['text'] or '' }}{% endfor %}"
     with pytest.raises(InputError, match="does not leave pictures where they stand"):
-        PictureMarks(without(texts))
+        ImagePlaceholders(without(texts))

@@ -12,7 +12,7 @@ from artsel_ray.config import ReproduceConfig
 from artsel_ray.errors import InputError
 from artsel_ray.reproduce.job import reproduce
 from artsel_ray.reproduce.paper import ROWS
-from tests.support.canary import telling_logs
+from tests.support.canary import logged
 
 
 def test_flags_that_cannot_be_are_named(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_every_row_runs_and_what_is_lost_is_run_again_and_nothing_else(
     said = "".join(capfd.readouterr())
     captions = storage.read_table(str(tmp_path / "R/world/artworks"), "artworks")["caption"].to_pylist()
     assert not [caption for caption in captions if caption in said or caption in report]
-    assert not telling_logs(word=captions[0])
+    assert not logged(word=captions[0])
 
     lost, kept = "tiny-sft-text-64", "tiny-dpo-text-64-from-sft"
     shutil.rmtree(tmp_path / "R/runs" / lost / "predictions")

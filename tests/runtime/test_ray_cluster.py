@@ -19,7 +19,7 @@ import pytest
 
 from artsel_ray import schema, storage
 from artsel_ray.models.load import Model
-from tests.support.canary import CANARY, telling_logs, tells
+from tests.support.canary import CANARY, logged, tells
 from tests.support.s3_server import SECRET
 
 ROOT = Path(__file__).parent.parent
@@ -126,7 +126,7 @@ def test_the_whole_path_runs_as_submitted_jobs_and_tells_nobody_what_users_watch
     texts = {"what jobs say": said.encode(), **kept, **plain}
     for word in (CANARY, SECRET):
         assert [name for name, text in texts.items() if tells(text, word)] == []
-        assert telling_logs(head.folder, word) == []
+        assert logged(head.folder, word) == []
 
 
 def test_a_night_is_stopped_and_goes_on_and_the_next_one_takes_over_what_it_can(

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray import schema, storage
-from artsel_ray.data.catalog import read_catalogue
+from artsel_ray.data.catalog import read_catalog
 from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.models.load import Model
 from artsel_ray.score.rendering import RenderedShard, render_shard
-from artsel_ray.score.requests import assign_titles, count_titles, exchange_file
-from artsel_ray.score.settings import Rendering
+from artsel_ray.score.requests import assign_titles, count_titles, shuffle_requests
+from artsel_ray.score.settings import ScoringSettings
 
 DAY = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
 TITLES = {
@@ -79,19 +79,19 @@ def history() -> Callable[[int], list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def render() -> Callable[[Path, Rendering], RenderedShard]:
+def render() -> Callable[[Path, ScoringSettings], RenderedShard]:
     """Renders all requests of a world as one shard."""
 
-    def rendered(world: Path, rendering: Rendering) -> RenderedShard:
+    def rendered(world: Path, rendering: ScoringSettings) -> RenderedShard:
         files = storage.list_files(str(world / "requests"))
         counts = sum((count_titles(file) for file in files), Counter())
         assignment = assign_titles(counts, 1000, {})
-        work, rejected = str(world / "work"), str(world / "r")
-        uris = [uri for i in range(len(files)) for uri in exchange_file(files, i, assignment, work, rejected).uris]
-        catalogue, captions, _ = read_catalogue(
+        work, invalid = str(world / "work"), str(world / "r")
+        uris = [uri for i in range(len(files)) for uri in shuffle_requests(files, i, assignment, work, invalid).uris]
+        catalog, captions, _ = read_catalog(
             storage.list_files(str(world / "titles")), storage.list_files(str(world / "artworks"))
         )
-        return render_shard(0, uris, [], files, catalogue, captions, rendering)
+        return render_shard(0, uris, [], files, catalog, captions, rendering)
 
     return rendered
 

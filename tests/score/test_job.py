@@ -17,7 +17,7 @@ import pytest
 
 from artsel_ray import schema, storage
 from artsel_ray.config import ScoreConfig
-from artsel_ray.data.catalog import Catalogue
+from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
@@ -59,8 +59,8 @@ def test_a_picture_that_is_lost_moves_no_pair_to_another_shard(tmp_path: Path) -
     def assigned(candidates: int) -> Assignment:
         offsets = np.arange(21) * candidates
         ids = pa.array([f"a{number}" for number in range(20 * candidates)])
-        catalogue = Catalogue(names, names, pa.array([[]] * 20), ids, offsets, ids[:0])
-        return assign(counts, config_for(tmp_path, "m", shard_pairs=10), catalogue, ids, PromptSpec(assets="image"))
+        catalog = Catalog(names, names, pa.array([[]] * 20), ids, offsets, ids[:0])
+        return assign(counts, config_for(tmp_path, "m", shard_pairs=10), catalog, ids, PromptSpec(assets="image"))
 
     assert assigned(30) == assigned(3)
     assert assigned(3).shards > 5
@@ -156,8 +156,8 @@ def test_an_earlier_prediction_that_is_none_is_rejected_and_its_pair_scored(worl
     summary = storage.read_json(str(world / "P2/summary.json"))
     found = [summary[name] for name in ("pairs", "carried", "rejected", "rejected_previous_rows")]
     assert found == [24, 23, 0, 1]
-    (rejected,) = storage.read_table(str(world / "P2/rejected"), "rejected").to_pylist()
-    assert (rejected["table"], rejected["file"], rejected["row"]) == ("predictions", part, 2)
+    (invalid,) = storage.read_table(str(world / "P2/rejected"), "rejected").to_pylist()
+    assert (invalid["table"], invalid["file"], invalid["row"]) == ("predictions", part, 2)
     assert np.isfinite(predictions(world / "P2")["probability"].to_numpy()).all()
 
 

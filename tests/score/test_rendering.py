@@ -9,16 +9,16 @@ import numpy as np
 import pyarrow as pa
 
 from artsel_ray import storage
-from artsel_ray.data.catalog import read_catalogue
+from artsel_ray.data.catalog import read_catalog
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer, render_shard
-from artsel_ray.score.requests import assign_titles, count_titles, exchange_file, exchange_previous
-from artsel_ray.score.settings import Rendering
+from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previous, shuffle_requests
+from artsel_ray.score.settings import ScoringSettings
 
-Render = Callable[[Path, Rendering], RenderedShard]
-RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 8192, "choose")
+Render = Callable[[Path, ScoringSettings], RenderedShard]
+RENDERING = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 8192, "choose")
 
 
 def test_groups_are_whole_titles_in_order(world: Path, smollm2: Model, render: Render) -> None:
@@ -63,15 +63,15 @@ def test_pairs_that_cannot_be_scored_are_rejected(
         str(world / "requests/part-2.parquet"), [("u00", [], ["t1", "t4", "t9", ""]), ("v", [], ["t1", "t1"])]
     )
     shard = render(world, RENDERING)
-    rejected = shard.rejected.select(["file", "row", "column", "reason", "user_id", "title_id"]).to_pylist()
-    assert {(row["user_id"], row["title_id"], row["reason"]) for row in rejected} == {
+    invalid = shard.invalid.select(["file", "row", "column", "reason", "user_id", "title_id"]).to_pylist()
+    assert {(row["user_id"], row["title_id"], row["reason"]) for row in invalid} == {
         ("u00", "t1", "the pair was asked for before"),
         ("u00", "t4", "the title has no candidate with a caption"),
         ("u00", "t9", "unknown title"),
         ("u00", "", "unknown title"),
         ("v", "t1", "the pair was asked for before"),
     }
-    assert all(row["file"].endswith("part-2.parquet") and row["column"] == "title_ids" for row in rejected)
+    assert all(row["file"].endswith("part-2.parquet") and row["column"] == "title_ids" for row in invalid)
     assert shard.counts["pairs"] == 25
 
 
@@ -88,16 +88,16 @@ def test_a_prompt_never_exceeds_the_model(world: Path, smollm2: Model, render: R
             assert len(tokenizer.prompt(group.options.block, ids.as_py())) + answer <= limit
     tiny = render(world, replace(RENDERING, max_model_length=tokenizer.fixed_tokens()))
     assert (tiny.counts["pairs"], tiny.counts["rejected"]) == (0, 24)
-    assert "exceeds" in tiny.rejected["reason"][0].as_py()
+    assert "exceeds" in tiny.invalid["reason"][0].as_py()
 
 
 def test_an_earlier_prediction_that_could_not_be_this_nights_is_scored_anew(
     world: Path, smollm2: Model, render: Render
 ) -> None:
-    catalogue, captions, _ = read_catalogue(files(world, "titles"), files(world, "artworks"))
+    catalog, captions, _ = read_catalog(files(world, "titles"), files(world, "artworks"))
     asked, work = files(world, "requests"), str(world / "W")
     assignment = assign_titles(sum((count_titles(file) for file in asked), Counter()), 1000, {})
-    uris = [uri for i in range(2) for uri in exchange_file(asked, i, assignment, work, work).uris]
+    uris = [uri for i in range(2) for uri in shuffle_requests(asked, i, assignment, work, work).uris]
     for decoding in ("choose", "rank"):
         rendering = replace(RENDERING, decoding=decoding)
         first = render(world, rendering)
@@ -114,8 +114,8 @@ def test_an_earlier_prediction_that_could_not_be_this_nights_is_scored_anew(
         for change in changes:
             earlier = pa.Table.from_pylist([row | change], schema=PREDICTIONS)
             storage.write_table(f"{world}/P/a.parquet", earlier, "predictions")
-            assert exchange_previous([f"{world}/P/a.parquet"], f"{work}/p.arrow", assignment, f"{work}/r.parquet") == 0
-            shard = render_shard(0, uris, [f"{work}/p.arrow"], asked, catalogue, captions, rendering)
+            assert shuffle_previous([f"{world}/P/a.parquet"], f"{work}/p.arrow", assignment, f"{work}/r.parquet") == 0
+            shard = render_shard(0, uris, [f"{work}/p.arrow"], asked, catalog, captions, rendering)
             outcomes.append((shard.counts["carried"], len(shard.fingerprints)))
         assert outcomes == [(1, 23), (0, 24), (0, 24), (1, 23) if decoding == "choose" else (0, 24)]
 

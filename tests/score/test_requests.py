@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from artsel_ray import storage
 from artsel_ray.data import shuffle
 from artsel_ray.schema import PREDICTIONS
-from artsel_ray.score.requests import assign_titles, assign_users, count_titles, exchange_file, exchange_previous
+from artsel_ray.score.requests import assign_titles, assign_users, count_titles, shuffle_previous, shuffle_requests
 
 COUNTS = st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(1, 50), max_size=12).map(Counter)
 
@@ -58,7 +58,7 @@ def test_users_of_a_title_in_several_shards_and_their_earlier_predictions_meet(w
     files = storage.list_files(str(world / "requests"))
     for assignment in (assign_titles(Counter(t1=12, t2=6, t3=6), 4, {}), assign_users(Counter(t1=12, t2=6, t3=6), 4)):
         folder = world / str(len(set(assignment.shard_of.values())))
-        uris = exchange_file(files, 0, assignment, str(folder / "work"), str(folder / "rejected")).uris
+        uris = shuffle_requests(files, 0, assignment, str(folder / "work"), str(folder / "rejected")).uris
         pairs = [(f"u0{i}", title) for i in range(6) for title in ("t1", ("t2", "t3")[i % 2])]
         rows = [
             {"user_id": user, "title_id": title, "artwork_id": "a", "model_id": "m", "fingerprint": "f"}
@@ -67,8 +67,8 @@ def test_users_of_a_title_in_several_shards_and_their_earlier_predictions_meet(w
         ]
         table = pa.Table.from_pylist(rows, schema=PREDICTIONS)
         storage.write_table(str(folder / "P/part.parquet"), table, "predictions")
-        previous, rejected = str(folder / "previous.arrow"), str(folder / "previous.parquet")
-        assert exchange_previous([str(folder / "P/part.parquet")], previous, assignment, rejected) == 0
+        previous, invalid = str(folder / "previous.arrow"), str(folder / "previous.parquet")
+        assert shuffle_previous([str(folder / "P/part.parquet")], previous, assignment, invalid) == 0
         found = 0
         for shard in range(assignment.shards):
             asked, known = (
@@ -86,8 +86,8 @@ def test_every_pair_goes_to_its_titles_shard(world: Path) -> None:
     counts = sum((count_titles(file) for file in files), Counter())
     assert counts == {"t1": 12, "t2": 6, "t3": 6}
     assignment = assign_titles(counts, 6, {})
-    work, rejected = str(world / "work"), str(world / "rejected")
-    uris = [uri for index in range(2) for uri in exchange_file(files, index, assignment, work, rejected).uris]
+    work, invalid = str(world / "work"), str(world / "rejected")
+    uris = [uri for index in range(2) for uri in shuffle_requests(files, index, assignment, work, invalid).uris]
     pairs = []
     for shard in range(assignment.shards):
         rows = shuffle.read_partition(uris, shard)
@@ -97,7 +97,7 @@ def test_every_pair_goes_to_its_titles_shard(world: Path) -> None:
     assert sorted(pairs) == sorted(
         (f"u{part}{i}", title) for part in range(2) for i in range(6) for title in ("t1", ("t2", "t3")[i % 2])
     )
-    assert not storage.find_files(rejected)
+    assert not storage.find_files(invalid)
 
 
 def test_unusable_rows_are_rejected_with_their_place(
@@ -118,7 +118,7 @@ def test_unusable_rows_are_rejected_with_their_place(
     file = str(tmp_path / "r.parquet")
     write_requests(file, rows)
     assignment = assign_titles(count_titles(file), 100, {})
-    moved = exchange_file([file], 0, assignment, str(tmp_path / "work"), str(tmp_path / "rejected"))
+    moved = shuffle_requests([file], 0, assignment, str(tmp_path / "work"), str(tmp_path / "rejected"))
     assert (moved.pairs, moved.rejected_rows) == (4, 6)
     kept = shuffle.read_partition(moved.uris, 0)
     assert kept["row"].to_pylist() == [0, 5, 5, 8]
@@ -137,7 +137,7 @@ def test_users_of_a_large_title_are_spread(tmp_path: Path, write_requests: Calla
     file = str(tmp_path / "r.parquet")
     write_requests(file, [(f"u{i}", [], ["t"]) for i in range(2000)])
     assignment = assign_titles(count_titles(file), 500, {})
-    (uri,) = exchange_file([file], 0, assignment, str(tmp_path / "work"), str(tmp_path / "rejected")).uris
+    (uri,) = shuffle_requests([file], 0, assignment, str(tmp_path / "work"), str(tmp_path / "rejected")).uris
     sizes = [shuffle.read_partition([uri], shard).num_rows for shard in range(assignment.shards)]
     assert sum(sizes) == 2000
     np.testing.assert_allclose(sizes, 500, rtol=0.15)

@@ -16,14 +16,14 @@ from artsel_ray.models import adapter
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Ids
-from artsel_ray.schema import PREDICTIONS, REJECTED
+from artsel_ray.schema import INVALID_ROWS, PREDICTIONS
 from artsel_ray.score.rendering import RenderedShard, TitleGroup, prompt_tokenizer
 from artsel_ray.score.scoring import score_shard
-from artsel_ray.score.settings import Rendering
+from artsel_ray.score.settings import ScoringSettings
 
-Render = Callable[[Path, Rendering], RenderedShard]
+Render = Callable[[Path, ScoringSettings], RenderedShard]
 CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "Two friends fight."]
-RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
+RENDERING = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
 
 
 class Scripted:
@@ -33,7 +33,7 @@ class Scripted:
         self.texts, self.answers = list(texts), list(answers)
         self.prompts: list[Ids] = []
 
-    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]], pictures: Any = ()) -> list[np.ndarray]:
+    def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Any = ()) -> list[np.ndarray]:
         self.prompts += prompts
         return [np.array(self.answers[: len(ids)] or np.array(ids, dtype=float) / 1000) for ids in allowed]
 
@@ -43,18 +43,18 @@ class Scripted:
         max_tokens: int,
         stop: Sequence[int],
         sampling: Sampling | None = None,
-        pictures: Any = (),
+        images: Any = (),
     ) -> list[list[int]]:
         return [self.texts.pop(0)[:max_tokens] for _ in prompts]
 
 
-def shard(rendering: Rendering) -> RenderedShard:
+def shard(rendering: ScoringSettings) -> RenderedShard:
     options = prompt_tokenizer(rendering.model, rendering.spec).options("Up", ["Comedy"], CAPTIONS)
     groups = [TitleGroup("t1", ["a", "b", "c"], options, 2), TitleGroup("t2", ["d", "e", "f"], options, 1)]
     histories = pa.array([[11], [12, 13], [14]], pa.list_(pa.int32()))
     users = pa.chunked_array([["u1", "u2", "u3"]])
     return RenderedShard(
-        0, groups, users, histories, ["f1", "f2", "f3"], PREDICTIONS.empty_table(), REJECTED.empty_table(), {},
+        0, groups, users, histories, ["f1", "f2", "f3"], PREDICTIONS.empty_table(), INVALID_ROWS.empty_table(), {},
         pa.array(["Heat", "Up"]),
     )  # fmt: skip
 

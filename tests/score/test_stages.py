@@ -12,10 +12,10 @@ from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.score.rendering import RenderedShard
-from artsel_ray.score.settings import Rendering
+from artsel_ray.score.settings import ScoringSettings
 from artsel_ray.score.stages import Scorer, Starts, Writer, boxed, unboxed
 
-RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 2048, "choose")
+RENDERING = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 2048, "choose")
 CONFIG = ScoreConfig("R", "T", "A", "P", "smollm2", engine="null")
 
 
@@ -38,7 +38,7 @@ def starts(ray_cluster: None) -> Any:
 
 
 def test_a_shard_goes_through_scorer_and_writer(
-    world: Path, smollm2: Model, render: Callable[[Path, Rendering], RenderedShard], starts: Any
+    world: Path, smollm2: Model, render: Callable[[Path, ScoringSettings], RenderedShard], starts: Any
 ) -> None:
     shard = render(world, RENDERING)
     scored = Scorer(CONFIG, RENDERING, 4, starts)(batch(shard))
@@ -65,7 +65,7 @@ def test_what_a_stage_could_not_do_comes_out_as_one_line(world: Path, smollm2: M
 def test_an_engine_that_does_not_start_says_why(
     world: Path,
     smollm2: Model,
-    render: Callable[[Path, Rendering], RenderedShard],
+    render: Callable[[Path, ScoringSettings], RenderedShard],
     starts: Any,
     changes: dict[str, Any],
     message: str,
@@ -85,7 +85,7 @@ def test_engines_that_only_die_are_not_started_for_ever(world: Path, smollm2: Mo
 
 
 def test_a_shard_that_is_done_makes_the_count_begin_anew(
-    world: Path, smollm2: Model, render: Callable[[Path, Rendering], RenderedShard], starts: Any
+    world: Path, smollm2: Model, render: Callable[[Path, ScoringSettings], RenderedShard], starts: Any
 ) -> None:
     shard = render(world, RENDERING)
     for _ in range(8):

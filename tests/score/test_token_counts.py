@@ -8,29 +8,29 @@ import numpy as np
 import pytest
 
 from artsel_ray import storage
-from artsel_ray.data.catalog import read_catalogue
+from artsel_ray.data.catalog import read_catalog
 from artsel_ray.decoding import trie
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import Layout, PromptSpec
 from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer
 from artsel_ray.score.requests import count_titles
-from artsel_ray.score.settings import Rendering
+from artsel_ray.score.settings import ScoringSettings
 from artsel_ray.score.token_counts import LAYOUTS, cheapest, count
 
-Render = Callable[[Path, Rendering], RenderedShard]
-RENDERING = Rendering("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
+Render = Callable[[Path, ScoringSettings], RenderedShard]
+RENDERING = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
 
 
-def counted(world: Path, rendering: Rendering, block: int) -> Counter[str]:
+def counted(world: Path, rendering: ScoringSettings, block: int) -> Counter[str]:
     files = storage.list_files(str(world / "requests"))
     counts = sum((count_titles(file) for file in files), Counter())
-    catalogue, captions, _ = read_catalogue(
+    catalog, captions, _ = read_catalog(
         storage.list_files(str(world / "titles")), storage.list_files(str(world / "artworks"))
     )
-    return count(counts, {}, files, catalogue, captions, rendering, block)
+    return count(counts, {}, files, catalog, captions, rendering, block)
 
 
-def asked(world: Path, rendering: Rendering, render: Render) -> list[tuple[int, ...]]:
+def asked(world: Path, rendering: ScoringSettings, render: Render) -> list[tuple[int, ...]]:
     """Every question of a night, as the engine gets it, in its order: pair by pair."""
     shard = render(world, rendering)
     tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
@@ -90,10 +90,10 @@ def test_the_layout_that_shares_more_is_cheaper(
     def layout() -> str:
         files = storage.list_files(str(strangers / "requests"))
         titles, artworks = (storage.list_files(str(strangers / name)) for name in ("titles", "artworks"))
-        catalogue, captions, _ = read_catalogue(titles, artworks)
+        catalog, captions, _ = read_catalog(titles, artworks)
         counts = sum((count_titles(file) for file in files), Counter())
         short = replace(RENDERING, spec=PromptSpec(history_length=1))
-        return cheapest(counts, files, catalogue, captions, short, 16).spec.layout
+        return cheapest(counts, files, catalog, captions, short, 16).spec.layout
 
     assert layout() == "title_first"
     for file in (strangers / "requests").iterdir():

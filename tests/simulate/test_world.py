@@ -9,7 +9,7 @@ TITLES = [["Comedy"], ["War", "Drama"], [], ["Musical"]]
 WORLD = w.make_world(w.genre_themes(TITLES * 10, 12), (2, 9), 0.5, 24, 0.3, seed=0)
 PAIRS = RNG.integers(0, 40, 3000)
 TASTE = RNG.dirichlet(np.full(12, 0.3), 3000)
-BEHAVIOUR = w.Behaviour(taste_strength=2.0, exploration=0.2)
+BEHAVIOR = w.Behavior(taste_strength=2.0, exploration=0.2)
 
 
 def test_every_theme_has_its_words_and_genres() -> None:
@@ -43,7 +43,7 @@ def test_match_is_the_formula() -> None:
 
 
 def test_propensities_are_a_distribution_with_a_floor() -> None:
-    policy = w.propensities(WORLD, PAIRS, w.match(WORLD, PAIRS, TASTE), BEHAVIOUR)
+    policy = w.propensities(WORLD, PAIRS, w.match(WORLD, PAIRS, TASTE), BEHAVIOR)
     mask = WORLD.mask_xm[PAIRS]
     np.testing.assert_allclose(policy.sum(axis=1), 1)
     assert (policy[~mask] == 0).all()
@@ -53,20 +53,20 @@ def test_propensities_are_a_distribution_with_a_floor() -> None:
 
 def test_engagement_follows_the_match() -> None:
     matches = w.match(WORLD, PAIRS, TASTE)
-    behaviour = w.calibrate(WORLD, PAIRS, TASTE, BEHAVIOUR, 0.3)
-    engaged = w.engagement(WORLD, PAIRS, matches, behaviour)
-    policy = w.propensities(WORLD, PAIRS, matches, behaviour)
+    behavior = w.calibrate(WORLD, PAIRS, TASTE, BEHAVIOR, 0.3)
+    engaged = w.engagement(WORLD, PAIRS, matches, behavior)
+    policy = w.propensities(WORLD, PAIRS, matches, behavior)
     assert (policy * engaged).sum(axis=1).mean() == pytest.approx(0.3, abs=1e-6)
     mask = WORLD.mask_xm[PAIRS]
     assert np.corrcoef(matches[mask], engaged[mask])[0, 1] > 0.5
-    utility = behaviour.bias + 2.0 * matches + WORLD.appeal_xm[PAIRS]
+    utility = behavior.bias + 2.0 * matches + WORLD.appeal_xm[PAIRS]
     np.testing.assert_allclose(engaged[mask], 1 / (1 + np.exp(-utility[mask])))
 
 
 def test_the_best_possible_is_what_its_predictors_reach() -> None:
     matches = w.match(WORLD, PAIRS, TASTE)
-    policy = w.propensities(WORLD, PAIRS, matches, BEHAVIOUR)
-    engaged_probability = w.engagement(WORLD, PAIRS, matches, BEHAVIOUR)
+    policy = w.propensities(WORLD, PAIRS, matches, BEHAVIOR)
+    engaged_probability = w.engagement(WORLD, PAIRS, matches, BEHAVIOR)
     counts = WORLD.counts_x[PAIRS]
     rng, rows = np.random.default_rng(1), np.arange(len(PAIRS))
     accuracy, ips, logged, expected = [], [], [], []

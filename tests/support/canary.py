@@ -12,7 +12,7 @@ def tells(text: bytes | str, word: str = CANARY) -> bool:
     return word.lower().encode() in (text.encode() if isinstance(text, str) else text).lower()
 
 
-def telling_logs(session: Path | None = None, word: str = CANARY) -> list[str]:
+def logged(session: Path | None = None, word: str = CANARY) -> list[str]:
     """Returns Ray's files that have the word in them; the jobs' own code does not count.
 
     Args:

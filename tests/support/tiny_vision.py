@@ -45,8 +45,8 @@ def write_tiny_vision(kind: str, smollm2: Path, to: Path) -> str:
 
 def _idefics3(tokenizer, to: Path) -> None:  # type: ignore[no-untyped-def]
     grid = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
-    marks = ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *grid]
-    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    placeholders = ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *grid]
+    tokenizer.add_special_tokens({"additional_special_tokens": placeholders})
     config = Idefics3Config(
         text_config={"model_type": "llama", "head_dim": 32, "vocab_size": len(tokenizer), **TEXT},
         vision_config=SIGHT,
@@ -61,10 +61,10 @@ def _idefics3(tokenizer, to: Path) -> None:  # type: ignore[no-untyped-def]
 
 
 def _gemma3(tokenizer, to: Path) -> None:  # type: ignore[no-untyped-def]
-    marks = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
-    tokenizer.add_special_tokens({"additional_special_tokens": list(marks.values())})
-    tokenizer._set_model_specific_special_tokens(marks)
-    ids = {name: tokenizer.convert_tokens_to_ids(mark) for name, mark in marks.items()}
+    placeholders = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    tokenizer.add_special_tokens({"additional_special_tokens": list(placeholders.values())})
+    tokenizer._set_model_specific_special_tokens(placeholders)
+    ids = {name: tokenizer.convert_tokens_to_ids(mark) for name, mark in placeholders.items()}
     text = {name: value for name, value in TEXT.items() if not name.endswith("_token_id")}
     config = Gemma3Config(
         text_config={

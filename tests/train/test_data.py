@@ -173,15 +173,15 @@ def test_pictures_move_with_their_numbers_and_are_read_with_the_settings_of_the_
     read = [read_train(_put(store, name, rows), seeing, 2048, 0, shuffle) for name, rows, shuffle in (
         ("one order", [pictured], False), ("shuffled", [pictured], True),
     )]  # fmt: skip
-    engaged = read[0].pictures(0)[1]
+    engaged = read[0].images(0)[1]
     orders = set()
     for epoch in range(20):
         encoded = read[1].example(0, epoch)
         number = int(supervised(read[1], 0, epoch).split("<")[0])
-        assert encoded.pictures[number - 1].digest == engaged.digest
-        orders.add(tuple(picture.digest for picture in encoded.pictures))
+        assert encoded.images[number - 1].digest == engaged.digest
+        orders.add(tuple(image.digest for image in encoded.images))
         pair = read[1].preference(0, epoch, 2, None)
-        assert [picture.digest for picture in pair.pictures] == [picture.digest for picture in encoded.pictures]
+        assert [image.digest for image in pair.images] == [image.digest for image in encoded.images]
     assert len(orders) == 6
     assert len(read[0].example(0).ids) == pytest.approx(read[0].length_n[0], abs=2)
     signed = {**pictured, "image_uris": ["s3://night/a.png?endpoint_override=elsewhere"] * 3}
