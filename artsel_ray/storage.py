@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -19,7 +18,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from artsel_ray import schema
-from artsel_ray.errors import InputError
+from artsel_ray.errors import InputError, first_line
 from artsel_ray.retries import open_file
 
 MANIFEST = "_manifest.json"
@@ -78,11 +77,6 @@ def _local_path(uri: str) -> str:
     if parts.netloc not in ("", "localhost"):
         raise InputError(f"{uri}: a file URI names no other machine; write file:///path")
     return os.path.abspath(unquote(parts.path))
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's own words, or its type where it has none."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def list_files(uri: str, suffix: str = ".parquet") -> list[str]:
@@ -250,48 +244,6 @@ def open_parquet(uri: str) -> pq.ParquetFile:
         return pq.ParquetFile(open_file(fs, path))
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"cannot read {uri} as Parquet: {first_line(error)}") from None
-
-
-def iter_batches(
-    uri: str, name: str, columns: list[str] | None = None, batch_rows: int = 65_536, broken_text: bool = False
-) -> Iterator[tuple[int, pa.Table]]:
-    """Yields one file's rows as `(number of the first row, table)`, cast to the named table's types.
-
-    Args:
-        columns: only these, where given; they must be columns of the named table.
-        broken_text: also yield rows with text that is not UTF-8, for a caller that rejects them first of all.
-
-    Raises:
-        InputError: if the file is broken or is not such a table, or has such text.
-    """
-    file = open_parquet(uri)
-    schema.conform(file.schema_arrow, name, uri)
-    wanted = columns or schema.TABLES[name].names
-    present = [column for column in wanted if column in file.schema_arrow.names]
-    first_row = 0
-    try:
-        for batch in file.iter_batches(batch_rows, columns=present):
-            table = schema.cast(pa.Table.from_batches([batch]), name, uri, wanted)
-            if not broken_text:
-                _refuse_broken_text(table, uri, first_row)
-            yield first_row, table
-            first_row += batch.num_rows
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"cannot read {uri} as Parquet: {first_line(error)}") from None
-
-
-def _refuse_broken_text(table: pa.Table, uri: str, first_row: int) -> None:
-    for column, rows in schema.broken_text(table).items():
-        raise InputError(f"{uri}: row {first_row + rows[0]} (from 0), column '{column}' is not UTF-8; mend the row")
-
-
-def read_table(uri: str, name: str, columns: list[str] | None = None) -> pa.Table:
-    """Reads all files below `uri` as one table of the named kind, in the order of their names."""
-    tables = [table for file in list_files(uri) for _, table in iter_batches(file, name, columns)]
-    if not tables:
-        names = columns or schema.TABLES[name].names
-        return schema.TABLES[name].empty_table().select(names)
-    return pa.concat_tables(tables)
 
 
 def fingerprint(*parts: Any) -> str:

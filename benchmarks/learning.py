@@ -10,13 +10,17 @@ from pathlib import Path
 import tyro
 
 from artsel_ray import storage
-from artsel_ray.config import EvaluateConfig, PrepareConfig, ScoreConfig, SimulateConfig, TrainConfig
 from artsel_ray.evaluate.job import evaluate
+from artsel_ray.evaluate.settings import EvaluateConfig
 from artsel_ray.models.tiny import write_tiny
 from artsel_ray.prepare.job import prepare
+from artsel_ray.prepare.settings import PrepareConfig
 from artsel_ray.score.job import score
+from artsel_ray.score.settings import ScoreConfig
 from artsel_ray.simulate.job import simulate
+from artsel_ray.simulate.settings import SimulateConfig
 from artsel_ray.train.job import train
+from artsel_ray.train.settings import TrainConfig
 
 # Three themes, told in words that captions and histories share; almost no engagement without a match of taste.
 WORLD = {

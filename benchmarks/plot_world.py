@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 
 from artsel_ray import storage
-from artsel_ray.config import SimulateConfig
 from artsel_ray.simulate.job import simulate
+from artsel_ray.simulate.settings import SimulateConfig
 
 TARGET = Path(__file__).parent.parent / "docs/images/simulated-world.png"
 BASE = SimulateConfig(output="", users=400, titles=200, interactions_per_user=30)

@@ -14,13 +14,17 @@ import tyro
 from learning import WORLD
 
 from artsel_ray import storage
-from artsel_ray.config import EvaluateConfig, PrepareConfig, ScoreConfig, SimulateConfig, TrainConfig
 from artsel_ray.evaluate.job import evaluate
+from artsel_ray.evaluate.settings import EvaluateConfig
 from artsel_ray.models.tiny import write_tiny
 from artsel_ray.prepare.job import prepare
+from artsel_ray.prepare.settings import PrepareConfig
 from artsel_ray.score.job import score
+from artsel_ray.score.settings import ScoreConfig
 from artsel_ray.simulate.job import simulate
+from artsel_ray.simulate.settings import SimulateConfig
 from artsel_ray.train.job import train
+from artsel_ray.train.settings import TrainConfig
 
 # The Makefile's DEMO_WORLD.
 DEMO: dict[str, Any] = {

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import tyro
 
 from artsel_ray import schema
-from artsel_ray.config import PrepareConfig
+from artsel_ray.prepare.settings import PrepareConfig
 
 _WORDS = 3_000
 _DAY = 86_400_000_000

@@ -19,12 +19,15 @@ import tyro
 
 from artsel_ray import storage
 from artsel_ray.audience.propose import find_gaps, propose
+from artsel_ray.audience.settings import ProposeConfig
 from artsel_ray.audience.user_segments import read_scored_run, read_user_genres
 from artsel_ray.baseline.job import baseline
-from artsel_ray.config import BaselineConfig, PrepareConfig, ProposeConfig, SimulateConfig
+from artsel_ray.baseline.settings import BaselineConfig
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.prepare.job import prepare
+from artsel_ray.prepare.settings import PrepareConfig
 from artsel_ray.simulate.job import simulate
+from artsel_ray.simulate.settings import SimulateConfig
 from artsel_ray.simulate.themes import THEMES, Theme
 
 _WORD = re.compile(r"[a-z]{4,}")

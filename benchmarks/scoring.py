@@ -173,8 +173,8 @@ def ways(folder: Path, shape: str = "paper", model: str = "tiny", repeats: int =
 
     from artsel_ray.engines.vllm import VllmEngine
     from artsel_ray.models.load import load
+    from artsel_ray.score.resolve import model_length
     from artsel_ray.score.scoring import score_shard
-    from artsel_ray.score.settings import model_length
 
     sizes, world = SHAPES[shape], folder / f"ways-{shape}"
     if not world.exists():
@@ -267,7 +267,7 @@ def render(world: Path, model: str, **flags: Any) -> tuple[Any, Any]:
     from artsel_ray.data.catalog import read_catalog
     from artsel_ray.score.rendering import render_shard
     from artsel_ray.score.requests import assign_titles, assign_users, count_titles, shuffle_requests
-    from artsel_ray.score.settings import resolve
+    from artsel_ray.score.resolve import resolve
 
     requests, titles, artworks = (str(world / name) for name in ("requests", "titles", "artworks"))
     config = ScoreConfig(requests=requests, titles=titles, artworks=artworks, output="", model=model, **flags)

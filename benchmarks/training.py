@@ -22,7 +22,7 @@ import tyro
 from transformers import TrainerCallback
 
 from artsel_ray import schema, storage
-from artsel_ray.config import TrainConfig
+from artsel_ray.train.settings import TrainConfig
 
 DEFAULTS, PLAIN, OURS, RAY = "trl-defaults", "trl", "workers-0", "workers-1"
 _TOLD = {

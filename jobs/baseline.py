@@ -1,15 +1,7 @@
-"""Trains the network without a language model, and predicts validation and test with it."""
+"""Trains the non-LLM network, and predicts validation and test with it."""
 
-from collections.abc import Callable
-
-from artsel_ray.config import BaselineConfig, run
-
-
-def job() -> Callable[[BaselineConfig], None]:
-    from artsel_ray.baseline.job import baseline
-
-    return baseline
-
+from artsel_ray.baseline.settings import BaselineConfig
+from artsel_ray.config import run
 
 if __name__ == "__main__":
-    run(BaselineConfig, job)
+    run(BaselineConfig, "artsel_ray.baseline.job:baseline")

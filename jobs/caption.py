@@ -1,15 +1,7 @@
-"""Describes the pictures of artworks in words."""
+"""Describes the images of artworks in words."""
 
-from collections.abc import Callable
-
-from artsel_ray.config import CaptionConfig, run
-
-
-def job() -> Callable[[CaptionConfig], None]:
-    from artsel_ray.caption.job import caption
-
-    return caption
-
+from artsel_ray.caption.settings import CaptionConfig
+from artsel_ray.config import run
 
 if __name__ == "__main__":
-    run(CaptionConfig, job)
+    run(CaptionConfig, "artsel_ray.caption.job:caption")

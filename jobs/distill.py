@@ -1,15 +1,7 @@
-"""Has a teacher write the reason of every example's choice."""
+"""Has a teacher write a rationale for each example's choice."""
 
-from collections.abc import Callable
-
-from artsel_ray.config import DistillConfig, run
-
-
-def job() -> Callable[[DistillConfig], None]:
-    from artsel_ray.distill.job import distill
-
-    return distill
-
+from artsel_ray.config import run
+from artsel_ray.distill.settings import DistillConfig
 
 if __name__ == "__main__":
-    run(DistillConfig, job)
+    run(DistillConfig, "artsel_ray.distill.job:distill")

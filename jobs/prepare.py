@@ -1,15 +1,7 @@
 """Turns logs and artworks into examples, splits and requests."""
 
-from collections.abc import Callable
-
-from artsel_ray.config import PrepareConfig, run
-
-
-def job() -> Callable[[PrepareConfig], None]:
-    from artsel_ray.prepare.job import prepare
-
-    return prepare
-
+from artsel_ray.config import run
+from artsel_ray.prepare.settings import PrepareConfig
 
 if __name__ == "__main__":
-    run(PrepareConfig, job)
+    run(PrepareConfig, "artsel_ray.prepare.job:prepare")

@@ -1,15 +1,7 @@
-"""Runs what the paper's tables need and shows our numbers beside its."""
+"""Runs what the paper's tables need and shows our numbers next to its."""
 
-from collections.abc import Callable
-
-from artsel_ray.config import ReproduceConfig, run
-
-
-def job() -> Callable[[ReproduceConfig], None]:
-    from artsel_ray.reproduce.job import reproduce
-
-    return reproduce
-
+from artsel_ray.config import run
+from artsel_ray.reproduce.settings import ReproduceConfig
 
 if __name__ == "__main__":
-    run(ReproduceConfig, job)
+    run(ReproduceConfig, "artsel_ray.reproduce.job:reproduce")

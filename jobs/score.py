@@ -1,16 +1,7 @@
-"""Chooses an artwork for every user-title pair of the requests, or counts what that costs."""
+"""Chooses an artwork for every user-title pair of the requests, or estimates what that costs."""
 
-from collections.abc import Callable
-
-from artsel_ray.config import ScoreConfig, run
-
-
-def job() -> Callable[[ScoreConfig], None]:
-    from artsel_ray.score.cost_estimate import forecast
-    from artsel_ray.score.job import score
-
-    return lambda config: (forecast if config.plan else score)(config)
-
+from artsel_ray.config import run
+from artsel_ray.score.settings import ScoreConfig
 
 if __name__ == "__main__":
-    run(ScoreConfig, job)
+    run(ScoreConfig, "artsel_ray.score.job:score")

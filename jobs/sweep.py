@@ -1,20 +1,7 @@
 """Trains once for each learning rate and keeps the best model."""
 
-from collections.abc import Callable
-
-from artsel_ray.config import SweepConfig, run
-
-
-def job() -> Callable[[SweepConfig], None]:
-    from artsel_ray.report.sweep import report_sweep
-    from artsel_ray.train.sweep import sweep
-
-    def sweep_and_report(config: SweepConfig) -> None:
-        sweep(config)
-        report_sweep(config.output)
-
-    return sweep_and_report
-
+from artsel_ray.config import run
+from artsel_ray.train.settings import SweepConfig
 
 if __name__ == "__main__":
-    run(SweepConfig, job)
+    run(SweepConfig, "artsel_ray.train.sweep:sweep")

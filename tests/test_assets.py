@@ -6,16 +6,20 @@ from pathlib import Path
 import pytest
 
 from artsel_ray import storage
-from artsel_ray.config import EvaluateConfig, PrepareConfig, ScoreConfig, SimulateConfig, TrainConfig
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.job import evaluate
+from artsel_ray.evaluate.settings import EvaluateConfig
 from artsel_ray.models.load import Model
 from artsel_ray.models.spec import read_spec
 from artsel_ray.models.tiny import write_tiny
 from artsel_ray.prepare.job import prepare
+from artsel_ray.prepare.settings import PrepareConfig
 from artsel_ray.score.job import score
+from artsel_ray.score.settings import ScoreConfig
 from artsel_ray.simulate.job import simulate
+from artsel_ray.simulate.settings import SimulateConfig
 from artsel_ray.train.job import train
+from artsel_ray.train.settings import TrainConfig
 from tests.support.tiny_vision import write_tiny_vision
 
 

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from artsel_ray.config import EvaluateConfig, SweepConfig, absolute, resolved, run
+from artsel_ray.config import absolute, resolved, run
 from artsel_ray.errors import InputError
+from artsel_ray.evaluate.settings import EvaluateConfig
+from artsel_ray.train.settings import SweepConfig
 
 FLAGS = ["job", "--examples", "e", "--predictions", "p", "--output", "o"]
 

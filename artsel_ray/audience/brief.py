@@ -34,5 +34,5 @@ def ask(pieces: PromptTokenizer, options: Options, genres: Sequence[str]) -> Ids
         f"Write a brief for a new {pieces.spec.asset_kind} of this title that they would like, unlike those above. In "
         "two sentences: who or what it shows and where, in what light and mood."
     )
-    ids = [*pieces.head, *options.block, *pieces.encode([asked])[0], *pieces.turn]
+    ids = [*pieces.head, *options.prefix, *pieces.encode([asked])[0], *pieces.turn]
     return np.array(ids, dtype=np.int32)

@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from artsel_ray import storage
+from artsel_ray.audience.settings import ExplainConfig
 from artsel_ray.audience.user_segments import (
     ScoredRun,
     UserGenres,
@@ -17,7 +18,7 @@ from artsel_ray.audience.user_segments import (
     read_scored_run,
     read_user_genres,
 )
-from artsel_ray.config import ExplainConfig, resolved
+from artsel_ray.config import resolved
 from artsel_ray.data.catalog import Catalog, read_catalog
 from artsel_ray.errors import InputError
 from artsel_ray.runtime import run as runs

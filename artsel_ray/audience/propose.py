@@ -11,6 +11,7 @@ import ray
 
 from artsel_ray import storage
 from artsel_ray.audience import brief
+from artsel_ray.audience.settings import ProposeConfig
 from artsel_ray.audience.user_segments import (
     ScoredRun,
     UserGenres,
@@ -19,7 +20,7 @@ from artsel_ray.audience.user_segments import (
     read_scored_run,
     read_user_genres,
 )
-from artsel_ray.config import ProposeConfig, resolved
+from artsel_ray.config import resolved
 from artsel_ray.data.catalog import Catalog, read_catalog
 from artsel_ray.engines.base import Sampling
 from artsel_ray.engines.vllm import VllmEngine
@@ -34,7 +35,7 @@ from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.task_result import answer, values
 from artsel_ray.schema import PROPOSALS
 from artsel_ray.score.rendering import prompt_tokenizer, tokenize_title
-from artsel_ray.score.settings import model_length
+from artsel_ray.score.resolve import model_length
 
 _SHARD = 64
 # A brief that is decoded greedily repeats itself, the more so the smaller its writer.

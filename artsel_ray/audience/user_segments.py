@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from artsel_ray import storage
+from artsel_ray.config import AssetKind
 from artsel_ray.data import checks
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
 from artsel_ray.runtime import run as runs
-from artsel_ray.schema import AssetKind
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -134,7 +134,7 @@ def read_example_arrays(uri: str) -> ExampleArrays:
     )
 
 
-def _row_checks(batch: pa.Table) -> list[checks.Check]:
+def _row_checks(batch: pa.Table) -> list[checks.RowCheck]:
     """Finds the rows that lack an id, a name, a time, or an engaged artwork among candidates with ids, and so on."""
     size = pc.fill_null(pc.list_value_length(batch["candidates"]), 0).to_numpy()
     label = pc.fill_null(batch["label"], -1).to_numpy()

@@ -18,9 +18,10 @@ from safetensors.torch import load, save
 from artsel_ray import storage
 from artsel_ray.baseline.encoding import NetworkInputs, Vocabulary, encode, make_vocabulary
 from artsel_ray.baseline.example_arrays import ExampleArrays, read_example_arrays
+from artsel_ray.baseline.settings import BaselineConfig
 from artsel_ray.baseline.towers import Sizes, Towers
 from artsel_ray.baseline.trials import Recipe, Trial, Weights, predict, run_trials
-from artsel_ray.config import BaselineConfig, resolved
+from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray
 from artsel_ray.runtime.run import begin

@@ -10,7 +10,7 @@ import ray
 
 from artsel_ray.caption.loading import CaptionSettings, LoadedShard, Look, load_shard
 from artsel_ray.caption.prompts import CaptionPrompts
-from artsel_ray.config import CaptionConfig
+from artsel_ray.caption.settings import CaptionConfig
 from artsel_ray.data import checks
 from artsel_ray.data.row_ranges import read_shard, write_shard
 from artsel_ray.engines.vision import TransformersVisionEngine
@@ -167,6 +167,6 @@ def fill(
     table = artworks.drop_columns("caption")
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values, pa.string()))
-    found: list[checks.Check] = [("image_uri", REFUSED, refused_n), ("caption", WROTE_NOTHING, empty_n)]
+    found: list[checks.RowCheck] = [("image_uri", REFUSED, refused_n), ("caption", WROTE_NOTHING, empty_n)]
     kept, invalid = checks.split_valid(table, "artworks", files, found)
     return kept.select(CAPTIONED.names), invalid

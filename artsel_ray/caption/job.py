@@ -13,7 +13,8 @@ from artsel_ray import storage
 from artsel_ray.caption.captioner import COUNTS, Captioner, Loader
 from artsel_ray.caption.loading import CaptionSettings, KnownCaptions
 from artsel_ray.caption.prompts import WORDING
-from artsel_ray.config import CaptionConfig, resolved
+from artsel_ray.caption.settings import CaptionConfig
+from artsel_ray.config import resolved
 from artsel_ray.data import checks
 from artsel_ray.data.row_ranges import Shard, plan_shards
 from artsel_ray.errors import InputError, one_line
@@ -25,7 +26,7 @@ from artsel_ray.runtime.progress import Progress
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin
 from artsel_ray.runtime.task_result import values
-from artsel_ray.score.settings import check_limits
+from artsel_ray.score.resolve import check_limits
 from artsel_ray.score.stages import INVALID_ROWS, Starts
 
 _SUMMARY = "summary.json"

@@ -101,7 +101,7 @@ def load_shard(
     has_image = ~checks.missing(readable["image_uri"])
     titles = readable["title_id"].to_pylist()
     unknown = np.array([names is not None and title not in names for title in titles], dtype=bool)
-    found: list[checks.Check] = [
+    found: list[checks.RowCheck] = [
         ("artwork_id", checks.MISSING, checks.missing(readable["artwork_id"])),
         ("title_id", checks.MISSING, checks.missing(readable["title_id"])),
         ("title_id", checks.UNKNOWN_TITLE, unknown),
@@ -127,7 +127,7 @@ def load_shard(
     with ThreadPoolExecutor(_THREADS) as pool:
         looks = list(pool.map(look, usable["image_uri"].to_pylist(), usable["title_id"].to_pylist()))
     faults = sorted({each.fault for each in looks} - {""})
-    unusable: list[checks.Check] = [
+    unusable: list[checks.RowCheck] = [
         ("image_uri", fault, np.array([each.fault == fault for each in looks])) for fault in faults
     ]
     usable, refused = checks.split_valid(usable, "artworks", files, unusable)

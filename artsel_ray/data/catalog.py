@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artsel_ray import schema, storage
+from artsel_ray.config import AssetKind, Assets
 from artsel_ray.data import checks
 from artsel_ray.data import image_validation as gallery
-from artsel_ray.schema import AssetKind, Assets
 
 _CONTENTS: dict[Assets | None, str] = {"caption": "caption", "image": "image_uri", None: "artwork_id"}
 
@@ -126,12 +126,14 @@ def _locate_images(table: pa.Table, files: list[str], folder: str) -> tuple[pa.T
     looks = gallery.validate_images(table["image_uri"].to_pylist(), folder)
     places, faults = [place for place, _ in looks], np.array([fault for _, fault in looks], dtype=object)
     located = table.set_column(table.column_names.index("image_uri"), "image_uri", pa.array(places, pa.string()))
-    found: list[checks.Check] = [("image_uri", fault, faults == fault) for fault in sorted({*faults.tolist()} - {""})]
+    found: list[checks.RowCheck] = [
+        ("image_uri", fault, faults == fault) for fault in sorted({*faults.tolist()} - {""})
+    ]
     return checks.split_valid(located, "artworks", files, found)
 
 
 def _part_unique(
-    table: pa.Table, name: str, files: list[str], key: str, found: list[checks.Check]
+    table: pa.Table, name: str, files: list[str], key: str, found: list[checks.RowCheck]
 ) -> tuple[pa.Table, pa.Table]:
     """Parts off bad rows first, so that a bad row never hides a good one with the same id."""
     good, bad = checks.split_valid(table, name, files, found)

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artsel_ray.schema import EXAMPLES, INVALID_ROWS, PREDICTIONS, AssetKind, Assets, broken_text
+from artsel_ray.config import AssetKind, Assets
+from artsel_ray.schema import EXAMPLES, INVALID_ROWS, PREDICTIONS
 
-Check = tuple[str, str, np.ndarray]
+RowCheck = tuple[str, str, np.ndarray]
 """A column, the reason, and the mask of the rows that fail."""
 
 MISSING = "missing"
@@ -25,7 +26,7 @@ WRONG_PROPENSITY = "not in (0, 1]"
 WRONG_KIND = f"none of {', '.join(get_args(AssetKind))}"
 
 
-def split_valid(table: pa.Table, name: str, files: list[str], checks: list[Check]) -> tuple[pa.Table, pa.Table]:
+def split_valid(table: pa.Table, name: str, files: list[str], checks: list[RowCheck]) -> tuple[pa.Table, pa.Table]:
     """Parts a table into the rows that pass all checks and the rejected rows of the others.
 
     Args:
@@ -141,7 +142,7 @@ def null_genre(genres: pa.ChunkedArray) -> np.ndarray:
     return rows_with(nulls, pc.list_parent_indices(lists).to_numpy(), len(lists))
 
 
-def history_checks(history: pa.ChunkedArray) -> list[Check]:
+def history_checks(history: pa.ChunkedArray) -> list[RowCheck]:
     """Finds the rows with an item of history that could not be in `interactions` or whose title not in `titles`."""
     faults = []
     for name, reason, bad in (
@@ -154,7 +155,7 @@ def history_checks(history: pa.ChunkedArray) -> list[Check]:
     return faults
 
 
-def example_checks(rows: pa.Table, assets: Assets = "caption") -> list[Check]:
+def example_checks(rows: pa.Table, assets: Assets = "caption") -> list[RowCheck]:
     """Finds the examples that lack something or whose label is no candidate, by the columns that are there.
 
     Args:
@@ -183,7 +184,7 @@ def example_checks(rows: pa.Table, assets: Assets = "caption") -> list[Check]:
     ]
 
 
-def prediction_checks(rows: pa.Table) -> list[Check]:
+def prediction_checks(rows: pa.Table) -> list[RowCheck]:
     """Finds the predictions that lack something or whose probability is none, by the columns that are there."""
     required = [field.name for field in PREDICTIONS if not field.nullable and field.name in rows.column_names]
     found = [(name, MISSING, missing(rows[name])) for name in required]
@@ -197,3 +198,36 @@ def prediction_checks(rows: pa.Table) -> list[Check]:
         wrong = probability_is_wrong(values) | mask(values.is_null())
         found.append(("candidates", "a probability not in [0, 1]", rows_with(wrong, owners, rows.num_rows)))
     return found
+
+
+def broken_text(table: pa.Table) -> dict[str, list[int]]:
+    """Returns the columns with text that is not UTF-8, also inside lists and structs, and the numbers of such rows.
+
+    Parquet's readers do not look at it, and Arrow's functions and Python stop at it, each with an error of its own.
+    """
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        found = {name: _broken(table[name].combine_chunks()) for name in table.column_names}
+        return {name: rows for name, rows in found.items() if rows}
+    return {}
+
+
+def _broken(values: pa.Array) -> list[int]:
+    if pa.types.is_list(values.type):
+        indexs = pa.array(_broken(pc.list_flatten(values)), pa.int64())
+        return sorted(set(pc.list_parent_indices(values).take(indexs).to_pylist()))
+    if pa.types.is_struct(values.type):
+        fields = (_broken(values.field(index)) for index in range(values.type.num_fields))
+        return sorted(set().union(*fields))
+    if not pa.types.is_string(values.type):
+        return []
+    return [row for row, value in enumerate(values.cast(pa.binary()).to_pylist()) if value and not _is_text(value)]
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

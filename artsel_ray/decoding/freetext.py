@@ -1,8 +1,16 @@
-"""The paper's decoding: write an answer freely, then take the candidate that resembles it most."""
+"""The paper's decoding: generate an answer freely, then take the candidate that resembles it most."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from artsel_ray.config import Output
+from artsel_ray.decoding.base import Choices, QuestionCost, Questions
+
+if TYPE_CHECKING:
+    from artsel_ray.engines.base import Engine
 
 _WORD = re.compile(r"\w+")
 _LONGEST = 3
@@ -33,3 +41,28 @@ def match(written: str, candidates: Sequence[str]) -> int | None:
     scores = [overlap(answer, ngrams(candidate)) for candidate in candidates]
     best = max(scores, default=0.0)
     return scores.index(best) if best > 0 else None
+
+
+@dataclass(frozen=True)
+class FreeText:
+    """Generates an answer, and takes the candidate with the largest n-gram overlap, the first if none has any."""
+
+    gives_distribution: bool = False
+    output: Output | None = None
+
+    def decode(self, engine: "Engine", questions: Questions) -> Choices:
+        """See `Decoder`."""
+        tokenizer = questions.tokenizer
+        longest = max((len(answer) for each in questions.answers for answer in each), default=0) + 1
+        generated = engine.generate(questions.prompts, longest, tokenizer.end, images=questions.images)
+        decoded: dict[int, list[str]] = {}
+        matches = []
+        for text, answers in zip(tokenizer.tokenizer.batch_decode(generated), questions.answers, strict=True):
+            if id(answers) not in decoded:  # the same list for all users of a title
+                decoded[id(answers)] = tokenizer.tokenizer.batch_decode(answers)
+            matches.append(match(text, decoded[id(answers)]))
+        return Choices([found or 0 for found in matches], [None] * len(matches), unmatched=matches.count(None))
+
+    def cost(self, answers: Sequence[list[int]], option_end: int) -> QuestionCost:
+        """Returns one question with nothing after its prompt."""
+        return QuestionCost(1.0, 0.0, 0.0)

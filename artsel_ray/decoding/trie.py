@@ -9,12 +9,14 @@ them, `rank` gives each the same part of the leaf's probability.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from artsel_ray.data.images import ArtworkImage
-from artsel_ray.engines.base import Engine
-from artsel_ray.prompts.tokenizer import Ids
+if TYPE_CHECKING:
+    from artsel_ray.data.images import ArtworkImage
+    from artsel_ray.engines.base import Engine
+    from artsel_ray.prompts.tokenizer import Ids
 
 LEAF = -1
 
@@ -23,7 +25,7 @@ LEAF = -1
 class Branch:
     """A node of the trie where candidates part."""
 
-    path: Ids
+    path: "Ids"
     """Ids from the root to this node, to be appended to the prompt."""
     tokens: list[int]
     """The children's ids, ascending."""
@@ -95,7 +97,7 @@ class Choice:
 
 
 def choose(
-    engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie], images: Sequence[Sequence[ArtworkImage]] = ()
+    engine: "Engine", prompts: "Sequence[Ids]", tries: Sequence[Trie], images: "Sequence[Sequence[ArtworkImage]]" = ()
 ) -> list[Choice]:
     """Returns the candidate that greedy decoding takes when it is held to the candidates' sequences.
 
@@ -122,7 +124,7 @@ def choose(
 
 
 def rank(
-    engine: Engine, prompts: Sequence[Ids], tries: Sequence[Trie], images: Sequence[Sequence[ArtworkImage]] = ()
+    engine: "Engine", prompts: "Sequence[Ids]", tries: Sequence[Trie], images: "Sequence[Sequence[ArtworkImage]]" = ()
 ) -> list[np.ndarray]:
     """Returns each prompt's distribution over its candidates.
 
@@ -150,7 +152,7 @@ def rank(
 
 
 def _ask(
-    engine: Engine, prompts: Sequence[Ids], at: list[tuple[int, Branch]], images: Sequence[Sequence[ArtworkImage]]
+    engine: "Engine", prompts: "Sequence[Ids]", at: list[tuple[int, Branch]], images: "Sequence[Sequence[ArtworkImage]]"
 ) -> list[np.ndarray]:
     """Returns the children's log-probabilities, renormalised, at branches of prompts: [C] each."""
     questions = [np.concatenate((prompts[index], branch.path)) for index, branch in at]

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from artsel_ray import storage
-from artsel_ray.config import DistillConfig, resolved
+from artsel_ray.config import resolved
 from artsel_ray.data.row_ranges import Shard, plan_shards, read_shard, write_shard
 from artsel_ray.distill.prompts import WORDING
 from artsel_ray.distill.rationales import DROPPED, TeacherSettings, explain_shard
+from artsel_ray.distill.settings import DistillConfig
 from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
@@ -22,7 +23,7 @@ from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin
 from artsel_ray.runtime.task_result import answer, values
 from artsel_ray.score.rendering import prompt_tokenizer
-from artsel_ray.score.settings import model_length
+from artsel_ray.score.resolve import model_length
 
 SUMMARY = "summary.json"
 

@@ -63,13 +63,13 @@ class TeacherPrompts:
         """Returns the first question: why did the user like the candidate `label`?"""
         pieces = self.pieces
         told = [*self._told, pieces.option, *options.answers[label], pieces.option_end]
-        return self._ask(options.block, history, [*told, *self._explain, *pieces.turn])
+        return self._ask(options.prefix, history, [*told, *self._explain, *pieces.turn])
 
     def predict(self, options: Options, history: Ids, reason: str) -> Ids:
         """Returns the second question: what does the user like, by this reason? The answer's ids follow."""
         pieces = self.pieces
         asked = [*self._question, *pieces.turn, *self._thought, *self._reason]
-        return self._ask(options.block, history, [*asked, *pieces.reason(reason), *pieces.after_rationale])
+        return self._ask(options.prefix, history, [*asked, *pieces.reason(reason), *pieces.after_rationale])
 
     def budget(self, options: Options, max_tokens: int, most: int) -> int:
         """Returns how many of `most` tokens both questions with their answers leave for a history; -1 for too few.
@@ -84,9 +84,9 @@ class TeacherPrompts:
         budget = most - max(explaining, predicting)
         return budget if budget >= pieces.min_history_tokens else -1
 
-    def _ask(self, block: Sequence[int], history: Ids, asked: list[int]) -> Ids:
+    def _ask(self, prefix: Sequence[int], history: Ids, asked: list[int]) -> Ids:
         return np.concatenate(
-            (np.array([*self.pieces.head, *block], np.int32), np.asarray(history, np.int32), np.array(asked, np.int32))
+            (np.array([*self.pieces.head, *prefix], np.int32), np.asarray(history, np.int32), np.array(asked, np.int32))
         )
 
 

@@ -90,7 +90,7 @@ def explain_shard(rows: pa.Table, files: list[str], engine: Engine, teaching: Te
     faults = _faults(reasons, prompts, teaching)
     faults.append((MISMATCH, _mismatches(engine, prompts, questions, reasons, faults)))
     faults += _leaks(questions, reasons, teaching)
-    found: list[checks.Check] = [("reason", fault, mask_n) for fault, mask_n in faults]
+    found: list[checks.RowCheck] = [("reason", fault, mask_n) for fault, mask_n in faults]
     written = usable.set_column(
         usable.column_names.index("reason"), "reason", pa.array([reason or "" for reason in reasons], pa.string())
     )

@@ -1,13 +1,18 @@
-"""The decoders' engine on a model in torch: what training validates with, by the decoding that scores."""
+"""An engine on a transformers model in torch: what training validates with, and scoring where vLLM cannot be had."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from artsel_ray.config import Dtype
 from artsel_ray.data.images import ArtworkImage
-from artsel_ray.engines.base import Sampling
+from artsel_ray.engines.base import Sampling, UsageCounter
+from artsel_ray.models.weights import read_model
 from artsel_ray.prompts.images import ImagePlaceholders
 from artsel_ray.prompts.tokenizer import Ids
 
@@ -19,31 +24,36 @@ class TorchEngine:
     """Asks a causal model as it is at the moment, adapters included; never changes it."""
 
     def __init__(self, model: PreTrainedModel, placeholders: ImagePlaceholders | None = None) -> None:
-        """Takes a model in the memory of this process, and where prompts have pictures what marks them."""
+        """Asks a model in the memory of this process.
+
+        Args:
+            placeholders: what stands for images, where prompts have any.
+        """
         self._model, self._placeholders = model, placeholders
+        self.usage = UsageCounter()
 
     @torch.no_grad()
     def logprobs(
         self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Sequence[Sequence[ArtworkImage]] = ()
     ) -> list[np.ndarray]:
         """See `artsel_ray.engines.base.Engine`."""
-        training = self._model.training
-        self._model.eval()
         answers: list[np.ndarray] = [np.empty(0)] * len(prompts)
-        prompts = self.expanded(prompts, images)
-        for batch in _batches(prompts):
-            inputs = self._inputs(prompts, images, batch, 0)
-            if self._placeholders is None:  # where a picture's tokens stand, some models number for themselves
-                inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
-            outputs = self._model(**inputs, logits_to_keep=1)
-            logits = outputs.logits[:, -1].float().log_softmax(-1).cpu().numpy()
-            for row, index in enumerate(batch):
-                answers[index] = logits[row, allowed[index]].astype(np.float64)
-        self._model.train(training)
+        prompts = self._expanded(prompts, images)
+        with self._evaluating(), self.usage.timed() as usage:
+            for batch in _batches(prompts):
+                inputs = self._inputs(prompts, images, batch, 0)
+                if self._placeholders is None:  # some models number the positions of images themselves
+                    inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+                outputs = self._model(**inputs, logits_to_keep=1)
+                logits = outputs.logits[:, -1].float().log_softmax(-1).cpu().numpy()
+                for row, index in enumerate(batch):
+                    answers[index] = logits[row, allowed[index]].astype(np.float64)
+            usage.prompt_tokens += sum(map(len, prompts))
+            usage.decoded_tokens += len(prompts)
         return answers
 
     @torch.no_grad()
-    def write(
+    def generate(
         self,
         prompts: Sequence[Ids],
         max_tokens: int,
@@ -52,34 +62,41 @@ class TorchEngine:
         images: Sequence[Sequence[ArtworkImage]] = (),
     ) -> list[list[int]]:
         """See `artsel_ray.engines.base.Engine`."""
-        training = self._model.training
-        written: list[list[int]] = [[]] * len(prompts)
-        self._model.eval()
+        generated: list[list[int]] = [[]] * len(prompts)
         settings = GenerationConfig(max_new_tokens=max_tokens, eos_token_id=list(stop), pad_token_id=stop[0])
         if sampling and sampling.temperature > 0:
             settings.update(
                 do_sample=True, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k
             )
-        prompts = self.expanded(prompts, images)
-        # A seed is a prompt's own: what is drawn must not depend on what else is in a batch.
+        prompts = self._expanded(prompts, images)
+        # A seed belongs to one prompt: what is sampled must not depend on what else is in a batch.
         batches = [[index] for index in range(len(prompts))] if sampling else _batches(prompts)
-        with torch.random.fork_rng():
+        with self._evaluating(), torch.random.fork_rng(), self.usage.timed() as usage:
             for batch in batches:
                 if sampling:
                     torch.manual_seed(sampling.seeds[batch[0]])
                 inputs = self._inputs(prompts, images, batch, stop[0])
                 output = self._model.generate(**inputs, generation_config=settings)  # type: ignore[operator]
                 for index, row in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-                    ends = [place for place, token in enumerate(row) if token in stop]
-                    written[index] = row[: ends[0]] if ends else row
-        self._model.train(training)
-        return written
+                    ends = [position for position, token in enumerate(row) if token in stop]
+                    generated[index] = row[: ends[0]] if ends else row
+            usage.prompt_tokens += sum(map(len, prompts))
+            usage.decoded_tokens += sum(map(len, generated))
+        return generated
 
-    def expanded(self, prompts: Sequence[Ids], images: Sequence[Sequence[ArtworkImage]]) -> Sequence[Ids]:
-        """Returns prompts with what stands for their pictures in the place of the marks."""
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Turns dropout off, and leaves the model as it was."""
+        training = self._model.training
+        self._model.eval()
+        yield
+        self._model.train(training)
+
+    def _expanded(self, prompts: Sequence[Ids], images: Sequence[Sequence[ArtworkImage]]) -> Sequence[Ids]:
+        """Returns prompts with each placeholder replaced by the tokens of its image."""
         if self._placeholders is None:
             return prompts
-        return [self._placeholders.expand(prompt, seen) for prompt, seen in zip(prompts, images, strict=True)]
+        return [self._placeholders.expand(prompt, shown) for prompt, shown in zip(prompts, images, strict=True)]
 
     def _inputs(
         self, prompts: Sequence[Ids], images: Sequence[Sequence[ArtworkImage]], batch: list[int], padding: int
@@ -95,8 +112,21 @@ class TorchEngine:
         }
 
 
+def load_torch_engine(model: Path, dtype: Dtype, placeholders: ImagePlaceholders | None = None) -> TorchEngine:
+    """Loads a model into this process, on the GPU if there is one.
+
+    Args:
+        model: a folder from `artsel_ray.models.load`.
+        dtype: of the weights; `auto` is float32 on CPUs and the model's own on a GPU.
+        placeholders: what stands for images, where prompts have any.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    weights: Any = read_model(model, "float32" if dtype == "auto" and device == "cpu" else dtype)
+    return TorchEngine(weights.to(device), placeholders)
+
+
 def _pad(prompts: Sequence[Ids], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns ids and mask, padded on the left, so that every prompt's next token is the last place's."""
+    """Returns ids and mask, padded on the left, so that every prompt's next token is at the last position."""
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), padding, dtype=torch.long)
     mask = torch.zeros_like(ids)

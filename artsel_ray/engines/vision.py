@@ -1,6 +1,5 @@
 """A vision-language model in transformers, for those that vLLM does not have."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from artsel_ray.config import Dtype
 from artsel_ray.data.images import ArtworkImage
-from artsel_ray.engines.vllm import Dtype, Usage
+from artsel_ray.engines.base import Sampling, UsageCounter
 from artsel_ray.prompts.tokenizer import Ids
 
 # Pictures asked about together.
@@ -40,36 +40,35 @@ class TransformersVisionEngine:
         self._processor: Any = AutoProcessor.from_pretrained(model, trust_remote_code=False)
         self._head = head
         self._head_length = len(self._processor.tokenizer(head, add_special_tokens=False)["input_ids"])
-        self.usage = Usage()
-
-    def take_usage(self) -> Usage:
-        """Returns what was used since the last call."""
-        used, self.usage = self.usage, Usage()
-        return used
+        self.usage = UsageCounter()
 
     @torch.no_grad()
-    def write(
-        self, prompts: Sequence[Ids], max_tokens: int, stop: Sequence[int], images: Sequence[Sequence[ArtworkImage]]
+    def generate(
+        self,
+        prompts: Sequence[Ids],
+        max_tokens: int,
+        stop: Sequence[int],
+        sampling: Sampling | None = None,
+        images: Sequence[Sequence[ArtworkImage]] = (),
     ) -> list[list[int]]:
-        """Returns what the model greedily writes about each picture; like `VllmEngine.write`."""
+        """See `artsel_ray.engines.base.Engine`; always greedy."""
         from transformers import GenerationConfig
 
-        begun = time.perf_counter()
         settings = GenerationConfig(
             max_new_tokens=max_tokens, do_sample=False, eos_token_id=list(stop), pad_token_id=stop[0]
         )
-        written = []
-        for first in range(0, len(prompts), _BATCH):
-            batch = slice(first, first + _BATCH)
-            inputs = self._inputs(prompts[batch], images[batch], stop[0])
-            output = self._model.generate(**inputs, generation_config=settings)
-            self.usage.prompt_tokens += int(inputs["attention_mask"].sum())
-            for row in output[:, inputs["input_ids"].shape[1] :].tolist():
-                end = next((place for place, token in enumerate(row) if token in stop), len(row))
-                written.append(row[:end])
-        self.usage.decoded_tokens += sum(map(len, written))
-        self.usage.seconds += time.perf_counter() - begun
-        return written
+        generated = []
+        with self.usage.timed() as usage:
+            for first in range(0, len(prompts), _BATCH):
+                batch = slice(first, first + _BATCH)
+                inputs = self._inputs(prompts[batch], images[batch], stop[0])
+                output = self._model.generate(**inputs, generation_config=settings)
+                usage.prompt_tokens += int(inputs["attention_mask"].sum())
+                for row in output[:, inputs["input_ids"].shape[1] :].tolist():
+                    end = next((position for position, token in enumerate(row) if token in stop), len(row))
+                    generated.append(row[:end])
+            usage.decoded_tokens += sum(map(len, generated))
+        return generated
 
     def _inputs(
         self, prompts: Sequence[Ids], images: Sequence[Sequence[ArtworkImage]], padding: int

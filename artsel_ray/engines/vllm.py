@@ -1,35 +1,21 @@
-"""The one vLLM class: captions, reasons and scores go through it. Transformers in its place, and a null engine."""
+"""The one vLLM class: captions, rationales and scores go through it."""
 
 import os
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from artsel_ray.data.pil_images import ArtworkImage
-from artsel_ray.engines.base import Sampling
-from artsel_ray.prompts.pil_images import ImagePlaceholders
+from artsel_ray.config import Dtype
+from artsel_ray.data.images import ArtworkImage
+from artsel_ray.engines.base import Sampling, UsageCounter
 from artsel_ray.prompts.tokenizer import Ids
 
-_BLOCK = 16
 # What vLLM keeps of pictures that it has made its inputs of, and pictures that it is given at once.
 _PICTURES_GIB, _PICTURES_AT_ONCE = 2, 256
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-
-
-@dataclass
-class Usage:
-    """What an engine has done since it was last asked."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    decoded_tokens: int = 0
-    seconds: float = 0.0
 
 
 class VllmEngine:
@@ -53,7 +39,7 @@ class VllmEngine:
             max_allowed: most allowed tokens of one question.
             dtype: of the weights; `auto` is float32 on CPUs, where half precision is emulated.
             tensor_parallel: GPUs that share the model.
-            seeded: whether `write` will be given seeds.
+            seeded: whether `generate` will be given seeds.
             pictures: most of a prompt, for a vision-language model.
         """
         # In-process: one process to watch and to kill, and no copy of each prompt between two.
@@ -82,12 +68,7 @@ class VllmEngine:
             seed=0,
             **(about if images else {}),
         )
-        self.usage = Usage()
-
-    def take_usage(self) -> Usage:
-        """Returns what was used since the last call."""
-        used, self.usage = self.usage, Usage()
-        return used
+        self.usage = UsageCounter()
 
     def logprobs(
         self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Sequence[Sequence[ArtworkImage]] = ()
@@ -107,7 +88,7 @@ class VllmEngine:
             np.array([step[token].logprob for token in ids]) for step, ids in zip(first_steps, allowed, strict=True)
         ]
 
-    def write(
+    def generate(
         self,
         prompts: Sequence[Ids],
         max_tokens: int,
@@ -137,26 +118,25 @@ class VllmEngine:
 
         if not prompts:
             return []
-        begun = time.perf_counter()
         tokens = [TokensPrompt(prompt_token_ids=ids.tolist()) for ids in prompts]
         outputs: list[Any] = []
-        for part in _parts(images) if images else [slice(None)]:
-            pil_images: dict[str, Image.Image] = {}  # one for all prompts that show it
-            for prompt, seen in zip(tokens[part], images[part], strict=bool(images)):
-                pil_images |= {
-                    each.digest: Image.fromarray(each.pixels) for each in seen if each.digest not in pil_images
-                }
-                prompt["multi_modal_data"] = {"image": [pil_images[each.digest] for each in seen]}
-                # Else vLLM would hash all pixels of every prompt.
-                prompt["multi_modal_uuids"] = {"image": [each.digest for each in seen]}
-            outputs += self._llm.generate(tokens[part], params[part], use_tqdm=False)
-            for prompt in tokens[part]:
-                prompt.pop("multi_modal_data", None)
-        self.usage.seconds += time.perf_counter() - begun
-        for output in outputs:
-            self.usage.prompt_tokens += len(output.prompt_token_ids or ())
-            self.usage.cached_tokens += output.num_cached_tokens or 0
-            self.usage.decoded_tokens += len(output.outputs[0].token_ids)
+        with self.usage.timed() as usage:
+            for part in _parts(images) if images else [slice(None)]:
+                pil_images: dict[str, Image.Image] = {}  # one for all prompts that show it
+                for prompt, shown in zip(tokens[part], images[part], strict=bool(images)):
+                    pil_images |= {
+                        each.digest: Image.fromarray(each.pixels) for each in shown if each.digest not in pil_images
+                    }
+                    prompt["multi_modal_data"] = {"image": [pil_images[each.digest] for each in shown]}
+                    # Else vLLM would hash all pixels of every prompt.
+                    prompt["multi_modal_uuids"] = {"image": [each.digest for each in shown]}
+                outputs += self._llm.generate(tokens[part], params[part], use_tqdm=False)
+                for prompt in tokens[part]:
+                    prompt.pop("multi_modal_data", None)
+            for output in outputs:
+                usage.prompt_tokens += len(output.prompt_token_ids or ())
+                usage.cached_tokens += output.num_cached_tokens or 0
+                usage.decoded_tokens += len(output.outputs[0].token_ids)
         return outputs
 
 
@@ -170,119 +150,3 @@ def _parts(images: Sequence[Sequence[ArtworkImage]]) -> Iterator[slice]:
             start, shown = place, set()
         shown |= digests
     yield slice(start, len(images))
-
-
-class TransformersEngine:
-    """Runs a model in transformers inside this process: slower than vLLM, for machines that vLLM does not know."""
-
-    def __init__(self, model: Path, dtype: Dtype = "auto", placeholders: ImagePlaceholders | None = None) -> None:
-        """Loads the model, on the GPU if there is one.
-
-        Args:
-            model: a folder from `artsel_ray.models.load`.
-            dtype: of the weights; `auto` is float32 on CPUs and the model's own on a GPU.
-            marks: what marks pictures, where prompts have any.
-        """
-        import torch
-
-        from artsel_ray.engines.torch import TorchEngine
-        from artsel_ray.models.weights import read_model
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        chosen = "float32" if dtype == "auto" and device == "cpu" else dtype
-        weights: Any = read_model(model, chosen)
-        self._engine = TorchEngine(weights.to(device), placeholders)
-        self.usage = Usage()
-
-    def take_usage(self) -> Usage:
-        """Returns what was used since the last call."""
-        used, self.usage = self.usage, Usage()
-        return used
-
-    def logprobs(
-        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Sequence[Sequence[ArtworkImage]] = ()
-    ) -> list[np.ndarray]:
-        """See `artsel_ray.engines.base.Engine`."""
-        begun = time.perf_counter()
-        answers = self._engine.logprobs(prompts, allowed, images)
-        self._count(prompts, images, len(prompts), begun)
-        return answers
-
-    def write(
-        self,
-        prompts: Sequence[Ids],
-        max_tokens: int,
-        stop: Sequence[int],
-        sampling: Sampling | None = None,
-        images: Sequence[Sequence[ArtworkImage]] = (),
-    ) -> list[list[int]]:
-        """See `artsel_ray.engines.base.Engine`."""
-        begun = time.perf_counter()
-        written = self._engine.write(prompts, max_tokens, stop, sampling, images)
-        self._count(prompts, images, sum(map(len, written)), begun)
-        return written
-
-    def _count(
-        self, prompts: Sequence[Ids], images: Sequence[Sequence[ArtworkImage]], decoded: int, begun: float
-    ) -> None:
-        self.usage.prompt_tokens += sum(map(len, self._engine.expanded(prompts, images)))
-        self.usage.decoded_tokens += decoded
-        self.usage.seconds += time.perf_counter() - begun
-
-
-class FakeEngine:
-    """Answers with numbers that depend on the prompt's length and the allowed tokens only.
-
-    At once, or after the time that an engine would take that computes what a prompt does not share with the last one.
-    """
-
-    def __init__(self, tokens_per_second: float | None = None) -> None:
-        """Takes the speed to pretend."""
-        self._seconds_per_token = 1 / tokens_per_second if tokens_per_second else 0.0
-        self._last: Ids = np.empty(0, dtype=np.int32)
-        self.usage = Usage()
-
-    def take_usage(self) -> Usage:
-        """Returns what was used since the last call."""
-        used, self.usage = self.usage, Usage()
-        return used
-
-    def logprobs(
-        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Sequence[Sequence[ArtworkImage]] = ()
-    ) -> list[np.ndarray]:
-        """See `artsel_ray.engines.base.Engine`."""
-        self._count(prompts)
-        return [
-            -np.abs(np.sin(np.array(ids, dtype=np.float64) * (len(prompt) + 1))) - 0.1
-            for prompt, ids in zip(prompts, allowed, strict=True)
-        ]
-
-    def write(
-        self,
-        prompts: Sequence[Ids],
-        max_tokens: int,
-        stop: Sequence[int],
-        sampling: Sampling | None = None,
-        images: Sequence[Sequence[ArtworkImage]] = (),
-    ) -> list[list[int]]:
-        """See `artsel_ray.engines.base.Engine`."""
-        self._count(prompts)
-        return [prompt[-max_tokens:].tolist() for prompt in prompts]
-
-    def _count(self, prompts: Sequence[Ids]) -> None:
-        asked = sum(map(len, prompts))
-        if self._seconds_per_token:
-            begun = time.perf_counter()
-            shared = sum(self._shared(prompt) for prompt in prompts)
-            self.usage.cached_tokens += shared
-            time.sleep((asked - shared) * self._seconds_per_token)
-            self.usage.seconds += time.perf_counter() - begun
-        self.usage.prompt_tokens += asked
-        self.usage.decoded_tokens += len(prompts)
-
-    def _shared(self, prompt: Ids) -> int:
-        """Returns how many tokens a prompt begins with as the last one did, in whole blocks."""
-        length = min(len(prompt), len(self._last))
-        different = np.flatnonzero(prompt[:length] != self._last[:length])
-        self._last = prompt
-        return int(different[0] if len(different) else length) // _BLOCK * _BLOCK

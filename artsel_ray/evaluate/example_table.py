@@ -129,7 +129,7 @@ def _clean(uri: str, first_row: int, table: pa.Table) -> _Rows:
     label_n = pc.fill_null(table["label"], UNKNOWN).to_numpy().astype(np.int64)
     owner_c = np.repeat(np.arange(len(size_n)), size_n)
     nameless_n = checks.rows_with(checks.mask(artwork_c.is_null()), owner_c, len(size_n))
-    found: list[checks.Check] = [
+    found: list[checks.RowCheck] = [
         ("user_id", checks.MISSING, checks.missing(table["user_id"])),
         ("title_id", checks.MISSING, checks.missing(table["title_id"])),
         ("candidates", "no candidate", size_n == 0),

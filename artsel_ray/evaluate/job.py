@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from artsel_ray import storage
-from artsel_ray.config import EvaluateConfig, resolved
+from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.choices import Choices, count_invalid, read_choices, read_oracle
 from artsel_ray.evaluate.example_table import UNKNOWN, ExampleTable, engagements, read_examples
 from artsel_ray.evaluate.impressions import Impressions, evaluate_impressions, read_impressions
 from artsel_ray.evaluate.permutations import read_orders
 from artsel_ray.evaluate.policies import policies_of
+from artsel_ray.evaluate.settings import EvaluateConfig
 from artsel_ray.evaluation.metrics import METRICS, FloatArray, IntArray, evaluate_policies
 from artsel_ray.evaluation.position_bias import audit
 from artsel_ray.report.html import render_evaluation

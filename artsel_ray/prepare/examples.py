@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artsel_ray import schema, storage
+from artsel_ray.config import Assets
 from artsel_ray.data import checks
 from artsel_ray.data.catalog import Catalog
-from artsel_ray.schema import Assets
 
 BATCH_ROWS = 2_048
 BATCH_BYTES = 64 << 20
@@ -61,7 +61,7 @@ def find_pairs(
     start = np.maximum(start, end - history_length)
     empty = np.zeros(impressions.num_rows, dtype=bool)
     empty[first[start == end]] = True
-    found: list[checks.Check] = [
+    found: list[checks.RowCheck] = [
         ("row", "the same as an earlier row", again.to_numpy()),
         ("timestamp", "empty history: no interaction before the impression", empty),
     ]

@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 import ray
 
 from artsel_ray import schema, storage
-from artsel_ray.config import PrepareConfig, resolved
+from artsel_ray.config import resolved
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.errors import InputError
 from artsel_ray.prepare import splits, stages
+from artsel_ray.prepare.settings import PrepareConfig
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import CONFIG, Run, take
 

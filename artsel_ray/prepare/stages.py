@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artsel_ray import schema, storage
+from artsel_ray.config import Assets
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalog import Catalog, with_source_rows
 from artsel_ray.errors import InputError
 from artsel_ray.prepare import examples, splits
-from artsel_ray.schema import Assets
 
 Counts = Counter[str]
 """Rows by what became of them: `not_engaged`, `examples/train`, `invalid/impressions/COLUMN: REASON` and so on."""
@@ -119,7 +119,7 @@ def partition_slice(plan: Plan, number: int, catalog: Catalog) -> Counts:
         other = pc.is_in(table["artwork_id"], catalog.other_ids)
         table, other_kind = table.filter(pc.invert(other)), pc.sum(other).as_py() or 0
     title = checks.codes(table["title_id"], catalog.title_ids)
-    found: list[checks.Check] = [
+    found: list[checks.RowCheck] = [
         *((c, checks.MISSING, checks.missing(table[c])) for c in ("user_id", "title_id", "timestamp")),
         ("title_id", checks.UNKNOWN_TITLE, title < 0),
         ("timestamp", "later than now", checks.later_than(table["timestamp"], plan.now_us)),
@@ -148,11 +148,11 @@ def _read(part: Slice, uri: str) -> pa.Table:
     return schema.cast(table, part.table, uri)
 
 
-def _find_labels(table: pa.Table, title: np.ndarray, catalog: Catalog) -> tuple[pa.Table, list[checks.Check]]:
+def _find_labels(table: pa.Table, title: np.ndarray, catalog: Catalog) -> tuple[pa.Table, list[checks.RowCheck]]:
     """Appends the shown artwork's place among the title's candidates, with the checks of impressions."""
     label = checks.codes(table["artwork_id"], catalog.artwork_ids) - catalog.offsets[title]
     candidates = np.diff(catalog.offsets, append=catalog.offsets[-1])[title]
-    found: list[checks.Check] = [
+    found: list[checks.RowCheck] = [
         ("artwork_id", checks.MISSING, checks.missing(table["artwork_id"])),
         ("engaged", checks.MISSING, checks.missing(table["engaged"])),
         ("title_id", "the title has no candidates", candidates == 0),

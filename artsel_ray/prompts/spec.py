@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from artsel_ray.config import AssetKind, Assets
 from artsel_ray.errors import InputError
-from artsel_ray.schema import AssetKind, Assets
 
 Layout = Literal["title_first", "user_first"]
 Output = Literal["text", "number"]

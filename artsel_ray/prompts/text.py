@@ -6,9 +6,9 @@ so that a title's options and a user's history are tokenized once and joined as 
 
 import datetime
 
+from artsel_ray.config import AssetKind
 from artsel_ray.prompts.escaping import escape, label
 from artsel_ray.prompts.spec import Output, PromptSpec
-from artsel_ray.schema import AssetKind
 
 HISTORY_HEAD = "\n\nWatch history, oldest first:"
 HISTORY_EMPTY = "\n- nothing watched yet"

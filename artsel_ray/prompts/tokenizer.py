@@ -41,16 +41,16 @@ _CACHED_TITLES = 2**18
 class Options:
     """A title's tokenized part of the prompt, and the answer that stands for each candidate."""
 
-    block: list[int]
+    prefix: list[int]
     """Ids of the title's line and all its options."""
     answers: list[list[int]]
     """For each candidate, the ids between `<option>` and `</option>` of the answer."""
     captions_cut: int
     """Captions that lost tokens to the budget."""
     length: int
-    """Tokens of `block`, with those that stand for pictures."""
+    """Tokens of `prefix`, with those that stand for pictures."""
     images: Sequence[ArtworkImage] = ()
-    """Of the candidates, where these are pictures: `block` has a mark for each."""
+    """Of the candidates, where these are pictures: `prefix` has a mark for each."""
 
 
 @dataclass(frozen=True)
@@ -161,46 +161,46 @@ class PromptTokenizer:
         limit = self.spec.caption_tokens
         texts = self.encode([render.option_text(caption) for caption in captions])
         contents = [ids[:limit] for ids in texts]
-        block = self._block(name, genres, contents)
+        prefix = self._prefix(name, genres, contents)
         answers = self._numbers(len(captions)) if self.spec.output == "number" else contents
-        return Options(block, answers, sum(len(ids) > limit for ids in texts), len(block))
+        return Options(prefix, answers, sum(len(ids) > limit for ids in texts), len(prefix))
 
     def image_options(self, name: str, genres: Sequence[str], images: Sequence[ArtworkImage]) -> Options:
         """Tokenizes a title whose candidates are pictures; the answers are their numbers."""
         assert self.placeholders is not None
-        block = self._block(name, genres, [self.placeholders.ids] * len(images))
+        prefix = self._prefix(name, genres, [self.placeholders.ids] * len(images))
         more = sum(self.placeholders.length(image) - len(self.placeholders.ids) for image in images)
-        return Options(block, self._numbers(len(images)), 0, len(block) + more, images)
+        return Options(prefix, self._numbers(len(images)), 0, len(prefix) + more, images)
 
-    def _block(self, name: str, genres: Sequence[str], contents: list[list[int]]) -> list[int]:
+    def _prefix(self, name: str, genres: Sequence[str], contents: list[list[int]]) -> list[int]:
         """Returns the ids of a title's line and of its options with these contents."""
         spec = self.spec
-        block = self.encode([render.new_title(name, list(genres), spec.asset_kind)])[0]
+        prefix = self.encode([render.new_title(name, list(genres), spec.asset_kind)])[0]
         heads = self.encode([render.option_head(index, spec.output) for index in range(len(contents))])
         for head, ids in zip(heads, contents, strict=True):
-            block += [*head, self.option, *ids, self.option_end]
-        return block
+            prefix += [*head, self.option, *ids, self.option_end]
+        return prefix
 
     def _numbers(self, count: int) -> list[list[int]]:
         return self.encode([render.answer_text(index, "", "number") for index in range(count)])
 
-    def texts(self, block: list[int]) -> list[str]:
+    def texts(self, prefix: list[int]) -> list[str]:
         """Returns the texts of a title's tokenized part: its line, then each option's."""
-        ends = [place for place, token in enumerate(block) if token == self.option_end]
-        begins = [place for place, token in enumerate(block) if token == self.option]
-        parts = [block[: begins[0]], *(block[begin + 1 : end] for begin, end in zip(begins, ends, strict=True))]
+        ends = [place for place, token in enumerate(prefix) if token == self.option_end]
+        begins = [place for place, token in enumerate(prefix) if token == self.option]
+        parts = [prefix[: begins[0]], *(prefix[begin + 1 : end] for begin, end in zip(begins, ends, strict=True))]
         return [str(text) for text in self.tokenizer.batch_decode(parts)]
 
-    def prompt(self, block: Sequence[int], history: Sequence[int] | Ids) -> Ids:
+    def prompt(self, prefix: Sequence[int], history: Sequence[int] | Ids) -> Ids:
         """Joins a prompt from a title's options and a user's history, in the spec's order."""
-        return self.prompts(block, [history])[0]
+        return self.prompts(prefix, [history])[0]
 
-    def prompts(self, block: Sequence[int], histories: Iterable[Sequence[int] | Ids]) -> list[Ids]:
+    def prompts(self, prefix: Sequence[int], histories: Iterable[Sequence[int] | Ids]) -> list[Ids]:
         """Joins the prompts of a title's users; what they share is joined once."""
         if self.spec.layout == "title_first":
-            before, after = [*self.head, *block], self.tail
+            before, after = [*self.head, *prefix], self.tail
         else:
-            before, after = self.head, [*block, *self.tail]
+            before, after = self.head, [*prefix, *self.tail]
         first, last = np.array(before, dtype=np.int32), np.array(after, dtype=np.int32)
         return [np.concatenate((first, np.asarray(history, dtype=np.int32), last)) for history in histories]
 
@@ -228,7 +228,7 @@ class PromptTokenizer:
         """
         if (reason is not None) != self.spec.reason:
             raise ValueError(f"spec.reason is {self.spec.reason}, the example {'has' if reason else 'lacks'} a reason")
-        ids = self.prompt(options.block, history)
+        ids = self.prompt(options.prefix, history)
         prompt = (self.placeholders.expand(ids, options.images) if self.placeholders else ids).tolist()
         written = [] if reason is None else self.reason(reason) + self.after_rationale
         target = written + answer + self.end

@@ -3,7 +3,7 @@
 from typing import Any
 
 from artsel_ray import storage
-from artsel_ray.config import ExplainConfig, ProposeConfig
+from artsel_ray.audience.settings import ExplainConfig, ProposeConfig
 from artsel_ray.report.html import render_titles
 from artsel_ray.runtime import run as runs
 

@@ -9,28 +9,25 @@ import pyarrow.compute as pc
 
 from artsel_ray import storage
 from artsel_ray.baseline.job import baseline
-from artsel_ray.config import (
-    BaselineConfig,
-    DistillConfig,
-    PrepareConfig,
-    ReproduceConfig,
-    ScoreConfig,
-    SimulateConfig,
-    SweepConfig,
-    TrainConfig,
-    resolved,
-)
+from artsel_ray.baseline.settings import BaselineConfig
+from artsel_ray.config import resolved
 from artsel_ray.distill.job import distill
+from artsel_ray.distill.settings import DistillConfig
 from artsel_ray.errors import InputError
 from artsel_ray.models.tiny import write_tiny
 from artsel_ray.prepare.job import prepare
+from artsel_ray.prepare.settings import PrepareConfig
 from artsel_ray.reproduce.paper import FEW, FIGURE1, MANY, ROWS, SIZES, Run, runs
 from artsel_ray.reproduce.results import Findings, publish
 from artsel_ray.reproduce.scales import SCALES, TINY
+from artsel_ray.reproduce.settings import ReproduceConfig
 from artsel_ray.runtime.run import begin
 from artsel_ray.score.job import score
+from artsel_ray.score.settings import ScoreConfig
 from artsel_ray.simulate.job import simulate
+from artsel_ray.simulate.settings import SimulateConfig
 from artsel_ray.train.job import train
+from artsel_ray.train.settings import SweepConfig, TrainConfig
 from artsel_ray.train.sweep import BEST, sweep
 
 # The paper's prompt: history, title, options.

@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 
 from artsel_ray import schema, storage
-from artsel_ray.config import ReproduceConfig
 from artsel_ray.evaluate.choices import read_choices
 from artsel_ray.evaluate.example_table import ExampleTable, read_examples
 from artsel_ray.evaluation.metrics import FloatArray, evaluate_policies
 from artsel_ray.report.html import render_reproduction
 from artsel_ray.reproduce.paper import Row, Run, zero_shot
+from artsel_ray.reproduce.settings import ReproduceConfig
 
 _RESAMPLES = 2_000
 

@@ -8,8 +8,13 @@ _PROGRESS_SECONDS = 5.0
 class Progress:
     """Prints how far a run is, at most every few seconds."""
 
-    def __init__(self, shards: int, unit: str = "pairs") -> None:
-        """Takes how many shards are to be done, and what they hold: the name of its count in their statistics."""
+    def __init__(self, shards: int, unit: str) -> None:
+        """Starts the clock.
+
+        Args:
+            shards: to be done.
+            unit: what they hold: the name of its count in their statistics.
+        """
         self._shards, self._unit = shards, unit
         self._since = self._printed = time.perf_counter()
         self._done_shards = self._done_units = self._skipped_units = 0
@@ -32,5 +37,5 @@ class Progress:
                 f"{rate:,.1f} {self._unit}/s, {self.seconds_left:,.0f} s left",
                 flush=True,
             )
-        if self._done_shards == 1:  # what the engines' start took says nothing of what is left
+        if self._done_shards == 1:  # the time that engines took to start predicts nothing
             self._since, self._skipped_units = now, self._done_units

@@ -1,37 +1,73 @@
-"""Which shards of a run are done already."""
+"""A shard's object: its name, the statistics that it carries, and how it is written.
 
+An object is written whole, so that to be there is to be done; a retry writes the same object again.
+"""
+
+import collections
 import json
 import re
+from dataclasses import dataclass
+
+import pyarrow as pa
 
 from artsel_ray import storage
 
-_PART = re.compile(r"part-(\d{6})\.parquet$")
-_STATISTICS = b"artsel_ray"
-
+INVALID_FOLDER = "rejected"
 MEMORY = "engine_memory_gib"
-"""The statistic of which a run's is the most of its shards', not their sum."""
+"""The statistic of which a run has the maximum over its shards, not the sum."""
 
-# The jobs that resume call it here.
-describe_files = storage.describe_files
+_PART = re.compile(r"part-(\d{6})\.parquet$")
+_STATISTICS = "artsel_ray"
 
-
-def part_name(shard: int) -> str:
-    """Returns the name of a shard's object, in the output and in its folder of rejected rows."""
-    return f"part-{shard:06d}.parquet"
+Statistics = dict[str, float]
 
 
-def done(output: str) -> set[int]:
-    """Returns the shards whose objects are there. An object is written whole, so that to be there is to be done."""
-    matches = (_PART.search(file.partition("?")[0]) for file in storage.find_files(output) if "/rejected/" not in file)
+@dataclass(frozen=True)
+class Shard:
+    """What became of one shard's work."""
+
+    index: int
+    rows: pa.Table
+    invalid: pa.Table
+    statistics: Statistics
+
+
+def part_name(index: int) -> str:
+    """Returns the name of a shard's object, in the output and in its folder of invalid rows."""
+    return f"part-{index:06d}.parquet"
+
+
+def done_shards(output: str) -> set[int]:
+    """Returns the shards whose objects are there."""
+    matches = (_PART.search(file.partition("?")[0]) for file in storage.find_files(output))
     return {int(match[1]) for match in matches if match}
 
 
-def statistics_metadata(statistics: dict[str, float]) -> dict[str, str]:
-    """Returns a shard's statistics as metadata for its object."""
-    return {_STATISTICS.decode(): json.dumps(statistics)}
+def write_shard(output: str, table: str, shard: Shard) -> None:
+    """Writes a shard's invalid rows, then its rows as the named table: their object says that the shard is done."""
+    name = part_name(shard.index)
+    invalid = storage.join(output, INVALID_FOLDER, name)
+    if shard.invalid.num_rows:
+        storage.write_table(invalid, shard.invalid, "invalid_rows")
+    else:  # an earlier try may have rejected what has been fixed since
+        storage.delete(invalid)
+    metadata = {_STATISTICS: json.dumps(shard.statistics)}
+    storage.write_table(storage.join(output, name), shard.rows, table, metadata)
 
 
-def read_statistics(output: str, shard: int) -> dict[str, float]:
-    """Reads a done shard's statistics out of its object."""
-    metadata = storage.open_parquet(storage.join(output, part_name(shard))).schema_arrow.metadata
-    return json.loads(metadata[_STATISTICS])
+def read_statistics(output: str, index: int) -> Statistics:
+    """Reads a done shard's statistics from its object's footer."""
+    metadata = storage.open_parquet(storage.join(output, part_name(index))).schema_arrow.metadata
+    return json.loads(metadata[_STATISTICS.encode()])
+
+
+def sum_statistics(output: str, shards: int) -> collections.Counter[str]:
+    """Returns the statistics of all shards together: sums, and the maximum of the engines' memory."""
+    totals: collections.Counter[str] = collections.Counter()
+    memory = 0.0
+    for index in range(shards):
+        statistics = read_statistics(output, index)
+        memory = max(memory, statistics.pop(MEMORY, 0.0))
+        totals.update(statistics)
+    totals[MEMORY] = memory  # type: ignore[assignment]
+    return totals

@@ -1,37 +1,77 @@
-"""Answers of tasks that may fail because of the user's input: Ray would make a traceback of the error."""
+"""What Ray Data's tasks and actors return: results and input errors as values, and objects that stay out of its logs.
 
-import json
-from collections.abc import Callable, Iterator
+An `InputError` raised in a task would reach the user as Ray's traceback, after retries. And Ray Data writes values that
+Arrow has no type for into its logs, where captions and histories must not be read.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import ray
 
 from artsel_ray.errors import InputError
 
+COLUMN = "result"
 
-def answer(function: Callable[[Any], Any], argument: Any) -> dict[str, str]:
-    """Calls a function whose value is plain JSON; an `InputError` of it comes back as a value."""
+
+class _Opaque:
+    """Holds an object and does not show it."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def wrap(value: Any) -> dict[str, np.ndarray]:
+    """Returns a batch of one row that holds an object as it is."""
+    column = np.empty(1, dtype=object)
+    column[0] = _Opaque(value)
+    return {COLUMN: column}
+
+
+def unwrap(batch: dict[str, Any]) -> Any:
+    """Returns the object of `wrap`; it may be an `InputError`."""
+    return batch[COLUMN][0].value
+
+
+def capture(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function; returns its result, or the `InputError` that it raised."""
     try:
-        return {"error": "", "answer": json.dumps(function(argument))}
+        return function(*arguments)
     except InputError as error:
-        return {"error": str(error), "answer": ""}
+        return error
 
 
-def value(row: dict[str, str]) -> Any:
-    """Returns the value of an answer, or raises its `InputError`."""
-    if row["error"]:
-        raise InputError(row["error"])
-    return json.loads(row["answer"])
+def results(dataset: ray.data.Dataset) -> Iterator[Any]:
+    """Yields a dataset's wrapped results, each as soon as it is there.
 
-
-def map_files(count: int, function: Callable[[int], Any]) -> Iterator[Any]:
-    """Yields what a function returns for each file's index, one task a file, as they are done; plain JSON."""
-    indices = ray.data.range(count, override_num_blocks=count)
-    yield from values(indices.map(lambda row: answer(function, int(row["id"]))))
-
-
-def values(dataset: ray.data.Dataset) -> Iterator[Any]:
-    """Yields the values of a dataset of answers, each as soon as it is there: `iter_rows` would hold one back."""
-    batches: Iterator[Any] = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+    Raises:
+        InputError: that a task or actor returned.
+    """
+    # `iter_rows` would hold one back.
+    batches = dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
     for batch in batches:
-        yield from map(value, batch.to_pylist())
+        for opaque in batch[COLUMN]:
+            if isinstance(opaque.value, InputError):
+                raise opaque.value
+            yield opaque.value
+
+
+def map_tasks(items: Sequence[Any] | int, function: Callable[[Any], Any], num_cpus: float = 1) -> Iterator[Any]:
+    """Yields what a function returns for each item, one Ray task each, in the order in which they finish.
+
+    Args:
+        items: or how many: then the function is called with 0, 1, ….
+
+    Raises:
+        InputError: that the function raised.
+    """
+    count = items if isinstance(items, int) else len(items)
+
+    def task(row: dict[str, Any]) -> dict[str, np.ndarray]:
+        index = int(row["id"][0])
+        return wrap(capture(function, index if isinstance(items, int) else items[index]))
+
+    # One block for each item, so that one task works on one item and a lost one is redone alone.
+    indices = ray.data.range(count, override_num_blocks=count)
+    yield from results(indices.map_batches(task, batch_size=None, num_cpus=num_cpus))

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artsel_ray import storage
-from artsel_ray.config import ScoreConfig
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.errors import InputError
 from artsel_ray.prompts.spec import Layout
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.score.job import assign, count_pairs, score
 from artsel_ray.score.requests import read_requests
-from artsel_ray.score.settings import check, resolve
+from artsel_ray.score.resolve import check, resolve
+from artsel_ray.score.settings import ScoreConfig
 from artsel_ray.score.token_counts import LAYOUTS, block_tokens, count
 
 PLAN = "plan.json"

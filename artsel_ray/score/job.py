@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import ray
 
 from artsel_ray import storage
-from artsel_ray.config import ScoreConfig, resolved
+from artsel_ray.config import resolved
 from artsel_ray.data.catalog import Catalog, permuted, read_catalog
 from artsel_ray.errors import InputError
 from artsel_ray.prompts.spec import PromptSpec
@@ -31,7 +31,8 @@ from artsel_ray.score.requests import (
     shuffle_previous,
     shuffle_requests,
 )
-from artsel_ray.score.settings import ScoringSettings, check, resolve
+from artsel_ray.score.resolve import ScoringSettings, check, resolve
+from artsel_ray.score.settings import ScoreConfig
 from artsel_ray.score.stages import INVALID_ROWS, Renderer, Scorer, Starts, Writer
 from artsel_ray.score.token_counts import block_tokens, cheapest
 

@@ -18,7 +18,7 @@ from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Options, PromptTokenizer
 from artsel_ray.schema import PREDICTIONS
-from artsel_ray.score.settings import ScoringSettings
+from artsel_ray.score.resolve import ScoringSettings
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, rendering: 
     for group in groups:
         if group.title_id not in of_title:
             shared: tuple[object, ...] = (rendering.model_id, rendering.spec, rendering.decoding)
-            shared += (group.artwork_ids, group.options.block)
+            shared += (group.artwork_ids, group.options.prefix)
             if group.options.images:
                 shared += (tuple(image.digest for image in group.options.images),)
             if rendering.label_prior:

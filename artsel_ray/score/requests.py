@@ -156,7 +156,7 @@ def _wanted(table: pa.Table) -> int:
     return int(np.maximum(pc.fill_null(pc.list_value_length(table["title_ids"]), 0).to_numpy(), 1).sum())
 
 
-def _row_checks(table: pa.Table) -> list[checks.Check]:
+def _row_checks(table: pa.Table) -> list[checks.RowCheck]:
     """Finds the rows that ask for nothing, or whose history cannot be true."""
     timestamps, rows = checks.items(table["history"], "timestamp")
     unordered, late = np.zeros(table.num_rows, dtype=bool), int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6)

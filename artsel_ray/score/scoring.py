@@ -18,7 +18,7 @@ from artsel_ray.prompts.rationale_checks import Names
 from artsel_ray.prompts.tokenizer import Ids, PromptTokenizer
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer
-from artsel_ray.score.settings import ScoringSettings
+from artsel_ray.score.resolve import ScoringSettings
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def score_shard(shard: RenderedShard, engine: Engine, rendering: ScoringSettings
     built: dict[int, trie.Trie] = {}  # a title's groups share their options
     histories = (history.values.to_numpy() for history in shard.histories)
     for group in shard.groups:
-        prompts += tokenizer.prompts(group.options.block, itertools.islice(histories, group.users))
+        prompts += tokenizer.prompts(group.options.prefix, itertools.islice(histories, group.users))
         answers += [group.options.answers] * group.users
         if id(group.options) not in built:
             built[id(group.options)] = trie.build(group.options.answers, tokenizer.option_end)
@@ -123,7 +123,7 @@ def _shown(
     dropped = dict.fromkeys(explanations.KINDS, 0)
     pairs = zip(shard.histories, reasons, chosen, strict=True)
     for group in shard.groups:
-        title, *options = tokenizer.texts(group.options.block)
+        title, *options = tokenizer.texts(group.options.prefix)
         for history, reason, candidate in itertools.islice(pairs, group.users):
             own = f"{title}\n{decode(history.values.to_numpy())}"
             fault = explanations.find_fault(reason, own, options, candidate, names)

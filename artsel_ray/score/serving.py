@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artsel_ray.config import ScoreConfig
 from artsel_ray.score import exploration as explore
+from artsel_ray.score.settings import ScoreConfig
 
 
 def serve(predictions: pa.Table, config: ScoreConfig) -> pa.Table:

@@ -1,134 +1,107 @@
-"""What a run's answers depend on beside the data: model, prompt, decoding and limits."""
+"""The flags of jobs/score.py."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import numpy as np
+from annotated_types import Ge, Gt, Le
+from pydantic import model_validator
 
-from artsel_ray import storage
-from artsel_ray.config import ScoreConfig
-from artsel_ray.decoding import label_prior as labels
+from artsel_ray.config import (
+    Count,
+    EngineSettings,
+    Layout,
+    ModelName,
+    Positive,
+    PromptSettings,
+    Seed,
+    Share,
+    Uri,
+    settings,
+)  # fmt: skip
+from artsel_ray.decoding.decoders import DECODERS
 from artsel_ray.errors import InputError
-from artsel_ray.models.load import Model, load
-from artsel_ray.prompts.spec import PromptSpec
+
+if TYPE_CHECKING:
+    DecodingName = str
+else:  # a new decoder is a line in `DECODERS` and nothing here
+    DecodingName = Literal[tuple(DECODERS)]
+
+Exploration = Literal["none", "epsilon", "softmax"]
 
 
-@dataclass(frozen=True)
-class ScoringSettings:
-    """What rendering and decoding depend on beside the data."""
+@settings
+class ScorePrompt(PromptSettings):
+    """How prompts read, where the model brings no spec.json; flags must not contradict a model that does."""
 
-    model: str
-    model_id: str
-    spec: PromptSpec
-    max_model_length: int
-    decoding: str
-    label_prior: tuple[float, ...] = ()
-    """What the model thinks of each option's number, to be divided out; nothing where empty."""
+    layout: Layout | Literal["auto"] | None = None  # type: ignore[assignment]  # wider than the shared flag
+    """Order of the prompt; auto takes the one that computes fewer tokens for these requests. Default: title_first."""
 
 
-def check_limits(config: object, limits: dict[str, tuple[float, float]]) -> None:
-    """Refuses numbers of a config outside of the least and most that it may have, each included.
+@settings
+class ScoreEngines(EngineSettings):
+    """The engines that run the model. Each is an actor of Ray Data."""
 
-    Raises:
-        InputError: naming the flag.
-    """
-    for name, (least, most) in limits.items():
-        value = getattr(config, name)
-        if value is not None and not least <= value <= most:
-            raise InputError(f"--{name.replace('_', '-')} is {value}, expected a number from {least:,} to {most:,}")
-
-
-def check(config: ScoreConfig) -> None:
-    """Refuses flags that cannot be.
-
-    Raises:
-        InputError: naming the flag.
-    """
-    limits: dict[str, tuple[float, float]] = {
-        "engines": (1, 10**6), "shard_pairs": (1, 10**9), "max_model_length": (64, 10**9), "max_reject_rate": (0, 1),
-        "history_length": (0, 10**6), "gpus_per_engine": (0, 10**3), "tensor_parallel": (1, 10**3),
-        "permutation": (0, 10**9), "engine_memory": (0.1, 10**6),
-        "tokens_per_second": (1e-3, 1e12), "epsilon": (0, 1), "temperature": (1e-6, 1e6),
-    }  # fmt: skip
-    check_limits(config, limits)
-    if config.explore != "none" and config.decoding not in ("rank", "labels"):
-        raise InputError(f"--explore {config.explore} needs every candidate's probability; add --decoding rank")
-    if config.label_prior and config.decoding != "labels":
-        raise InputError(
-            f"--label-prior is of the options' numbers, --decoding is {config.decoding}; add --decoding labels"
-        )
+    engine: Literal["vllm", "transformers", "fake"] = "vllm"
+    """transformers is slower, for machines without vLLM. fake makes up numbers, at once or at --tokens-per-second, to
+    measure everything but the model."""
+    gpus_per_engine: Annotated[float, Ge(0), Le(1000)] | None = None
+    """GPUs for each engine; 0.5 puts two on one. Default: --tensor-parallel where the cluster has GPUs, else 0."""
+    engine_memory: Annotated[float, Ge(0.1)] | None = None
+    """Restart an engine, between two shards, when its process holds more than this many GiB. Default: never."""
 
 
-def resolve(config: ScoreConfig) -> ScoringSettings:
-    """Makes the model ready on this machine and settles how its prompts read."""
-    from artsel_ray.models.weights import prompt_tokenizer
+@settings
+class ScoreConfig:
+    """Chooses an artwork for every user-title pair of the requests. Run again to resume."""
 
-    model = load(config.model)
-    length = min(config.max_model_length, model_length(model))
-    model_id = "null" if config.engine == "null" else model.model_id
-    spec = prompt_spec(config, model)
-    if spec.assets == "image":
-        prompt_tokenizer(model.path, spec)  # refuses a model that sees no pictures, before anything is begun
-    prior = read_label_prior(config.label_prior) if config.label_prior else ()
-    return ScoringSettings(config.model, model_id, spec, length, config.decoding, prior)
+    requests: Uri
+    """Parquet of user_id, history, title_ids: a path or URI."""
+    titles: Uri
+    """Parquet of the titles."""
+    artworks: Uri
+    """Parquet of the artworks with their captions."""
+    output: Uri
+    """Where part-*.parquet, rejected/ and, last, _manifest.json go: a path or URI."""
+    model: ModelName
+    """'smollm2' (bundled), a hub id, a local path, or the output of training (whose spec.json is then obeyed)."""
+    decoding: DecodingName = "choose"
+    """choose: the best candidate. rank: also every candidate's probability. labels: rank by the candidates' numbers.
+    freetext: the paper's way, write a caption and take the most similar candidate."""
+    permutation: Annotated[int, Ge(0)] = 0
+    """Show each title's candidates in another order, one per number; 0 is the order of their ids. To measure position
+    bias: jobs/evaluate.py --permutations."""
+    label_prior: tuple[Uri, ...] = ()
+    """With --decoding labels: outputs of such runs over a few percent of the pairs, with several --permutation. How
+    much the model prefers each number, whatever it stands for, is estimated from them and divided out (PriDe)."""
+    estimate_cost: bool = False
+    """Only estimate the cost, into OUTPUT/plan.json: tokens in both layouts, seconds, bytes."""
+    tokens_per_second: Positive | None = None
+    """Throughput per engine for --estimate-cost, in tokens/s; measured on a few pairs if omitted. With --engine fake,
+    the speed to simulate."""
+    shard_pairs: Count = 4096
+    """Most user-title pairs in a shard, which is redone when a machine dies; fewer where titles share little."""
+    previous: Uri | None = None
+    """Output of an earlier run: pairs with the same fingerprint (model, prompt, history, candidates) are reused from
+    it, the others are scored."""
+    explore: Exploration = "none"
+    """Which artwork is served, with --decoding rank or labels. none: the most likely. epsilon: any, with probability
+    --epsilon. softmax: drawn by the model's probabilities at --temperature. The propensity is written with it."""
+    epsilon: Share = 0.05
+    """Share of the pairs for which --explore epsilon draws among all candidates."""
+    temperature: Annotated[float, Gt(0)] = 1.0
+    """Temperature of --explore softmax: higher explores more."""
+    seed: Seed = 0
+    """Seed of the draws of --explore; give a different one to every run."""
+    max_reject_rate: Share = 0.05
+    """Stop, with exit code 1, if a larger share of the pairs is invalid."""
+    prompt: ScorePrompt = ScorePrompt()
+    engine_pool: ScoreEngines = ScoreEngines()
 
-
-def read_label_prior(uris: Sequence[str]) -> tuple[float, ...]:
-    """Returns the prior of the options' numbers out of all predictions below these URIs.
-
-    Raises:
-        InputError: if a run is not over, or is no run of `--decoding labels`.
-    """
-    distributions = []
-    for uri in uris:
-        manifest = storage.read_manifest(uri)
-        if manifest is None or manifest.get("decoding") != "labels":
-            raise InputError(f"--label-prior {uri} is no finished run of jobs/score.py --decoding labels")
-        for part in manifest["parts"]:
-            candidates = storage.read_table(storage.join(uri, part), "predictions")["candidates"]
-            distributions += [
-                np.array([each["probability"] for each in listed]) for listed in candidates.to_pylist() if listed
-            ]
-    if not distributions:
-        raise InputError(f"--label-prior {uris[0]}: no prediction there")
-    return tuple(labels.prior(distributions).tolist())
-
-
-def prompt_spec(config: ScoreConfig, model: Model) -> PromptSpec:
-    """Returns the prompt that the model was trained for, or for a model without one what the flags say.
-
-    Raises:
-        InputError: if flags ask for another prompt than the model's, or `labels` of a model that answers in text.
-    """
-    numbers = config.decoding == "labels" or config.assets == "image"
-    flags: dict[str, Any] = {
-        "layout": None if config.layout == "auto" else config.layout,
-        "output": config.output_format or ("number" if numbers and not model.spec else None),
-        "history_length": config.history_length,
-        "asset_kind": config.asset_kind,
-        "assets": config.assets,
-    }
-    given = {name: value for name, value in flags.items() if value is not None}
-    if model.spec is None:
-        spec = PromptSpec(**given)
-    else:
-        spec = model.spec
-        wrong = [f"{name} {value}" for name, value in given.items() if getattr(spec, name) != value]
-        if wrong:
-            raise InputError(f"{config.model} was trained for another prompt than {', '.join(wrong)}; leave these out")
-    spec.check()
-    if config.layout == "auto" and spec.assets == "image":
-        raise InputError("--layout auto: with pictures the title comes first; leave it out")
-    if config.layout == "auto" and model.spec is not None:
-        raise InputError(f"--layout auto: {config.model} was trained for {spec.layout} alone; leave it out")
-    if config.decoding == "labels" and spec.output != "number":
-        raise InputError("--decoding labels needs a model that answers with numbers; take rank")
-    return spec
-
-
-def model_length(model: Model) -> int:
-    """Returns the most tokens that a model takes."""
-    settings = json.loads((model.path / "config.json").read_text())
-    return int(settings.get("text_config", settings)["max_position_embeddings"])
+    @model_validator(mode="after")
+    def _flags_fit(self) -> Self:
+        if self.explore != "none" and not DECODERS[self.decoding].gives_distribution:
+            raise InputError(f"--explore {self.explore} needs every candidate's probability; add --decoding rank")
+        if self.label_prior and self.decoding != "labels":
+            raise InputError(
+                f"--label-prior is of the options' numbers, --decoding is {self.decoding}; add --decoding labels"
+            )
+        return self

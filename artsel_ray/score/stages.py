@@ -15,7 +15,6 @@ import pyarrow as pa
 import ray
 
 from artsel_ray import storage
-from artsel_ray.config import ScoreConfig
 from artsel_ray.engines.vllm import FakeEngine, TransformersEngine, VllmEngine
 from artsel_ray.errors import InputError, one_line
 from artsel_ray.models.load import load
@@ -23,9 +22,10 @@ from artsel_ray.runtime import shards as resume
 from artsel_ray.runtime.metrics import engine_memory
 from artsel_ray.runtime.task_result import answer
 from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer, render_shard
+from artsel_ray.score.resolve import ScoringSettings
 from artsel_ray.score.scoring import score_shard
 from artsel_ray.score.serving import serve
-from artsel_ray.score.settings import ScoringSettings
+from artsel_ray.score.settings import ScoreConfig
 
 INVALID_ROWS = "rejected"
 # Of an engine, without one shard done: more would hardly help, and at night nobody would notice.

@@ -23,7 +23,7 @@ from artsel_ray.prompts.spec import Layout
 from artsel_ray.runtime.task_result import map_files
 from artsel_ray.score.rendering import prompt_tokenizer, tokenize_title
 from artsel_ray.score.requests import read_requests
-from artsel_ray.score.settings import ScoringSettings
+from artsel_ray.score.resolve import ScoringSettings
 
 LAYOUTS: tuple[Layout, ...] = ("title_first", "user_first")
 # Titles that one task tokenizes.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from artsel_ray.schema import AssetKind
+from artsel_ray.config import AssetKind
 from artsel_ray.simulate.themes import COMPOSITIONS, CUTS, DETAILS, THEMES, TURNS, TYPOGRAPHIES, Theme
 
 # Measured with SmolLM2's tokenizer on captions of this grammar.

@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from artsel_ray import schema, storage
-from artsel_ray.config import SimulateConfig, resolved
+from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.runtime.run import begin
 from artsel_ray.simulate import movielens
 from artsel_ray.simulate.drawing import draw
+from artsel_ray.simulate.settings import SimulateConfig
 from artsel_ray.simulate.themes import THEMES
 from artsel_ray.simulate.world import (
     Behavior,

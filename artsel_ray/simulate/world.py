@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from artsel_ray.schema import AssetKind
+from artsel_ray.config import AssetKind
 from artsel_ray.simulate.captions import write_caption
 from artsel_ray.simulate.themes import THEMES
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from artsel_ray import storage
+from artsel_ray.config import Assets
 from artsel_ray.data import checks
 from artsel_ray.data.images import ArtworkImage, UnusableError, locate, read_all
 from artsel_ray.errors import InputError
 from artsel_ray.prompts.tokenizer import Options, PromptTokenizer, TokenizedExample
-from artsel_ray.schema import Assets
 
 _COLUMNS = [
     *("example_id", "title_id", "title_name", "title_genres", "history", "candidates", "image_uris", "label"),
@@ -93,7 +93,7 @@ class TrainingExamples:
 
     def prompt(self, index: int) -> NDArray[np.int32]:
         """Returns the prompt as scoring renders it: candidates in their stored order."""
-        return self.tokenizer.prompt(self.titles[self.title_n[index]].options.block, self.history_n[index])
+        return self.tokenizer.prompt(self.titles[self.title_n[index]].options.prefix, self.history_n[index])
 
     def images(self, index: int) -> Sequence[ArtworkImage]:
         """Returns the pictures of `prompt`."""

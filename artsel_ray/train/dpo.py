@@ -13,9 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from artsel_ray.config import TrainConfig
 from artsel_ray.errors import InputError
 from artsel_ray.train.data import Rejections, TrainingExamples
+from artsel_ray.train.settings import TrainConfig
 from artsel_ray.train.trainers import Order, RendersItself, arguments
 
 

@@ -21,13 +21,14 @@ from safetensors import SafetensorError
 from transformers.integrations import is_mlflow_available
 
 from artsel_ray import storage
-from artsel_ray.config import TrainConfig, resolved
+from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray
 from artsel_ray.runtime.run import begin
 from artsel_ray.train.checkpoints import is_complete, newest_complete
 from artsel_ray.train.model_card import write_card
+from artsel_ray.train.settings import TrainConfig
 from artsel_ray.train.trainers import MLFLOW
 
 _CHECKPOINTS = "checkpoints"

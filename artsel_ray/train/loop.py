@@ -15,7 +15,6 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
 from artsel_ray import storage
-from artsel_ray.config import TrainConfig
 from artsel_ray.decoding import trie
 from artsel_ray.engines.torch import TorchEngine
 from artsel_ray.errors import InputError
@@ -27,6 +26,7 @@ from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.train.checkpoints import seal
 from artsel_ray.train.data import TrainingExamples, read_train, read_validation
 from artsel_ray.train.dpo import dpo_trainer
+from artsel_ray.train.settings import TrainConfig
 from artsel_ray.train.sft import sft_trainer
 from artsel_ray.train.trainers import compute_targets_only
 

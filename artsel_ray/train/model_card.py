@@ -7,7 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from artsel_ray import storage
-from artsel_ray.config import TrainConfig, resolved
+from artsel_ray.config import resolved
+from artsel_ray.train.settings import TrainConfig
 
 _PICTURE = "loss.svg"
 

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from artsel_ray.config import TrainConfig
 from artsel_ray.train.data import TrainingExamples
+from artsel_ray.train.settings import TrainConfig
 from artsel_ray.train.trainers import Order, RendersItself, arguments
 
 _IGNORED = -100

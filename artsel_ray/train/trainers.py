@@ -9,7 +9,7 @@ import trl.trainer.utils
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from artsel_ray.config import TrainConfig
+from artsel_ray.train.settings import TrainConfig
 
 MLFLOW = "MLFLOW_TRACKING_URI"
 """The variable that says where MLflow is, as MLflow names it."""

@@ -6,7 +6,7 @@ import pytest
 
 from artsel_ray import storage
 from artsel_ray.audience.explain import distinctive_terms, explain
-from artsel_ray.config import ExplainConfig
+from artsel_ray.audience.settings import ExplainConfig
 from artsel_ray.errors import InputError
 from tests.audience.scored_runs import write_scored_run
 

@@ -5,8 +5,8 @@ import pytest
 
 from artsel_ray import storage
 from artsel_ray.audience.propose import find_gaps, propose
+from artsel_ray.audience.settings import ProposeConfig
 from artsel_ray.audience.user_segments import read_scored_run, read_user_genres
-from artsel_ray.config import ProposeConfig
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.runtime import run as runs

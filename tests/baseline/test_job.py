@@ -28,11 +28,12 @@ from artsel_ray.baseline.encoding import (
 )
 from artsel_ray.baseline.example_arrays import ExampleArrays, read_example_arrays
 from artsel_ray.baseline.job import baseline, check, predictions, read_model, write_model
+from artsel_ray.baseline.settings import BaselineConfig
 from artsel_ray.baseline.towers import Sizes, Towers
 from artsel_ray.baseline.trials import Recipe, Trial, batches, measure, run_trials
-from artsel_ray.config import BaselineConfig, EvaluateConfig
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.job import evaluate
+from artsel_ray.evaluate.settings import EvaluateConfig
 
 NOW = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
 DAY = datetime.timedelta(days=1)

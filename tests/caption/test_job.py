@@ -10,7 +10,7 @@ from tests.inference.test_vision import PHOTO
 
 from artsel_ray import storage
 from artsel_ray.caption.job import caption, resolve
-from artsel_ray.config import CaptionConfig
+from artsel_ray.caption.settings import CaptionConfig
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model

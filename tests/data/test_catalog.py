@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artsel_ray import schema
+from artsel_ray.config import AssetKind
 from artsel_ray.data.catalog import Catalog, permuted, read_catalog
-from artsel_ray.schema import AssetKind
 
 
 def _write(path: Path, rows: list[dict], table: str) -> str:

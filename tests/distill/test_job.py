@@ -17,9 +17,9 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from artsel_ray import schema, storage
-from artsel_ray.config import DistillConfig
 from artsel_ray.distill.job import distill, resolve
 from artsel_ray.distill.rationales import MISMATCH
+from artsel_ray.distill.settings import DistillConfig
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from tests.support.canary import CANARY, logged, tells

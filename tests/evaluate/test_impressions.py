@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from tests.report.conftest import NOW, prediction, write
 
-from artsel_ray.config import EvaluateConfig
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.impressions import evaluate_impressions, read_impressions
 from artsel_ray.evaluate.job import evaluate
+from artsel_ray.evaluate.settings import EvaluateConfig
 from artsel_ray.evaluation.metrics import LOG_METRICS
 from artsel_ray.storage import read_json, read_table
 

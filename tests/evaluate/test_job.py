@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray import storage
-from artsel_ray.config import EvaluateConfig
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.job import evaluate
+from artsel_ray.evaluate.settings import EvaluateConfig
 
 ROOT = Path(__file__).parent.parent.parent
 

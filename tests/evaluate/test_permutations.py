@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 from tests.report.conftest import prediction, write
 
-from artsel_ray.config import EvaluateConfig
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.example_table import read_examples
 from artsel_ray.evaluate.job import evaluate
 from artsel_ray.evaluate.permutations import read_orders
+from artsel_ray.evaluate.settings import EvaluateConfig
 from artsel_ray.storage import read_json
 
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray import schema, storage
-from artsel_ray.config import PrepareConfig
 from artsel_ray.errors import InputError
 from artsel_ray.prepare.job import prepare
+from artsel_ray.prepare.settings import PrepareConfig
 from benchmarks.prepare import prepare_with_polars, write_world
 
 NOW_US = 1_760_000_000_000_000

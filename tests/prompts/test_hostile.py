@@ -81,7 +81,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, texts: Texts)
         for name, genres in texts.watched
     ]
     history = prompts.histories(pa.array([items], HISTORY), np.array([4096])).ids[0].values.to_numpy()
-    prompt = prompts.prompt(options.block, history)
+    prompt = prompts.prompt(options.prefix, history)
     last = len(texts.captions) - 1
     found = {"prompt": prompt.tolist(), "history": history.tolist()}
     # What a model writes can hold any token, its special ones too.
@@ -154,7 +154,7 @@ def test_a_megabyte_is_cut_and_changes_nothing(tokenizer: PreTrainedTokenizerBas
     spec, megabyte = PromptSpec(reason=True), unit * (10**6 // len(unit.encode()))
     prompts, kept = renderer(tokenizer, spec), structural(tokenizer)
     blocks = [prompts.options("Up", (), ("calm", caption)) for caption in (megabyte, "calm")]
-    assert [i for i in blocks[0].block if i in kept] == [i for i in blocks[1].block if i in kept]
+    assert [i for i in blocks[0].prefix if i in kept] == [i for i in blocks[1].prefix if i in kept]
     assert len(blocks[0].answers[1]) <= spec.caption_tokens
     reason = prompts.reason(megabyte)
     assert len(reason) <= spec.reason_tokens

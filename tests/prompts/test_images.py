@@ -43,7 +43,7 @@ def test_a_prompt_is_what_the_processor_makes_of_its_text(model: Path, prompts: 
     assert prompts.placeholders is not None
     seen = [image(64, 48), image(20, 60), image(64, 48)]
     options = prompts.image_options("Heat", ["Crime"], seen)
-    ids = prompts.prompt(options.block, prompts.histories(pa.array([[]], HISTORY), np.array([100])).ids[0].as_py())
+    ids = prompts.prompt(options.prefix, prompts.histories(pa.array([[]], HISTORY), np.array([100])).ids[0].as_py())
     expanded = prompts.placeholders.expand(ids, seen)
     processor = read_processor(model)
     text = processor.tokenizer.decode(ids)
@@ -56,7 +56,7 @@ def test_a_prompt_is_what_the_processor_makes_of_its_text(model: Path, prompts: 
     made = prompts.placeholders.inputs(torch.from_numpy(expanded)[None], [seen])
     assert set(made) == set(whole)
     assert all(torch.equal(made[name], value) for name, value in whole.items())
-    assert options.length == len(options.block) + len(expanded) - len(ids)
+    assert options.length == len(options.prefix) + len(expanded) - len(ids)
 
 
 def test_the_answers_are_numbers(prompts: PromptTokenizer) -> None:
@@ -69,7 +69,7 @@ def test_room_for_a_history_is_what_pictures_leave(prompts: PromptTokenizer) -> 
     budget = prompts.history_budget(options, 2048)
     longest = max(map(len, options.answers)) + len(prompts.end)
     assert budget == 2048 - len(prompts.head) - len(prompts.tail) - options.length - longest
-    assert options.length > len(options.block)
+    assert options.length > len(options.prefix)
     assert prompts.history_budget(options, options.length) == -1
 
 
@@ -80,15 +80,15 @@ def test_no_name_marks_a_picture(prompts: PromptTokenizer, name: str) -> None:
     seen = [image(32, 32), image(48, 32)]
     options = prompts.image_options(name, [name], seen)
     (mark,) = prompts.placeholders.ids
-    assert options.block.count(mark) == 2
-    assert len(prompts.placeholders.expand(np.array(options.block, dtype=np.int32), seen)) == options.length
+    assert options.prefix.count(mark) == 2
+    assert len(prompts.placeholders.expand(np.array(options.prefix, dtype=np.int32), seen)) == options.length
 
 
 def test_marks_and_pictures_must_be_as_many(prompts: PromptTokenizer) -> None:
     assert prompts.placeholders is not None
-    block = np.array(prompts.image_options("Heat", [], [image(32, 32)] * 2).block, dtype=np.int32)
+    prefix = np.array(prompts.image_options("Heat", [], [image(32, 32)] * 2).prefix, dtype=np.int32)
     with pytest.raises(ValueError, match="zip"):
-        prompts.placeholders.expand(block, [image(32, 32)])
+        prompts.placeholders.expand(prefix, [image(32, 32)])
 
 
 def test_a_model_that_looks_at_one_picture_or_none_is_refused(smollm2: Model, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def history(*rows: list[dict[str, Any]] | None) -> pa.Array:
 
 def prompt_ids(prompts: PromptTokenizer, items: list[dict[str, Any]], captions: list[str] = CAPTIONS) -> list[int]:
     options = prompts.options("Up", ["Comedy"], captions)
-    return prompts.prompt(options.block, prompts.histories(history(items), PLENTY).ids[0].as_py()).tolist()
+    return prompts.prompt(options.prefix, prompts.histories(history(items), PLENTY).ids[0].as_py()).tolist()
 
 
 INSTRUCTION = (
@@ -74,7 +74,7 @@ def test_golden_ids(tokenizer: PreTrainedTokenizerBase) -> None:
     assert (prompts.option, prompts.option_end) == (49152, 49153)
     options = prompts.options("Up", ["Comedy"], ["A red tower."])
     assert options.answers == [[330, 2382, 11637, 30]]
-    assert options.block[-7:] == [198, 49152, 330, 2382, 11637, 30, 49153]
+    assert options.prefix[-7:] == [198, 49152, 330, 2382, 11637, 30, 49153]
     assert prompts.tail[-3:] == [*prompts.encode(["Prediction: "])[0][-2:], 49152]
     # A chat's markers are single tokens; each piece keeps its own ids wherever it stands.
     assert prompts.head[0] == tokenizer.convert_tokens_to_ids("<|im_start|>")
@@ -87,7 +87,7 @@ def test_only_the_answer_and_its_end_are_supervised(tokenizer: PreTrainedTokeniz
     encoded = prompts.example(options, [], options.answers[1])
     target = [token for token, supervised in zip(encoded.ids, encoded.supervised, strict=True) if supervised]
     assert tokenizer.decode(target) == " Two friends laugh by the sea.</option><|im_end|>"
-    assert encoded.ids == prompts.prompt(options.block, []).tolist() + target
+    assert encoded.ids == prompts.prompt(options.prefix, []).tolist() + target
     assert encoded.supervised == sorted(encoded.supervised)
 
 

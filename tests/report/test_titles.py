@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from artsel_ray.audience.explain import explain
-from artsel_ray.config import ExplainConfig
+from artsel_ray.audience.settings import ExplainConfig
 from artsel_ray.report.titles import report_user_segments
 from tests.audience.scored_runs import write_scored_run
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from artsel_ray import storage
-from artsel_ray.config import ReproduceConfig
 from artsel_ray.errors import InputError
 from artsel_ray.reproduce.job import reproduce
 from artsel_ray.reproduce.paper import ROWS
+from artsel_ray.reproduce.settings import ReproduceConfig
 from tests.support.canary import logged
 
 

@@ -17,8 +17,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 
 from artsel_ray import storage
-from artsel_ray.config import ScoreConfig
 from artsel_ray.score.job import score
+from artsel_ray.score.settings import ScoreConfig
 
 CLUSTER = Path(__file__).parent.parent.parent / "cluster"
 DASHBOARD = json.loads((CLUSTER / "grafana/nights.json").read_text())

@@ -16,7 +16,7 @@ from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.models.load import Model
 from artsel_ray.score.rendering import RenderedShard, render_shard
 from artsel_ray.score.requests import assign_titles, count_titles, shuffle_requests
-from artsel_ray.score.settings import ScoringSettings
+from artsel_ray.score.resolve import ScoringSettings
 
 DAY = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
 TITLES = {

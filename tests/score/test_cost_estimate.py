@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from artsel_ray import storage
-from artsel_ray.config import ScoreConfig
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.score.cost_estimate import forecast
 from artsel_ray.score.job import score
+from artsel_ray.score.settings import ScoreConfig
 
 
 def config_for(world: Path, **changes: object) -> ScoreConfig:

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pytest
 
 from artsel_ray import schema, storage
-from artsel_ray.config import ScoreConfig
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.score.job import assign, score
 from artsel_ray.score.requests import Assignment
+from artsel_ray.score.settings import ScoreConfig
 
 ROOT = Path(__file__).parent.parent.parent
 PAIRS = sorted((f"u{part}{i}", title) for part in range(2) for i in range(6) for title in ("t1", ("t2", "t3")[i % 2]))

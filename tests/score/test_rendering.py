@@ -15,7 +15,7 @@ from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer, render_shard
 from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previous, shuffle_requests
-from artsel_ray.score.settings import ScoringSettings
+from artsel_ray.score.resolve import ScoringSettings
 
 Render = Callable[[Path, ScoringSettings], RenderedShard]
 RENDERING = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 8192, "choose")
@@ -28,7 +28,7 @@ def test_groups_are_whole_titles_in_order(world: Path, smollm2: Model, render: R
     assert len(shard.user_ids) == len(shard.histories) == len(shard.fingerprints) == shard.counts["pairs"] == 24
     tokenizer = prompt_tokenizer("smollm2", PromptSpec())
     # The third user of t1, u02, has two days of history.
-    text = tokenizer.tokenizer.decode(tokenizer.prompt(shard.groups[0].options.block, shard.histories[2].as_py()))
+    text = tokenizer.tokenizer.decode(tokenizer.prompt(shard.groups[0].options.prefix, shard.histories[2].as_py()))
     assert "New title: Name of t1 (Crime)\nAvailable artworks:\n<option> A red tower.</option>\n<option> Two" in text
     assert text.count("\n- ") == 2
 
@@ -78,14 +78,16 @@ def test_pairs_that_cannot_be_scored_are_rejected(
 def test_a_prompt_never_exceeds_the_model(world: Path, smollm2: Model, render: Render) -> None:
     tokenizer = prompt_tokenizer("smollm2", PromptSpec())
     whole = render(world, RENDERING)
-    lengths = [tokenizer.fixed_tokens() + len(whole.groups[0].options.block) + len(ids) for ids in whole.histories[:12]]
+    lengths = [
+        tokenizer.fixed_tokens() + len(whole.groups[0].options.prefix) + len(ids) for ids in whole.histories[:12]
+    ]
     answer = max(map(len, whole.groups[0].options.answers)) + 2
     limit = max(lengths) + answer - 1
     cut = render(world, replace(RENDERING, max_model_length=limit))
     assert cut.counts["histories_cut"] > 0
     for group, start in zip(cut.groups, np.cumsum([0, *[group.users for group in cut.groups]]), strict=False):
         for ids in cut.histories[start : start + group.users]:
-            assert len(tokenizer.prompt(group.options.block, ids.as_py())) + answer <= limit
+            assert len(tokenizer.prompt(group.options.prefix, ids.as_py())) + answer <= limit
     tiny = render(world, replace(RENDERING, max_model_length=tokenizer.fixed_tokens()))
     assert (tiny.counts["pairs"], tiny.counts["rejected"]) == (0, 24)
     assert "exceeds" in tiny.invalid["reason"][0].as_py()

@@ -18,8 +18,8 @@ from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Ids
 from artsel_ray.schema import INVALID_ROWS, PREDICTIONS
 from artsel_ray.score.rendering import RenderedShard, TitleGroup, prompt_tokenizer
+from artsel_ray.score.resolve import ScoringSettings
 from artsel_ray.score.scoring import score_shard
-from artsel_ray.score.settings import ScoringSettings
 
 Render = Callable[[Path, ScoringSettings], RenderedShard]
 CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "Two friends fight."]
@@ -86,8 +86,8 @@ def test_rows_keep_the_order_of_the_groups(smollm2: Model) -> None:
     ]
     assert counts == {"unmatched": 0}
     tokenizer = prompt_tokenizer("smollm2", PromptSpec())
-    block = shard(RENDERING).groups[0].options.block
-    assert engine.prompts[0].tolist() == tokenizer.prompt(block, [11]).tolist()
+    prefix = shard(RENDERING).groups[0].options.prefix
+    assert engine.prompts[0].tolist() == tokenizer.prompt(prefix, [11]).tolist()
 
 
 def test_free_text_is_matched_and_what_matches_nothing_is_counted(smollm2: Model) -> None:
@@ -174,7 +174,7 @@ def test_on_the_real_engine_rank_equals_brute_force(
     model, tokenizer = adapter.read_model(smollm2.path, torch.float32), prompt_tokenizer("smollm2", spec)
     options = [group.options for group in shard.groups for _ in range(group.users)]
     for n in range(0, len(ranked), 3):
-        prompt = tokenizer.prompt(options[n].block, shard.histories[n].as_py())
+        prompt = tokenizer.prompt(options[n].prefix, shard.histories[n].as_py())
         expected = brute_force(model, prompt, options[n].answers, tokenizer.option_end)
         got = [each["probability"] for each in ranked[n]["candidates"]]
         assert sum(got) == pytest.approx(1)

@@ -5,9 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from artsel_ray.config import ScoreConfig
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.serving import serve
+from artsel_ray.score.settings import ScoreConfig
 
 CONFIG = ScoreConfig("R", "T", "A", "P", "smollm2", decoding="rank")
 DISTRIBUTION = [("a", 0.5), ("b", 0.3), ("c", 0.2)]

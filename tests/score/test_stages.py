@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from artsel_ray.config import ScoreConfig
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.score.rendering import RenderedShard
-from artsel_ray.score.settings import ScoringSettings
+from artsel_ray.score.resolve import ScoringSettings
+from artsel_ray.score.settings import ScoreConfig
 from artsel_ray.score.stages import Scorer, Starts, Writer, boxed, unboxed
 
 RENDERING = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 2048, "choose")

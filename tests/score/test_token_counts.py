@@ -14,7 +14,7 @@ from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import Layout, PromptSpec
 from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer
 from artsel_ray.score.requests import count_titles
-from artsel_ray.score.settings import ScoringSettings
+from artsel_ray.score.resolve import ScoringSettings
 from artsel_ray.score.token_counts import LAYOUTS, cheapest, count
 
 Render = Callable[[Path, ScoringSettings], RenderedShard]

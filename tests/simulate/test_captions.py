@@ -5,7 +5,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from artsel_ray.schema import AssetKind
+from artsel_ray.config import AssetKind
 from artsel_ray.simulate.captions import TOKENS_PER_WORD, write_caption
 from artsel_ray.simulate.themes import THEMES
 

@@ -6,10 +6,10 @@ import pyarrow.compute as pc
 import pytest
 
 from artsel_ray import storage
-from artsel_ray.config import SimulateConfig
 from artsel_ray.errors import InputError
 from artsel_ray.simulate import job
 from artsel_ray.simulate.job import simulate
+from artsel_ray.simulate.settings import SimulateConfig
 
 SMALL = SimulateConfig(output="", users=60, titles=20, interactions_per_user=8, caption_tokens=24)
 

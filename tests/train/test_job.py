@@ -20,10 +20,10 @@ from ray.cluster_utils import Cluster
 from safetensors.numpy import load_file
 
 from artsel_ray import storage
-from artsel_ray.config import TrainConfig
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.train.job import train
+from artsel_ray.train.settings import TrainConfig
 
 ROOT = Path(__file__).parent.parent.parent
 Tiny = Callable[[bool], str]

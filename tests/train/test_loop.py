@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerC
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
-from artsel_ray.config import TrainConfig
 from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
 from artsel_ray.models.load import load
@@ -26,6 +25,7 @@ from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.train.data import Rejections, read_train
 from artsel_ray.train.dpo import DpoCollator
 from artsel_ray.train.loop import Fitted, fit, prompt_spec
+from artsel_ray.train.settings import TrainConfig
 from artsel_ray.train.sft import SftCollator
 from artsel_ray.train.trainers import Order
 

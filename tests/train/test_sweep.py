@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from artsel_ray import storage
-from artsel_ray.config import SweepConfig
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.report.sweep import report_sweep
+from artsel_ray.train.settings import SweepConfig
 from artsel_ray.train.sweep import check, copy_best, sweep, trial_config
 from artsel_ray.train.sweep_trials import FAILED, FINISHED, STOPPED, best_of, read_record, reason_of, trial_output
 

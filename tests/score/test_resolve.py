@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 
 from artsel_ray import storage
-from artsel_ray.config import ScoreConfig
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.score.settings import check, model_length, prompt_spec, read_label_prior, resolve
+from artsel_ray.score.resolve import check, model_length, prompt_spec, read_label_prior, resolve
+from artsel_ray.score.settings import ScoreConfig
 
 CONFIG = ScoreConfig(requests="r", titles="t", artworks="a", output="o", model="m")
 

@@ -3,11 +3,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from artsel_ray.data.row_ranges import Shard, plan_shards, read_shard, write_shard
 from tests.inference.test_distill import config, table
 
 from artsel_ray import storage
-from artsel_ray.config import DistillConfig
-from artsel_ray.data.row_ranges import Shard, plan_shards, read_shard, write_shard
+from artsel_ray.distill.settings import DistillConfig
 from artsel_ray.errors import InputError
 
 __all__ = ["config"]  # a fixture

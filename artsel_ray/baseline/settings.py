@@ -1,0 +1,47 @@
+"""The flags of jobs/baseline.py."""
+
+from typing import Annotated, Self
+
+from annotated_types import Ge, Gt, Lt
+from pydantic import model_validator
+
+from artsel_ray.config import Count, Seed, Share, Uri, settings
+from artsel_ray.errors import InputError
+
+
+@settings
+class BaselineConfig:
+    """Trains the non-LLM network that others are compared with, on Ray Train's CPU workers.
+
+    A user tower (history) and an artwork tower (caption, id), and popularity in train; docs/baseline.md.
+    """
+
+    examples: Uri
+    """Folder with train/, validation/ and test/, such as data/examples: a path or URI."""
+    output: Uri
+    """Where model/, predictions/{validation,test}/, summary.json and, last, _manifest.json go: a path or URI."""
+    learning_rates: tuple[Annotated[float, Gt(0), Lt(100)], ...] = (2e-3, 5e-3)
+    """Learning rates to try, each with each weight decay; the best IPS on validation wins."""
+    weight_decays: tuple[Annotated[float, Ge(0), Lt(100)], ...] = (0.01, 0.3)
+    """Weight decays to try."""
+    epochs: Count = 10
+    """Most passes over the train examples; a trial stops after one that has not lowered the validation loss."""
+    batch_size: Count = 1_024
+    """Examples per optimizer step, over all workers."""
+    width: Count = 64
+    """Length of the vectors that stand for users and artworks."""
+    id_dropout: Share = 0.5
+    """How often an artwork's id is hidden in training, so that captions of unknown artworks are understood."""
+    workers: Count = 1
+    """Training processes, one CPU each."""
+    seed: Seed = 0
+    """Seed of the initial weights, the order of examples and the hidden ids: same seed, same predictions."""
+
+    @model_validator(mode="after")
+    def _flags_fit(self) -> Self:
+        if self.batch_size < self.workers:
+            raise InputError(f"--batch-size is {self.batch_size}; it must be at least --workers, {self.workers}")
+        for name in ("learning_rates", "weight_decays"):
+            if not getattr(self, name):
+                raise InputError(f"--{name.replace('_', '-')} is empty; give one or more numbers")
+        return self

@@ -1,0 +1,49 @@
+"""The flags of jobs/caption.py."""
+
+from typing import Annotated, Literal, Self
+
+from annotated_types import Ge, Le
+from pydantic import model_validator
+
+from artsel_ray.config import Count, EngineSettings, ModelName, Share, Uri, settings
+from artsel_ray.errors import InputError
+
+Pixels = Annotated[int, Ge(256), Le(10**9)]
+
+
+@settings
+class CaptionConfig:
+    """Describes the images of artworks in words, with a vision-language model. Run again to resume.
+
+    Artworks whose images cannot be used go to OUTPUT/rejected.
+    """
+
+    artworks: Uri
+    """Parquet of artworks with image_uri: a path or URI."""
+    model: ModelName
+    """A vision-language model: a hub id such as Qwen/Qwen2.5-VL-7B-Instruct, or a folder."""
+    output: Uri
+    """Where part-*.parquet (the artworks with captions), rejected/, summary.json and, last, _manifest.json go."""
+    titles: Uri | None = None
+    """Parquet of the titles, whose names the model then sees. Artworks of unknown titles are invalid."""
+    previous: Uri | None = None
+    """Output of an earlier run: captions of the same image, title name and model are reused from it."""
+    engine: Literal["vllm", "transformers"] = "vllm"
+    """transformers is slower, for models that vLLM does not have, such as Llama-3.2-11B-Vision."""
+    caption_tokens: Annotated[int, Ge(1), Le(10**5)] = 200
+    """Most tokens of a caption."""
+    max_pixels: Pixels = 40_000_000
+    """An image of more pixels is invalid; it is not decoded."""
+    resize_to_pixels: Pixels = 1_048_576
+    """A larger image is scaled down to about this many pixels: how much the model sees, and what that costs."""
+    shard_artworks: Count = 64
+    """Artworks in a shard: what is redone when a machine dies, and whose images are in memory together."""
+    max_reject_rate: Share = 0.05
+    """Stop, with exit code 1, if a larger share of the artworks is invalid."""
+    engine_pool: EngineSettings = EngineSettings()
+
+    @model_validator(mode="after")
+    def _flags_fit(self) -> Self:
+        if self.engine == "transformers" and self.engine_pool.tensor_parallel > 1:
+            raise InputError("--tensor-parallel is for --engine vllm only")
+        return self

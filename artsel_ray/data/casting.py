@@ -1,0 +1,111 @@
+"""Tables of other writers made into ours: which types fit, and the casts between them."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from artsel_ray.errors import InputError
+from artsel_ray.schema import TABLES
+
+_RENAMED = {"rationale": "reason"}
+"""Columns by the names that they had in an earlier version; its outputs still load."""
+
+
+def source_names(schema: pa.Schema, columns: list[str]) -> dict[str, str]:
+    """Returns the columns that a file has, each with its name there: an earlier version's name counts too."""
+    found = {}
+    for column in columns:
+        name = column if column in schema.names else _RENAMED.get(column, column)
+        if name in schema.names:
+            found[column] = name
+    return found
+
+
+def conform(schema: pa.Schema, table: str, source: str, columns: list[str] | None = None) -> None:
+    """Checks that a file's schema can be read as the named table's.
+
+    A field may be missing only where null is allowed; additional columns are ignored; a narrower type of the same kind
+    (`int32` for `int64`, `float32` for `float64`, `large_string` for `string`, any unit or zone of a timestamp with a
+    zone) is accepted.
+
+    Args:
+        columns: check only these columns, if given.
+
+    Raises:
+        InputError: naming the source, the difference, and both schemas.
+    """
+    expected = TABLES[table]
+    names = columns or expected.names
+    present = source_names(schema, names)
+    problems = []
+    for field in (expected.field(name) for name in names):
+        count = len(schema.get_all_field_indices(present.get(field.name, field.name)))
+        if count > 1:
+            problems.append(f"column '{field.name}' occurs {count} times")
+        elif not count:
+            if not field.nullable:
+                problems.append(f"column '{field.name}' ({field.type}) is missing")
+        elif not _compatible(got := schema.field(present[field.name]).type, field.type):
+            problems.append(f"column '{field.name}' is {got}, expected {field.type}")
+    if problems:
+        raise InputError(
+            f"{source} is not a table of {table}: {'; '.join(problems)}\n"
+            f"expected:\n{_describe(expected)}\ngot:\n{_describe(schema)}"
+        )
+
+
+def _describe(schema: pa.Schema) -> str:
+    return "\n".join(f"  {field.name}: {field.type}{'?' if field.nullable else ''}" for field in schema)
+
+
+def _compatible(got: pa.DataType, expected: pa.DataType) -> bool:
+    if got == expected or pa.types.is_null(got):
+        return True
+    if pa.types.is_dictionary(got):
+        return _compatible(got.value_type, expected)
+    if pa.types.is_struct(expected):
+        return pa.types.is_struct(got) and all(
+            got.get_field_index(field.name) >= 0 and _compatible(got.field(field.name).type, field.type)
+            for field in expected
+        )
+    if pa.types.is_list(expected):
+        return (pa.types.is_list(got) or pa.types.is_large_list(got)) and _compatible(
+            got.value_type, expected.value_type
+        )
+    same_kind = (
+        (pa.types.is_string, pa.types.is_large_string),
+        (pa.types.is_floating, pa.types.is_integer),
+        (pa.types.is_integer,),
+        (pa.types.is_timestamp,),
+    )
+    for expected_kind, *other_kinds in same_kind:
+        if expected_kind(expected):
+            zoned = not pa.types.is_timestamp(expected) or getattr(got, "tz", None) is not None
+            return zoned and any(kind(got) for kind in (expected_kind, *other_kinds))
+    return False
+
+
+def cast(table: pa.Table, name: str, source: str, fields: list[pa.Field] | None = None) -> pa.Table:
+    """Returns the table with exactly the named table's columns, order and types; absent nullable columns are null.
+
+    Nulls in required columns stay null: a job rejects those rows, it does not stop for them. Fractions of a
+    microsecond are dropped, and integers are rounded to the nearest float.
+
+    Args:
+        fields: only these, in this order, if given.
+
+    Raises:
+        InputError: if the schema differs or a value does not fit the type.
+    """
+    fields = [field.with_nullable(True) for field in fields or TABLES[name]]
+    present = source_names(table.schema, [field.name for field in fields])
+    arrays = []
+    for field in fields:
+        if field.name not in present:
+            arrays.append(pa.nulls(table.num_rows, field.type))
+            continue
+        try:
+            rounded = pc.CastOptions(field.type, allow_time_truncate=True, allow_float_truncate=True)
+            arrays.append(table.column(present[field.name]).cast(options=rounded))
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{source}: column '{field.name}' does not fit {field.type}: {error}") from None
+    return pa.table(arrays, schema=pa.schema(fields))

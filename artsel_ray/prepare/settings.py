@@ -1,0 +1,37 @@
+"""The flags of jobs/prepare.py."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+
+from artsel_ray.config import AssetKind, Assets, Count, Seed, Share, Uri, settings
+
+
+@settings
+class PrepareConfig:
+    """Turns logs and artworks into examples, splits and requests; invalid rows go to OUTPUT/rejected."""
+
+    input: Uri
+    """Folder with titles/, artworks/, interactions/ and impressions/ (Parquet): a path or URI."""
+    output: Uri
+    """Where examples/{train,validation,test}/, requests/test/ and rejected/ go: a path or URI."""
+    history_length: Count = 50
+    """Number of most recent interactions, strictly before the impression, that stand for a user."""
+    asset_kind: AssetKind = "artwork"
+    """Which rows of artworks/ are candidates, by their column asset_kind; impressions of others are left out."""
+    assets: Assets = "caption"
+    """What the model will see of a candidate: its caption, or the image that image_uri must then name."""
+    split: Literal["hash", "time"] = "hash"
+    """Assign user-title pairs to splits by a salted hash, or the newest pairs to test by time."""
+    train_size: Count = 110_000
+    """Most examples in train. With fewer pairs than the three sizes ask for, each split gets its share."""
+    validation_size: Annotated[int, Ge(0)] = 1_000
+    """Most examples in validation."""
+    test_size: Annotated[int, Ge(0)] = 5_000
+    """Most examples in test."""
+    max_reject_rate: Share = 0.1
+    """Stop, with exit code 1, if a larger share of the impressions is invalid."""
+    buckets: Count | None = None
+    """Number of groups of users, each processed by one task. Default: one per 300,000 interactions."""
+    seed: Seed = 0
+    """Salt of the hash that splits."""
