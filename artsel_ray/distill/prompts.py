@@ -69,7 +69,7 @@ class TeacherPrompts:
         """Returns the second question: what does the user like, by this reason? The answer's ids follow."""
         pieces = self.pieces
         asked = [*self._question, *pieces.turn, *self._thought, *self._reason]
-        return self._ask(options.prefix, history, [*asked, *pieces.reason(reason), *pieces.after_rationale])
+        return self._ask(options.prefix, history, [*asked, *pieces.rationale(reason), *pieces.after_rationale])
 
     def budget(self, options: Options, max_tokens: int, most: int) -> int:
         """Returns how many of `most` tokens both questions with their answers leave for a history; -1 for too few.

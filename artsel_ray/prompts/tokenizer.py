@@ -217,30 +217,31 @@ class PromptTokenizer:
         return budget if budget >= self.min_history_tokens else -1
 
     def example(
-        self, options: Options, history: list[int] | Ids, answer: list[int], reason: str | None = None
+        self, options: Options, history: list[int] | Ids, answer: list[int], rationale: str | None = None
     ) -> TokenizedExample:
         """Returns a training example: the prompt, and supervised behind it the answer with its end.
 
         Marks of pictures are expanded.
 
         Raises:
-            ValueError: if the spec asks for a reason and there is none, or the other way round.
+            ValueError: if the spec asks for a rationale and there is none, or the other way round.
         """
-        if (reason is not None) != self.spec.reason:
-            raise ValueError(f"spec.reason is {self.spec.reason}, the example {'has' if reason else 'lacks'} a reason")
+        if (rationale is not None) != self.spec.reason:
+            has = "has" if rationale else "lacks"
+            raise ValueError(f"spec.reason is {self.spec.reason}, the example {has} a rationale")
         ids = self.prompt(options.prefix, history)
         prompt = (self.placeholders.expand(ids, options.images) if self.placeholders else ids).tolist()
-        written = [] if reason is None else self.reason(reason) + self.after_rationale
+        written = [] if rationale is None else self.rationale(rationale) + self.after_rationale
         target = written + answer + self.end
         return TokenizedExample(prompt + target, [False] * len(prompt) + [True] * len(target), options.images)
 
     def with_rationale(self, prompt: Ids, written: list[int]) -> tuple[Ids, str]:
         """Returns the prompt that goes on to the prediction after what a model wrote, and the reason in that."""
-        reason = str(self.tokenizer.decode(written)).partition(render.PREDICTION.strip())[0].strip()
-        following = self.reason(reason) + self.after_rationale
-        return np.concatenate((prompt, np.array(following, dtype=np.int32))), reason
+        rationale = str(self.tokenizer.decode(written)).partition(render.PREDICTION.strip())[0].strip()
+        following = self.rationale(rationale) + self.after_rationale
+        return np.concatenate((prompt, np.array(following, dtype=np.int32))), rationale
 
-    def reason(self, text: str) -> list[int]:
+    def rationale(self, text: str) -> list[int]:
         """Tokenizes a reason, cut to its budget."""
         return self.encode([render.option_text(text)])[0][: self.spec.reason_tokens]
 

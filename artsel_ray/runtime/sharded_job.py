@@ -1,8 +1,8 @@
 """The skeleton of every job that sends shards through engines: score, caption, distill and propose.
 
 A shard goes through three actors of Ray Data: one prepares it next to the engines, one asks an engine, one writes it.
-What is done when a job is killed is kept: its objects are there. A job says what its shards are, what its two stages do,
-and how many invalid rows it tolerates.
+What is done when a job is killed is kept: its objects are there. A job says what its shards are, what its two stages
+do, and how many invalid rows it tolerates.
 """
 
 import time

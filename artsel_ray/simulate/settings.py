@@ -58,7 +58,7 @@ class SimulateConfig:
     def _flags_fit(self) -> Self:
         if self.max_candidates < self.min_candidates:
             raise InputError(
-                f"--max-candidates is {self.max_candidates}; it must be at least --min-candidates, {self.min_candidates}"
+                f"--max-candidates is {self.max_candidates}; it must be at least {self.min_candidates}, as --min-candidates"
             )
         if self.source == "movielens":
             for name, most in (("users", _MOVIELENS_USERS), ("titles", _MOVIELENS_TITLES)):

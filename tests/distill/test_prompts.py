@@ -87,7 +87,7 @@ def test_both_questions_with_their_answers_fit_beside_the_history(
         budget = prompts.budget(options, max_tokens, 3000)
         history = np.zeros(budget, dtype=np.int32)
         longest = [len(prompts.explain(options, history, label)) + max_tokens for label in (0, 1)]
-        reason = pieces.reason("word " * 999)
+        reason = pieces.rationale("word " * 999)
         assert len(reason) == SPEC.reason_tokens
         predicting = len(prompts.predict(options, history, "word " * 999)) + len(options.answers[1]) + len(pieces.end)
         assert max(*longest, predicting) <= 3000

@@ -156,7 +156,7 @@ def test_a_megabyte_is_cut_and_changes_nothing(tokenizer: PreTrainedTokenizerBas
     blocks = [prompts.options("Up", (), ("calm", caption)) for caption in (megabyte, "calm")]
     assert [i for i in blocks[0].prefix if i in kept] == [i for i in blocks[1].prefix if i in kept]
     assert len(blocks[0].answers[1]) <= spec.caption_tokens
-    reason = prompts.reason(megabyte)
+    reason = prompts.rationale(megabyte)
     assert len(reason) <= spec.reason_tokens
     assert not kept & set(reason)
     # A history loses its oldest items, and so all that is before the one that is too long.
