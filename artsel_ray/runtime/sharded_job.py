@@ -137,7 +137,7 @@ class ShardedJob:
         # One row and block for each shard, so that actors share them out.
         dataset = ray.data.from_items([{"shard": index} for index in missing], override_num_blocks=len(missing))
         prepared = dataset.map_batches(
-            _Preparer, fn_constructor_args=[self.prepare], compute=ray.data.ActorPoolStrategy(size=engines), **light
+            PrepareActor, fn_constructor_args=[self.prepare], compute=ray.data.ActorPoolStrategy(size=engines), **light
         )
         processed = prepared.map_batches(
             EngineActor,
@@ -147,21 +147,23 @@ class ShardedJob:
             **actor_options(self.pool, self.gpus_per_engine),
         )  # fmt: skip
         return processed.map_batches(
-            _Writer,
+            WriteActor,
             fn_constructor_args=[self.run.output, self.table, self.finish],
             compute=ray.data.ActorPoolStrategy(size=1),
             **light,
         )
 
 
-class _Preparer:
+class PrepareActor:
     """Prepares shards. An actor, not a task: Ray ends idle workers, and each new one loads everything again."""
 
     def __init__(self, stage: PrepareStage) -> None:
+        """Makes the stage's function."""
         self._stage = stage
         self._prepare: Any = capture(stage.make)
 
     def __call__(self, batch: dict[str, Any]) -> "dict[str, np.ndarray]":
+        """Prepares one shard."""
         if isinstance(self._prepare, InputError):
             return wrap(self._prepare)
         return wrap(capture(self._item, int(batch["shard"][0])))
@@ -172,13 +174,15 @@ class _Preparer:
         return Item(index, value, {f"{self._stage.name}_seconds": time.perf_counter() - started})
 
 
-class _Writer:
+class WriteActor:
     """Writes shards, and passes their statistics on."""
 
     def __init__(self, output: str, table: str, finish: Callable[[pa.Table], pa.Table] | None) -> None:
+        """Writes to an output, as `ShardedJob` says."""
         self._output, self._table, self._finish = output, table, finish
 
     def __call__(self, batch: dict[str, Any]) -> "dict[str, np.ndarray]":
+        """Writes one shard; returns its statistics."""
         return wrap(capture(self._write, unwrap(batch)))
 
     def _write(self, shard: Shard | InputError) -> Statistics:

@@ -14,10 +14,10 @@ import ray
 
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalog import Catalog
-from artsel_ray.data.images import UnusableError, read_all
-from artsel_ray.errors import InputError
+from artsel_ray.models import weights
 from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.prompts.titles import tokenize_title
 from artsel_ray.prompts.tokenizer import Options, PromptTokenizer
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.scoring_settings import ScoringSettings
@@ -69,8 +69,6 @@ class RenderedShard:
 @lru_cache(maxsize=2)
 def prompt_tokenizer(model: str, spec: PromptSpec) -> PromptTokenizer:
     """Returns this process's tokenizer of a model."""
-    from artsel_ray.models import weights
-
     return weights.prompt_tokenizer(load(model).path, spec)
 
 
@@ -126,27 +124,6 @@ def render_shard(index: int, source: ShardSource, settings: ScoringSettings) -> 
         return shard
     previous = shuffle.read_partition(source.previous, index)
     return _reuse(shard, pairs["title_id"], _possible(previous, catalog, settings.decoder.gives_distribution))
-
-
-def tokenize_title(tokenizer: PromptTokenizer, catalog: Catalog, title: int) -> Options:
-    """Tokenizes a title, given by its index in the catalog, with its candidates.
-
-    Raises:
-        InputError: if an image that was valid when the run started cannot be read any more.
-    """
-    artworks = slice(*catalog.offsets[title : title + 2].tolist())
-    name, genres = catalog.names[title].as_py(), catalog.genres[title].as_py()
-    contents = catalog.contents[artworks].to_pylist()
-    if tokenizer.placeholders is None:
-        return tokenizer.options(name, genres, contents)
-    try:
-        images = read_all(contents, tokenizer.spec.resize_to_pixels)
-    except UnusableError as error:
-        title_id = catalog.title_ids[title].as_py()
-        raise InputError(
-            f"an image of title {title_id} was valid when the run started and is not now: {error}"
-        ) from None
-    return tokenizer.image_options(name, genres, images)
 
 
 def _read_pairs(index: int, source: ShardSource, spec: PromptSpec) -> tuple[pa.Table, pa.Table]:

@@ -1,6 +1,5 @@
 """What a run's answers depend on apart from the data: model, prompt, decoding and limits."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from artsel_ray.decoding.base import Decoder
 from artsel_ray.decoding.decoders import DECODERS
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model, load
+from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.score.settings import ScoreConfig, ScorePrompt
 
@@ -45,8 +45,6 @@ def resolve_settings(config: ScoreConfig) -> ScoringSettings:
     Raises:
         InputError: if there is no such model, it does not fit the flags, or a label prior cannot be read.
     """
-    from artsel_ray.models.weights import prompt_tokenizer
-
     model = load(config.model)
     spec = prompt_spec(model, config.model, config.prompt, config.decoding)
     if spec.assets == "image":
@@ -55,7 +53,7 @@ def resolve_settings(config: ScoreConfig) -> ScoringSettings:
         model=config.model,
         model_id="fake" if config.engine_pool.engine == "fake" else model.model_id,
         spec=spec,
-        max_model_length=min(config.engine_pool.max_model_length, model_length(model)),
+        max_model_length=min(config.engine_pool.max_model_length, model_length(model.path)),
         decoding=config.decoding,
         label_prior=read_label_prior(config.label_prior) if config.label_prior else (),
     )
@@ -123,9 +121,3 @@ def _given(flags: ScorePrompt, default_output: str | None, has_spec: bool) -> di
         "assets": flags.assets,
     }
     return {field: value for field, value in values.items() if value is not None}
-
-
-def model_length(model: Model) -> int:
-    """Returns the longest prompt and answer together that a model takes, in tokens."""
-    config = json.loads((model.path / "config.json").read_text())
-    return int(config.get("text_config", config)["max_position_embeddings"])
