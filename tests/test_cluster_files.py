@@ -18,12 +18,12 @@ import promql_parser
 import pytest
 import yaml
 from botocore.validate import ParamValidator
-from cluster.latest_run import latest_run
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from artsel_ray import storage
 from artsel_ray.config import parse
 from artsel_ray.score.settings import ScoreConfig
+from cluster.latest_run import latest_run
 from tests.support.job_configs import ROOT, config_type
 
 CLUSTER = ROOT / "cluster"
@@ -184,7 +184,7 @@ def nightly(arguments: list[str], folder: Path) -> list[str]:
 
 
 def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yields every job that a file of cluster/ starts: the name of the file or object, and the command after `python`."""
+    """Yields every command of a job in cluster/: the name of its file or object, and the words after `python`."""
     for each in of_kind("RayJob", "RayCronJob"):
         entrypoint = each["spec"].get("jobTemplate", each["spec"])["entrypoint"]
         yield name(each), nightly(shlex.split(entrypoint)[2:], folder)
