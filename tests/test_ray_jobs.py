@@ -187,16 +187,16 @@ def _plant(world: str) -> None:
         storage.write_table(file, pa.Table.from_pylist(rows, schema.TABLES[name]), name)
 
 
-def test_quickstart_runs_as_written(head: Head, smollm2: Model, tmp_path: Path) -> None:
+def test_quickstart_runs(head: Head, smollm2: Model, tmp_path: Path) -> None:
     page = (ROOT / "docs/quickstart.md").read_text()
     lines = "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)).splitlines()
-    # The tests have done this already: the installation, and a head of their own.
-    made = ("make ", "source ", "ray start", "ray stop", "export RAY_API_SERVER_ADDRESS")
-    script = "\n".join(line for line in lines if not line.startswith(made))
+    # Skip the installation, which the tests have done, and Ray's start and stop: this test has its own head.
+    skipped = ("make ", "source ", "ray start", "ray stop", "export RAY_API_SERVER_ADDRESS")
+    script = "\n".join(line for line in lines if not line.startswith(skipped))
     assert script.count("python jobs/") == 6
     for folder in ("jobs", "artsel_ray"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    shutil.copy(ROOT / ".gitignore", tmp_path)  # what it names, Ray does not upload
+    shutil.copy(ROOT / ".gitignore", tmp_path)  # Ray does not upload the ignored files
     done = subprocess.run(["bash", "-ec", script], cwd=tmp_path, env=head.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     metrics = storage.read_json(str(tmp_path / "try/evaluation/metrics.json"))
