@@ -22,9 +22,10 @@ from artsel_ray.evaluate.example_table import read_examples
 from artsel_ray.models.load import Model
 from artsel_ray.prepare import splits, stages
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.score.rendering import prompt_tokenizer, render_shard
-from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previous, shuffle_requests
-from artsel_ray.score.resolve import ScoringSettings
+from artsel_ray.score.assignment import assign_titles, count_titles
+from artsel_ray.score.rendering import ShardSource, prompt_tokenizer, render_shard
+from artsel_ray.score.requests import shuffle_previous, shuffle_requests
+from artsel_ray.score.scoring_settings import ScoringSettings
 from artsel_ray.train.data import read_train
 
 Row = dict[str, Any]
@@ -298,8 +299,8 @@ def read_requests(folder: Path) -> Outcome:
     asked = files(folder, "requests")
     assignment = assign_titles(count_titles(asked[0]), 100, {})
     moved = shuffle_requests(asked, 0, assignment, str(folder / "work"), str(folder / "rejected"))
-    catalog, captions, _ = catalog_of(folder)
-    shard = render_shard(0, moved.uris, [], asked, catalog, captions, RENDERING)
+    catalog, _ = catalog_of(folder)
+    shard = render_shard(0, ShardSource(moved.uris, [], asked, catalog), RENDERING)
     rows = [
         row
         for file in storage.find_files(str(folder / "rejected"))

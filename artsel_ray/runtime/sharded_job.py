@@ -1,8 +1,8 @@
 """The skeleton of every job that sends shards through engines: score, caption, distill and propose.
 
-A shard goes through three actors of Ray Data: one prepares it next to the engines, one asks an engine, one writes it.
-What is done when a job is killed is kept: its objects are there. A job says what its shards are, what its two stages
-do, and how many invalid rows it tolerates.
+A shard goes through three actors of Ray Data: one prepares it, one asks an engine, and one writes it. Shards that were
+completed before a job is killed are kept: their objects exist. A job defines its shards, its two stages, and how many
+invalid rows it tolerates.
 """
 
 import time
@@ -33,12 +33,12 @@ _LIGHT_CPUS = 0
 
 @dataclass(frozen=True)
 class PrepareStage:
-    """The step that makes shards ready for an engine."""
+    """The step that prepares shards for an engine."""
 
     name: str
     """Its time is counted as `NAME_seconds`."""
     make: Callable[[], Callable[[int], Any]]
-    """Makes, in the actor, the function from a shard's index to what the engine stage takes."""
+    """Makes, in the actor, the function from a shard's index to the input of the engine stage."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,19 @@ class RejectLimit:
             raise InputError(
                 f"{invalid:,} of {self.total:,} {self.unit} were rejected, more than --max-reject-rate {self.rate:g} "
                 f"allows; the reasons are in {storage.join(self.output, INVALID_FOLDER)}. Fix the data or raise the "
-                "limit, and run the same command again: what is done is kept"
+                "limit, and run the same command again: completed shards are kept"
             )
 
 
 @dataclass(frozen=True)
 class ShardedJob:
-    """What one job's shards are, and what is done with them."""
+    """One job's shards and stages."""
 
     run: Run
     table: str
     """The output's table, as in `schema.TABLES`."""
     unit: str
-    """What shards hold, such as `pairs`: the name of its count in their statistics."""
+    """What shards contain, such as `pairs`: the name of its count in their statistics."""
     shards: int
     prepare: PrepareStage
     engine: EngineStage

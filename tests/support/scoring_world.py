@@ -64,4 +64,4 @@ def score_config(world: Path, **flags: Any) -> ScoreConfig:
     """Returns a config that scores a world into P/ with the fake engine, changed by flags."""
     tables = {name: str(world / name) for name in ("requests", "titles", "artworks")}
     defaults = {"output": str(world / "P"), "model": "smollm2", "engine": "fake"}
-    return from_flags(ScoreConfig, **tables, **defaults | flags)
+    return from_flags(ScoreConfig, **tables | defaults | flags)
