@@ -272,19 +272,6 @@ def test_engine_that_keeps_dying_ends_the_run(world: Path, smollm2: Model) -> No
     assert predictions(world / "P").num_rows == 24
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"tensor_parallel": 0},
-        {"engine_memory": 0.0},
-        {"epsilon": 1.5},
-        {"engines": 0},
-        {"shard_pairs": 0},
-        {"max_reject_rate": 2.0},
-        {"history_length": -1},
-        {"max_model_length": 1},
-    ],
-)
 def test_invalid_request_rows_count_as_rejected_pairs(
     world: Path, smollm2: Model, ray_cluster: None, write_requests: Callable[..., None], history: Callable[..., list]
 ) -> None:
