@@ -204,14 +204,5 @@ def _slices(table: pa.Table) -> Iterator[pa.Table]:
 def _explode(table: pa.Table) -> pa.Table:
     """Returns one row per user and title: user_id, title_id, history, file, row."""
     title_ids = table["title_ids"].combine_chunks()
-    parents = pc.list_parent_indices(title_ids)
-    columns = {name: table[name].take(parents) for name in ("user_id", "history", "file", "row")}
-    return pa.table(
-        {
-            "user_id": columns["user_id"],
-            "title_id": pc.fill_null(title_ids.flatten(), ""),
-            "history": columns["history"],
-            "file": columns["file"],
-            "row": columns["row"],
-        }
-    )
+    pairs = table.select(["user_id", "history", "file", "row"]).take(pc.list_parent_indices(title_ids))
+    return pairs.add_column(1, "title_id", pc.fill_null(title_ids.flatten(), ""))

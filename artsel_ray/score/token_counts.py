@@ -103,12 +103,6 @@ class TitleCosts:
         return (self.budget >= 0) & (self.questions > 0)
 
 
-def make_title_costs(title_ids: pa.Array, costs: list[TitleCost]) -> TitleCosts:
-    """Returns the columns of titles' costs."""
-    options, budget, *means = np.array(costs, dtype=np.float64).reshape(-1, len(TitleCost._fields)).T
-    return TitleCosts(title_ids, options.astype(np.int64), budget.astype(np.int64), *means)
-
-
 @dataclass(frozen=True)
 class TokenCounter:
     """Counts what requests cost, without the pairs that would be rejected."""
@@ -145,7 +139,9 @@ class TokenCounter:
 
         by_slice = dict(map_tasks(len(slices), measure))  # tasks finish in any order
         costs = [cost for index in range(len(slices)) for cost in by_slice[index]]
-        return make_title_costs(catalog.title_ids.take(pa.array(titles)), costs)
+        options, budget, *means = np.array(costs, dtype=np.float64).reshape(-1, len(TitleCost._fields)).T
+        title_ids = catalog.title_ids.take(pa.array(titles))
+        return TitleCosts(title_ids, options.astype(np.int64), budget.astype(np.int64), *means)
 
     def measure_titles(self, titles: NDArray[np.int64], catalog: Catalog) -> list[TitleCost]:
         """Tokenizes titles, given by their indices in the catalog; returns the cost of each."""
