@@ -189,7 +189,7 @@ def test_shard_size_does_not_change_the_choices(world: Path, smollm2: Model) -> 
 @pytest.mark.usefixtures("ray_cluster")
 def test_too_many_invalid_pairs_stop_the_run(world: Path, smollm2: Model, write_requests: Callable[..., None]) -> None:
     write_requests(str(world / "requests/part-2.parquet"), [(f"v{i}", [], ["t9"]) for i in range(9)])
-    with pytest.raises(InputError, match=r"more than --max-reject-rate 0\.05; the reasons are in"):
+    with pytest.raises(InputError, match=r"more than --max-reject-rate 0\.05 allows; the reasons are in"):
         score(config_for(world, "smollm2"))
     assert storage.read_manifest(str(world / "P")) is None
     score(config_for(world, "smollm2", max_reject_rate=0.5))
