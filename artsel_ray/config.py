@@ -17,6 +17,7 @@ import pydantic
 import pydantic.dataclasses
 import tyro
 from annotated_types import Ge, Gt, Le
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from artsel_ray.errors import InputError
 
@@ -64,9 +65,9 @@ def settings(cls: type[T]) -> type[T]:
     construct = made.__init__
 
     @functools.wraps(construct)
-    def validated(self: Any, *args: Any, **values: Any) -> None:
+    def validated(self: Any, **values: Any) -> None:
         try:
-            construct(self, *args, **values)
+            construct(self, **values)
         except pydantic.ValidationError as error:
             raise _input_error(cls, error) from None
 
@@ -81,10 +82,10 @@ def flag(name: str) -> str:
 
 # What a value must be, by pydantic's types of errors; `ctx` has the names in braces.
 _BOUNDS = {
-    "greater_than_equal": "at least {ge:,g}",
-    "less_than_equal": "at most {le:,g}",
-    "greater_than": "more than {gt:,g}",
-    "less_than": "less than {lt:,g}",
+    "greater_than_equal": "at least {ge:,.15g}",
+    "less_than_equal": "at most {le:,.15g}",
+    "greater_than": "more than {gt:,.15g}",
+    "less_than": "less than {lt:,.15g}",
     "finite_number": "a finite number",
 }
 _KINDS = {
@@ -103,9 +104,9 @@ def _input_error(config_type: type, error: pydantic.ValidationError) -> InputErr
     found = {}
     for each in details:
         name = _field(config_type, each["loc"])
-        if each["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        if each["type"] == "missing":
             found[flag(name), "is missing"] = ""
-        elif each["type"] in ("unexpected_keyword_argument", "unexpected_positional_argument"):
+        elif each["type"] == "unexpected_keyword_argument":
             found[flag(name), f"is no flag of {config_type.__name__}"] = ""
         else:
             expected = {**_BOUNDS, **_KINDS}.get(each["type"], each["msg"]).format(**each.get("ctx", {}))
@@ -192,18 +193,16 @@ def parse(config_type: type[T], args: list[str]) -> T:
     return absolute(parsed)
 
 
-def _lenient() -> tyro.constructors.ConstructorRegistry:
+def _lenient() -> ConstructorRegistry:
     """Makes tyro pass on what is no number or no choice: pydantic reports it, in one line instead of tyro's box."""
-    registry = tyro.constructors.ConstructorRegistry()
+    registry = ConstructorRegistry()
 
     @registry.primitive_rule
-    def number_or_choice(
-        info: tyro.constructors.PrimitiveTypeInfo,
-    ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    def number_or_choice(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         is_choice = info.type_origin is Literal
         if not is_choice and info.type not in (int, float):
             return None
-        return tyro.constructors.PrimitiveConstructorSpec(
+        return PrimitiveConstructorSpec(
             nargs=1,
             metavar="{" + ",".join(get_args(info.type)) + "}" if is_choice else info.type.__name__.upper(),
             instance_from_str=lambda args: args[0] if is_choice else _number(info.type, args[0]),
@@ -243,12 +242,8 @@ def absolute(config: T) -> T:
     for name, hint in get_type_hints(type(config), include_extras=True).items():
         kinds, value = {hint, *get_args(hint)}, getattr(config, name)
         if kinds & {Uri, ModelName} and value is not None:
-            is_model = ModelName in kinds
-            changed[name] = (
-                _absolute(value, is_model)
-                if isinstance(value, str)
-                else tuple(_absolute(each, is_model) for each in value)
-            )
+            paths = [_absolute(each, ModelName in kinds) for each in ([value] if isinstance(value, str) else value)]
+            changed[name] = paths[0] if isinstance(value, str) else tuple(paths)
     return dataclasses.replace(config, **changed)  # type: ignore[type-var]
 
 
