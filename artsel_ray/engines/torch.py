@@ -139,7 +139,7 @@ def until_stop(ids: list[int], stop: Sequence[int]) -> list[int]:
 
 
 def _pad(prompts: Sequence[Ids], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns ids and mask, [prompts, longest], padded on the left, so that all next tokens are at the last position."""
+    """Returns ids and mask, [prompts, longest], padded on the left, so that next tokens are at the last position."""
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), padding, dtype=torch.long)
     mask = torch.zeros_like(ids)
