@@ -162,8 +162,9 @@ def read_table(uri: str, table: str, columns: list[str] | None = None) -> pa.Tab
     """
     empty = CheckedReader([], table, columns).all().valid
     reader = CheckedReader(storage.list_files(uri), table, columns)
-    names = [name.partition(".")[0] for name in columns or TABLES[table].names]
-    return pa.concat_tables([empty, *reader.valid_batches()]).select(names)
+    # By position, without the sources of the rows: the table `invalid_rows` has columns of the same names.
+    wanted = range(len(columns or TABLES[table].names))
+    return pa.concat_tables([empty, *reader.valid_batches()]).select(list(wanted))
 
 
 def row_ranges(files: list[str], table: str, rows: int, whole_groups: bool = False) -> list[RowRange]:

@@ -243,6 +243,14 @@ def test_table_without_rows_has_its_columns(tmp_path: Path) -> None:
     assert read_table(str(tmp_path), "interactions").column_names == schema.INTERACTIONS.names
 
 
+def test_invalid_rows_are_a_table_like_others(tmp_path: Path) -> None:
+    # Their columns `file` and `row` are those of the rows that they describe.
+    row = {"table": "titles", "file": "t.parquet", "row": 3, "column": "name", "reason": "missing"}
+    rows = pa.Table.from_pylist([row], schema.INVALID_ROWS)
+    storage.write_table(str(tmp_path / "a.parquet"), rows, "invalid_rows")
+    assert read_table(str(tmp_path), "invalid_rows").to_pylist() == rows.to_pylist()
+
+
 def test_source_rows_count_from_the_first_row() -> None:
     table = with_source_rows(pa.table({"a": ["x", "y"]}), 3, 7)
     expected: list[dict[str, Any]] = [{"a": "x", "file": 3, "row": 7}, {"a": "y", "file": 3, "row": 8}]
