@@ -89,6 +89,14 @@ def test_only_the_wanted_columns_are_needed_and_read(tmp_path: Path) -> None:
         CheckedReader(reader.files, "interactions", ["user_id", "title_id"]).all()
 
 
+def test_nested_field_may_be_a_list(tmp_path: Path) -> None:
+    item = {"timestamp": None, "title_name": "x", "genres": ["Drama", "War"], "watch_seconds": 1.0}
+    pq.write_table(pa.table({"history": pa.array([[item]], schema.HISTORY)}), tmp_path / "a.parquet")
+    assert read_table(str(tmp_path), "requests", ["history.genres"]).to_pylist() == [
+        {"history": [{"genres": ["Drama", "War"]}]}
+    ]
+
+
 @pytest.mark.parametrize("field", ["artwork_id", "caption"])
 def test_one_field_of_a_nested_column_is_read(tmp_path: Path, field: str) -> None:
     rows = pa.table({"candidates": pa.array([CANDIDATES, []], schema.CANDIDATES)})
