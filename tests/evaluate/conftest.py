@@ -1,52 +1,13 @@
 """A small world whose examples, predictions and oracle are written through the project's own schemas."""
 
-import datetime
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from artsel_ray import schema, storage
-
-NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-
-
-def example(user: str, title: str, artworks: list[str], label: int, propensity: float | None = None) -> dict[str, Any]:
-    return {
-        "example_id": f"{user}/{title}",
-        "user_id": user,
-        "title_id": title,
-        "title_name": "a name",
-        "title_genres": [],
-        "history": [],
-        "candidates": [{"artwork_id": artwork, "caption": "a secret caption"} for artwork in artworks],
-        "label": label,
-        "propensity": propensity,
-        "timestamp": NOW,
-        "reason": None,
-    }
-
-
-def prediction(user: str, title: str, artwork: str, probability: float | None = None) -> dict[str, Any]:
-    return {
-        "user_id": user,
-        "title_id": title,
-        "artwork_id": artwork,
-        "probability": probability,
-        "candidates": None,
-        "reason": None,
-        "model_id": "m",
-        "fingerprint": "f",
-        "scored_at": NOW,
-    }
-
-
-def write(path: Path, name: str, rows: list[dict[str, Any]]) -> str:
-    storage.write_table(str(path / "part-0.parquet"), pa.Table.from_pylist(rows, schema.TABLES[name]), name)
-    return str(path)
+from tests.support.evaluation_tables import example, prediction, write
 
 
 @pytest.fixture
@@ -91,7 +52,7 @@ def _write_world(path: Path, users: int, seed: int) -> None:
     for user in range(users):
         for title in generator.choice(50, size=6, replace=False):
             m = sizes[title]
-            artworks = [f"artwork-{title}-{place}" for place in range(m)]
+            artworks = [f"artwork-{title}-{position}" for position in range(m)]
             shown = 0.8 * np.eye(m)[title % m] + 0.2 / m
             liked = generator.beta(0.4, 2.0, size=m)
             q = shown * liked / (shown * liked).sum()
