@@ -7,35 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.evaluation_tables import example, prediction, write
+from tests.support.evaluation_tables import example, prediction, write, write_small
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """Four examples of two users, worked out by hand in the tests that use it.
-
-    | user | title | m | truth | propensity | prediction |
-    |------|-------|---|-------|------------|------------|
-    | u1   | t1    | 2 | t1-0  | 0.8        | t1-0, hit  |
-    | u1   | t2    | 4 | t2-3  | 0.1        | t2-3, hit  |
-    | u2   | t1    | 2 | t1-1  | 0.2        | t1-0, miss |
-    | u2   | t2    | 4 | t2-0  | 0.5        | none       |
-    """
-    two, four = ["t1-0", "t1-1"], ["t2-0", "t2-1", "t2-2", "t2-3"]
-    examples = [
-        example("u1", "t1", two, 0, 0.8),
-        example("u1", "t2", four, 3, 0.1),
-        example("u2", "t1", two, 1, 0.2),
-        example("u2", "t2", four, 0, 0.5),
-    ]
-    predictions = [
-        prediction("u1", "t1", "t1-0", 0.9),
-        prediction("u1", "t2", "t2-3"),
-        prediction("u2", "t1", "t1-0"),
-        prediction("u9", "t1", "t1-0"),
-    ]
-    write(tmp_path / "examples/test", "examples", examples)
-    write(tmp_path / "predictions", "predictions", predictions)
+    """Four examples of two users; see `write_small`."""
+    write_small(tmp_path)
     return tmp_path
 
 

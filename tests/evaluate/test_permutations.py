@@ -23,7 +23,7 @@ def run(path: Path, name: str, rows: list[tuple[str, str, str, list[int]]]) -> s
 
 @pytest.fixture
 def runs(small: Path) -> list[str]:
-    # Engaged with: t1-0, t2-3, t1-1, t2-0 (conftest); the last pair is not predicted.
+    # Engaged with: t1-0, t2-3, t1-1, t2-0 (write_small); the last pair is not predicted.
     first = [("u1", "t1", "t1-0", [0, 1]), ("u1", "t2", "t2-3", [0, 1, 2, 3]), ("u2", "t1", "t1-0", [0, 1])]
     second = [("u1", "t1", "t1-1", [1, 0]), ("u1", "t2", "t2-3", [3, 2, 1, 0]), ("u2", "t1", "t1-1", [1, 0])]
     return [run(small, "predictions", first), run(small, "other", second)]

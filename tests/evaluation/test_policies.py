@@ -13,7 +13,7 @@ from artsel_ray.evaluation.off_policy import Log
 from artsel_ray.evaluation.policies import EstimateSettings, ExampleResults, evaluate_log, evaluate_policies
 from tests.support.examples import given_examples
 
-# u1 twice, u2 twice; m = 2, 4, 2, 4; see the table in tests/evaluate/conftest.py.
+# u1 twice, u2 twice; m = 2, 4, 2, 4; see the table in tests/support/evaluation_tables.py.
 SMALL = Examples(np.array([0, 0, 1, 1]), np.array([0, 3, 1, 0]), np.array([2, 4, 2, 4]), np.array([0.8, 0.1, 0.2, 0.5]))
 HIT_N = np.array([1.0, 1, 0, 0])
 UNDEFINED = Measurement(None, None, None)

@@ -56,3 +56,30 @@ def ranked(user: str, title: str, probabilities: list[float]) -> dict[str, Any]:
     listed = [{"artwork_id": f"{title}-{index}", "probability": each} for index, each in enumerate(probabilities)]
     best = probabilities.index(max(probabilities))
     return prediction(user, title, f"{title}-{best}", probabilities[best]) | {"candidates": listed}
+
+
+def write_small(folder: Path) -> None:
+    """Writes four examples of two users and predictions, worked out by hand in the tests that use them.
+
+    | user | title | m | truth | propensity | prediction |
+    |------|-------|---|-------|------------|------------|
+    | u1   | t1    | 2 | t1-0  | 0.8        | t1-0, hit  |
+    | u1   | t2    | 4 | t2-3  | 0.1        | t2-3, hit  |
+    | u2   | t1    | 2 | t1-1  | 0.2        | t1-0, miss |
+    | u2   | t2    | 4 | t2-0  | 0.5        | none       |
+    """
+    two, four = ["t1-0", "t1-1"], ["t2-0", "t2-1", "t2-2", "t2-3"]
+    examples = [
+        example("u1", "t1", two, 0, 0.8),
+        example("u1", "t2", four, 3, 0.1),
+        example("u2", "t1", two, 1, 0.2),
+        example("u2", "t2", four, 0, 0.5),
+    ]
+    predictions = [
+        prediction("u1", "t1", "t1-0", 0.9),
+        prediction("u1", "t2", "t2-3"),
+        prediction("u2", "t1", "t1-0"),
+        prediction("u9", "t1", "t1-0"),
+    ]
+    write(folder / "examples/test", "examples", examples)
+    write(folder / "predictions", "predictions", predictions)
