@@ -55,7 +55,8 @@ def _row(name: str, cells: list[str]) -> str:
 
 
 def _short(metric: Metric[Any]) -> str:
-    return metric.heading.partition("\n")[0]
+    heading = metric.heading.partition("\n")[0]
+    return heading if heading.isupper() else heading.lower()
 
 
 def _cell(measurement: dict[str, float | None]) -> str:

@@ -27,7 +27,7 @@ def metrics(**changes: Any) -> dict[str, Any]:
 def test_headline_metrics_of_every_policy() -> None:
     cell = "0.5000 [0.2500, 0.7500]"
     assert evaluation_lines(metrics()) == [
-        "            Accuracy                    IPS",
+        "            accuracy                    IPS",
         f"model       {cell}     {cell}",
         f"random      {cell}     {cell}",
         f"baseline    {cell}     {cell}",
@@ -47,7 +47,7 @@ def test_log_and_permutations() -> None:
     by_place = [{"chosen": ESTIMATE}, {"chosen": UNKNOWN}]
     lines = evaluation_lines(metrics(log=log, permutations={"runs": 2, "agreement": ESTIMATE, "by_place": by_place}))
     assert lines[-3].split() == [
-        *("IPS", "Doubly", "robust", "of", "1,000", "impressions;", "logged", "0.5000", "[0.2500,", "0.7500]")
+        *("IPS", "doubly", "robust", "of", "1,000", "impressions;", "logged", "0.5000", "[0.2500,", "0.7500]")
     ]
     assert lines[-2] == "model       0.5000 [0.2500, 0.7500]     0.5000 [0.2500, 0.7500]"
     assert lines[-1] == "2 orders of the candidates: agreement 0.5000 [0.2500, 0.7500], chosen at 0.50 0.00"
