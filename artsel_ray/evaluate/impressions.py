@@ -122,20 +122,20 @@ def evaluate_impressions(
     size_c = np.repeat(examples.candidates_n, examples.candidates_n)
     reward_c = np.minimum(1.0, float(used_n.mean()) * size_c * baseline.probability_c)
     logging_n = np.where(is_usable_n, examples.propensity_n, np.nan)
-    policies = {
-        "model": model.policy_c(table),
-        "random": random_policy_c(table),
-        "baseline": baseline.policy_c(table),
-    }
-    logs = {
-        name: Log(
+
+    def seen_by(policy_c: FloatArray) -> Log:
+        return Log(
             reward_n=impressions.reward_n,
             logging_n=logging_n,
             target_n=examples.truth_of(policy_c),
             predicted_n=examples.truth_of(reward_c),
             expected_n=examples.sums_of(policy_c * reward_c),
         )
-        for name, policy_c in policies.items()
+
+    logs = {
+        "model": seen_by(model.policy_c(table)),
+        "random": seen_by(random_policy_c(table)),
+        "baseline": seen_by(baseline.policy_c(table)),
     }
     left_out = np.concatenate([impressions.unmatched_rewards, impressions.reward_n[~is_usable_n]])
     return LogEvaluation(

@@ -38,6 +38,7 @@ def evaluate(config: EvaluateConfig) -> None:
     if storage.exists(storage.join(config.examples, "train")):
         raise InputError(f"{config.examples} holds several splits; give one, such as {config.examples}/test")
 
+    # Inputs are read before any bootstrap, so that wrong ones fail early.
     table = read_examples(config.examples)
     choices = {"model": read_choices(config.predictions, table)}
     if config.baseline:
@@ -46,22 +47,20 @@ def evaluate(config: EvaluateConfig) -> None:
         choices["oracle"] = read_oracle(config.oracle, table)
     engagements_c = _train_engagements(config.examples, config.train, table)
     impressions = read_impressions(config.impressions, str(config.baseline)) if config.impressions else None
+    permuted = read_permuted([config.predictions, *config.permutations], table) if config.permutations else None
     read_seconds = time.monotonic() - started
 
     settings = EstimateSettings(config.resamples, config.seed, config.max_weight or math.inf)
-    log = position_bias = None
+    log = None
     if impressions:
         log = evaluate_impressions(impressions, config.predictions, str(config.baseline), settings)
-    if config.permutations:
-        permuted = read_permuted([config.predictions, *config.permutations], table)
-        position_bias = measure_position_bias(permuted, table.examples, settings)
     metrics = metrics_content(
         Findings(
             table=table,
             choices=choices,
             results=evaluate_policies(policies_of(table, choices, engagements_c), settings),
             log=log,
-            position_bias=position_bias,
+            position_bias=measure_position_bias(permuted, table.examples, settings) if permuted else None,
             settings=settings,
             scoring_invalid=count_invalid(config.predictions),
             simulated=bool(config.oracle) or _is_simulated(config.examples),

@@ -74,33 +74,33 @@ def _snips_logged(policy: PolicyOnExamples, max_weight: float) -> Terms:
 
 
 METRICS: tuple[Metric[PolicyOnExamples], ...] = (
-    Metric("accuracy", "Accuracy", r"mean of 1{chosen = a\*}", "how often the choice is the artwork engaged with",
+    Metric("accuracy", "Accuracy", r"mean of 1{chosen = a\*}", "how often the chosen artwork is the engaged one",
            _accuracy, is_headline=True),
     Metric("ips", "IPS\nuniform π", r"mean of 1{chosen = a\*} · m",
-           "the same, where a hit among 40 counts ten times one among 4; random has 1. The paper's main metric",
-           _ips, is_headline=True),
+           "the same, but a hit among 40 candidates counts ten times a hit among 4; random choice has 1. The paper's "
+           "main metric", _ips, is_headline=True),
     Metric("snips", "SNIPS\nuniform π", r"Σ 1{chosen = a\*} · m ÷ Σ m",
-           "the same, normalized by its weights: less variance, some bias", _snips),
+           "`ips` normalized by its weights: less variance, some bias", _snips),
     Metric("dm", "DM\nuniform π", "mean of q̂(chosen) · m",
-           "what the baseline's probabilities q̂ expect `ips` to be; null where it gives none. It flatters the "
+           "the value of `ips` that the baseline's probabilities q̂ predict; null without a baseline. It favors the "
            "baseline, whose own model it is", _dm),
-    Metric("ips_logged", "IPS\nlogged π", r"mean of 1{chosen = a\*} ÷ logged propensity",
-           "what would have been engaged with, had the model chosen, as far as the logs can show", _ips_logged),
-    Metric("snips_logged", "SNIPS\nlogged π", r"Σ 1{chosen = a\*} ÷ propensity, over Σ 1 ÷ propensity",
-           "the same, normalized by its weights", _snips_logged),
+    Metric("ips_logged", "IPS\nlogged π", r"mean of 1{chosen = a\*} ÷ p, the logged propensity",
+           "the engagement that the model would have got, as far as the logs show", _ips_logged),
+    Metric("snips_logged", "SNIPS\nlogged π", r"Σ 1{chosen = a\*} ÷ p, divided by Σ 1 ÷ p",
+           "`ips_logged` normalized by its weights", _snips_logged),
 )  # fmt: skip
 """Metrics on examples, in the order of metrics.json."""
 
 LOG_METRICS: tuple[Metric[Log], ...] = (
     Metric("ips", "IPS", "mean of w · r", "propensities are right and there is no warning; the widest intervals",
            log_ips, is_headline=True),
-    Metric("snips", "SNIPS", "Σ w · r ÷ Σ w", "the same; narrower where weights vary, a bias of O(1/N)", log_snips),
+    Metric("snips", "SNIPS", "Σ w · r ÷ Σ w", "the same; narrower if weights vary, with a bias of O(1/N)", log_snips),
     Metric("dm", "Direct method", "mean of Σₐ π(a) · r̂(a)",
-           "only if the reward model is right; its interval ignores the model's error", log_dm),
+           "the reward model is right; its interval ignores the model's error", log_dm),
     Metric("dr", "Doubly robust", "mean of Σₐ π(a) · r̂(a) + w · (r - r̂)",
-           "propensities *or* model are right; narrower than IPS where the model explains rewards",
+           "propensities *or* model are right; narrower than IPS if the model explains rewards",
            log_dr, is_headline=True),
-    Metric("sndr", "Self-normalized\nDR", "`dm` + Σ w · (r - r̂) ÷ Σ w", "the same, where weights vary much",
+    Metric("sndr", "Self-normalized\nDR", "`dm` + Σ w · (r - r̂) ÷ Σ w", "the same; use it if weights vary a lot",
            log_residual, plus="dm"),
 )  # fmt: skip
 """Metrics on a log of all impressions, in the order of metrics.json. The descriptions say when to trust each."""
