@@ -35,8 +35,8 @@ def _with_breaks(text: str) -> Markup:
     return Markup("<br>").join(map(escape, text.split("\n")))
 
 
-def _render(template: str, **values: Any) -> str:
-    """Returns a page as one file without scripts or links."""
+def render(template: str, **values: Any) -> str:
+    """Returns a template of this package with its values filled in."""
     environment = Environment(
         loader=PackageLoader("artsel_ray.report", "."),
         autoescape=True,
@@ -59,7 +59,7 @@ def render_evaluation(metrics: dict[str, Any], shown: list[dict[str, Any]], sour
     rows = _labeled({"model": metrics, **metrics["references"]})
     headline = [metric for metric in METRICS if metric.is_headline]
     log = metrics["log"] or {"policies": {}, "difference": {}}
-    return _render(
+    return render(
         "evaluation.html",
         metrics=metrics,
         columns=METRICS,
@@ -89,7 +89,7 @@ def render_sweep(trials: list[dict[str, Any]], best: dict[str, Any], flags: dict
         best: the chosen row.
         flags: the sweep's flags to show, by name.
     """
-    return _render(
+    return render(
         "sweep.html",
         trials=sorted(trials, key=lambda row: row["learning_rate"]),
         best=best,
@@ -109,30 +109,9 @@ def render_reproduction(
         facts: scale, models, simulated, examples and users.
     """
     tables = {title: [row for row in rows if row["table"] == number] for number, title in _PAPER_TABLES.items()}
-    return _render(
+    return render(
         "reproduction.html",
         tables={title: of_table for title, of_table in tables.items() if of_table},
         positions=Markup(plot_formats(positions)) if positions else None,
         facts=facts,
     )
-
-
-def render_titles(
-    template: str,
-    by_title: dict[str, list[dict[str, Any]]],
-    names: dict[str, str],
-    captions: dict[str, str],
-    titles: int,
-    min_users: int,
-) -> str:
-    """Returns a page about titles.
-
-    Args:
-        template: name of the page's template.
-        by_title: rows of its table for each title that is shown.
-        names: of the titles, by their ids.
-        captions: of the artworks, by their ids.
-        titles: number of titles, shown or not.
-        min_users: smallest group of users that is shown.
-    """
-    return _render(template, by_title=by_title, names=names, captions=captions, titles=titles, min_users=min_users)
