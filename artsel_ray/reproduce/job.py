@@ -7,7 +7,7 @@ from artsel_ray import storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.reproduce.paper import FIGURE1, ROWS, experiments
-from artsel_ray.reproduce.results import Findings, publish
+from artsel_ray.reproduce.results import Reproduction, publish
 from artsel_ray.reproduce.scales import SCALES
 from artsel_ray.reproduce.settings import ReproduceConfig
 from artsel_ray.reproduce.study import Study
@@ -32,7 +32,7 @@ def reproduce(config: ReproduceConfig) -> None:
     rows = [row for row in ROWS if config.table in ("all", row.table)]
     figure = FIGURE1 if config.table in ("all", "figure1") else ()
     needed = experiments(rows, figure)
-    findings = Findings(
+    reproduction = Reproduction(
         rows=rows,
         figure=figure,
         names={experiment: study.name(experiment) for experiment in needed},
@@ -45,18 +45,18 @@ def reproduce(config: ReproduceConfig) -> None:
         seed=config.seed,
     )
     study.prepare_data()
-    errors = _run(study, findings, config.output)
+    errors = _run(study, reproduction, config.output)
     if errors:
         name, error = next(iter(errors.items()))
         raise InputError(
-            f"{len(errors)} of {len(set(findings.names.values()))} experiments failed, the first being {name}: "
+            f"{len(errors)} of {len(set(reproduction.names.values()))} experiments failed, the first being {name}: "
             f"{error}; run the same command again to retry them"
         )
 
 
-def _run(study: Study, findings: Findings, output: str) -> dict[str, str]:
+def _run(study: Study, reproduction: Reproduction, output: str) -> dict[str, str]:
     """Runs the experiments and publishes the results after each; returns the errors by the experiments' names."""
-    plan = {name: experiment for experiment, name in findings.names.items()}
+    plan = {name: experiment for experiment, name in reproduction.names.items()}
     rationales = max((experiment.examples for experiment in plan.values() if experiment.rationale), default=0)
     errors: dict[str, str] = {}
     for number, (name, experiment) in enumerate(plan.items(), start=1):
@@ -69,5 +69,5 @@ def _run(study: Study, findings: Findings, output: str) -> dict[str, str]:
             traceback.print_exc()
             errors[name], has_news = f"{type(error).__name__}, see the job's log", True
         if has_news or number == len(plan):
-            publish(output, findings, errors)
+            publish(output, reproduction, errors)
     return errors

@@ -18,7 +18,7 @@ _RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
-class Findings:
+class Reproduction:
     """What a reproduction compares, and where its results are."""
 
     rows: Sequence[Row]
@@ -58,37 +58,37 @@ class _Outcome:
         return evaluate_policies(policies, self.settings)
 
 
-def publish(output: str, findings: Findings, errors: Mapping[str, str]) -> None:
+def publish(output: str, reproduction: Reproduction, errors: Mapping[str, str]) -> None:
     """Writes results.parquet and report.html below the output.
 
     Args:
         errors: why an experiment failed, by its name.
     """
-    table = read_examples(findings.examples)
-    outcome = _read(table, findings)
-    rows = [_result(row, findings, errors, outcome.against_references(row)) for row in findings.rows]
+    table = read_examples(reproduction.examples)
+    outcome = _read(table, reproduction)
+    rows = [_result(row, reproduction, errors, outcome.against_references(row)) for row in reproduction.rows]
     results = pa.Table.from_pylist(rows, schema.RESULTS)
     storage.write_table(storage.join(output, "results.parquet"), results, "results")
-    facts = {"scale": findings.scale, "models": findings.models, "simulated": findings.simulated,
+    facts = {"scale": reproduction.scale, "models": reproduction.models, "simulated": reproduction.simulated,
              "examples": len(table.examples.user_n), "users": len(table.users)}  # fmt: skip
     uri = storage.join(output, "report.html")
-    storage.write_object(uri, render_reproduction(rows, _positions(findings.figure, outcome), facts).encode())
-    done = {findings.names[experiment] for experiment in outcome.experiments}
-    print(f"{len(done)} of {len(set(findings.names.values()))} experiments are in {uri}", flush=True)
+    storage.write_object(uri, render_reproduction(rows, _positions(reproduction.figure, outcome), facts).encode())
+    done = {reproduction.names[experiment] for experiment in outcome.experiments}
+    print(f"{len(done)} of {len(set(reproduction.names.values()))} experiments are in {uri}", flush=True)
 
 
-def _read(table: ExampleTable, findings: Findings) -> _Outcome:
+def _read(table: ExampleTable, reproduction: Reproduction) -> _Outcome:
     def policy(uri: str) -> PolicyOnExamples:
         return PolicyOnExamples(table.examples, read_choices(uri, table).hit_n(table))
 
     return _Outcome(
-        production=policy(findings.production),
+        production=policy(reproduction.production),
         experiments={
             experiment: policy(uri)
-            for experiment, uri in findings.predictions.items()
+            for experiment, uri in reproduction.predictions.items()
             if storage.read_manifest(uri) is not None
         },
-        settings=EstimateSettings(_RESAMPLES, findings.seed),
+        settings=EstimateSettings(_RESAMPLES, reproduction.seed),
     )
 
 
@@ -104,9 +104,11 @@ def _positions(figure: Sequence[Experiment], outcome: _Outcome) -> dict[str, lis
     }
 
 
-def _result(row: Row, findings: Findings, errors: Mapping[str, str], results: ExampleResults | None) -> dict[str, Any]:
+def _result(
+    row: Row, reproduction: Reproduction, errors: Mapping[str, str], results: ExampleResults | None
+) -> dict[str, Any]:
     """Returns a row of the table of results, without our numbers if they are not there yet."""
-    name = findings.names[row.experiment] if row.experiment else "random"
+    name = reproduction.names[row.experiment] if row.experiment else "random"
     result: dict[str, Any] = {
         "table": row.table, "row": row.label, "run": name, "paper_is_over": row.against,
         "paper_accuracy": row.accuracy, "paper_ips": row.ips, "error": errors.get(name),

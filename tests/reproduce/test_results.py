@@ -5,7 +5,7 @@ import pytest
 
 from artsel_ray import storage
 from artsel_ray.reproduce.paper import Experiment, Row
-from artsel_ray.reproduce.results import Findings, publish
+from artsel_ray.reproduce.results import Reproduction, publish
 from tests.support.evaluation_tables import prediction, write, write_small
 
 ZERO_SHOT, SFT, LATE = Experiment("3B"), Experiment("3B", "text", "sft", 10), Experiment("8B")
@@ -18,7 +18,7 @@ def small(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def findings(small: Path) -> Findings:
+def reproduction(small: Path) -> Reproduction:
     """Production is right for one of the four examples, zero-shot for two, SFT for three."""
     chosen = {"production": ["t1-0"], "zero-shot": ["t1-0", "t2-3"], "sft": ["t1-0", "t2-3", "t1-1"]}
     pairs = [("u1", "t1"), ("u1", "t2"), ("u2", "t1")]
@@ -26,7 +26,7 @@ def findings(small: Path) -> Findings:
         rows = [prediction(*pair, artwork) for pair, artwork in zip(pairs, artworks, strict=False)]
         uri = write(small / name, "predictions", rows)
         storage.write_manifest(uri, {"parts": ["part-0.parquet"]})
-    return Findings(
+    return Reproduction(
         rows=[
             Row("1", "random draw", None, "production", 1.0, 2.0),
             Row("1", "SFT", SFT, "production", 3.0, 4.0),
@@ -45,7 +45,7 @@ def findings(small: Path) -> Findings:
 
 
 def test_rows_by_hand(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    publish(str(small / "R"), findings(small), {"late": "no such model"})
+    publish(str(small / "R"), reproduction(small), {"late": "no such model"})
     random, sft, late = pq.read_table(small / "R/results.parquet").to_pylist()
     # m is 2, 4, 2, 4: a random draw is right with 1/2, 1/4, 1/2, 1/4, production in the first example.
     assert (random["run"], random["accuracy"], random["accuracy_over_production"]) == ("random", 0.375, 50)
@@ -59,7 +59,7 @@ def test_rows_by_hand(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_report_has_the_curves_that_are_there_and_the_errors(small: Path) -> None:
-    publish(str(small / "R"), findings(small), {"late": "no such model"})
+    publish(str(small / "R"), reproduction(small), {"late": "no such model"})
     page = (small / "R/report.html").read_text()
     assert ">3B, text</text>" in page
     assert ">8B, text</text>" not in page
