@@ -42,13 +42,19 @@ def baseline(config: BaselineConfig) -> None:
         InputError: for wrong examples, another run's output, or if no trial's loss was finite.
     """
     started = time.monotonic()
-    rows, output = _read(config), config.output
-    run = begin(output, _identity(config), resolved(config))
+    output = config.output
+    splits = {name: storage.join(config.examples, name) for name in (_TRAIN, *_HELD_OUT)}
+    identity = _identity(config, splits)  # before reading: a file that changes meanwhile makes another run
+    rows = {name: read_example_arrays(uri) for name, uri in splits.items()}
+    if len(rows[_TRAIN].label_n) < config.workers:
+        raise InputError(f"{splits[_TRAIN]} has fewer examples than --workers {config.workers}; use fewer workers")
+    run = begin(output, identity, resolved(config))
     if storage.read_manifest(output) is not None:
         print(f"{output} is complete already", flush=True)
         return
     vocabulary = make_vocabulary(rows[_TRAIN])
     inputs = {name: encode(split, vocabulary, train=name == _TRAIN) for name, split in rows.items()}
+    _write_invalid(output, rows)
     encoded = time.monotonic()
 
     recipe = _recipe(config, vocabulary)
@@ -57,9 +63,8 @@ def baseline(config: BaselineConfig) -> None:
     weights, best, trials = _fit(work, config.workers, recipe, inputs[_TRAIN], inputs["validation"])
     trained = time.monotonic()
 
-    model = storage.join(output, "model")
-    model_id = write_model(model, recipe.sizes, weights, vocabulary)
-    counts = _write_tables(output, model, rows, inputs, model_id)
+    model_id = write_model(storage.join(output, "model"), recipe.sizes, weights, vocabulary)
+    counts = _write_predictions(output, inputs, rows, model_id)
     seconds = {"read": encoded - started, "train": trained - encoded, "total": time.monotonic() - started}
     summary = {
         "model_id": model_id,
@@ -79,18 +84,10 @@ def baseline(config: BaselineConfig) -> None:
     )
 
 
-def _read(config: BaselineConfig) -> dict[str, ExampleArrays]:
-    rows = {name: read_example_arrays(storage.join(config.examples, name)) for name in (_TRAIN, *_HELD_OUT)}
-    if len(rows[_TRAIN].label_n) < config.workers:
-        raise InputError(f"{config.examples}/{_TRAIN} has fewer examples than --workers {config.workers}; use fewer")
-    return rows
-
-
-def _identity(config: BaselineConfig) -> dict[str, Any]:
+def _identity(config: BaselineConfig, splits: dict[str, str]) -> dict[str, Any]:
     """Returns what decides the result, as JSON reads it back: all flags but the output, and the files read."""
     flags = {name: value for name, value in resolved(config).items() if name != "output"}
-    splits = (_TRAIN, *_HELD_OUT)
-    files = {name: storage.describe_files(storage.join(config.examples, name)) for name in splits}
+    files = {name: storage.describe_files(uri) for name, uri in splits.items()}
     return json.loads(json.dumps({**flags, "files": files}))
 
 
@@ -105,15 +102,18 @@ def _plain(trial: Trial) -> dict[str, float | None]:
     return {name: value if np.isfinite(value) else None for name, value in dataclasses.asdict(trial).items()}
 
 
-def _write_tables(
-    output: str, model: str, rows: dict[str, ExampleArrays], inputs: dict[str, NetworkInputs], model_id: str
-) -> dict[str, int]:
-    """Writes the invalid rows of all splits and the held-out splits' predictions; returns the predictions' counts."""
+def _write_invalid(output: str, rows: dict[str, ExampleArrays]) -> None:
     for name, split in rows.items():
         if split.invalid.num_rows:
             uri = storage.join(output, INVALID_FOLDER, f"{name}.parquet")
             storage.write_table(uri, split.invalid, "invalid_rows")
-    network, _ = read_model(model)
+
+
+def _write_predictions(
+    output: str, inputs: dict[str, NetworkInputs], rows: dict[str, ExampleArrays], model_id: str
+) -> dict[str, int]:
+    """Predicts the held-out splits with the model as it was written; returns the predictions' counts."""
+    network, _ = read_model(storage.join(output, "model"))
     counts = {}
     for name in _HELD_OUT:
         table = make_predictions(network, inputs[name], rows[name], model_id)

@@ -25,7 +25,7 @@ def test_more_workers_than_train_examples_is_an_error(tmp_path: Path) -> None:
     for name in ("train", "validation", "test"):
         write_examples(tmp_path / "examples" / name, [example("u", "t", 0, [("a", "x")])])
     config = BaselineConfig(examples=str(tmp_path / "examples"), output=str(tmp_path / "baseline"), workers=2)
-    with pytest.raises(InputError, match=r"train has fewer examples than --workers 2; use fewer"):
+    with pytest.raises(InputError, match=r"train has fewer examples than --workers 2; use fewer workers"):
         baseline(config)
     assert not (tmp_path / "baseline").exists()
 
