@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 
 from artsel_ray import storage
 from artsel_ray.errors import InputError
-from artsel_ray.retries import open_file
+from artsel_ray.s3 import open_file
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 MAX_BYTES = 64 * 2**20

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from artsel_ray import storage
 from artsel_ray.errors import InputError, first_line
-from artsel_ray.retries import open_file
+from artsel_ray.s3 import open_file
 
 _PARTITIONS = b"partitions"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from artsel_ray import storage
-from artsel_ray.retries import open_file
+from artsel_ray.s3 import open_file
 
 _LIST = "files-"
 

@@ -22,7 +22,7 @@ from artsel_ray import schema, storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
-from artsel_ray.retries import open_file
+from artsel_ray.s3 import open_file
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import DRIVER, Run, begin
 from artsel_ray.train import job as launch
