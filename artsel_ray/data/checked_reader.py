@@ -161,8 +161,9 @@ def read_table(uri: str, table: str, columns: list[str] | None = None) -> pa.Tab
         InputError: if nothing is there, a file is broken or is not such a table, or a row's text is not UTF-8.
     """
     reader = CheckedReader(storage.list_files(uri), table, columns)
-    names = [name.partition(".")[0] for name in columns or TABLES[table].names]
-    return pa.concat_tables([reader.all().valid.slice(0, 0), *reader.valid_batches()]).select(names)
+    rows = pa.concat_tables([reader.all().valid.slice(0, 0), *reader.valid_batches()])
+    # By position: the table of invalid rows has columns `file` and `row` of its own.
+    return rows.select(list(range(rows.num_columns - 2)))
 
 
 def row_ranges(files: list[str], table: str, rows: int, whole_groups: bool = False) -> list[RowRange]:
