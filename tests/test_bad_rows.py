@@ -14,8 +14,12 @@ import pytest
 from artsel_ray import schema, storage
 from artsel_ray.baseline.example_arrays import read_example_arrays
 from artsel_ray.data import shuffle
-from artsel_ray.data.catalog import read_catalog, with_source_rows
-from artsel_ray.distill.rationales import TeacherSettings, explain_shard
+from artsel_ray.data.catalog import read_catalog
+from artsel_ray.data.checked_reader import row_ranges
+from artsel_ray.distill.prompts import TeacherPrompts
+from artsel_ray.distill.questions import TeacherSettings, prepare_shard
+from artsel_ray.distill.rationales import explain_shard
+from artsel_ray.engines.base import UsageCounter
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.choices import read_choices
 from artsel_ray.evaluate.example_table import read_examples
@@ -329,7 +333,9 @@ def read_features(folder: Path) -> Outcome:
 class Silent:
     """A teacher that says the same of everything, and prefers the last token."""
 
-    def write(
+    usage = UsageCounter()
+
+    def generate(
         self, prompts: Any, max_tokens: int, stop: Any, sampling: Any = None, images: Any = ()
     ) -> list[list[int]]:
         said = "Calm films about open water suit somebody with this history."
@@ -349,17 +355,18 @@ class Silent:
 
 
 def read_explained(folder: Path) -> Outcome:
-    spec = PromptSpec(reason=True)
-    teaching = TeacherSettings("smollm2", "m", spec, 0.6, 0.95, 0, 7, 64, 2048, min_words=5, quoted_words=6)
-    (file,) = files(folder, "examples")
-    rows = pa.concat_tables(
-        [with_source_rows(table, 0, first) for first, table in storage.iter_batches(file, "examples", broken_text=True)]
+    settings = TeacherSettings(
+        "smollm2", "m", PromptSpec(reason=True), 0.6, 0.95, 0, 7, 64, 2048, min_words=5, quoted_words=6
     )
-    explained = explain_shard(rows, [file], Silent(), teaching)
+    read = files(folder, "examples")
+    prompts = TeacherPrompts(prompt_tokenizer("smollm2", settings.spec))
+    (rows,) = row_ranges(read, "examples", 10_000)
+    shard = prepare_shard(read, rows, prompts, settings)
+    explained = explain_shard(shard, read, Silent(), prompts, settings)
     return (
-        explained.examples.to_pylist(),
+        explained.rows.to_pylist(),
         explained.invalid.to_pylist(),
-        explained.counts["kept"] + explained.counts["rejected"],
+        int(explained.counts["kept"] + explained.counts["rejected"]),
     )
 
 
