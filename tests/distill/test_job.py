@@ -119,10 +119,8 @@ def test_resume_after_kill_and_every_example_is_kept_or_dropped_with_its_fault(
         own = {**os.environ, "RAY_TMPDIR": session}
         ran = subprocess.run(command(complete), check=True, env=own, capture_output=True, text=True)
         assert logged(Path(session)) == []
-    written_beside = [
-        Path(complete.output, name).read_text() for name in ("config.json", "summary.json", "_manifest.json")
-    ]
-    assert not any(map(tells, [ran.stdout, ran.stderr, *written, str(invalid_rows(complete.output))]))
+    published = [Path(complete.output, name).read_text() for name in ("config.json", "summary.json", "_manifest.json")]
+    assert not any(map(tells, [ran.stdout, ran.stderr, *published, str(invalid_rows(complete.output))]))
     kept, dropped = read_table(complete.output, "examples").to_pylist(), invalid_rows(complete.output)
     assert {row["user_id"] for row in kept} | {row["user_id"] for row in dropped} == {f"u{i}" for i in range(EXAMPLES)}
     assert len(kept) + len(dropped) == EXAMPLES
