@@ -141,7 +141,7 @@ class CheckedReader:
         return [
             path
             for path in paths
-            if (top := path.split(".")[0]) in wanted and (not wanted[top] or path.endswith(f".{wanted[top]}"))
+            if (top := path.split(".")[0]) in wanted and (not wanted[top] or f".{wanted[top]}." in f"{path}.")
         ]
 
     def _checked(self, table: pa.Table, file: int, first_row: int) -> CheckedBatch:

@@ -120,23 +120,6 @@ def render_reproduction(
     )
 
 
-def render_titles(
-    template: str,
-    by_title: dict[str, list[dict[str, Any]]],
-    names: dict[str, str],
-    captions: dict[str, str],
-    titles: int,
-    min_users: int,
-) -> str:
-    """Returns a page about titles as one HTML file without scripts or links.
-
-    Args:
-        template: `tastes.html` or `proposals.html`.
-        by_title: rows of that table for each title that is shown.
-        names: of the titles, by their ids.
-        captions: of the artworks, by their ids.
-        titles: how many there are, shown or not.
-        least_users: that the run asked for.
-    """
-    page = _environment().get_template(template)
-    return page.render(by_title=by_title, names=names, captions=captions, titles=titles, min_users=min_users)
+def render(template: str, **values: Any) -> str:
+    """Returns a template of this package with its values filled in."""
+    return _environment().get_template(template).render(**values)
