@@ -6,6 +6,6 @@
 - `explain`: the job that shows them, as a table and a page.
 - `gaps`: users whom none of a title's artworks suits.
 - `prompts`: the question for a brief, and the brief in the answer.
-- `briefs`: the stages that tokenize the questions and generate the briefs.
+- `briefs`: the engine stage that writes briefs.
 - `propose`: the job that finds gaps and writes briefs, as a table and a page.
 """

@@ -1,20 +1,13 @@
 """The propose job: finds users whom none of a title's artworks suits, and has a model write a brief for one."""
 
 import time
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from artsel_ray import storage
-from artsel_ray.audience.briefs import (
-    BriefRequest,
-    PreparedShard,
-    WriterSettings,
-    brief_request,
-    prepare_shard,
-    write_briefs,
-)
+from artsel_ray.audience.briefs import BriefRequest, BriefWriter, brief_request
 from artsel_ray.audience.gaps import find_gaps
 from artsel_ray.audience.prompts import WORDING
 from artsel_ray.audience.scored_run import asset_kind_of, read_scored_run, read_user_genres
@@ -27,16 +20,14 @@ from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.report.titles import render_proposals
-from artsel_ray.runtime.engine_pool import EngineStage, GetEngine, Processed
+from artsel_ray.runtime.engine_pool import EngineStage
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin, finished_parts
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
 from artsel_ray.runtime.shards import done_shards, part_name
 
 _SHARD_PROPOSALS = 64
-_PAGE = "report.html"
 
 
 def propose(config: ProposeConfig) -> None:
@@ -51,19 +42,22 @@ def propose(config: ProposeConfig) -> None:
     spec = PromptSpec(asset_kind=asset_kind_of(config.predictions))
     titles, artworks = storage.list_files(config.titles), storage.list_files(config.artworks)
     catalog, _ = read_catalog(titles, artworks, spec.asset_kind)
-    settings = _resolve(config, spec)
-    run = _begin(config, settings.model_id)
+    model_id = load(config.model).model_id
+    identity = {name: value for name, value in resolved(config).items() if name not in ("output", "engines")}
+    run = begin(config.output, {**identity, "model": model_id, "wording": WORDING}, resolved(config))
     user_genres = read_user_genres(storage.list_files(config.requests))
     scored = read_scored_run(parts, catalog, user_genres, ranked=True)
     gaps = find_gaps(scored, user_genres, config.share, config.min_users)[: config.max_proposals]
-    print(f"{len(gaps):,} titles have users whom none of their artworks suits; model {settings.model_id}", flush=True)
-    job = _sharded_job(run, settings, config.engine_pool, [brief_request(gap, catalog, config.seed) for gap in gaps])
+    print(f"{len(gaps):,} titles have users whom none of their artworks suits; model {model_id}", flush=True)
+    requests = [brief_request(gap, catalog, config.seed) for gap in gaps]
+    writer = _Writer(config.model, spec, config.max_tokens, config.engine_pool)
+    job = _sharded_job(run, writer, requests)
     done = done_shards(config.output)
     missing = [index for index in range(job.shards) if index not in done]
     if missing:
         start_ray()
     job.process(missing)
-    page = storage.join(config.output, _PAGE)
+    page = storage.join(config.output, "report.html")
     storage.write_object(page, _render(job, catalog, config.min_users).encode())
     users = sum(gap.users for gap in gaps)
     summary = {
@@ -71,60 +65,47 @@ def propose(config: ProposeConfig) -> None:
         "titles": len(np.unique(scored.title_n)),
         "proposals": len(gaps),
         "users": users,
-        "model_id": settings.model_id,
+        "model_id": model_id,
         "seconds": {"total": time.perf_counter() - started, "stages": stage_seconds(job.totals())},
     }
     job.publish(summary, {"proposals": len(gaps)})
     print(f"{len(gaps):,} proposals for {users:,} users; {page}", flush=True)
 
 
-def load_writer(settings: WriterSettings, pool: EngineSettings) -> Engine:
-    """Loads the model that writes briefs on this machine.
+@dataclass(frozen=True)
+class _Writer:
+    """The model that writes briefs, for actors to load."""
 
-    Raises:
-        InputError: if there is no such model.
-    """
-    path = load(settings.model).path
-    tokens = len(_tokenizer(settings).tokenizer)
-    return VllmEngine(path, settings.max_model_length, tokens, pool.dtype, pool.tensor_parallel, seeded=True)
+    model: str
+    spec: PromptSpec
+    max_tokens: int
+    pool: EngineSettings
+
+    def load_engine(self) -> Engine:
+        path, pool = load(self.model).path, self.pool
+        tokens = len(prompt_tokenizer(path, self.spec).tokenizer)
+        return VllmEngine(path, self._length(path), tokens, pool.dtype, pool.tensor_parallel, seeded=True)
+
+    def make(self) -> BriefWriter:
+        model = load(self.model)
+        tokenizer = prompt_tokenizer(model.path, self.spec)
+        return BriefWriter(tokenizer, model.model_id, self.max_tokens, self._length(model.path))
+
+    def _length(self, path: Path) -> int:
+        return min(self.pool.max_model_length, model_length(path))
 
 
-def _resolve(config: ProposeConfig, spec: PromptSpec) -> WriterSettings:
-    model = load(config.model)
-    length = min(config.engine_pool.max_model_length, model_length(model.path))
-    return WriterSettings(config.model, model.model_id, spec, config.max_tokens, length)
-
-
-def _begin(config: ProposeConfig, model_id: str) -> Run:
-    flags = {name: value for name, value in resolved(config).items() if name not in ("output", "engines", "model")}
-    return begin(config.output, {**flags, "model": model_id, "wording": WORDING}, resolved(config))
-
-
-def _sharded_job(run: Run, settings: WriterSettings, pool: EngineSettings, requests: list[BriefRequest]) -> ShardedJob:
+def _sharded_job(run: Run, writer: _Writer, requests: list[BriefRequest]) -> ShardedJob:
     shards = [requests[first : first + _SHARD_PROPOSALS] for first in range(0, len(requests), _SHARD_PROPOSALS)]
     return ShardedJob(
         run,
         table="proposals",
         unit="proposals",
         shards=len(shards),
-        prepare=PrepareStage("prepare", partial(_preparer, settings, shards)),
-        engine=EngineStage("generate", partial(_writer, settings), partial(load_writer, settings, pool)),
-        pool=pool,
+        prepare=PrepareStage("prepare", lambda: shards.__getitem__),
+        engine=EngineStage("generate", writer.make, writer.load_engine),
+        pool=writer.pool,
     )
-
-
-def _tokenizer(settings: WriterSettings) -> PromptTokenizer:
-    return prompt_tokenizer(load(settings.model).path, settings.spec)
-
-
-def _preparer(settings: WriterSettings, shards: list[list[BriefRequest]]) -> Callable[[int], PreparedShard]:
-    tokenizer = _tokenizer(settings)
-    return lambda index: prepare_shard(shards[index], tokenizer)
-
-
-def _writer(settings: WriterSettings) -> Callable[[PreparedShard, GetEngine], Processed]:
-    tokenizer = _tokenizer(settings)
-    return lambda shard, get_engine: write_briefs(shard, get_engine(), tokenizer, settings)
 
 
 def _render(job: ShardedJob, catalog: Catalog, min_users: int) -> str:

@@ -72,20 +72,11 @@ class Captioner:
         return Processed(artworks, invalid, counts)
 
     @cached_property
-    def _path(self) -> Path:
-        return load(self._model, options=False).path
-
-    @cached_property
-    def _processor(self) -> Any:
-        return read_processor(self._path)
-
-    @cached_property
-    def _prompts(self) -> CaptionPrompts:
-        return CaptionPrompts(self._processor)
-
-    @cached_property
-    def _stop(self) -> list[int]:
-        return stop_tokens(self._path, self._processor.tokenizer)
+    def _prompts(self) -> tuple[CaptionPrompts, list[int]]:
+        """The model's prompts, and the ids that end its texts."""
+        path = load(self._model, options=False).path
+        processor = read_processor(path)
+        return CaptionPrompts(processor), stop_tokens(path, processor.tokenizer)
 
     def _describe(self, engine: Engine, images: Sequence[LoadedImage]) -> tuple[list[str | None], int]:
         """Returns a caption for each image, None where the model refuses it, and how many texts are unfinished."""
@@ -99,13 +90,15 @@ class Captioner:
                 except ValueError:
                     generated.append(None)
         limit = self._captioning.caption_tokens
-        texts = [None if ids is None else self._prompts.caption(ids, len(ids) < limit) for ids in generated]
+        prompts, _ = self._prompts
+        texts = [None if ids is None else prompts.caption(ids, len(ids) < limit) for ids in generated]
         return texts, sum(ids is not None and len(ids) >= limit for ids in generated)
 
     def _generate(self, engine: Engine, images: Sequence[LoadedImage]) -> list[list[int]]:
-        questions = [self._prompts.question(each.title_name) for each in images]
-        pixels = [[each.image] for each in images if each.image is not None]
-        return engine.generate(questions, self._captioning.caption_tokens, self._stop, images=pixels)
+        prompts, stop = self._prompts
+        questions = [prompts.question(each.title_name) for each in images]
+        shown = [[each.image] for each in images if each.image is not None]
+        return engine.generate(questions, self._captioning.caption_tokens, stop, images=shown)
 
 
 def stop_tokens(path: Path, tokenizer: Any) -> list[int]:

@@ -1,6 +1,6 @@
 """Loads a shard of artworks for the captioner: fetches and decodes images, and finds captions that are known."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -105,7 +105,7 @@ def load_shard(files: list[str], rows: RowRange, sources: Sources) -> LoadedShar
     Raises:
         InputError: if the file is broken or is not a table of artworks.
     """
-    batch = CheckedReader(files, "artworks", row_checks=_row_checks(sources.title_names)).rows(rows)
+    batch = CheckedReader(files, "artworks", row_checks=partial(_row_checks, sources.title_names)).rows(rows)
     uris, title_ids = batch.valid["image_uri"].to_pylist(), batch.valid["title_id"].to_pylist()
     with ThreadPoolExecutor(_THREADS) as pool:
         images = list(pool.map(partial(_load_image, sources), uris, title_ids))
@@ -133,19 +133,15 @@ def read_title_names(titles: str) -> dict[str, str]:
     return dict(reversed(pairs))
 
 
-def _row_checks(title_names: Mapping[str, str] | None) -> Callable[[pa.Table], list[checks.RowCheck]]:
-    def row_checks(rows: pa.Table) -> list[checks.RowCheck]:
-        titles = rows["title_id"].to_pylist()
-        unknown = np.array([title_names is not None and title not in title_names for title in titles], dtype=bool)
-        no_content = checks.missing(rows["image_uri"]) & checks.missing(rows["caption"])
-        return [
-            ("artwork_id", checks.MISSING, checks.missing(rows["artwork_id"])),
-            ("title_id", checks.MISSING, checks.missing(rows["title_id"])),
-            ("title_id", checks.UNKNOWN_TITLE, unknown),
-            ("image_uri", NO_CONTENT, no_content),
-        ]
-
-    return row_checks
+def _row_checks(title_names: Mapping[str, str] | None, rows: pa.Table) -> list[checks.RowCheck]:
+    titles = rows["title_id"].to_pylist()
+    unknown = np.array([title_names is not None and title not in title_names for title in titles], dtype=bool)
+    return [
+        ("artwork_id", checks.MISSING, checks.missing(rows["artwork_id"])),
+        ("title_id", checks.MISSING, checks.missing(rows["title_id"])),
+        ("title_id", checks.UNKNOWN_TITLE, unknown),
+        ("image_uri", NO_CONTENT, checks.missing(rows["image_uri"]) & checks.missing(rows["caption"])),
+    ]
 
 
 def _load_image(sources: Sources, uri: str | None, title_id: str) -> LoadedImage:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from artsel_ray.audience.briefs import BriefRequest, WriterSettings, brief_request, prepare_shard, write_briefs
+from artsel_ray.audience.briefs import BriefRequest, BriefWriter, brief_request
 from artsel_ray.audience.gaps import Gap
 from artsel_ray.audience.user_segments import OverIndexedGenre
 from artsel_ray.data.images import ArtworkImage
@@ -14,9 +14,7 @@ from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Ids, PromptTokenizer
 from tests.support.scored_runs import CAPTIONS, read_tables, write_scored_run
 
-SPEC = PromptSpec()
 GAP = Gap(0, 20, 80, [OverIndexedGenre("Horror", 0.5, 0.1, 0.3, 0.5)])
-SETTINGS = WriterSettings("smollm2", "smollm2@x", SPEC, max_tokens=16, max_model_length=512)
 
 
 class WriterEngine:
@@ -46,7 +44,7 @@ class WriterEngine:
 
 @pytest.fixture
 def prompts(tokenizer: PreTrainedTokenizerBase) -> PromptTokenizer:
-    return PromptTokenizer(tokenizer, SPEC)
+    return PromptTokenizer(tokenizer, PromptSpec())
 
 
 def test_requests_hold_the_title_and_its_own_seed(tmp_path: Path) -> None:
@@ -63,7 +61,9 @@ def test_title_that_exceeds_the_model_has_a_row_without_a_brief(prompts: PromptT
         for number, (title_id, caption) in enumerate([("a", "A tower."), ("b", "word " * 600), ("c", "A house.")])
     ]
     engine = WriterEngine(prompts, " A storm. And mo")
-    rows, invalid, counts = write_briefs(prepare_shard(requests, prompts), engine, prompts, SETTINGS)
+    writer = BriefWriter(prompts, "smollm2@x", max_tokens=16, max_model_length=512)
+    rows, invalid, counts = writer(requests, lambda: engine)
+    assert rows["model_id"].to_pylist() == ["smollm2@x"] * 3
     assert rows["title_id"].to_pylist() == ["a", "b", "c"]
     assert rows["brief"].to_pylist() == ["A storm.", None, "A storm."]
     assert rows["share"].to_pylist() == [0.25] * 3
