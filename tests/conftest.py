@@ -1,11 +1,15 @@
 """Fixtures shared by all tests: one Ray, one S3 server and small models, each made when a test first needs it."""
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from artsel_ray.models.load import SMOLLM2, Model, load
 from tests.support.s3_server import KEY, SECRET, s3_server, uri
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +49,14 @@ def bucket(s3_address: str) -> str:
 def smollm2() -> Model:
     """The bundled model, converted in the cache."""
     return load(SMOLLM2)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(smollm2: Model) -> "PreTrainedTokenizerBase":
+    """The bundled model's tokenizer."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(smollm2.path)
 
 
 @pytest.fixture(scope="session")
