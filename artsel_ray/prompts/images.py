@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from artsel_ray.data.pil_images import ArtworkImage
+from artsel_ray.data.images import ArtworkImage
 from artsel_ray.errors import InputError
 from artsel_ray.prompts import chat
 
