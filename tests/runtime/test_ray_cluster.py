@@ -22,7 +22,7 @@ from artsel_ray.models.load import Model
 from tests.support.canary import CANARY, logged, tells
 from tests.support.s3_server import SECRET
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
@@ -147,16 +147,16 @@ def test_a_night_is_stopped_and_goes_on_and_the_next_one_takes_over_what_it_can(
     for night, users in (("2026-11-21", 20), ("2026-11-22", 21)):
         asked = [{"user_id": f"u{i}", "history": [], "title_ids": titles} for i in range(users)]
         requests = pa.Table.from_pylist(asked, schema.TABLES["requests"])
-        storage.write_table(storage.join(store, f"requests/night={night}/part-0.parquet"), requests, "requests")
+        storage.write_table(storage.join(store, f"requests/date={night}/part-0.parquet"), requests, "requests")
 
     def entrypoint(night: str, flags: str = "") -> str:
         model = tiny_llama(True)
         return (
-            f"env NIGHT={night} sh cluster/night.sh s3://night/data/store --model {model} --engine null "
+            f"env RUN_DATE={night} sh cluster/nightly.sh s3://night/data/store --model {model} --engine fake "
             f"--shard-pairs 4 {flags}"
         )
 
-    first, second = (storage.join(store, f"predictions/night={night}") for night in ("2026-11-21", "2026-11-22"))
+    first, second = (storage.join(store, f"predictions/date={night}") for night in ("2026-11-21", "2026-11-22"))
     # Some seconds a shard: the night is not over before it is stopped.
     head.submit(entrypoint("2026-11-21", "--tokens-per-second 50"), "--no-wait", "--submission-id", "night")
     deadline = time.monotonic() + 400
@@ -172,7 +172,7 @@ def test_a_night_is_stopped_and_goes_on_and_the_next_one_takes_over_what_it_can(
     head.submit(entrypoint("2026-11-22"))
     assert storage.read_json(storage.join(first, "summary.json"))["pairs"] == 80
     after = storage.read_json(storage.join(second, "summary.json"))
-    assert (after["pairs"], after["carried"]) == (84, 80)
+    assert (after["pairs"], after["reused"]) == (84, 80)
 
 
 def _plant(world: str) -> None:
@@ -200,16 +200,16 @@ def test_a_head_that_is_gone_is_one_clear_line(tmp_path: Path) -> None:
         assert f"InputError: no Ray answers at {address}" in done.stderr
 
 
-def test_the_quickstart_runs_as_it_stands(head: Head, smollm2: Model, tmp_path: Path) -> None:
+def test_quickstart_runs(head: Head, smollm2: Model, tmp_path: Path) -> None:
     page = (ROOT / "docs/quickstart.md").read_text()
     lines = "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)).splitlines()
-    # What the tests have done already: the installation, and this head, which cannot be everybody's.
-    made = ("make ", "source ", "ray start", "ray stop", "export RAY_API_SERVER_ADDRESS")
-    script = "\n".join(line for line in lines if not line.startswith(made))
+    # Skip the installation, which the tests have done, and Ray's start and stop: this test has its own head.
+    skipped = ("make ", "source ", "ray start", "ray stop", "export RAY_API_SERVER_ADDRESS")
+    script = "\n".join(line for line in lines if not line.startswith(skipped))
     assert script.count("python jobs/") == 6
     for folder in ("jobs", "artsel_ray"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    shutil.copy(ROOT / ".gitignore", tmp_path)  # what it names, Ray does not upload
+    shutil.copy(ROOT / ".gitignore", tmp_path)  # Ray does not upload the ignored files
     done = subprocess.run(["bash", "-ec", script], cwd=tmp_path, env=head.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     metrics = storage.read_json(str(tmp_path / "try/evaluation/metrics.json"))
