@@ -1,7 +1,7 @@
 """The simulated world in formulas: themes, tastes, the logging policy, engagement, and the oracle.
 
-Array suffixes: n pairs of user and title, u users, x titles, m candidates (padded to the maximum of all titles), t themes.
-See docs/simulated-world.md.
+Array suffixes: n pairs of user and title, u users, x titles, m candidates (padded to the maximum), t themes. See
+docs/simulated-world.md.
 """
 
 import random
@@ -79,8 +79,8 @@ def make_world(
 ) -> World:
     """Draws every title's artworks and writes their captions.
 
-    The number of candidates is `minimum + (maximum - minimum) * Beta(1.2, 2.2)`. Each artwork has one strong theme, drawn
-    half of the time from the title's themes, otherwise uniformly.
+    The number of candidates is `minimum + (maximum - minimum) * Beta(1.2, 2.2)`. Each artwork has one strong theme,
+    drawn half of the time from the title's themes, otherwise uniformly.
 
     Args:
         themes_xt: [X, T] weights of each title's themes.
