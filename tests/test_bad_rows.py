@@ -25,7 +25,7 @@ from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.score.rendering import prompt_tokenizer, render_shard
 from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previous, shuffle_requests
 from artsel_ray.score.resolve import ScoringSettings
-from artsel_ray.train.data import read_train
+from artsel_ray.train.reading import read_train
 
 Row = dict[str, Any]
 Outcome = tuple[Any, list[Row], int]

@@ -73,7 +73,7 @@ def resolve_prompt_spec(
 def _fields(flags: PromptSettings, more: dict[str, Any]) -> dict[str, Any]:
     """Returns the fields of a prompt as the flags give them."""
     return {
-        "layout": None if flags.layout == "auto" else flags.layout,  # type: ignore[comparison-overlap]  # scoring's
+        "layout": None if flags.layout == "auto" else flags.layout,
         "output": flags.output_format,
         "history_length": flags.history_length,
         "asset_kind": flags.asset_kind,
