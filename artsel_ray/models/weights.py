@@ -24,6 +24,18 @@ def is_multimodal(path: Path) -> bool:
     return "vision_config" in json.loads((path / "config.json").read_text())
 
 
+def model_length(path: Path) -> int:
+    """Returns the most tokens that a model takes, prompt and answer together."""
+    config = json.loads((path / "config.json").read_text())
+    text = config.get("text_config", config)
+    if "max_position_embeddings" in text:
+        return int(text["max_position_embeddings"])
+    from transformers import AutoConfig
+
+    # Some files, such as Gemma 3's, leave out what is their class's default.
+    return int(AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config().max_position_embeddings)
+
+
 def read_model(path: Path, dtype: Any) -> "PreTrainedModel":
     """Reads a language model, or a vision-language one.
 

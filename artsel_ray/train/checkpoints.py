@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from artsel_ray import storage
-from artsel_ray.retries import open_file
+from artsel_ray.s3 import open_file
 
 _LIST = "files-"
 
