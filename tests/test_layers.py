@@ -19,7 +19,7 @@ JOB_FOLDERS = {
 LAYERS = [
     {"errors"},
     {"config", "schema"},
-    {"storage", "retries", "conditional_create", "packages"},
+    {"s3", "storage", "packages"},
     {"runtime"},
     {"data"},
     {"prompts", "evaluation"},
