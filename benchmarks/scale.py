@@ -1,9 +1,9 @@
 """Scores on a Ray cluster of several nodes on this machine, with engines that sleep as long as a GPU would compute.
 
-`python benchmarks/scale.py --folder /tmp/world` runs 1 engine, 16 on four nodes, and once more 16 of which a node
-is killed in mid-run, and prints a Markdown table. Efficiency is the speed while the middle of the shards was done, when
-all engines have started and none has ended, over that of so many engines that never wait.
-`benchmarks/results/scale.md` keeps what it gave.
+`python benchmarks/scale.py --folder /tmp/world` runs 1 engine, 16 on four nodes, and 16 of which one node is killed
+halfway, and prints a Markdown table. Efficiency is the speed in the middle of the run, when all engines have started
+and none has finished, divided by that of as many engines that never wait. `benchmarks/results/scale.md` keeps the
+results.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Any
 
 import tyro
 from ray.cluster_utils import Cluster
-from scoring import write_world
+from scoring_world import write_world
 
 from artsel_ray import storage
 
@@ -30,7 +30,7 @@ def run(world: Path, output: Path, engines: int, rate: float, lose: bool) -> dic
     try:
         workers = [cluster.add_node(num_cpus=max(1, engines // nodes)) for _ in range(nodes)]
         tables = [f"--{name}={world / name}" for name in ("requests", "titles", "artworks")]
-        flags = [f"--engines={engines}", f"--tokens-per-second={rate}", "--engine=null", "--model=smollm2"]
+        flags = [f"--engines={engines}", f"--tokens-per-second={rate}", "--engine=fake", "--model=smollm2"]
         command = [
             sys.executable,
             str(ROOT / "jobs/score.py"),
@@ -63,10 +63,10 @@ def main(folder: Path, rate: float = 50_000.0, pairs_per_engine: int = 4_000) ->
 
     Args:
         folder: where the worlds and predictions go.
-        rate: tokens a second that an engine pretends to compute.
-        pairs_per_engine: size of the night, for each engine.
+        rate: tokens per second that an engine simulates.
+        pairs_per_engine: size of the run, for each engine.
     """
-    heads = "engines", "nodes", "pairs scored", "pairs/s", "without any waiting", "efficiency"
+    heads = "engines", "nodes", "pairs scored", "pairs/s", "without waiting", "efficiency"
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
     for engines, lose in ((1, False), (16, False), (16, True)):
         pairs = pairs_per_engine * engines

@@ -1,43 +1,45 @@
-"""Measures scoring: its decodings and layouts side by side, all but the model, and its engine beside ray.data.llm's.
+"""Measures scoring: its decodings and layouts side by side, all but the model, and its engine against ray.data.llm's.
 
-`ways` times the paper's way, ours, and bare vLLM on the same pairs in one process; `null` scores made-up requests with
-the null engine; `engines` compares our actor with ray.data.llm's processor. Each prints a Markdown table;
-`benchmarks/results/scoring.md` keeps what they gave.
+`ways` times the paper's way, ours, and bare vLLM on the same pairs in one process; `fake` scores made-up requests with
+the fake engine; `engines` compares our actor with ray.data.llm's processor. Each prints a Markdown table;
+`benchmarks/results/scoring.md` keeps the results.
 """
 
-import json
-import random
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import tyro
 from prepare import tree_bytes
+from scoring_world import write_world
 
-from artsel_ray import schema, storage
-from artsel_ray.simulate.captions import write_caption
-
-_USERS_PER_FILE = 10_000
-_FILMS = 5_000
+from artsel_ray import storage
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A night in small: every user asks for every title."""
+    """A small run in which every user requests every title."""
 
     titles: int
     users: int
     candidates: tuple[int, int]
-    """Of the first and of the last title; the others lie evenly between."""
+    """Candidates of the first and of the last title; the others lie evenly between."""
     tokens: int
-    """Of a caption."""
+    """Tokens of a caption."""
     items: int
-    """Of a history."""
+    """Interactions in a history."""
+
+    def write(self, folder: Path) -> None:
+        """Writes the world, if it is not there."""
+        if not folder.exists():
+            pairs = self.titles * self.users
+            write_world(folder, pairs, self.titles, self.candidates, self.tokens, self.titles, self.items)
 
 
 SHAPES = {
@@ -46,63 +48,8 @@ SHAPES = {
 }
 
 
-def write_world(
-    folder: Path,
-    pairs: int,
-    titles: int,
-    candidates: tuple[int, int] = (20, 20),
-    tokens: int = 200,
-    wanted: int = 10,
-    items: int = 50,
-) -> None:
-    """Writes requests of `pairs` pairs for `titles` titles, `wanted` of them a user, a file for each 10,000 users."""
-    rng = random.Random(0)
-    ids = [f"t{number:06d}" for number in range(titles)]
-    rows = {"title_id": ids, "name": [f"Film of the year {n}" for n in range(titles)], "genres": [["Drama"]] * titles}
-    empty = {"year": pa.nulls(titles, pa.int32()), "synopsis": pa.nulls(titles, pa.string())}
-    storage.write_table(str(folder / "titles/a.parquet"), pa.table({**rows, **empty}), "titles")
-    counts = np.linspace(*candidates, titles).round().astype(int)
-    mixes = np.random.default_rng(0).dirichlet(np.full(12, 0.3), int(counts.sum()))
-    artworks = {
-        "artwork_id": [f"{title}-{n:02d}" for title, count in zip(ids, counts, strict=True) for n in range(count)],
-        "title_id": np.repeat(ids, counts),
-        "caption": [write_caption(mix, tokens, 0.3, rng) for mix in mixes],
-        "image_uri": pa.nulls(len(mixes), pa.string()),
-    }
-    storage.write_table(str(folder / "artworks/a.parquet"), pa.table(artworks), "artworks")
-    users = pairs // wanted
-    for first in range(0, users, _USERS_PER_FILE):
-        table = _requests(first, min(_USERS_PER_FILE, users - first), ids, wanted, items)
-        storage.write_table(str(folder / f"requests/part-{first:08d}.parquet"), table, "requests")
-
-
-def _requests(first: int, users: int, title_ids: list[str], wanted: int, items: int) -> pa.Table:
-    rng = np.random.default_rng([1, first])
-    seconds = np.sort(rng.integers(0, 365 * 86_400, (users, items)), axis=1).ravel() + 1_700_000_000
-    films = pa.array([f"Old film number {n}" for n in range(_FILMS)])
-    genres = pa.array([["Action"], ["Drama", "Comedy"], ["Sci-Fi"]])
-    watched = pa.StructArray.from_arrays(
-        [
-            pa.array(seconds * 1_000_000).cast(schema.TIMESTAMP),
-            films.take(pa.array(rng.integers(0, _FILMS, len(seconds)))),
-            genres.take(pa.array(rng.integers(0, len(genres), len(seconds)))),
-            pa.array(rng.integers(60, 7200, len(seconds)).astype(np.float32)),
-        ],
-        fields=list(schema.HISTORY.value_type),
-    )
-    asked = np.stack([rng.choice(len(title_ids), wanted, replace=False) for _ in range(users)]).ravel()
-    lists = [pa.array(np.arange(users + 1) * size, pa.int32()) for size in (items, wanted)]
-    return pa.table(
-        {
-            "user_id": [f"u{number:08d}" for number in range(first, first + users)],
-            "history": pa.ListArray.from_arrays(lists[0], watched).cast(schema.HISTORY),
-            "title_ids": pa.ListArray.from_arrays(lists[1], pa.array(title_ids).take(pa.array(asked))),
-        }
-    )
-
-
 def score(world: Path, output: Path, *flags: str) -> tuple[dict[str, Any], float, float]:
-    """Runs jobs/score.py; returns its summary, the whole process's seconds, and its tree's peak memory in GiB."""
+    """Runs jobs/score.py; returns its summary, the process's seconds, and its tree's peak memory in GiB."""
     job = Path(__file__).parent.parent / "jobs/score.py"
     tables = [f"--{name}={world / name}" for name in ("requests", "titles", "artworks")]
     command = [sys.executable, str(job), *tables, f"--output={output}", *flags]
@@ -116,22 +63,22 @@ def score(world: Path, output: Path, *flags: str) -> tuple[dict[str, Any], float
     return storage.read_json(str(output / "summary.json")), time.perf_counter() - started, peak / 2**30
 
 
-def null(folder: Path, pairs: tuple[int, ...] = (100_000, 1_000_000), users_per_title: int = 500) -> None:
-    """Times scoring with the null engine: 20 candidates of 200 tokens, histories of 50 items.
+def fake(folder: Path, pairs: tuple[int, ...] = (100_000, 1_000_000), users_per_title: int = 500) -> None:
+    """Times scoring with the fake engine: 20 candidates of 200 tokens, histories of 50 items.
 
     Args:
         folder: where the worlds and predictions go.
-        pairs: sizes of the night.
-        users_per_title: how many of a night's users ask for the same title.
+        pairs: sizes of the runs.
+        users_per_title: users who request the same title.
     """
-    heads = "pairs", "titles", "tokens a prompt", "pairs/s", "exchange, s", "scoring, s", "process, s", "peak, GiB"
+    heads = "pairs", "titles", "tokens per prompt", "pairs/s", "shuffle, s", "scoring, s", "process, s", "peak, GiB"
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
     for size in pairs:
-        world, titles = folder / f"null-{size}", size // users_per_title
+        world, titles = folder / f"fake-{size}", size // users_per_title
         if not world.exists():
             write_world(world, size, titles)
         output = world / f"predictions-{time.time_ns()}"
-        summary, wall, peak = score(world, output, "--model=smollm2", "--engine=null")
+        summary, wall, peak = score(world, output, "--model=smollm2", "--engine=fake")
         seconds, tokens = summary["seconds"], summary["prompt_tokens"] / summary["decoded_tokens"]
         rate = summary["pairs"] / (seconds["exchange"] + seconds["score"])
         cells = [f"{size:,}", f"{titles:,}", f"{tokens:,.0f}", f"{rate:,.0f}", f"{seconds['exchange']:.0f}"]
@@ -159,6 +106,66 @@ def tiny_llama(folder: Path) -> str:
     return str(folder)
 
 
+@dataclass
+class Way:
+    """One way to answer all pairs, and what its runs took."""
+
+    name: str
+    run: Callable[[], int]
+    """Answers all pairs, and returns their number."""
+    seconds: list[float] = field(default_factory=list)
+    pairs: int = 0
+    tokens: tuple[int, int, int] | None = None
+    """Tokens of the prompts, computed, and decoded; None if the way does not count them."""
+
+    def time(self, engine: Any) -> None:
+        """Runs once, with an empty cache."""
+        engine._llm.reset_prefix_cache()
+        engine.usage.take()
+        started = time.perf_counter()
+        self.pairs = self.run()
+        self.seconds.append(time.perf_counter() - started)
+        used = engine.usage.take()
+        if used.prompt_tokens:
+            self.tokens = used.prompt_tokens, used.prompt_tokens - used.cached_tokens, used.decoded_tokens
+        print(f"{self.name}: {self.seconds[-1]:.1f} s", file=sys.stderr, flush=True)
+
+    def row(self, base: list[float]) -> str:
+        """Returns the row of the table, compared with other runs in the same turns."""
+        ratios = np.array(self.seconds) / np.array(base)
+        cells = [self.name, f"{self.pairs / np.median(self.seconds):,.1f}"]
+        cells += [f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"]
+        counts = [tokens / self.pairs for tokens in self.tokens] if self.tokens else []
+        cells += [f"{counts[0]:,.0f}", f"{counts[1]:,.0f}", f"{counts[2]:.1f}"] if counts else ["", "", ""]
+        return f"| {' | '.join(cells)} |"
+
+
+class Recorder:
+    """Records what an engine asks of vLLM, to ask it again."""
+
+    def __init__(self, vllm: Any) -> None:
+        """Records one `vllm.LLM`."""
+        self._vllm, self._generate = vllm, vllm.generate
+        self.asked: list[tuple[Any, Any]] = []
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Records until the end of the block, and forgets what came before."""
+        self.asked.clear()
+        self._vllm.generate = self._recorded
+        yield
+        self._vllm.generate = self._generate
+
+    def _recorded(self, prompts: Any, params: Any, **settings: Any) -> Any:
+        self.asked.extend(zip(prompts, params, strict=True))
+        return self._generate(prompts, params, **settings)
+
+    def repeat(self) -> None:
+        """Asks vLLM the same, without anything of ours."""
+        prompts, params = zip(*self.asked, strict=True)
+        self._generate(list(prompts), list(params), use_tqdm=False)
+
+
 def ways(folder: Path, shape: str = "paper", model: str = "tiny", repeats: int = 3) -> None:
     """Times the paper's way, ours and bare vLLM, on one engine that is loaded before.
 
@@ -166,87 +173,63 @@ def ways(folder: Path, shape: str = "paper", model: str = "tiny", repeats: int =
         folder: where the world goes.
         shape: `paper` or `small`.
         model: `tiny`, a random Llama of two layers, or any model that jobs/score.py takes.
-        repeats: runs of every way, one after the other in turns, each with an empty cache.
+        repeats: runs of every way, in turns, each with an empty cache.
     """
-    from vllm import SamplingParams
-    from vllm.inputs import TokensPrompt
-
     from artsel_ray.engines.vllm import VllmEngine
     from artsel_ray.models.load import load
-    from artsel_ray.score.resolve import model_length
+    from artsel_ray.models.weights import model_length
     from artsel_ray.score.scoring import score_shard
 
-    sizes, world = SHAPES[shape], folder / f"ways-{shape}"
-    if not world.exists():
-        pairs = sizes.titles * sizes.users
-        write_world(world, pairs, sizes.titles, sizes.candidates, sizes.tokens, sizes.titles, sizes.items)
+    world = folder / f"ways-{shape}"
+    SHAPES[shape].write(world)
     name = tiny_llama(folder / "tiny") if model == "tiny" else model
-    longest = min(12_288, model_length(load(name)))
-    engine = VllmEngine(load(name).path, max_model_length=longest, max_allowed=64)
-    vllm: Any = engine._llm  # the very engine that ours asks
-    asked: list[tuple[Any, Any]] = []
-    generate = vllm.generate
-
-    def recorded(prompts: Any, params: Any, **settings: Any) -> Any:
-        asked.extend(zip(prompts, params, strict=True))
-        return generate(prompts, params, **settings)
+    path = load(name).path
+    longest = min(12_288, model_length(path))
+    engine = VllmEngine(path, max_model_length=longest, max_allowed=64)
+    recorder = Recorder(engine._llm)  # the very engine that ours asks
 
     def ours(layout: str, decoding: str) -> int:
-        shard, rendering = render(world, name, layout=layout, decoding=decoding, max_model_length=longest)
-        return score_shard(shard, engine, rendering)[0].num_rows
+        shard, settings = render(world, name, layout=layout, decoding=decoding, max_model_length=longest)
+        return score_shard(shard, engine, settings)[0].num_rows
+
+    def choose() -> int:
+        with recorder.recording():
+            return ours("title_first", "choose")
 
     def bare() -> int:
-        prompts, params = zip(*asked, strict=True)
-        generate(list(prompts), list(params), use_tqdm=False)
-        return pairs
+        recorder.repeat()
+        return SHAPES[shape].titles * SHAPES[shape].users
 
-    timed = {
-        "(a) the paper's: user_first, freetext": lambda: ours("user_first", "freetext"),
-        "(b) title_first, choose": lambda: ours("title_first", "choose"),
-        "(c) title_first, rank": lambda: ours("title_first", "rank"),
-        "(e) bare vLLM on (b)'s prompts": bare,
-    }
-    generate([TokensPrompt(prompt_token_ids=[1, 2, 3])], SamplingParams(max_tokens=2), use_tqdm=False)
-    pairs = 0
-    seconds: dict[str, list[float]] = {way: [] for way in timed}
-    notes: dict[str, str] = {}
-    computed: dict[str, int] = {}
+    timed = [
+        Way("(a) the paper's: user_first, freetext", lambda: ours("user_first", "freetext")),
+        base := Way("(b) title_first, choose", choose),
+        Way("(c) title_first, rank", lambda: ours("title_first", "rank")),
+        Way("(e) bare vLLM on (b)'s prompts", bare),
+    ]
+    engine.generate([np.array([1, 2, 3], dtype=np.int32)], 2, [0])  # the first call is slow
     for _ in range(repeats):
-        for way, run in timed.items():
-            vllm.reset_prefix_cache()
-            engine.take_usage()
-            if way.startswith("(b)"):
-                asked.clear()
-                vllm.generate = recorded
-            begun = time.perf_counter()
-            pairs = run()
-            seconds[way].append(time.perf_counter() - begun)
-            vllm.generate = generate
-            usage = engine.take_usage()
-            if usage.prompt_tokens:
-                computed[way] = usage.prompt_tokens - usage.cached_tokens
-                notes[way] = f"{usage.prompt_tokens / pairs:,.0f} | {computed[way] / pairs:,.0f} | "
-                notes[way] += f"{usage.decoded_tokens / pairs:.1f}"
-            print(f"{way}: {seconds[way][-1]:.1f} s", file=sys.stderr, flush=True)
-    ours_way = "(b) title_first, choose"
-    base = np.array(seconds[ours_way])
-    heads = "way", "pairs/s", "(b) is faster by", "prompt tokens a pair", "computed", "decoded"
+        for way in timed:
+            way.time(engine)
+    heads = "way", "pairs/s", "(b) is faster by", "prompt tokens per pair", "computed", "decoded"
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
-    for way, taken in seconds.items():
-        ratios = np.array(taken) / base
-        rate = f"{pairs / np.median(taken):,.1f}"
-        spread = f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
-        print(f"| {way} | {rate} | {spread} | {notes.get(way, '| |')} |", flush=True)
-    questions = [tuple(prompt["prompt_token_ids"]) for prompt, _ in asked]
+    for way in timed:
+        print(way.row(base.seconds), flush=True)
+    _print_computed(recorder, base)
+
+
+def _print_computed(recorder: Recorder, base: Way) -> None:
+    """Prints how far an engine is from computing every distinct prefix once."""
+    questions = [tuple(prompt["prompt_token_ids"]) for prompt, _ in recorder.asked]
     distinct, with_blocks = (computed_tokens(questions, block) for block in (1, 128))
+    assert base.tokens is not None
     print(
         f"\n(b): {distinct:,} distinct prefix tokens; with whole blocks of 128 in an endless cache {with_blocks:,} "
-        f"to compute, {with_blocks / distinct:.3f} times as many; computed {computed[ours_way]:,}."
+        f"to compute, {with_blocks / distinct:.3f} times as many; computed {base.tokens[1]:,}."
     )
 
 
 def computed_tokens(questions: list[tuple[int, ...]], block: int) -> int:
-    """Returns what is left to compute for a cache of whole blocks that forgets nothing, at least a last token each."""
+    """Returns the tokens that a cache of whole blocks, which forgets nothing, leaves to compute: at least one each."""
     known: set[int] = set()
     total = 0
     for ids in questions:
@@ -255,29 +238,30 @@ def computed_tokens(questions: list[tuple[int, ...]], block: int) -> int:
             state = hash((state, ids[end - block : end]))
             hashes.append(state)
         reusable = hashes[: (len(ids) - 1) // block]
-        found = next((place for place, each in enumerate(reusable) if each not in known), len(reusable))
+        found = next((index for index, each in enumerate(reusable) if each not in known), len(reusable))
         known.update(hashes)
         total += len(ids) - found * block
     return total
 
 
 def render(world: Path, model: str, **flags: Any) -> tuple[Any, Any]:
-    """Returns all of a world's pairs as one rendered shard, and how they were rendered."""
-    from artsel_ray.config import ScoreConfig
+    """Returns all of a world's pairs as one rendered shard, and the settings that it was rendered with."""
+    from artsel_ray.config import from_flags
     from artsel_ray.data.catalog import read_catalog
-    from artsel_ray.score.rendering import render_shard
-    from artsel_ray.score.requests import assign_titles, assign_users, count_titles, shuffle_requests
-    from artsel_ray.score.resolve import resolve
+    from artsel_ray.score.assignment import assign_titles, assign_users, count_titles
+    from artsel_ray.score.rendering import ShardSource, render_shard
+    from artsel_ray.score.requests import shuffle_requests
+    from artsel_ray.score.scoring_settings import resolve_settings
+    from artsel_ray.score.settings import ScoreConfig
 
-    requests, titles, artworks = (str(world / name) for name in ("requests", "titles", "artworks"))
-    config = ScoreConfig(requests=requests, titles=titles, artworks=artworks, output="", model=model, **flags)
-    rendering = resolve(config)
-    files, work = storage.list_files(requests), str(world / "_work" / rendering.spec.layout)
+    tables = {name: str(world / name) for name in ("requests", "titles", "artworks")}
+    settings = resolve_settings(from_flags(ScoreConfig, **tables, output="", model=model, **flags))
+    files, layout = storage.list_files(tables["requests"]), settings.spec.layout
     counts = count_titles(files[0])
-    assignment = assign_titles(counts, 10**9, {}) if config.layout != "user_first" else assign_users(counts, 10**9)
-    uris = shuffle_requests(files, 0, assignment, work, str(world / "_rejected")).uris
-    catalog, captions, _ = read_catalog(storage.list_files(titles), storage.list_files(artworks))
-    return render_shard(0, uris, [], files, catalog, captions, rendering), rendering
+    assignment = assign_users(counts, 10**9) if layout == "user_first" else assign_titles(counts, 10**9, {})
+    uris = shuffle_requests(files, 0, assignment, str(world / "_spill" / layout), str(world / "_rejected")).uris
+    catalog, _ = read_catalog(storage.list_files(tables["titles"]), storage.list_files(tables["artworks"]))
+    return render_shard(0, ShardSource(uris, [], files, catalog), settings), settings
 
 
 def engines(folder: Path, pairs: int = 800) -> None:
@@ -300,70 +284,12 @@ def engines(folder: Path, pairs: int = 800) -> None:
                 score(world, world / f"predictions-{time.time_ns()}", f"--model={model}", "--max-model-length=2048")
             else:
                 way = ["--paper"] if "paper" in engine else []
-                command = [sys.executable, __file__, "processor", "--world", str(world), "--model", model, *way]
-                subprocess.run(command, check=True)
+                script = str(Path(__file__).parent / "ray_data_llm.py")
+                subprocess.run([sys.executable, script, "--world", str(world), "--model", model, *way], check=True)
             taken.append(time.perf_counter() - started)
             rate = f"{(pairs - pairs // 8) / (taken[-1] - taken[0]):.1f}" if len(taken) > 1 else ""
             print(f"| {engine} | {size} | {taken[-1]:.1f} | {rate} |", flush=True)
 
 
-def processor(world: Path, model: str, paper: bool = False) -> None:
-    """Runs ray.data.llm's processor on a world's pairs; for the use of `engines`.
-
-    Args:
-        world: with its requests and catalogue.
-        model: a folder.
-        paper: ask for whole captions behind the history, as the paper does. Else for the first branch of every pair's
-            trie: the least that `choose` needs, on the same prompts.
-    """
-    import ray
-    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
-
-    from artsel_ray.decoding import trie
-    from artsel_ray.runtime.ray_cluster import start_ray
-    from artsel_ray.score.rendering import prompt_tokenizer
-
-    layout = "user_first" if paper else "title_first"
-    shard, rendering = render(world, model, layout=layout, max_model_length=2048)
-    tokenizer, rows, histories = prompt_tokenizer(model, rendering.spec), [], iter(shard.histories.to_pylist())
-    for group in shard.groups:
-        root = trie.build(group.options.answers, tokenizer.option_end).branches[0]
-        longest = max(map(len, group.options.answers)) + 1
-        for _ in range(group.users):
-            prompt = tokenizer.prompt(group.options.block, next(histories))
-            if paper:
-                rows.append({"tokenized_prompt": prompt, "most": longest, "allowed": []})
-            else:
-                prompt = np.concatenate((prompt, root.path))
-                rows.append({"tokenized_prompt": prompt, "most": 1, "allowed": root.tokens})
-    start_ray()
-    settings = vLLMEngineProcessorConfig(
-        model_source=model,
-        engine_kwargs={"dtype": "float32", "enforce_eager": True, "max_model_len": 2048, "max_logprobs": 64},
-        accelerator_type=None,
-        placement_group_config={"bundles": [{"CPU": 1}]},
-        log_engine_metrics=False,
-        runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}},
-        concurrency=1,
-        batch_size=64,
-        chat_template_stage=False,
-        tokenize_stage=False,
-        detokenize_stage=False,
-    )
-
-    def ask(row: dict[str, Any]) -> dict[str, Any]:
-        params: dict[str, Any] = {"max_tokens": int(row["most"]), "temperature": 0.0}
-        if len(row["allowed"]):
-            allowed = [int(token) for token in row["allowed"]]
-            params |= {"logprob_token_ids": allowed, "allowed_token_ids": allowed}
-        else:
-            params |= {"stop_token_ids": tokenizer.end, "ignore_eos": True}
-        return {"tokenized_prompt": row["tokenized_prompt"], "sampling_params": params, "prompt": ""}
-
-    build = build_processor(settings, preprocess=ask, postprocess=lambda row: {"n": row["num_generated_tokens"]})
-    answers = build(ray.data.from_items(rows)).take_all()
-    print(json.dumps({"answers": len(answers)}), file=sys.stderr)
-
-
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"ways": ways, "null": null, "engines": engines, "processor": processor})
+    tyro.extras.subcommand_cli_from_dict({"ways": ways, "fake": fake, "engines": engines})

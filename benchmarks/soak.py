@@ -1,8 +1,8 @@
-"""Scores for a long time and watches the memory of every process.
+"""Scores for a long time and records the memory of every process.
 
-`python benchmarks/soak.py --folder /tmp/world` scores a night with the bundled model for an hour or more,
-`… --engine null --pairs 10000000 --image docs/images/memory-null.png` ten million pairs without a model. Draws the
-memory over time and prints a Markdown table; `benchmarks/results/soak.md` keeps what they gave.
+`python benchmarks/soak.py --folder /tmp/world` scores with the bundled model for an hour or more,
+`… --engine fake --pairs 10000000 --image docs/images/memory-fake.png` ten million pairs without a model. Draws the
+memory over time and prints a Markdown table; `benchmarks/results/soak.md` keeps the results.
 """
 
 import contextlib
@@ -17,18 +17,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import psutil
 import tyro
-from scoring import write_world
+from scoring_world import write_world
 
 from artsel_ray import storage
 
-_SECONDS = 10
-"""Between two looks."""
+_SAMPLE_SECONDS = 10
 
 
 def main(
     folder: Path,
     pairs: int = 8_000,
-    engine: Literal["vllm", "null"] = "vllm",
+    engine: Literal["vllm", "fake"] = "vllm",
     candidates: int = 6,
     tokens: int = 20,
     items: int = 6,
@@ -36,18 +35,18 @@ def main(
     engine_memory: float | None = None,
     image: Path = Path("docs/images/memory.png"),
 ) -> None:
-    """Scores a made-up night and draws the memory of its processes.
+    """Scores made-up requests and draws the memory of the job's processes.
 
     Args:
         folder: where the world and the predictions go.
-        pairs: size of the night; 8,000 of the small prompts take about an hour on two CPU cores.
-        engine: vllm with the bundled model, or null.
+        pairs: size of the run; 8,000 pairs with small prompts take about an hour on two CPU cores.
+        engine: vllm with the bundled model, or fake.
         candidates: of a title.
         tokens: of a caption.
         items: of a history.
         shard_pairs: most pairs in a shard.
-        engine_memory: GiB of an engine's process, over which a fresh one takes its place.
-        picture: where the drawing goes.
+        engine_memory: GiB of an engine's process, above which it is restarted.
+        image: where the drawing goes.
     """
     world = folder / f"soak-{engine}-{pairs}"
     if not world.exists():
@@ -58,54 +57,54 @@ def main(
     flags = [f"--engine={engine}", f"--shard-pairs={shard_pairs}", "--model=smollm2", f"--output={output}"]
     flags += [f"--engine-memory={engine_memory}"] if engine_memory else []
     process = subprocess.Popen([sys.executable, str(job), *tables, *flags], stdout=sys.stderr)
-    seen = watch(process)
+    measured = watch(process)
     if process.returncode:
         raise SystemExit(f"jobs/score.py failed with exit code {process.returncode}")
-    draw(seen, image)
+    draw(measured, image)
     summary = storage.read_json(str(output / "summary.json"))
     print(f"{summary['pairs']:,} pairs in {summary['seconds']['total'] / 60:.0f} minutes; memory in GiB\n")
-    print("| process | started | after a tenth of the time | at the end | most |\n|---|---|---|---|---|")
-    for name, (starts, samples) in sorted(seen.items()):
+    print("| process | started | after a tenth of the time | at the end | maximum |\n|---|---|---|---|---|")
+    for name, (starts, samples) in sorted(measured.items()):
         moments, memory = np.array(sorted(samples.items())).T
         early = memory[np.searchsorted(moments, moments[0] + 0.1 * (moments[-1] - moments[0]))]
         print(f"| {name} | {len(starts)} | {early:.2f} | {memory[-1]:.2f} | {memory.max():.2f} |")
 
 
-Seen = dict[str, tuple[set[int], dict[float, float]]]
-"""By name of a process: the ids that have had it, and the GiB of all of them by seconds since the start."""
+Samples = dict[str, tuple[set[int], dict[float, float]]]
+"""By the name of a process: the ids of the processes with this name, and their GiB by seconds since the start."""
 
 
-def watch(process: subprocess.Popen[bytes]) -> Seen:
-    """Looks at a process and all below it until it ends."""
-    seen: Seen = defaultdict(lambda: (set(), {}))
-    begun, root = time.monotonic(), psutil.Process(process.pid)
+def watch(process: subprocess.Popen[bytes]) -> Samples:
+    """Samples a process and its descendants until it ends."""
+    measured: Samples = defaultdict(lambda: (set(), {}))
+    started, root = time.monotonic(), psutil.Process(process.pid)
     while process.poll() is None:
-        now = time.monotonic() - begun
+        now = time.monotonic() - started
         sums: dict[str, float] = defaultdict(float)
         with contextlib.suppress(psutil.NoSuchProcess):
             for each in [root, *root.children(recursive=True)]:
                 with contextlib.suppress(psutil.Error):
                     name = _name(each, root)
-                    seen[name][0].add(each.pid)
+                    measured[name][0].add(each.pid)
                     sums[name] += each.memory_full_info().pss / 2**30
         for name, memory in {**sums, "all": sum(sums.values())}.items():
-            seen[name][1][now] = memory
-        time.sleep(_SECONDS)
-    return seen
+            measured[name][1][now] = memory
+        time.sleep(_SAMPLE_SECONDS)
+    return measured
 
 
 def _name(process: psutil.Process, root: psutil.Process) -> str:
     title = " ".join(process.cmdline()[:1])
-    for actor in ("Renderer", "Scorer", "Writer"):
+    for actor in ("PrepareActor", "EngineActor", "WriteActor"):
         if f"({actor})" in title:
             return actor
     return "driver" if process == root else "Ray and its idle workers"
 
 
-def draw(seen: Seen, image: Path) -> None:
-    """Draws the memory of every kind of process over time."""
+def draw(measured: Samples, image: Path) -> None:
+    """Draws the memory of each kind of process over time."""
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
-    for name, (_, samples) in sorted(seen.items(), key=lambda item: -max(item[1][1].values())):
+    for name, (_, samples) in sorted(measured.items(), key=lambda item: -max(item[1][1].values())):
         moments, memory = np.array(sorted(samples.items())).T
         axes.plot(moments / 60, memory, label=name, linewidth=2 if name == "all" else 1)
     axes.set(xlabel="minutes", ylabel="GiB (shared memory counts once)", ylim=(0, None))

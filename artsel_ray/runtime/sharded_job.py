@@ -1,8 +1,8 @@
 """The skeleton of every job that sends shards through engines: score, caption, distill and propose.
 
-A shard goes through three actors of Ray Data: one prepares it next to the engines, one asks an engine, one writes it.
-What is done when a job is killed is kept: its objects are there. A job says what its shards are, what its two stages
-do, and how many invalid rows it tolerates.
+A shard goes through three actors of Ray Data: one prepares it, one asks an engine, and one writes it. Shards that were
+completed before a job is killed are kept: their objects exist. A job defines its shards, its two stages, and how many
+invalid rows it tolerates.
 """
 
 import time
@@ -33,12 +33,12 @@ _LIGHT_CPUS = 0
 
 @dataclass(frozen=True)
 class PrepareStage:
-    """The step that makes shards ready for an engine."""
+    """The step that prepares shards for an engine."""
 
     name: str
     """Its time is counted as `NAME_seconds`."""
     make: Callable[[], Callable[[int], Any]]
-    """Makes, in the actor, the function from a shard's index to what the engine stage takes."""
+    """Makes, in the actor, the function from a shard's index to the input of the engine stage."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,19 @@ class RejectLimit:
             raise InputError(
                 f"{invalid:,} of {self.total:,} {self.unit} were rejected, more than --max-reject-rate {self.rate:g} "
                 f"allows; the reasons are in {storage.join(self.output, INVALID_FOLDER)}. Fix the data or raise the "
-                "limit, and run the same command again: what is done is kept"
+                "limit, and run the same command again: completed shards are kept"
             )
 
 
 @dataclass(frozen=True)
 class ShardedJob:
-    """What one job's shards are, and what is done with them."""
+    """One job's shards and stages."""
 
     run: Run
     table: str
     """The output's table, as in `schema.TABLES`."""
     unit: str
-    """What shards hold, such as `pairs`: the name of its count in their statistics."""
+    """What shards contain, such as `pairs`: the name of its count in their statistics."""
     shards: int
     prepare: PrepareStage
     engine: EngineStage
@@ -137,7 +137,7 @@ class ShardedJob:
         # One row and block for each shard, so that actors share them out.
         dataset = ray.data.from_items([{"shard": index} for index in missing], override_num_blocks=len(missing))
         prepared = dataset.map_batches(
-            _Preparer, fn_constructor_args=[self.prepare], compute=ray.data.ActorPoolStrategy(size=engines), **light
+            PrepareActor, fn_constructor_args=[self.prepare], compute=ray.data.ActorPoolStrategy(size=engines), **light
         )
         processed = prepared.map_batches(
             EngineActor,
@@ -147,21 +147,23 @@ class ShardedJob:
             **actor_options(self.pool, self.gpus_per_engine),
         )  # fmt: skip
         return processed.map_batches(
-            _Writer,
+            WriteActor,
             fn_constructor_args=[self.run.output, self.table, self.finish],
             compute=ray.data.ActorPoolStrategy(size=1),
             **light,
         )
 
 
-class _Preparer:
+class PrepareActor:
     """Prepares shards. An actor, not a task: Ray ends idle workers, and each new one loads everything again."""
 
     def __init__(self, stage: PrepareStage) -> None:
+        """Makes the stage's function."""
         self._stage = stage
         self._prepare: Any = capture(stage.make)
 
     def __call__(self, batch: dict[str, Any]) -> "dict[str, np.ndarray]":
+        """Prepares one shard."""
         if isinstance(self._prepare, InputError):
             return wrap(self._prepare)
         return wrap(capture(self._item, int(batch["shard"][0])))
@@ -172,13 +174,15 @@ class _Preparer:
         return Item(index, value, {f"{self._stage.name}_seconds": time.perf_counter() - started})
 
 
-class _Writer:
+class WriteActor:
     """Writes shards, and passes their statistics on."""
 
     def __init__(self, output: str, table: str, finish: Callable[[pa.Table], pa.Table] | None) -> None:
+        """Writes to an output, as `ShardedJob` says."""
         self._output, self._table, self._finish = output, table, finish
 
     def __call__(self, batch: dict[str, Any]) -> "dict[str, np.ndarray]":
+        """Writes one shard; returns its statistics."""
         return wrap(capture(self._write, unwrap(batch)))
 
     def _write(self, shard: Shard | InputError) -> Statistics:

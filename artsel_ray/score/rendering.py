@@ -1,29 +1,44 @@
-"""A shard's prompts as token ids, made apart from the engine."""
+"""A shard's prompts as token ids, made separately from the engine."""
 
 import dataclasses
 import hashlib
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalog import Catalog
-from artsel_ray.data.images import UnusableError, read_all
-from artsel_ray.errors import InputError
+from artsel_ray.models import weights
 from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.prompts.titles import tokenize_title
 from artsel_ray.prompts.tokenizer import Options, PromptTokenizer
 from artsel_ray.schema import PREDICTIONS
-from artsel_ray.score.resolve import ScoringSettings
+from artsel_ray.score.scoring_settings import ScoringSettings
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """What shards are read from."""
+
+    requests: list[str]
+    """Spill files of the requests."""
+    previous: list[str]
+    """Spill files of an earlier run's predictions."""
+    files: list[str]
+    """The requests' own files, to name them in invalid rows."""
+    catalog: Catalog
 
 
 @dataclass(frozen=True)
 class TitleGroup:
-    """A title with as many of the shard's users, who follow one another and share its tokenized options."""
+    """Consecutive users of one title in a shard, who share its tokenized options."""
 
     title_id: str
     artwork_ids: list[str]
@@ -33,199 +48,190 @@ class TitleGroup:
 
 @dataclass(frozen=True)
 class RenderedShard:
-    """What an engine needs to score a shard's N new pairs, what need not be scored, and what rendering left out."""
+    """A shard's N pairs to score, the predictions that are reused, and the invalid rows."""
 
-    index: int
     groups: list[TitleGroup]
-    """In the order of the pairs; their `users` add up to N."""
+    """In the order of the pairs; their `users` sum to N."""
     user_ids: pa.ChunkedArray
     """[N]"""
     histories: pa.ListArray
     """[N] lists of ids."""
     fingerprints: list[str]
     """[N]"""
-    carried: pa.Table
-    """Predictions of an earlier night whose fingerprints are still right."""
+    reused: pa.Table
+    """An earlier run's predictions with unchanged fingerprints."""
     invalid: pa.Table
     counts: dict[str, int]
     names: pa.Array
-    """Titles of the catalogue and of the shard's histories, where the model gives reasons: what these may speak of."""
+    """Titles of the catalog and of the shard's histories, which rationales may name; empty without rationales."""
 
 
 @lru_cache(maxsize=2)
 def prompt_tokenizer(model: str, spec: PromptSpec) -> PromptTokenizer:
     """Returns this process's tokenizer of a model."""
-    from artsel_ray.models import weights
-
     return weights.prompt_tokenizer(load(model).path, spec)
 
 
-def render_shard(
-    index: int,
-    work: list[str],
-    previous: list[str],
-    files: list[str],
-    catalog: Catalog,
-    contents: pa.Array,
-    rendering: ScoringSettings,
-) -> RenderedShard:
-    """Reads a shard's pairs out of the work objects and tokenizes them, ordered by what begins their prompts.
-
-    Rejected are pairs of an unknown title, of a title without candidates, repeated pairs, and pairs whose
-    prompt does not fit the model even without a history.
+def make_renderer(source: ray.ObjectRef, settings: ScoringSettings) -> Callable[[int], RenderedShard]:
+    """Returns the function that renders a shard, given its index.
 
     Args:
-        index: the shard's number.
-        work: URIs of the exchange's objects.
-        previous: URIs of the exchange's objects with an earlier night's predictions.
-        files: of the requests, for the places of rejected rows.
-        contents: of the catalogue's artworks: captions, or where pictures are.
-        rendering: model, prompt and limits.
+        source: a `ShardSource` in the object store.
     """
-    tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
-    by_title = rendering.spec.layout == "title_first"
-    wanted = "a picture" if tokenizer.placeholders else "a caption"
-    order = ["title"] if by_title else ["user_id", "title"]
-    pairs, invalid = _read_pairs(index, work, files, catalog, order, wanted)
+    prompt_tokenizer(settings.model, settings.spec)  # loads while the engines start
+    read_from: ShardSource = ray.get(source)
+    return lambda index: render_shard(index, read_from, settings)
+
+
+def render_shard(index: int, source: ShardSource, settings: ScoringSettings) -> RenderedShard:
+    """Reads a shard's pairs from the spill files and tokenizes them, ordered by what begins their prompts.
+
+    Invalid are pairs of an unknown title, of a title without candidates, repeated pairs, and pairs whose prompt does
+    not fit the model even without a history.
+    """
+    tokenizer, catalog = prompt_tokenizer(settings.model, settings.spec), source.catalog
+    pairs, invalid = _read_pairs(index, source, settings.spec)
+
+    # A title is tokenized once; what it leaves of the model's length is the budget of its users' histories.
     titles, title = np.unique(pairs["title"].to_numpy(), return_inverse=True)
-    options = [tokenize_title(tokenizer, catalog, contents, each) for each in titles.tolist()]
-    budgets = np.array([tokenizer.history_budget(each, rendering.max_model_length) for each in options], dtype=np.int64)
-    budget = budgets[title]
-    too_long = f"without any history the prompt exceeds {rendering.max_model_length} tokens"
-    pairs, over = checks.split_valid(pairs, "requests", files, [("title_ids", too_long, budget < 0)])
-    title = title[budget >= 0]
-    histories = tokenizer.histories(pairs["history"], budgets[title])
-    starts = np.flatnonzero(np.diff(title, prepend=-1))  # of the runs of pairs with the same title
-    users = np.diff(starts, append=len(title)).tolist()
-    empty = [_group(catalog, code, each) for code, each in zip(titles.tolist(), options, strict=True)]
-    groups = [dataclasses.replace(empty[title[at]], users=count) for at, count in zip(starts, users, strict=True)]
-    counts = {
-        "pairs": pairs.num_rows,
-        "rejected": invalid.num_rows + over.num_rows,
-        "histories_cut": int((histories.items_cut > 0).sum()),
-        "captions_cut": sum(each.captions_cut for each in options),
-    }
-    fingerprints = _fingerprints(groups, histories.ids, rendering)
-    invalid = pa.concat_tables([invalid, over])
-    nothing = PREDICTIONS.empty_table()
-    names = _names(pairs["history"], catalog) if rendering.spec.reason else pa.array([], pa.string())
-    columns = pairs["user_id"], histories.ids, fingerprints
-    shard = RenderedShard(index, groups, *columns, nothing, invalid, counts, names)
-    if not previous:
-        return shard
-    earlier = _possible(shuffle.read_partition(previous, index), catalog, rendering.decoding)
-    return _reuse(shard, pairs["title_id"], earlier)
+    options = [tokenize_title(tokenizer, catalog, each) for each in titles.tolist()]
+    budgets = [tokenizer.history_budget(each, settings.max_model_length) for each in options]
+    budget = np.array(budgets, dtype=np.int64)[title]
+    too_long = f"without any history the prompt exceeds {settings.max_model_length} tokens"
+    over_budget = [("title_ids", too_long, budget < 0)]
+    pairs, more = checks.split_valid(pairs, "requests", source.files, over_budget)
+    invalid = pa.concat_tables([invalid, more])
+    title, budget = title[budget >= 0], budget[budget >= 0]
 
-
-def _names(histories: pa.ChunkedArray, catalog: Catalog) -> pa.Array:
-    """Returns all titles' names, of the catalogue and of what was watched."""
-    watched = pc.struct_field(pc.list_flatten(histories), "title_name").drop_null()
-    return pc.unique(pa.chunked_array([catalog.names, *watched.chunks]))
-
-
-def _possible(previous: pa.Table, catalog: Catalog, decoding: str) -> pa.Table:
-    """Returns the earlier predictions that could be this night's: of a candidate, and with all their probabilities."""
-    title = checks.codes(previous["title_id"], catalog.title_ids)
-    place = checks.codes(previous["artwork_id"], catalog.artwork_ids) - catalog.offsets[title]
-    candidates = np.append(np.diff(catalog.offsets), 0)[title]  # the last stands for unknown titles
-    possible = (place >= 0) & (place < candidates)
-    if decoding in ("rank", "labels"):
-        possible &= pc.fill_null(pc.list_value_length(previous["candidates"]), 0).to_numpy() == candidates
-    return previous.filter(pa.array(possible))
-
-
-def _reuse(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.Table) -> RenderedShard:
-    """Returns the shard without the pairs that an earlier night has answered with the same fingerprint."""
-    keys = ["user_id", "title_id", "fingerprint"]
-    asked = pa.table([shard.user_ids, title_ids, pa.array(shard.fingerprints, pa.string())], names=keys)
-    rows = asked.append_column("row", pa.array(np.arange(asked.num_rows)))
-    known = previous.select(keys).append_column("known", pa.array(np.arange(previous.num_rows)))
-    found = rows.join(known, keys, join_type="inner").sort_by([("row", "ascending"), ("known", "ascending")])
-    carried, first = np.unique(found["row"].to_numpy(), return_index=True)
-    new = np.ones(asked.num_rows, dtype=bool)
-    new[carried] = False
-    owners = np.repeat(np.arange(len(shard.groups)), [group.users for group in shard.groups])
-    users = np.bincount(owners[new], minlength=len(shard.groups)).tolist()
-    return dataclasses.replace(
-        shard,
-        groups=[dataclasses.replace(group, users=n) for group, n in zip(shard.groups, users, strict=True) if n],
-        user_ids=shard.user_ids.filter(pa.array(new)),
-        histories=shard.histories.filter(pa.array(new)),
-        fingerprints=list(itertools.compress(shard.fingerprints, new)),
-        carried=previous.take(found["known"].take(first)),
-        counts={**shard.counts, "carried": len(carried)},
+    histories = tokenizer.histories(pairs["history"], budget)
+    groups = _groups(catalog, titles, title, options)
+    shard = RenderedShard(
+        groups=groups,
+        user_ids=pairs["user_id"],
+        histories=histories.ids,
+        fingerprints=_fingerprints(groups, histories.ids, settings),
+        reused=PREDICTIONS.empty_table(),
+        invalid=invalid,
+        counts={
+            "pairs": pairs.num_rows,
+            "rejected": invalid.num_rows,
+            "histories_cut": int((histories.items_cut > 0).sum()),
+            "captions_cut": sum(each.captions_cut for each in options),
+        },
+        names=_names(pairs["history"], catalog) if settings.spec.reason else pa.array([], pa.string()),
     )
+    if not source.previous:
+        return shard
+    previous = shuffle.read_partition(source.previous, index)
+    return _reuse(shard, pairs["title_id"], _possible(previous, catalog, settings.decoder.gives_distribution))
 
 
-def _read_pairs(
-    index: int, work: list[str], files: list[str], catalog: Catalog, order: list[str], wanted: str
-) -> tuple[pa.Table, pa.Table]:
-    """Returns a shard's good pairs, in that order, with the title's place as `title`; and the rejected ones.
+def _read_pairs(index: int, source: ShardSource, spec: PromptSpec) -> tuple[pa.Table, pa.Table]:
+    """Returns a shard's valid pairs, with the title's index in the catalog as `title`, and the invalid rows.
 
-    Args:
-        wanted: what a candidate must have.
+    Pairs whose prompts begin with the same tokens are next to each other.
     """
-    pairs = shuffle.read_partition(work, index)
+    pairs, catalog = shuffle.read_partition(source.requests, index), source.catalog
     title = checks.codes(pairs["title_id"], catalog.title_ids)
-    candidates = np.append(np.diff(catalog.offsets), 0)  # the last stands for unknown titles
+    candidates = np.append(np.diff(catalog.offsets), 0)  # the last is for unknown titles, whose code is -1
+    content = "an image" if spec.assets == "image" else "a caption"
     found = [
         ("title_ids", checks.UNKNOWN_TITLE, title < 0),
-        ("title_ids", f"the title has no candidate with {wanted}", candidates[title] == 0),
+        ("title_ids", f"the title has no candidate with {content}", candidates[title] == 0),
         ("title_ids", "the pair was asked for before", _repeated(pairs["user_id"], title)),
     ]
-    good, bad = checks.split_valid(pairs.append_column("title", pa.array(title)), "requests", files, found)
-    return good.sort_by([(name, "ascending") for name in order]), bad
+    valid, invalid = checks.split_valid(pairs.append_column("title", pa.array(title)), "requests", source.files, found)
+    order = ["title"] if spec.layout == "title_first" else ["user_id", "title"]
+    return valid.sort_by([(name, "ascending") for name in order]), invalid
 
 
 def _repeated(user_ids: pa.ChunkedArray, title: np.ndarray) -> np.ndarray:
-    """Returns where a pair stands in an earlier row of the shard already."""
+    """Returns where a pair occurs in an earlier row of the shard."""
     users = pc.dictionary_encode(user_ids).combine_chunks().indices.to_numpy().astype(np.int64)
     repeated = np.ones(len(title), dtype=bool)
     repeated[np.unique(users * (title.max(initial=0) + 2) + title, return_index=True)[1]] = False
     return repeated
 
 
-def tokenize_title(tokenizer: PromptTokenizer, catalog: Catalog, contents: pa.Array, title: int) -> Options:
-    """Tokenizes a title, given by its place in the catalogue, with its candidates.
+def _groups(catalog: Catalog, titles: np.ndarray, title: np.ndarray, options: list[Options]) -> list[TitleGroup]:
+    """Returns the groups of consecutive pairs with the same title.
 
-    Raises:
-        InputError: if a picture that could be used can be no longer.
+    Args:
+        titles: distinct titles, as indices in the catalog.
+        title: [N] each pair's index in `titles`.
+        options: of the distinct titles.
     """
-    artworks = slice(*catalog.offsets[title : title + 2].tolist())
-    name, genres = catalog.names[title].as_py(), catalog.genres[title].as_py()
-    if tokenizer.placeholders is None:
-        return tokenizer.options(name, genres, contents[artworks].to_pylist())
-    try:
-        images = read_all(contents[artworks].to_pylist(), tokenizer.spec.resize_to_pixels)
-    except UnusableError as error:
-        title_id = catalog.title_ids[title].as_py()
-        raise InputError(f"a picture of title {title_id} could be used before and cannot be now: {error}") from None
-    return tokenizer.image_options(name, genres, images)
+    starts = np.flatnonzero(np.diff(title, prepend=-1))
+    groups = []
+    for code, users in zip(title[starts].tolist(), np.diff(starts, append=len(title)).tolist(), strict=True):
+        artworks = slice(*catalog.offsets[titles[code] : titles[code] + 2].tolist())
+        artwork_ids = catalog.artwork_ids[artworks].to_pylist()
+        groups.append(TitleGroup(catalog.title_ids[titles[code]].as_py(), artwork_ids, options[code], users))
+    return groups
 
 
-def _group(catalog: Catalog, title: int, options: Options) -> TitleGroup:
-    """Returns a title without any user yet."""
-    artworks = slice(*catalog.offsets[title : title + 2].tolist())
-    artwork_ids = catalog.artwork_ids[artworks].to_pylist()
-    return TitleGroup(catalog.title_ids[title].as_py(), artwork_ids, options, users=0)
+def _names(histories: pa.ChunkedArray, catalog: Catalog) -> pa.Array:
+    """Returns all titles' names, of the catalog and of the histories."""
+    watched = pc.struct_field(pc.list_flatten(histories), "title_name").drop_null()
+    return pc.unique(pa.chunked_array([catalog.names, *watched.chunks]))
 
 
-def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, rendering: ScoringSettings) -> list[str]:
-    """Returns a digest of all that decides a pair's answer, for each pair."""
+def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, settings: ScoringSettings) -> list[str]:
+    """Returns a digest of all that decides a pair's answer, for each pair.
+
+    The prompt spec counts by its values, in the order of its fields: a field may be renamed, not moved.
+    """
     digests = []
     of_title = {}  # a title may have many groups, where users stay whole
     values, bounds = histories.values.to_numpy(), itertools.pairwise(histories.offsets.to_pylist())
     for group in groups:
         if group.title_id not in of_title:
-            shared: tuple[object, ...] = (rendering.model_id, rendering.spec, rendering.decoding)
+            shared: tuple[object, ...] = (settings.model_id, dataclasses.astuple(settings.spec), settings.decoding)
             shared += (group.artwork_ids, group.options.prefix)
             if group.options.images:
                 shared += (tuple(image.digest for image in group.options.images),)
-            if rendering.label_prior:
-                shared += (rendering.label_prior,)
+            if settings.label_prior:
+                shared += (settings.label_prior,)
             of_title[group.title_id] = hashlib.blake2b(repr(shared).encode(), digest_size=16)
-        for begin, end in itertools.islice(bounds, group.users):
+        for start, end in itertools.islice(bounds, group.users):
             digest = of_title[group.title_id].copy()
-            digest.update(values[begin:end].tobytes())
+            digest.update(values[start:end].tobytes())
             digests.append(digest.hexdigest())
     return digests
+
+
+def _possible(previous: pa.Table, catalog: Catalog, with_distribution: bool) -> pa.Table:
+    """Returns the earlier predictions that this run could have made: of a candidate, with all their probabilities."""
+    title = checks.codes(previous["title_id"], catalog.title_ids)
+    position = checks.codes(previous["artwork_id"], catalog.artwork_ids) - catalog.offsets[title]
+    candidates = np.append(np.diff(catalog.offsets), 0)[title]  # the last is for unknown titles, whose code is -1
+    possible = (position >= 0) & (position < candidates)
+    if with_distribution:
+        possible &= pc.fill_null(pc.list_value_length(previous["candidates"]), 0).to_numpy() == candidates
+    return previous.filter(pa.array(possible))
+
+
+def _reuse(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.Table) -> RenderedShard:
+    """Returns the shard without the pairs that an earlier run has answered with the same fingerprint."""
+    # Find each pair's first earlier prediction.
+    keys = ["user_id", "title_id", "fingerprint"]
+    pairs = pa.table([shard.user_ids, title_ids, pa.array(shard.fingerprints, pa.string())], names=keys)
+    rows = pairs.append_column("row", pa.array(np.arange(pairs.num_rows)))
+    known = previous.select(keys).append_column("known", pa.array(np.arange(previous.num_rows)))
+    found = rows.join(known, keys, join_type="inner").sort_by([("row", "ascending"), ("known", "ascending")])
+    answered, first = np.unique(found["row"].to_numpy(), return_index=True)
+
+    # Drop these pairs from the groups and from all that has a row for each pair.
+    is_new = np.ones(pairs.num_rows, dtype=bool)
+    is_new[answered] = False
+    owners = np.repeat(np.arange(len(shard.groups)), [group.users for group in shard.groups])
+    users = np.bincount(owners[is_new], minlength=len(shard.groups)).tolist()
+    return dataclasses.replace(
+        shard,
+        groups=[dataclasses.replace(group, users=n) for group, n in zip(shard.groups, users, strict=True) if n],
+        user_ids=shard.user_ids.filter(pa.array(is_new)),
+        histories=shard.histories.filter(pa.array(is_new)),
+        fingerprints=list(itertools.compress(shard.fingerprints, is_new)),
+        reused=previous.take(found["known"].take(first)),
+        counts={**shard.counts, "reused": len(answered)},
+    )

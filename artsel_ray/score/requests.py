@@ -1,157 +1,172 @@
-"""From requests by user to pairs by what begins their prompts: what is shared is then computed once.
+"""The shuffle: requests by user become pairs by shard.
 
-Two passes over the requests. The first counts each title's pairs, and from the counts every title gets its
-shard; a title with more pairs than a shard holds gets several, and its users are spread over them by a hash of
-their id. Where prompts begin with the user, users are spread over the shards, and stay whole. The second writes
-each slice of the requests as one work object, ordered by shard, out of which a shard reads its own rows. So
-memory does not grow with the requests, and histories are stored once a pair, on disk. An earlier night's
-predictions go the same way, so that a shard meets its own.
+Each slice of the requests is written as one spill file, ordered by shard, from which every shard reads its own rows. So
+memory does not grow with the requests, and histories are stored once per pair, on disk. An earlier run's predictions
+are shuffled the same way, so that a shard meets its own.
 """
 
-import math
+import dataclasses
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 
 from artsel_ray import storage
 from artsel_ray.data import checks, shuffle
-from artsel_ray.data.catalog import with_source_rows
+from artsel_ray.data.checked_reader import CheckedReader
+from artsel_ray.runtime.run import finished_parts
+from artsel_ray.runtime.shards import INVALID_FOLDER
+from artsel_ray.runtime.task_result import map_tasks
 from artsel_ray.schema import INVALID_ROWS, PREDICTIONS
+from artsel_ray.score.assignment import Assignment
 
-# Pairs that one work object holds; with histories of 50 items about 100 MB in memory.
+SPILL_FOLDER = "_work"
+# Pairs in a spill file; with histories of 50 interactions about 100 MB in memory.
 _SLICE_PAIRS = 32_768
 _BATCH_ROWS = 8_192
+# Parts of an earlier run in one spill file.
+_PREVIOUS_PARTS = 8
 _CLOCK_SKEW_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
 class ShuffledRequests:
-    """What became of one file of requests."""
+    """What the shuffle of all requests wrote: the manifest of the spill folder."""
 
     uris: list[str]
-    """Of its work objects."""
+    """Spill files of the requests."""
+    pairs: int
+    rejected_rows: int
+    """Rows of the requests that cannot be used."""
+    rejected_pairs: int
+    """Pairs that these rows ask for, at least one per row."""
+    previous: list[str]
+    """Spill files of the earlier run's predictions."""
+    rejected_previous_rows: int
+    """Earlier predictions that cannot be used; their pairs are scored."""
+
+
+class PartitionResult(NamedTuple):
+    """What the shuffle of one file wrote."""
+
+    uris: list[str]
     pairs: int
     rejected_rows: int
     rejected_pairs: int
-    """That the rejected rows asked for, at least one a row."""
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """Which shard each title's pairs belong to."""
+class RequestBatch(NamedTuple):
+    """Some rows of the requests."""
 
-    shard_of: dict[str, tuple[int, int]]
-    """For each title the first of its shards and how many it has: all of them, where users stay whole."""
-    shards: int
-    pairs: int
-
-
-def count_titles(file: str) -> Counter[str]:
-    """Returns how often each title is asked for in one file of requests."""
-    counts: Counter[str] = Counter()
-    for first_row, table in storage.iter_batches(file, "requests", ["title_ids"], broken_text=True):
-        readable, _ = checks.split_readable(with_source_rows(table, 0, first_row), "requests", [file])
-        for entry in pc.value_counts(pc.list_flatten(readable["title_ids"])).to_pylist():
-            counts[entry["values"] or ""] += entry["counts"]
-    return counts
+    valid: pa.Table
+    """With the columns `file` and `row`."""
+    invalid: pa.Table
+    """As the table `invalid_rows`."""
+    rejected_pairs: int
+    """Pairs that the invalid rows ask for, at least one per row."""
 
 
-def assign_titles(counts: Counter[str], shard_pairs: int, options: Mapping[str, float]) -> Assignment:
-    """Packs whole titles, in the order of their ids, into shards of about the same work.
+def shuffle_all(output: str, files: list[str], assignment: Assignment, previous: str | None) -> ShuffledRequests:
+    """Writes the spill files of a run on Ray, or returns those that an interrupted run has written.
 
     Args:
-        counts: pairs of each title.
-        shard_pairs: most pairs in a shard.
-        options: what a title's options cost once in a shard, in pairs; 0 for titles that are not there.
+        output: of the run.
+        files: of the requests.
+        previous: output of an earlier, finished run, if any.
     """
-    shard_of, shard, filled = {}, 0, 0
-    for title_id, count in sorted(counts.items()):
-        parts, work = math.ceil(count / shard_pairs), count + int(options.get(title_id, 0))
-        if filled and (parts > 1 or filled + work > shard_pairs):
-            shard, filled = shard + 1, 0
-        shard_of[title_id] = (shard, parts)
-        shard, filled = (shard + parts, 0) if parts > 1 else (shard, filled + work)
-    return Assignment(shard_of, shard + bool(filled), sum(counts.values()))
+    spill, invalid = storage.join(output, SPILL_FOLDER), storage.join(output, INVALID_FOLDER)
+    known = storage.read_manifest(spill)
+    if known is not None:
+        return ShuffledRequests(**known)
+    shared = ray.put(assignment)
+    moved = list(map_tasks(len(files), lambda index: shuffle_requests(files, index, ray.get(shared), spill, invalid)))
+    earlier = _shuffle_all_previous(finished_parts(previous), shared, spill, invalid) if previous else []
+    shuffled = ShuffledRequests(
+        uris=sorted(uri for part in moved for uri in part.uris),
+        pairs=sum(part.pairs for part in moved),
+        rejected_rows=sum(part.rejected_rows for part in moved),
+        rejected_pairs=sum(part.rejected_pairs for part in moved),
+        previous=sorted(uri for uri, _ in earlier),
+        rejected_previous_rows=sum(rows for _, rows in earlier),
+    )
+    storage.write_manifest(spill, dataclasses.asdict(shuffled))
+    return shuffled
 
 
-def assign_users(counts: Counter[str], shard_pairs: int) -> Assignment:
-    """Spreads whole users over shards of about `shard_pairs` pairs."""
-    pairs = sum(counts.values())
-    shards = math.ceil(pairs / shard_pairs)
-    return Assignment(dict.fromkeys(counts, (0, shards)), shards, pairs)
+def _shuffle_all_previous(
+    parts: list[str], assignment: ray.ObjectRef, spill: str, invalid: str
+) -> list[tuple[str, int]]:
+    """Writes an earlier run's predictions as spill files; returns each one's URI and the rows that it left out."""
+    slices = [parts[start : start + _PREVIOUS_PARTS] for start in range(0, len(parts), _PREVIOUS_PARTS)]
+
+    def move(index: int) -> tuple[str, int]:
+        uri = storage.join(spill, f"previous-{index:05d}.arrow")
+        rejected = storage.join(invalid, f"previous-{index:05d}.parquet")
+        return uri, shuffle_previous(slices[index], uri, ray.get(assignment), rejected)
+
+    return list(map_tasks(len(slices), move))
 
 
-def read_requests(files: list[str], index: int) -> Iterator[tuple[int, pa.Table, pa.Table, int]]:
-    """Yields one file's batches in parts.
-
-    Of each the number of its first row, the usable rows with the columns `file` and `row`, the rejected rows of the
-    others, and the pairs that those ask for, at least one a row.
-    """
-    for first_row, table in storage.iter_batches(files[index], "requests", None, _BATCH_ROWS, broken_text=True):
-        readable, unreadable = checks.split_readable(with_source_rows(table, index, first_row), "requests", files)
-        good, bad = checks.split_valid(readable, "requests", files, _row_checks(readable))
-        yield first_row, good, pa.concat_tables([unreadable, bad]), _wanted(table) - _wanted(good)
-
-
-def shuffle_requests(files: list[str], index: int, assignment: Assignment, work: str, invalid: str) -> ShuffledRequests:
-    """Writes one file's pairs as work objects and its unusable rows as one object of rejected rows.
+def shuffle_requests(files: list[str], index: int, assignment: Assignment, spill: str, invalid: str) -> PartitionResult:
+    """Writes one file's pairs as spill files and its invalid rows as one object.
 
     Args:
         files: all files of the requests.
-        index: of the file to do.
+        index: of the file to shuffle.
         assignment: of all files' titles.
-        work: folder of the work objects.
-        rejected: folder of the rejected rows.
+        spill: folder of the spill files.
+        invalid: folder of the invalid rows.
     """
-    uris, moved, lost, bad = [], 0, 0, [INVALID_ROWS.empty_table()]
-    for first_row, good, refused, unasked in read_requests(files, index):
-        bad.append(refused)
-        lost += unasked
-        for number, part in enumerate(_slices(good)):
+    uris: list[str] = []
+    moved, lost, rejected = 0, 0, [INVALID_ROWS.empty_table()]
+    for batch in read_requests(files, index):
+        rejected.append(batch.invalid)
+        lost += batch.rejected_pairs
+        for part in _slices(batch.valid):
             pairs = _explode(part)
-            uri = storage.join(work, f"requests-{index:05d}-{first_row:012d}-{number:04d}.arrow")
-            shuffle.write_partitions(uri, pairs, _shards(pairs, assignment), assignment.shards)
+            uri = storage.join(spill, f"requests-{index:05d}-{len(uris):06d}.arrow")
+            shuffle.write_partitions(uri, pairs, assignment.shards_of(pairs), assignment.shards)
             uris.append(uri)
             moved += pairs.num_rows
-    refused_rows = pa.concat_tables(bad)
-    if refused_rows.num_rows:
-        storage.write_table(storage.join(invalid, f"requests-{index:05d}.parquet"), refused_rows, "rejected")
-    return ShuffledRequests(uris, moved, refused_rows.num_rows, lost)
+    rows = pa.concat_tables(rejected)
+    if rows.num_rows:
+        storage.write_table(storage.join(invalid, f"requests-{index:05d}.parquet"), rows, "invalid_rows")
+    return PartitionResult(uris, moved, rows.num_rows, lost)
 
 
 def shuffle_previous(parts: list[str], uri: str, assignment: Assignment, invalid: str) -> int:
-    """Writes an earlier night's predictions as one work object, those of pairs that may be asked for again.
+    """Writes an earlier run's predictions as one spill file: those of titles that are requested again.
 
     Args:
-        rejected: the object of the rows that cannot be taken over: their pairs are scored.
+        parts: the earlier run's objects.
+        uri: the spill file.
+        invalid: the object of the invalid rows.
 
     Returns:
-        The number of these rows.
+        The number of invalid rows.
     """
-    tables, bad = [PREDICTIONS.empty_table()], [INVALID_ROWS.empty_table()]
-    for number, part in enumerate(parts):
-        for first_row, table in storage.iter_batches(part, "predictions", broken_text=True):
-            readable, unreadable = checks.split_readable(
-                with_source_rows(table, number, first_row), "predictions", parts
-            )
-            good, refused = checks.split_valid(readable, "predictions", parts, checks.prediction_checks(readable))
-            tables.append(good.select(PREDICTIONS.names).cast(PREDICTIONS))
-            bad += [unreadable, refused]
-    rows, refused_rows = pa.concat_tables(tables), pa.concat_tables(bad)
-    if refused_rows.num_rows:
-        storage.write_table(invalid, refused_rows, "rejected")
-    asked = rows.filter(pc.is_in(rows["title_id"], pa.array(list(assignment.shard_of), pa.string())))
-    shuffle.write_partitions(uri, asked, _shards(asked, assignment), assignment.shards)
-    return refused_rows.num_rows
+    read = CheckedReader(parts, "predictions", row_checks=checks.prediction_checks).all()
+    if read.invalid.num_rows:
+        storage.write_table(invalid, read.invalid, "invalid_rows")
+    rows = read.valid.select(PREDICTIONS.names).cast(PREDICTIONS)
+    wanted = rows.filter(pc.is_in(rows["title_id"], pa.array(list(assignment.shard_of), pa.string())))
+    shuffle.write_partitions(uri, wanted, assignment.shards_of(wanted), assignment.shards)
+    return read.invalid.num_rows
 
 
-def _wanted(table: pa.Table) -> int:
+def read_requests(files: list[str], index: int) -> Iterator[RequestBatch]:
+    """Yields the rows of one file."""
+    reader = CheckedReader(files, "requests", row_checks=_row_checks)
+    for batch in reader.file_batches(index, _BATCH_ROWS):
+        yield RequestBatch(batch.valid, batch.invalid, _requested(batch.read) - _requested(batch.valid))
+
+
+def _requested(table: pa.Table) -> int:
     """Returns how many pairs rows ask for, counting a row that asks for none as one."""
     return int(np.maximum(pc.fill_null(pc.list_value_length(table["title_ids"]), 0).to_numpy(), 1).sum())
 
@@ -159,26 +174,24 @@ def _wanted(table: pa.Table) -> int:
 def _row_checks(table: pa.Table) -> list[checks.RowCheck]:
     """Finds the rows that ask for nothing, or whose history cannot be true."""
     timestamps, rows = checks.items(table["history"], "timestamp")
-    unordered, late = np.zeros(table.num_rows, dtype=bool), int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6)
-    # An unknown time is NaN here, and neither before nor after another. Microseconds are exact until the year 2255.
+    latest = int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6)
+    late = checks.rows_with(checks.later_than(timestamps, latest), rows, table.num_rows)
+    # An unknown time is NaN here, neither before nor after another. Microseconds are exact until the year 2255.
     backwards = np.diff(timestamps.cast(pa.int64()).cast(pa.float64(), safe=False).to_numpy()) < 0
+    unordered = np.zeros(table.num_rows, dtype=bool)
     unordered[rows[1:][backwards & (rows[1:] == rows[:-1])]] = True
-    wanted = pc.fill_null(pc.list_value_length(table["title_ids"]), 0).to_numpy()
+    count = pc.fill_null(pc.list_value_length(table["title_ids"]), 0).to_numpy()
     return [
         ("user_id", checks.MISSING, checks.missing(table["user_id"])),
-        ("title_ids", "no title is asked for", wanted == 0),
-        (
-            "history",
-            "an interaction later than now",
-            checks.rows_with(checks.later_than(timestamps, late), rows, table.num_rows),
-        ),
+        ("title_ids", "no title is asked for", count == 0),
+        ("history", "an interaction later than now", late),
         ("history", "not in order of time, newest last", unordered),
         *checks.history_checks(table["history"]),
     ]
 
 
 def _slices(table: pa.Table) -> Iterator[pa.Table]:
-    """Yields runs of rows with at most `_SLICE_PAIRS` pairs, or one row with more."""
+    """Yields consecutive rows with at most `_SLICE_PAIRS` pairs, or one row with more."""
     ends = np.cumsum(pc.list_value_length(table["title_ids"]).to_numpy())
     start = 0
     while start < table.num_rows:
@@ -191,22 +204,5 @@ def _slices(table: pa.Table) -> Iterator[pa.Table]:
 def _explode(table: pa.Table) -> pa.Table:
     """Returns one row per user and title: user_id, title_id, history, file, row."""
     title_ids = table["title_ids"].combine_chunks()
-    parents = pc.list_parent_indices(title_ids)
-    return pa.table(
-        {
-            "user_id": table["user_id"].take(parents),
-            "title_id": pc.fill_null(title_ids.flatten(), ""),
-            "history": table["history"].take(parents),
-            "file": table["file"].take(parents),
-            "row": table["row"].take(parents),
-        }
-    )
-
-
-def _shards(pairs: pa.Table, assignment: Assignment) -> np.ndarray:
-    """Returns each pair's shard; users of a title with several are spread by a stable hash."""
-    titles = pc.dictionary_encode(pairs["title_id"]).combine_chunks()
-    places = np.array([assignment.shard_of[title] for title in titles.dictionary.to_pylist()]).reshape(-1, 2)
-    first, parts = places[titles.indices.to_numpy()].T
-    spread = pd.util.hash_array(pairs["user_id"].to_numpy().astype(object), categorize=False) % parts.astype(np.uint64)
-    return first + spread.astype(np.int64)
+    pairs = table.select(["user_id", "history", "file", "row"]).take(pc.list_parent_indices(title_ids))
+    return pairs.add_column(1, "title_id", pc.fill_null(title_ids.flatten(), ""))

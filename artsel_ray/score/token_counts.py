@@ -1,15 +1,15 @@
-"""What a night's requests cost in tokens, counted before anything is scored.
+"""What a run's requests cost in tokens, counted before anything is scored.
 
-The limit is to compute every distinct prefix once: a title's options for all its users (`title_first`), or a user's
-history for all its titles (`user_first`), and for each pair what is its own. An engine's cache holds whole blocks of
-tokens, so that every question also computes what lies between the last whole block and the end of what it shares.
+The lower bound computes every distinct prefix once: a title's options for all its users (`title_first`), or a user's
+history for all its titles (`user_first`), and for each pair the rest. An engine's KV cache holds whole blocks of
+tokens, so that every question also computes the tokens between the last whole block and the end of what it shares.
 """
 
 import dataclasses
-import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -17,207 +17,215 @@ import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
 
+from artsel_ray.config import Layout
 from artsel_ray.data.catalog import Catalog
-from artsel_ray.decoding import trie
-from artsel_ray.prompts.spec import Layout
-from artsel_ray.runtime.task_result import map_files
-from artsel_ray.score.rendering import prompt_tokenizer, tokenize_title
+from artsel_ray.decoding.base import QuestionCost
+from artsel_ray.prompts.titles import tokenize_title
+from artsel_ray.runtime.task_result import map_tasks
+from artsel_ray.score.rendering import prompt_tokenizer
 from artsel_ray.score.requests import read_requests
-from artsel_ray.score.resolve import ScoringSettings
+from artsel_ray.score.scoring_settings import ScoringSettings
 
-LAYOUTS: tuple[Layout, ...] = ("title_first", "user_first")
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 # Titles that one task tokenizes.
-_TITLES = 500
-_GPU_BLOCK, _CPU_BLOCK = 16, 128
+_TITLES_PER_TASK = 500
+_GPU_BLOCK_TOKENS, _CPU_BLOCK_TOKENS = 16, 128
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """What requests cost. `further_` is the part of each pair's questions after its first one.
+
+    Their number depends on the answer where a decoder follows it: then the counts are means over the candidates.
+    """
+
+    pairs: float = 0
+    questions: float = 0
+    prompt_tokens: float = 0
+    """Tokens of all questions, from the cache or computed."""
+    further_questions: float = 0
+    further_prompt_tokens: float = 0
+    further_computed: float = 0
+    history_bytes: float = 0
+    """Size of the histories in the spill files."""
+    title_first_distinct: float = 0
+    title_first_computed: float = 0
+    user_first_distinct: float = 0
+    user_first_computed: float = 0
+
+    def __add__(self, other: "TokenCounts") -> "TokenCounts":
+        """Returns the counts of both together."""
+        both = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return TokenCounts(*(mine + others for mine, others in both))
+
+    def distinct(self, layout: Layout) -> float:
+        """Returns the tokens of all distinct prefixes, each counted once."""
+        return float(getattr(self, f"{layout}_distinct"))
+
+    def computed(self, layout: Layout) -> float:
+        """Returns the tokens that an engine computes, whose cache holds whole blocks and forgets nothing."""
+        return float(getattr(self, f"{layout}_computed"))
+
+    def cheapest_layout(self) -> Layout:
+        """Returns the layout in which an engine computes fewer tokens."""
+        return min(LAYOUTS, key=self.computed)
+
+
+class TitleCost(NamedTuple):
+    """What a pair of one title costs in tokens; means over the candidates where the answer decides."""
+
+    options: int
+    """Tokens of the title's line and its options."""
+    budget: int
+    """Most tokens of a history; -1 where none fits."""
+    questions: float
+    """Questions per pair, one for each branch of the trie that it meets."""
+    path_tokens: float
+    """Tokens after the prompt, summed over all questions."""
+    distinct_path_tokens: float
+    """The same, with tokens that questions share counted once."""
 
 
 @dataclass(frozen=True)
 class TitleCosts:
-    """What a pair of each of X titles costs in tokens. Means over the candidates, where an answer decides."""
+    """The columns of X titles' `TitleCost`."""
 
     title_ids: pa.Array
-    block: NDArray[np.int64]
-    """Of the title's line and its options."""
+    options: NDArray[np.int64]
     budget: NDArray[np.int64]
-    """Most of a history; -1 where none fits."""
     questions: NDArray[np.float64]
-    """That a pair asks, one for each branch of the trie that it meets."""
-    paths: NDArray[np.float64]
-    """Behind the prompt, of all questions together."""
-    distinct: NDArray[np.float64]
-    """The same, with what questions share counted once."""
+    path_tokens: NDArray[np.float64]
+    distinct_path_tokens: NDArray[np.float64]
+
+    @property
+    def asks(self) -> NDArray[np.bool_]:
+        """Titles with something to ask: the prompt fits, and there is more than one candidate."""
+        return (self.budget >= 0) & (self.questions > 0)
 
 
-def measure_titles(
-    titles: NDArray[np.int64], catalog: Catalog, contents: pa.Array, rendering: ScoringSettings
-) -> list[list[float]]:
-    """Tokenizes titles, given by their places in the catalogue; returns for each its numbers as in `TitleCosts`."""
-    tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
-    rows = []
-    for title in titles.tolist():
-        options = tokenize_title(tokenizer, catalog, contents, title)
-        budget = tokenizer.history_budget(options, rendering.max_model_length) if options.answers else -1
-        rows.append([options.length, budget, *_questions(options.answers, tokenizer.option_end, rendering)])
-    return rows
+@dataclass(frozen=True)
+class TokenCounter:
+    """Counts what requests cost, without the pairs that would be rejected."""
+
+    settings: ScoringSettings
+    block_tokens: int
+    """Tokens in a block of the engine's KV cache."""
+
+    def count(
+        self, files: list[str], pairs: Counter[str], catalog: Catalog, shards: Mapping[str, int] | None = None
+    ) -> TokenCounts:
+        """Counts all files of requests, in tasks on Ray.
+
+        Args:
+            pairs: of each title, as `count_pairs` returns them.
+            shards: number of each title's shards, 1 by default.
+        """
+        costs = self._measure_all(pairs, catalog)
+        known = ray.put(costs)
+        totals = TokenCounts()
+        for counted in map_tasks(files, lambda file: self.count_file(file, ray.get(known))):
+            totals += counted
+        counts = [(shards or {}).get(title_id, 1) for title_id in costs.title_ids.to_pylist()]
+        return totals + self._once(costs, np.array(counts, dtype=np.int64))
+
+    def _measure_all(self, pairs: Counter[str], catalog: Catalog) -> TitleCosts:
+        """Tokenizes all titles that are requested, in tasks on Ray."""
+        titles = pc.index_in(pa.array(sorted(pairs), pa.string()), catalog.title_ids).drop_null().to_numpy()
+        slices = [titles[start : start + _TITLES_PER_TASK] for start in range(0, len(titles), _TITLES_PER_TASK)]
+        shared = ray.put(catalog)
+
+        def measure(index: int) -> tuple[int, list[TitleCost]]:
+            return index, self.measure_titles(slices[index], ray.get(shared))
+
+        by_slice = dict(map_tasks(len(slices), measure))  # tasks finish in any order
+        costs = [cost for index in range(len(slices)) for cost in by_slice[index]]
+        options, budget, *means = np.array(costs, dtype=np.float64).reshape(-1, len(TitleCost._fields)).T
+        title_ids = catalog.title_ids.take(pa.array(titles))
+        return TitleCosts(title_ids, options.astype(np.int64), budget.astype(np.int64), *means)
+
+    def measure_titles(self, titles: NDArray[np.int64], catalog: Catalog) -> list[TitleCost]:
+        """Tokenizes titles, given by their indices in the catalog; returns the cost of each."""
+        tokenizer = prompt_tokenizer(self.settings.model, self.settings.spec)
+        costs = []
+        for title in titles.tolist():
+            options = tokenize_title(tokenizer, catalog, title)
+            fits = bool(options.answers)
+            budget = tokenizer.history_budget(options, self.settings.max_model_length) if fits else -1
+            costs.append(TitleCost(options.length, budget, *self._question_cost(options.answers, tokenizer.option_end)))
+        return costs
+
+    def _question_cost(self, answers: list[list[int]], option_end: int) -> QuestionCost:
+        if self.settings.spec.reason or not answers:  # a model that writes a rationale is asked once
+            return QuestionCost(1.0, 0.0, 0.0)
+        return self.settings.decoder.cost(answers, option_end)
+
+    def count_file(self, file: str, costs: TitleCosts) -> TokenCounts:
+        """Counts what one file of requests costs, except what is computed once per title and shard.
+
+        Pairs of titles that are not in `costs`, and those that do not fit the model, are left out.
+        """
+        batches = (self._count_rows(batch.valid, costs) for batch in read_requests([file], 0))
+        return sum(batches, start=TokenCounts())
+
+    def _count_rows(self, table: pa.Table, costs: TitleCosts) -> TokenCounts:
+        tokenizer = prompt_tokenizer(self.settings.model, self.settings.spec)
+        histories = tokenizer.histories(table["history"], np.full(table.num_rows, self.settings.max_model_length))
+
+        # Every pair's row and title; then only the pairs that ask something.
+        wanted = table["title_ids"].combine_chunks()
+        row = pc.list_parent_indices(wanted).to_numpy()
+        title = pc.fill_null(pc.index_in(wanted.flatten(), costs.title_ids), -1).to_numpy()
+        row, title = row[title >= 0], title[title >= 0]
+        pairs = int((costs.budget[title] >= 0).sum())
+        asks = costs.asks[title]
+        row, title = row[asks], title[asks]
+
+        # Lengths of the prompt's parts, in tokens.
+        history = np.minimum(pc.list_value_length(histories.ids).to_numpy()[row], costs.budget[title])
+        head, tail, own = len(tokenizer.head), len(tokenizer.tail), history - len(tokenizer.history_head)
+        options, questions = costs.options[title], costs.questions[title]
+        paths, distinct = costs.path_tokens[title], costs.distinct_path_tokens[title]
+        prompt = head + options + history + tail
+
+        # Every question after a pair's first one finds the prompt's whole blocks in the cache.
+        further = (questions - 1) * (prompt % self.block_tokens) + paths
+        is_first = np.diff(row, prepend=-1) != 0  # a user's first pair
+        shared_by_title = head + options + len(tokenizer.history_head)
+        shared_by_user = np.where(is_first, head, head + history)
+        return TokenCounts(
+            pairs=pairs,
+            questions=questions.sum(),
+            prompt_tokens=(questions * prompt + paths).sum(),
+            further_questions=(questions - 1).sum(),
+            further_prompt_tokens=((questions - 1) * prompt + paths).sum(),
+            further_computed=further.sum(),
+            history_bytes=float((np.bincount(row, minlength=table.num_rows) * _bytes(table["history"])).sum()),
+            title_first_distinct=(own + tail + distinct).sum(),
+            title_first_computed=(prompt - self._whole_blocks(shared_by_title) + further).sum(),
+            user_first_distinct=(np.where(is_first, history, 0) + options + tail + distinct).sum(),
+            user_first_computed=(prompt - self._whole_blocks(shared_by_user) + further).sum(),
+        )
+
+    def _once(self, costs: TitleCosts, shards: NDArray[np.int64]) -> TokenCounts:
+        """Returns what is computed once: the instruction per run, a title's options per shard."""
+        tokenizer = prompt_tokenizer(self.settings.model, self.settings.spec)
+        head = len(tokenizer.head)
+        options = costs.options + len(tokenizer.history_head)
+        computed = self._whole_blocks(head + options) - head // self.block_tokens * self.block_tokens
+        return TokenCounts(
+            title_first_distinct=head + int(options[costs.asks].sum()),
+            user_first_distinct=head,
+            title_first_computed=int((computed * shards)[costs.asks].sum()),
+        )
+
+    def _whole_blocks(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns how many of the first tokens fill whole blocks."""
+        return tokens // self.block_tokens * self.block_tokens
 
 
-def _costs(title_ids: pa.Array, rows: list[list[float]]) -> TitleCosts:
-    block, budget, *means = np.array(rows, dtype=np.float64).reshape(-1, 5).T
-    return TitleCosts(title_ids, block.astype(np.int64), budget.astype(np.int64), *means)
-
-
-def _questions(answers: list[list[int]], end: int, rendering: ScoringSettings) -> tuple[float, float, float]:
-    """Returns a pair's questions, the tokens of their paths, and of these the distinct ones.
-
-    `rank` asks at every branch, `choose` at those on the way to its choice: the mean over all candidates. A model that
-    writes is asked once.
-    """
-    if rendering.decoding == "freetext" or rendering.spec.reason or not answers:
-        return 1.0, 0.0, 0.0
-    branches = trie.build(answers, end).branches
-    lengths = np.array([len(branch.path) for branch in branches], dtype=np.int64)
-    if rendering.decoding in ("rank", "labels"):
-        paths = {tuple(branch.path[:length].tolist()) for branch in branches for length in range(len(branch.path))}
-        return float(len(branches)), float(lengths.sum()), float(len(paths))
-    asked = np.zeros((len(answers), len(branches)), dtype=bool)
-    for index, branch in enumerate(branches):
-        asked[list(itertools.chain.from_iterable(branch.members)), index] = True
-    means = asked.sum(1).mean(), (asked @ lengths).mean(), (asked * lengths).max(1, initial=0).mean()
-    return float(means[0]), float(means[1]), float(means[2])
-
-
-def count(
-    counts: Counter[str],
-    parts: Mapping[str, int],
-    files: list[str],
-    catalog: Catalog,
-    contents: pa.Array,
-    rendering: ScoringSettings,
-    block: int,
-) -> Counter[str]:
-    """Counts what requests cost, in tasks on Ray. Pairs that would be rejected are left out.
-
-    Args:
-        counts: pairs of each title.
-        parts: shards of each title; 1 for those left out.
-        files: of the requests.
-        contents: of the catalogue's artworks: captions, or where pictures are.
-        block: tokens in a block of the engine's cache.
-
-    Returns:
-        `pairs`, `questions`, `prompt_tokens` (from the cache or not), `history_bytes`, and for each layout
-        `LAYOUT_distinct` and `LAYOUT_computed`, in tokens; with `further_`, the part of the questions behind each
-        pair's first one, whose number depends on the answer where it is chosen.
-    """
-    places = pc.index_in(pa.array(sorted(counts), pa.string()), catalog.title_ids).drop_null().to_numpy()
-    slices = [places[start : start + _TITLES] for start in range(0, len(places), _TITLES)]
-    shared = ray.put((catalog, contents))
-
-    def measure(index: int) -> list[list[float]]:
-        return measure_titles(slices[index], *ray.get(shared), rendering)
-
-    rows = dict(map_files(len(slices), lambda index: (index, measure(index))))
-    costs = _costs(catalog.title_ids.take(pa.array(places)), [row for index in sorted(rows) for row in rows[index]])
-    known = ray.put(costs)
-    totals: Counter[str] = Counter()
-    for counted in map_files(len(files), lambda index: count_file(files[index], ray.get(known), rendering, block)):
-        totals.update(counted)
-    shards = np.array([parts.get(title_id, 1) for title_id in costs.title_ids.to_pylist()], dtype=np.int64)
-    totals.update(_shared(costs, shards, rendering, block))
-    return totals
-
-
-def cheapest(
-    counts: Counter[str],
-    files: list[str],
-    catalog: Catalog,
-    contents: pa.Array,
-    rendering: ScoringSettings,
-    block: int,
-) -> ScoringSettings:
-    """Returns the rendering with the layout in which an engine computes fewer tokens."""
-    totals = count(counts, {}, files, catalog, contents, rendering, block)
-    layout = min(LAYOUTS, key=lambda name: totals[f"{name}_computed"])
-    print(f"layout {layout}: " + ", ".join(f"{totals[f'{name}_computed']:,.0f} tokens {name}" for name in LAYOUTS))
-    return dataclasses.replace(rendering, spec=dataclasses.replace(rendering.spec, layout=layout))
-
-
-def block_tokens() -> int:
-    """Returns how many tokens a block of vLLM's cache holds on this cluster's machines."""
-    return _GPU_BLOCK if ray.cluster_resources().get("GPU") else _CPU_BLOCK
-
-
-def count_file(file: str, costs: TitleCosts, rendering: ScoringSettings, block: int) -> Counter[str]:
-    """Counts what one file of requests costs, but for what is paid once a title and shard.
-
-    Pairs of titles that are not in `costs`, and those that do not fit the model, are left out.
-
-    Args:
-        block: tokens in a block of the engine's cache.
-
-    Returns:
-        Totals as `count` returns them.
-    """
-    totals: Counter[str] = Counter()
-    for _, table, _, _ in read_requests([file], 0):
-        totals.update(_count_rows(table, costs, rendering, block))
-    return totals
-
-
-def _count_rows(table: pa.Table, costs: TitleCosts, rendering: ScoringSettings, block: int) -> dict[str, float]:
-    tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
-    histories = tokenizer.histories(table["history"], np.full(table.num_rows, rendering.max_model_length))
-    wanted = table["title_ids"].combine_chunks()
-    row = pc.list_parent_indices(wanted).to_numpy()
-    title = pc.fill_null(pc.index_in(wanted.flatten(), costs.title_ids), -1).to_numpy()
-    row, title = row[title >= 0], title[title >= 0]
-    fits = costs.budget[title] >= 0
-    pairs = int(fits.sum())
-    asks = fits & (costs.questions[title] > 0)  # a title with one candidate asks nothing
-    row, title = row[asks], title[asks]
-
-    history = np.minimum(pc.list_value_length(histories.ids).to_numpy()[row], costs.budget[title])
-    head, tail, own = len(tokenizer.head), len(tokenizer.tail), history - len(tokenizer.history_head)
-    options, questions, paths, distinct = (
-        each[title] for each in (costs.block, costs.questions, costs.paths, costs.distinct)
-    )
-    prompt = head + options + history + tail
-    # Every question behind a pair's first one finds the prompt's whole blocks in the cache.
-    again = (questions - 1) * (prompt % block) + paths
-    first = np.diff(row, prepend=-1) != 0  # a user's first pair
-    by_title = head + options + len(tokenizer.history_head)
-    by_user = np.where(first, head, head + history)
-    return {
-        "pairs": pairs,
-        "questions": questions.sum(),
-        "prompt_tokens": (questions * prompt + paths).sum(),
-        "further_questions": (questions - 1).sum(),
-        "further_prompt_tokens": ((questions - 1) * prompt + paths).sum(),
-        "further_computed": again.sum(),
-        "history_bytes": float((np.bincount(row, minlength=table.num_rows) * _bytes(table["history"])).sum()),
-        "title_first_distinct": (own + tail + distinct).sum(),
-        "title_first_computed": (prompt - _whole(by_title, block) + again).sum(),
-        "user_first_distinct": (np.where(first, history, 0) + options + tail + distinct).sum(),
-        "user_first_computed": (prompt - _whole(by_user, block) + again).sum(),
-    }
-
-
-def _shared(costs: TitleCosts, shards: NDArray[np.int64], rendering: ScoringSettings, block: int) -> dict[str, int]:
-    """Returns what is paid once: the instruction by a night, its options by a title and shard."""
-    tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
-    head, asks = len(tokenizer.head), (costs.budget >= 0) & (costs.questions > 0)
-    options = costs.block + len(tokenizer.history_head)
-    once = _whole(head + options, block) - head // block * block
-    return {
-        "title_first_distinct": head + int(options[asks].sum()),
-        "user_first_distinct": head,
-        "title_first_computed": int((once * shards)[asks].sum()),
-    }
-
-
-def _whole(tokens: NDArray[np.int64], block: int) -> NDArray[np.int64]:
-    """Returns how many of the first tokens fill whole blocks."""
-    return tokens // block * block
+def cache_block_tokens() -> int:
+    """Returns how many tokens a block of vLLM's KV cache holds on this cluster's machines."""
+    return _GPU_BLOCK_TOKENS if ray.cluster_resources().get("GPU") else _CPU_BLOCK_TOKENS
 
 
 def _bytes(history: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -1,10 +1,9 @@
-"""Tokenizers for every test of prompts: the bundled model's, and one with Llama 3's special tokens and template."""
+"""A tokenizer with Llama 3's special tokens and template."""
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from artsel_ray.models.load import Model
 from artsel_ray.prompts import text as render
 from artsel_ray.prompts.escaping import OPTION, OPTION_END
 
@@ -13,11 +12,6 @@ _LLAMA_3 = (
     "{% for message in messages %}<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n{{ message.content }}"
     "<|eot_id|>{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
-
-
-@pytest.fixture(scope="session")
-def tokenizer(smollm2: Model) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(smollm2.path)
 
 
 @pytest.fixture(scope="session")

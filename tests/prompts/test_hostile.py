@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from artsel_ray.config import Layout, Output
-from artsel_ray.distill.prompts import TeacherPrompts, reason_of
+from artsel_ray.distill.prompts import TeacherPrompts, rationale_of
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.schema import HISTORY
@@ -94,7 +94,9 @@ def rendered(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, texts: Texts)
     if spec.reason and spec.layout == "title_first":
         teacher = TeacherPrompts(prompts)
         found["teacher, explain"] = teacher.explain(options, history, last).tolist()
-        found["teacher, predict"] = teacher.predict(options, history, reason_of(texts.rationale, False) or "").tolist()
+        found["teacher, predict"] = teacher.predict(
+            options, history, rationale_of(texts.rationale, False) or ""
+        ).tolist()
     return found
 
 

@@ -4,17 +4,18 @@ import pytest
 
 from artsel_ray import storage
 from artsel_ray.errors import InputError
-from artsel_ray.runtime.run import begin
+from artsel_ray.runtime.run import begin, finished_parts
 
 
-def test_the_same_run_goes_on_and_another_is_refused(tmp_path: Path) -> None:
+def test_same_run_resumes_and_another_is_refused(tmp_path: Path) -> None:
     begin(str(tmp_path), {"model": "a", "decoding": "rank"}, {"output": "x"})
     begin(str(tmp_path), {"model": "a", "decoding": "rank"}, {"output": "x"})
+    assert storage.read_json(str(tmp_path / "config.json"))["config"] == {"output": "x"}
     with pytest.raises(InputError, match="differs in: decoding, model"):
         begin(str(tmp_path), {"model": "b", "decoding": "choose"}, {})
 
 
-def test_one_that_comes_later_takes_over_and_the_first_one_says_so(tmp_path: Path) -> None:
+def test_later_driver_takes_over_and_the_first_one_stops(tmp_path: Path) -> None:
     first = begin(str(tmp_path), {}, {})
     first.check()
     second = begin(str(tmp_path), {}, {})
@@ -25,7 +26,15 @@ def test_one_that_comes_later_takes_over_and_the_first_one_says_so(tmp_path: Pat
     assert storage.read_manifest(str(tmp_path)) == {"rows": 1}
 
 
-def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
+def test_folder_with_other_parquet_files_is_refused(tmp_path: Path) -> None:
     storage.write_object(str(tmp_path / "mine.parquet"), b"")
     with pytest.raises(InputError, match="holds Parquet files"):
         begin(str(tmp_path), {}, {})
+
+
+def test_finished_parts_are_those_of_the_manifest(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no _manifest\.json: that run has not finished"):
+        finished_parts(str(tmp_path))
+    begin(str(tmp_path), {}, {}).publish({"parts": ["part-000000.parquet"]})
+    storage.write_object(str(tmp_path / "part-000009.parquet"), b"of another run")
+    assert finished_parts(str(tmp_path)) == [f"{tmp_path}/part-000000.parquet"]

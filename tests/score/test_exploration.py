@@ -9,11 +9,11 @@ DISTRIBUTIONS = st.lists(st.floats(0, 1), min_size=1, max_size=40).filter(any).m
 
 
 @given(DISTRIBUTIONS, st.floats(0, 1), st.floats(0.05, 20), st.text(), st.integers(0, 2**63))
-def test_a_candidate_is_served_only_with_a_propensity(
+def test_served_candidate_has_a_propensity(
     probability_m: np.ndarray, epsilon: float, temperature: float, user_id: str, seed: int
 ) -> None:
-    for how in ("none", "epsilon", "softmax"):
-        served_m = propensities(probability_m, how, epsilon, temperature)
+    for explore in ("none", "epsilon", "softmax"):
+        served_m = propensities(probability_m, explore, epsilon, temperature)
         assert served_m.sum() == pytest.approx(1)
         assert (served_m >= 0).all()
         choice = draw(served_m, seed, user_id, "t")
@@ -21,7 +21,7 @@ def test_a_candidate_is_served_only_with_a_propensity(
         assert choice == draw(served_m, seed, user_id, "t")
 
 
-def test_the_three_ways_by_hand() -> None:
+def test_propensities_by_hand() -> None:
     probability_m = np.array([0.1, 0.4, 0.4, 0.1])
     assert propensities(probability_m, "none", 0.5, 1).tolist() == [0, 1, 0, 0]
     np.testing.assert_allclose(propensities(probability_m, "epsilon", 0.2, 1), [0.05, 0.85, 0.05, 0.05])
@@ -31,8 +31,8 @@ def test_the_three_ways_by_hand() -> None:
 
 
 @pytest.mark.slow
-def test_a_million_draws_come_as_often_as_the_propensities_say() -> None:
-    # Pearson's test, as a distribution of its statistic: 99.99 % of right implementations stay below 27.9.
+def test_a_million_draws_follow_the_propensities() -> None:
+    # Pearson's chi-squared test: 99.99 % of correct implementations stay below 27.9.
     served_m = propensities(np.array([0.5, 0.25, 0.125, 0.0625, 0.04, 0.0224, 0.0001]), "softmax", 0, 1.3)
     count = 1_000_000
     drawn = [draw(served_m, 7, f"user {number}", "t") for number in range(count)]
@@ -40,7 +40,7 @@ def test_a_million_draws_come_as_often_as_the_propensities_say() -> None:
     assert float(((np.bincount(drawn, minlength=7) - expected_m) ** 2 / expected_m).sum()) < 27.9
 
 
-def test_another_seed_user_or_title_is_another_draw() -> None:
+def test_seed_user_and_title_each_change_the_draw() -> None:
     served_m = np.full(1000, 0.001)
     drawn = {draw(served_m, seed, user, title) for seed in range(3) for user in "abc" for title in "xyz"}
     assert len(drawn) > 24

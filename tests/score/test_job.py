@@ -1,324 +1,43 @@
-import contextlib
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import psutil
-import pyarrow as pa
 import pytest
 
-from artsel_ray import schema, storage
-from artsel_ray.data.catalog import Catalog
+from artsel_ray import storage
+from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
-from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.score.job import assign, score
-from artsel_ray.score.requests import Assignment
-from artsel_ray.score.settings import ScoreConfig
-
-ROOT = Path(__file__).parent.parent.parent
-PAIRS = sorted((f"u{part}{i}", title) for part in range(2) for i in range(6) for title in ("t1", ("t2", "t3")[i % 2]))
+from artsel_ray.score import job
+from artsel_ray.score.scoring_run import ScoringRun
+from tests.support.scoring_world import score_config
 
 
-def config_for(world: Path, model: str, **changes: object) -> ScoreConfig:
-    config = ScoreConfig(
-        requests=str(world / "requests"),
-        titles=str(world / "titles"),
-        artworks=str(world / "artworks"),
-        output=str(world / "P"),
-        model=model,
-        shard_pairs=4,
-        engine="null",
-    )
-    return replace(config, **changes)  # type: ignore[arg-type]
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ScoringRun]]:
+    """The runs that the entry point hands on, and to which function."""
+    calls: list[tuple[str, ScoringRun]] = []
+    monkeypatch.setattr(job, "score_requests", lambda run: calls.append(("score", run)))
+    monkeypatch.setattr(job, "estimate_cost", lambda run, tokens_per_second: calls.append(("estimate", run)))
+    return calls
 
 
-def command(config: ScoreConfig) -> list[str]:
-    flags = ["requests", "titles", "artworks", "output", "model", "decoding", "shard_pairs", "engine"]
-    pairs = [(f"--{flag.replace('_', '-')}", str(getattr(config, flag))) for flag in flags]
-    return [sys.executable, str(ROOT / "jobs/score.py"), *(word for pair in pairs for word in pair)]
+def test_flags_become_a_run(world: Path, smollm2: Model, called: list[tuple[str, ScoringRun]]) -> None:
+    config = score_config(world, decoding="rank", explore="epsilon", epsilon=0.25, seed=3, permutation=2, engines=2)
+    job.score(config)
+    ((name, run),) = called
+    assert name == "score"
+    assert run.files == storage.list_files(str(world / "requests"))
+    assert (run.serving.explore, run.serving.epsilon, run.serving.seed) == ("epsilon", 0.25, 3)
+    assert (run.permutation, run.pool.engines, run.settings.decoding) == (2, 2, "rank")
+    assert run.flags == resolved(config)
+    # In the order of the permutation, not of the ids.
+    assert sorted(run.catalog.artwork_ids.to_pylist()) != run.catalog.artwork_ids.to_pylist()
 
 
-def predictions(output: Path) -> pa.Table:
-    """The night's rows without the time of scoring, in the order of the shards."""
-    return storage.read_table(str(output), "predictions").drop(["scored_at"])
+def test_estimate_cost_scores_nothing(world: Path, smollm2: Model, called: list[tuple[str, ScoringRun]]) -> None:
+    job.score(score_config(world, estimate_cost=True))
+    assert [name for name, _ in called] == ["estimate"]
 
 
-def test_a_picture_that_is_lost_moves_no_pair_to_another_shard(tmp_path: Path) -> None:
-    counts = Counter({f"t{number}": 3 + number for number in range(20)})
-    names = pa.array(sorted(counts))
-
-    def assigned(candidates: int) -> Assignment:
-        offsets = np.arange(21) * candidates
-        ids = pa.array([f"a{number}" for number in range(20 * candidates)])
-        catalog = Catalog(names, names, pa.array([[]] * 20), ids, offsets, ids[:0])
-        return assign(counts, config_for(tmp_path, "m", shard_pairs=10), catalog, ids, PromptSpec(assets="image"))
-
-    assert assigned(30) == assigned(3)
-    assert assigned(3).shards > 5
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_every_pair_is_scored_once_and_the_manifest_lists_the_parts(world: Path, smollm2: Model) -> None:
-    score(config_for(world, "smollm2", decoding="rank"))
-    rows = predictions(world / "P").to_pylist()
-    assert sorted((row["user_id"], row["title_id"]) for row in rows) == PAIRS
-    for row in rows:
-        assert sum(each["probability"] for each in row["candidates"]) == pytest.approx(1)
-        best = max(row["candidates"], key=lambda each: each["probability"])
-        assert (row["artwork_id"], row["probability"]) == (best["artwork_id"], best["probability"])
-    manifest = storage.read_manifest(str(world / "P"))
-    assert manifest is not None
-    assert manifest["pairs"] == 24
-    assert [f"{world}/P/{part}" for part in manifest["parts"]] == storage.list_files(str(world / "P"))
-    summary = storage.read_json(str(world / "P/summary.json"))
-    assert (summary["pairs"], summary["rejected"]) == (24, 0)
-    assert not (world / "P/_work").exists()
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_permutation_is_shown_in_the_predictions_and_its_prior_can_be_divided_out(
-    world: Path, smollm2: Model
-) -> None:
-    shown = {}
-    for number in (0, 3):
-        score(config_for(world, "smollm2", decoding="labels", permutation=number, output=str(world / f"P{number}")))
-        rows = predictions(world / f"P{number}").sort_by([("user_id", "ascending"), ("title_id", "ascending")])
-        shown[number] = rows.to_pylist()
-    orders = [{tuple(each["artwork_id"] for each in row["candidates"]) for row in shown[n]} for n in (0, 3)]
-    assert {tuple(sorted(order)) for order in orders[1]} == orders[0] != orders[1]
-    assert all(
-        a["fingerprint"] != b["fingerprint"] for a, b in zip(*shown.values(), strict=True) if a["title_id"] == "t1"
-    )
-    with pytest.raises(InputError):
-        score(config_for(world, "smollm2", decoding="labels", permutation=4, output=str(world / "P3")))
-    uris = tuple(str(world / f"P{number}") for number in (0, 3))
-    score(config_for(world, "smollm2", decoding="labels", label_prior=uris))
-    assert len(storage.read_json(str(world / "P/config.json"))["run"]["label_prior"]) == 3
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_lost_shard_is_redone_and_nothing_else(world: Path, smollm2: Model) -> None:
-    score(config_for(world, "smollm2"))
-    before = predictions(world / "P")
-    (world / "P/part-000001.parquet").unlink()
-    kept = (world / "P/part-000000.parquet").stat().st_mtime_ns
-    score(config_for(world, "smollm2"))
-    assert predictions(world / "P").equals(before)
-    assert (world / "P/part-000000.parquet").stat().st_mtime_ns == kept
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_another_night_scores_what_changed_and_nothing_else(
-    world: Path, smollm2: Model, write_requests: Callable[..., None], history: Callable[..., list]
-) -> None:
-    first = config_for(world, "smollm2", decoding="rank")
-    score(first)
-    rows = [(f"u1{i}", history(i + 20 * (i == 3)), ["t1", ("t2", "t3")[i % 2]]) for i in range(6)]
-    write_requests(str(world / "requests/part-1.parquet"), [*rows, ("new", [], ["t1"])])
-    second = replace(first, output=str(world / "P2"), previous=first.output)
-    score(second)
-    summary = storage.read_json(str(world / "P2/summary.json"))
-    assert (summary["pairs"], summary["carried"]) == (25, 22)
-    score(replace(first, output=str(world / "whole")))
-    got, expected = (
-        predictions(world / name).sort_by([("user_id", "ascending"), ("title_id", "ascending")])
-        for name in ("P2", "whole")
-    )
-    assert got.equals(expected)
-    # A changed caption concerns its title's pairs only.
-    artworks = storage.read_table(str(world / "artworks"), "artworks").to_pylist()
-    artworks[0]["caption"] = "A green tower."
-    table = pa.Table.from_pylist(artworks, schema=schema.ARTWORKS)
-    storage.write_table(str(world / "artworks/a.parquet"), table, "artworks")
-    score(replace(second, output=str(world / "P3"), previous=second.output))
-    carried = storage.read_json(str(world / "P3/summary.json"))["carried"]
-    assert carried == sum(row["title_id"] != "t1" for row in expected.to_pylist()) == 12
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_an_earlier_prediction_that_is_none_is_rejected_and_its_pair_scored(world: Path, smollm2: Model) -> None:
-    first = config_for(world, "smollm2", decoding="rank")
-    score(first)
-    part = f"{world}/P/part-000000.parquet"
-    rows = storage.read_table(part, "predictions").to_pylist()
-    rows[2]["probability"] = float("nan")
-    storage.write_table(part, pa.Table.from_pylist(rows, schema=schema.PREDICTIONS), "predictions")
-    score(replace(first, output=str(world / "P2"), previous=first.output))
-    summary = storage.read_json(str(world / "P2/summary.json"))
-    found = [summary[name] for name in ("pairs", "carried", "rejected", "rejected_previous_rows")]
-    assert found == [24, 23, 0, 1]
-    (invalid,) = storage.read_table(str(world / "P2/rejected"), "rejected").to_pylist()
-    assert (invalid["table"], invalid["file"], invalid["row"]) == ("predictions", part, 2)
-    assert np.isfinite(predictions(world / "P2")["probability"].to_numpy()).all()
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_an_exploring_night_writes_propensities_and_draws_again_from_an_earlier_one(
-    world: Path, smollm2: Model
-) -> None:
-    first = config_for(world, "smollm2", decoding="rank", explore="epsilon", epsilon=0.5)
-    score(first)
-    score(replace(first, output=str(world / "P2"), previous=first.output, seed=1))
-    assert storage.read_json(str(world / "P2/summary.json"))["carried"] == 24
-    nights = [predictions(world / name).to_pylist() for name in ("P", "P2")]
-    for row in nights[0] + nights[1]:
-        best = max(row["candidates"], key=lambda each: each["probability"])["artwork_id"] == row["artwork_id"]
-        assert row["propensity"] == pytest.approx(0.5 / len(row["candidates"]) + 0.5 * best)
-    assert nights[0] != nights[1]
-
-
-def test_an_earlier_night_must_be_over_and_exploration_needs_every_probability(world: Path, smollm2: Model) -> None:
-    with pytest.raises(InputError, match=r"nowhere has no _manifest\.json: that run is not over"):
-        score(config_for(world, "smollm2", previous=str(world / "nowhere")))
-    with pytest.raises(InputError, match="--explore softmax needs every candidate's probability; add --decoding rank"):
-        score(config_for(world, "smollm2", explore="softmax"))
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_an_engine_that_has_grown_is_started_anew_between_shards(world: Path, smollm2: Model) -> None:
-    score(config_for(world, "smollm2", output=str(world / "whole"), shard_pairs=12))
-    # Less than any process holds: every shard but an engine's first meets a process that ends itself.
-    score(config_for(world, "smollm2", shard_pairs=12, engine_memory=0.1))
-    assert predictions(world / "P").equals(predictions(world / "whole"))
-    assert storage.read_json(str(world / "P/summary.json"))["engine_memory_gib"] > 0.1
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_another_run_may_not_be_mixed_in(world: Path, smollm2: Model) -> None:
-    score(config_for(world, "smollm2"))
-    with pytest.raises(InputError, match="differs in: decoding"):
-        score(config_for(world, "smollm2", decoding="rank"))
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_shard_size_does_not_change_the_choices(world: Path, smollm2: Model) -> None:
-    by_pair = []
-    for size in (1, 5, 1000):
-        output = world / f"P{size}"
-        score(config_for(world, "smollm2", shard_pairs=size, output=str(output)))
-        by_pair.append(sorted(predictions(output).to_pylist(), key=lambda row: (row["user_id"], row["title_id"])))
-    assert by_pair[0] == by_pair[1] == by_pair[2]
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_too_many_rejected_pairs_stop_loudly(world: Path, smollm2: Model, write_requests: Callable[..., None]) -> None:
-    write_requests(str(world / "requests/part-2.parquet"), [(f"v{i}", [], ["t9"]) for i in range(9)])
-    with pytest.raises(InputError, match=r"more than --max-reject-rate 0\.05; the reasons are in"):
-        score(config_for(world, "smollm2"))
-    assert storage.read_manifest(str(world / "P")) is None
-    score(config_for(world, "smollm2", max_reject_rate=0.5))
-    reasons = storage.read_table(str(world / "P/rejected"), "rejected")["reason"].to_pylist()
-    assert reasons == ["unknown title"] * 9
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_engines_that_the_cluster_has_no_gpus_for_are_refused(world: Path, smollm2: Model) -> None:
-    with pytest.raises(InputError, match="--engines 1 with --tensor-parallel 2 need 2 GPUs, the cluster has 0"):
-        score(config_for(world, "smollm2", tensor_parallel=2))
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_requests_for_nothing_are_an_error(world: Path, smollm2: Model, write_requests: Callable[..., None]) -> None:
-    for file in (world / "requests").iterdir():
-        file.unlink()
-    write_requests(str(world / "requests/a.parquet"), [("u", [], [])])
-    with pytest.raises(InputError, match="asks for no title; 1 rows were rejected"):
-        score(config_for(world, "smollm2"))
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_broken_file_found_in_a_task_is_one_clear_line(world: Path, smollm2: Model) -> None:
-    (world / "requests/part-1.parquet").write_bytes(b"PAR1 no more")
-    with pytest.raises(InputError, match=r"part-1\.parquet as Parquet"):
-        score(config_for(world, "smollm2"))
-
-
-@pytest.mark.slow
-def test_after_kill_9_the_same_command_ends_as_if_nothing_had_happened(
-    world: Path, tiny_llama: Callable[[bool], str]
-) -> None:
-    # One pair a shard: two dozen shards, so that no run ends between the look at its output and the kill.
-    changes = {"engine": "vllm", "decoding": "rank", "shard_pairs": 1}
-    whole = config_for(world, tiny_llama(False), output=str(world / "whole"), **changes)
-    subprocess.run(command(replace(whole, engine="transformers")), check=True)  # starts sooner, and says the same
-    config = replace(whole, output=str(world / "killed"))
-    # At the first object; tests/test_faults.py kills at other moments, where no engine has to be started each time.
-    driver = subprocess.Popen(command(config), start_new_session=True)
-    while not storage.find_files(config.output):
-        assert driver.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.05)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    assert storage.read_manifest(config.output) is None
-    subprocess.run(command(config), check=True)
-    got, expected = predictions(world / "killed"), predictions(world / "whole")
-    assert got.drop(["probability", "candidates"]).equals(expected.drop(["probability", "candidates"]))
-    np.testing.assert_allclose(got["probability"], expected["probability"], atol=1e-3)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_cluster")
-def test_an_engine_that_dies_again_and_again_ends_the_night(world: Path, smollm2: Model) -> None:
-    ended, deaths = threading.Event(), []
-
-    def kill() -> None:
-        while not ended.wait(0.1):
-            for process in psutil.Process().children(recursive=True):  # the session's Ray and no other
-                with contextlib.suppress(psutil.Error):
-                    old = time.time() - process.create_time() > 4  # and in the middle of its first shard
-                    if old and "(Scorer)" in " ".join(process.cmdline()) and process.pid not in deaths:
-                        deaths.append(process.pid)
-                        process.kill()
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        # So slow that no shard is done before its engine is found.
-        with pytest.raises(InputError, match="the engine does not start: every time it dies with no shard done"):
-            score(config_for(world, "smollm2", tokens_per_second=1.0))
-    finally:
-        ended.set()
-        killer.join()
-    assert len(deaths) >= 4
-    assert storage.read_manifest(str(world / "P")) is None
-    score(config_for(world, "smollm2"))
-    assert predictions(world / "P").num_rows == 24
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"tensor_parallel": 0},
-        {"engine_memory": 0.0},
-        {"epsilon": 1.5},
-        {"engines": 0},
-        {"shard_pairs": 0},
-        {"max_reject_rate": 2.0},
-        {"history_length": -1},
-        {"max_model_length": 1},
-    ],
-)
-def test_flags_that_cannot_be_are_named(world: Path, changes: dict[str, object]) -> None:
-    (name,) = changes
-    with pytest.raises(InputError, match=f"--{name.replace('_', '-')} is "):
-        score(config_for(world, "smollm2", **changes))
-
-
-def test_rows_that_cannot_be_used_count_as_rejected(
-    world: Path, smollm2: Model, ray_cluster: None, write_requests: Callable[..., None], history: Callable[..., list]
-) -> None:
-    future = history(1)
-    future[0]["timestamp"] = future[0]["timestamp"].replace(year=2100)
-    write_requests(str(world / "requests/wrong.parquet"), [(f"w{i}", future, ["t1", "t2"]) for i in range(12)])
-    # Two of twelve good users ask for an unusable title at most; all of the twelve others are refused as rows.
-    with pytest.raises(InputError, match=r"24 of 48 pairs were rejected, more than --max-reject-rate 0.05"):
-        score(config_for(world, "smollm2"))
+def test_absent_table_is_an_input_error(world: Path) -> None:
+    with pytest.raises(InputError, match=r"no \.parquet file there"):
+        job.score(score_config(world, requests=str(world / "nowhere")))

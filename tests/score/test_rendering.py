@@ -13,16 +13,17 @@ from artsel_ray.data.catalog import read_catalog
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.schema import PREDICTIONS
-from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer, render_shard
-from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previous, shuffle_requests
-from artsel_ray.score.resolve import ScoringSettings
+from artsel_ray.score.assignment import assign_titles, count_titles
+from artsel_ray.score.rendering import RenderedShard, ShardSource, prompt_tokenizer, render_shard
+from artsel_ray.score.requests import shuffle_previous, shuffle_requests
+from artsel_ray.score.scoring_settings import ScoringSettings
 
 Render = Callable[[Path, ScoringSettings], RenderedShard]
-RENDERING = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 8192, "choose")
+SETTINGS = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 8192, "choose")
 
 
 def test_groups_are_whole_titles_in_order(world: Path, smollm2: Model, render: Render) -> None:
-    shard = render(world, RENDERING)
+    shard = render(world, SETTINGS)
     assert [(group.title_id, group.users) for group in shard.groups] == [("t1", 12), ("t2", 6), ("t3", 6)]
     assert shard.groups[0].artwork_ids == ["t1-0", "t1-1", "t1-2"]
     assert len(shard.user_ids) == len(shard.histories) == len(shard.fingerprints) == shard.counts["pairs"] == 24
@@ -33,22 +34,22 @@ def test_groups_are_whole_titles_in_order(world: Path, smollm2: Model, render: R
     assert text.count("\n- ") == 2
 
 
-def test_equal_fingerprints_for_equal_answers_only(world: Path, smollm2: Model, render: Render) -> None:
-    shard = render(world, RENDERING)
-    # Users u00 … u05 and u10 … u15 have the same histories: each fingerprint stands twice.
+def test_fingerprints_are_equal_only_where_answers_are(world: Path, smollm2: Model, render: Render) -> None:
+    shard = render(world, SETTINGS)
+    # Users u00 … u05 and u10 … u15 have the same histories: each fingerprint occurs twice.
     assert set(Counter(shard.fingerprints).values()) == {2}
-    assert render(world, RENDERING).fingerprints == shard.fingerprints
+    assert render(world, SETTINGS).fingerprints == shard.fingerprints
     for other in (
-        replace(RENDERING, model_id="other"),
-        replace(RENDERING, decoding="rank"),
-        replace(RENDERING, label_prior=(2.0, 0.5)),
-        replace(RENDERING, spec=PromptSpec(layout="user_first")),
+        replace(SETTINGS, model_id="other"),
+        replace(SETTINGS, decoding="rank"),
+        replace(SETTINGS, label_prior=(2.0, 0.5)),
+        replace(SETTINGS, spec=PromptSpec(layout="user_first")),
     ):
         assert not set(render(world, other).fingerprints) & set(shard.fingerprints)
 
 
-def test_users_follow_one_another_where_prompts_begin_with_them(world: Path, smollm2: Model, render: Render) -> None:
-    shard = render(world, replace(RENDERING, spec=PromptSpec(layout="user_first")))
+def test_user_first_layout_keeps_users_together(world: Path, smollm2: Model, render: Render) -> None:
+    shard = render(world, replace(SETTINGS, spec=PromptSpec(layout="user_first")))
     users = shard.user_ids.to_pylist()
     assert users == sorted(users)
     assert [group.title_id for group in shard.groups[:4]] == ["t1", "t2", "t1", "t3"]
@@ -56,13 +57,13 @@ def test_users_follow_one_another_where_prompts_begin_with_them(world: Path, smo
     assert sum(group.users for group in shard.groups) == len(shard.histories) == 24
 
 
-def test_pairs_that_cannot_be_scored_are_rejected(
+def test_pairs_that_cannot_be_scored_are_invalid(
     world: Path, smollm2: Model, render: Render, write_requests: Callable[..., None]
 ) -> None:
     write_requests(
         str(world / "requests/part-2.parquet"), [("u00", [], ["t1", "t4", "t9", ""]), ("v", [], ["t1", "t1"])]
     )
-    shard = render(world, RENDERING)
+    shard = render(world, SETTINGS)
     invalid = shard.invalid.select(["file", "row", "column", "reason", "user_id", "title_id"]).to_pylist()
     assert {(row["user_id"], row["title_id"], row["reason"]) for row in invalid} == {
         ("u00", "t1", "the pair was asked for before"),
@@ -75,34 +76,34 @@ def test_pairs_that_cannot_be_scored_are_rejected(
     assert shard.counts["pairs"] == 25
 
 
-def test_a_prompt_never_exceeds_the_model(world: Path, smollm2: Model, render: Render) -> None:
+def test_prompts_never_exceed_the_model(world: Path, smollm2: Model, render: Render) -> None:
     tokenizer = prompt_tokenizer("smollm2", PromptSpec())
-    whole = render(world, RENDERING)
+    whole = render(world, SETTINGS)
     lengths = [
         tokenizer.fixed_tokens() + len(whole.groups[0].options.prefix) + len(ids) for ids in whole.histories[:12]
     ]
     answer = max(map(len, whole.groups[0].options.answers)) + 2
     limit = max(lengths) + answer - 1
-    cut = render(world, replace(RENDERING, max_model_length=limit))
+    cut = render(world, replace(SETTINGS, max_model_length=limit))
     assert cut.counts["histories_cut"] > 0
     for group, start in zip(cut.groups, np.cumsum([0, *[group.users for group in cut.groups]]), strict=False):
         for ids in cut.histories[start : start + group.users]:
             assert len(tokenizer.prompt(group.options.prefix, ids.as_py())) + answer <= limit
-    tiny = render(world, replace(RENDERING, max_model_length=tokenizer.fixed_tokens()))
+    tiny = render(world, replace(SETTINGS, max_model_length=tokenizer.fixed_tokens()))
     assert (tiny.counts["pairs"], tiny.counts["rejected"]) == (0, 24)
     assert "exceeds" in tiny.invalid["reason"][0].as_py()
 
 
-def test_an_earlier_prediction_that_could_not_be_this_nights_is_scored_anew(
+def test_earlier_prediction_that_this_run_could_not_make_is_not_reused(
     world: Path, smollm2: Model, render: Render
 ) -> None:
-    catalog, captions, _ = read_catalog(files(world, "titles"), files(world, "artworks"))
+    catalog, _ = read_catalog(files(world, "titles"), files(world, "artworks"))
     asked, work = files(world, "requests"), str(world / "W")
     assignment = assign_titles(sum((count_titles(file) for file in asked), Counter()), 1000, {})
     uris = [uri for i in range(2) for uri in shuffle_requests(asked, i, assignment, work, work).uris]
     for decoding in ("choose", "rank"):
-        rendering = replace(RENDERING, decoding=decoding)
-        first = render(world, rendering)
+        settings = replace(SETTINGS, decoding=decoding)
+        first = render(world, settings)
         row: dict[str, Any] = {
             "user_id": "u00",
             "title_id": "t1",
@@ -117,8 +118,8 @@ def test_an_earlier_prediction_that_could_not_be_this_nights_is_scored_anew(
             earlier = pa.Table.from_pylist([row | change], schema=PREDICTIONS)
             storage.write_table(f"{world}/P/a.parquet", earlier, "predictions")
             assert shuffle_previous([f"{world}/P/a.parquet"], f"{work}/p.arrow", assignment, f"{work}/r.parquet") == 0
-            shard = render_shard(0, uris, [f"{work}/p.arrow"], asked, catalog, captions, rendering)
-            outcomes.append((shard.counts["carried"], len(shard.fingerprints)))
+            shard = render_shard(0, ShardSource(uris, [f"{work}/p.arrow"], asked, catalog), settings)
+            outcomes.append((shard.counts["reused"], len(shard.fingerprints)))
         assert outcomes == [(1, 23), (0, 24), (0, 24), (1, 23) if decoding == "choose" else (0, 24)]
 
 

@@ -4,61 +4,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from hypothesis import given
-from hypothesis import strategies as st
 
 from artsel_ray import storage
 from artsel_ray.data import shuffle
+from artsel_ray.data.checked_reader import read_table
 from artsel_ray.schema import PREDICTIONS
-from artsel_ray.score.requests import assign_titles, assign_users, count_titles, shuffle_previous, shuffle_requests
-
-COUNTS = st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(1, 50), max_size=12).map(Counter)
-
-
-@given(COUNTS, st.integers(1, 40))
-def test_titles_are_whole_and_shards_are_full(counts: Counter[str], shard_pairs: int) -> None:
-    assignment = assign_titles(counts, shard_pairs, {})
-    held: Counter[int] = Counter()
-    for title, (first, parts) in assignment.shard_of.items():
-        assert 0 <= first <= first + parts <= assignment.shards
-        assert (parts > 1) == (counts[title] > shard_pairs)
-        for part in range(parts):
-            held[first + part] += counts[title] // parts
-    assert sum(counts.values()) == assignment.pairs
-    assert sorted(held) == list(range(assignment.shards))
-    assert all(pairs <= shard_pairs for pairs in held.values())
-    whole = [first for first, parts in assignment.shard_of.values() if parts == 1]
-    # No two neighbours could have been one shard, unless a title with several shards stands between.
-    for shard in set(whole) & {first - 1 for first in whole}:
-        following = [title for title, (first, _) in sorted(assignment.shard_of.items()) if first == shard + 1]
-        assert held[shard] + counts[following[0]] > shard_pairs
+from artsel_ray.score.assignment import assign_titles, assign_users, count_titles
+from artsel_ray.score.requests import shuffle_previous, shuffle_requests
 
 
-@given(COUNTS, st.integers(1, 40))
-def test_whole_users_are_spread_over_as_many_shards_as_their_pairs_need(counts: Counter[str], shard_pairs: int) -> None:
-    assignment = assign_users(counts, shard_pairs)
-    assert assignment.pairs == sum(counts.values()) > (assignment.shards - 1) * shard_pairs
-    assert set(assignment.shard_of.values()) <= {(0, assignment.shards)}
-    assert assignment.shard_of.keys() == counts.keys()
-
-
-def test_titles_that_share_little_fill_a_shard_with_fewer_pairs() -> None:
-    # One title that everybody asks for beside many that one user asks for; options cost as much as 5 pairs.
-    counts = Counter({f"t{i:05d}": 1 for i in range(10_000)}) + Counter({"popular": 10_000})
-    assignment = assign_titles(counts, 100, dict.fromkeys(counts, 5.0))
-    work = np.zeros(assignment.shards)
-    for title, (first, parts) in assignment.shard_of.items():
-        work[first : first + parts] += counts[title] / parts + 5
-    assert work.max() <= 1.1 * np.median(work)
-
-
-def test_users_of_a_title_in_several_shards_and_their_earlier_predictions_meet(world: Path) -> None:
+def test_earlier_predictions_meet_their_pairs_in_the_same_shard(world: Path) -> None:
     files = storage.list_files(str(world / "requests"))
     for assignment in (assign_titles(Counter(t1=12, t2=6, t3=6), 4, {}), assign_users(Counter(t1=12, t2=6, t3=6), 4)):
         folder = world / str(len(set(assignment.shard_of.values())))
-        uris = shuffle_requests(files, 0, assignment, str(folder / "work"), str(folder / "rejected")).uris
+        uris = shuffle_requests(files, 0, assignment, str(folder / "spill"), str(folder / "rejected")).uris
         pairs = [(f"u0{i}", title) for i in range(6) for title in ("t1", ("t2", "t3")[i % 2])]
         rows = [
             {"user_id": user, "title_id": title, "artwork_id": "a", "model_id": "m", "fingerprint": "f"}
@@ -81,13 +41,13 @@ def test_users_of_a_title_in_several_shards_and_their_earlier_predictions_meet(w
         assert found == len(pairs)
 
 
-def test_every_pair_goes_to_its_titles_shard(world: Path) -> None:
+def test_pairs_go_to_a_shard_of_their_title(world: Path) -> None:
     files = storage.list_files(str(world / "requests"))
     counts = sum((count_titles(file) for file in files), Counter())
     assert counts == {"t1": 12, "t2": 6, "t3": 6}
     assignment = assign_titles(counts, 6, {})
-    work, invalid = str(world / "work"), str(world / "rejected")
-    uris = [uri for index in range(2) for uri in shuffle_requests(files, index, assignment, work, invalid).uris]
+    spill, invalid = str(world / "spill"), str(world / "rejected")
+    uris = [uri for index in range(2) for uri in shuffle_requests(files, index, assignment, spill, invalid).uris]
     pairs = []
     for shard in range(assignment.shards):
         rows = shuffle.read_partition(uris, shard)
@@ -100,7 +60,7 @@ def test_every_pair_goes_to_its_titles_shard(world: Path) -> None:
     assert not storage.find_files(invalid)
 
 
-def test_unusable_rows_are_rejected_with_their_place(
+def test_invalid_rows_are_rejected_with_their_row_number(
     tmp_path: Path, write_requests: Callable[..., None], history: Callable[[int], list[dict[str, Any]]]
 ) -> None:
     future = [{**history(1)[0], "timestamp": datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=3)}]
@@ -118,11 +78,11 @@ def test_unusable_rows_are_rejected_with_their_place(
     file = str(tmp_path / "r.parquet")
     write_requests(file, rows)
     assignment = assign_titles(count_titles(file), 100, {})
-    moved = shuffle_requests([file], 0, assignment, str(tmp_path / "work"), str(tmp_path / "rejected"))
+    moved = shuffle_requests([file], 0, assignment, str(tmp_path / "spill"), str(tmp_path / "rejected"))
     assert (moved.pairs, moved.rejected_rows) == (4, 6)
     kept = shuffle.read_partition(moved.uris, 0)
     assert kept["row"].to_pylist() == [0, 5, 5, 8]
-    bad = storage.read_table(str(tmp_path / "rejected"), "rejected").select(["row", "column", "reason", "user_id"])
+    bad = read_table(str(tmp_path / "rejected"), "invalid_rows").select(["row", "column", "reason", "user_id"])
     assert sorted(map(tuple, (row.values() for row in bad.to_pylist())), key=lambda row: row[0]) == [
         (1, "user_id", "missing", None),
         (2, "title_ids", "no title is asked for", "u2"),
@@ -131,13 +91,3 @@ def test_unusable_rows_are_rejected_with_their_place(
         (6, "user_id", "missing", " "),
         (7, "history", "not in order of time, newest last", "u7"),
     ]
-
-
-def test_users_of_a_large_title_are_spread(tmp_path: Path, write_requests: Callable[..., None]) -> None:
-    file = str(tmp_path / "r.parquet")
-    write_requests(file, [(f"u{i}", [], ["t"]) for i in range(2000)])
-    assignment = assign_titles(count_titles(file), 500, {})
-    (uri,) = shuffle_requests([file], 0, assignment, str(tmp_path / "work"), str(tmp_path / "rejected")).uris
-    sizes = [shuffle.read_partition([uri], shard).num_rows for shard in range(assignment.shards)]
-    assert sum(sizes) == 2000
-    np.testing.assert_allclose(sizes, 500, rtol=0.15)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from artsel_ray.engines.base import Sampling
+from artsel_ray.engines.base import Sampling, UsageCounter
 from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
@@ -18,26 +18,27 @@ from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Ids
 from artsel_ray.schema import INVALID_ROWS, PREDICTIONS
 from artsel_ray.score.rendering import RenderedShard, TitleGroup, prompt_tokenizer
-from artsel_ray.score.resolve import ScoringSettings
-from artsel_ray.score.scoring import score_shard
+from artsel_ray.score.scoring import make_scorer, score_shard
+from artsel_ray.score.scoring_settings import ScoringSettings
 
 Render = Callable[[Path, ScoringSettings], RenderedShard]
 CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "Two friends fight."]
-RENDERING = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
+SETTINGS = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
 
 
 class Scripted:
-    """Prefers the largest allowed id, or answers as it was told to; writes what it was told to write."""
+    """Prefers the largest allowed id or answers with given numbers; generates given texts."""
 
     def __init__(self, texts: Sequence[list[int]] = (), answers: Sequence[float] = ()) -> None:
         self.texts, self.answers = list(texts), list(answers)
         self.prompts: list[Ids] = []
+        self.usage = UsageCounter()
 
     def logprobs(self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Any = ()) -> list[np.ndarray]:
         self.prompts += prompts
         return [np.array(self.answers[: len(ids)] or np.array(ids, dtype=float) / 1000) for ids in allowed]
 
-    def write(
+    def generate(
         self,
         prompts: Sequence[Ids],
         max_tokens: int,
@@ -48,33 +49,33 @@ class Scripted:
         return [self.texts.pop(0)[:max_tokens] for _ in prompts]
 
 
-def shard(rendering: ScoringSettings) -> RenderedShard:
-    options = prompt_tokenizer(rendering.model, rendering.spec).options("Up", ["Comedy"], CAPTIONS)
+def shard(settings: ScoringSettings) -> RenderedShard:
+    options = prompt_tokenizer(settings.model, settings.spec).options("Up", ["Comedy"], CAPTIONS)
     groups = [TitleGroup("t1", ["a", "b", "c"], options, 2), TitleGroup("t2", ["d", "e", "f"], options, 1)]
     histories = pa.array([[11], [12, 13], [14]], pa.list_(pa.int32()))
     users = pa.chunked_array([["u1", "u2", "u3"]])
     return RenderedShard(
-        0, groups, users, histories, ["f1", "f2", "f3"], PREDICTIONS.empty_table(), INVALID_ROWS.empty_table(), {},
+        groups, users, histories, ["f1", "f2", "f3"], PREDICTIONS.empty_table(), INVALID_ROWS.empty_table(), {},
         pa.array(["Heat", "Up"]),
     )  # fmt: skip
 
 
-def test_a_label_prior_is_divided_out_of_every_distribution(smollm2: Model) -> None:
-    rendering = replace(RENDERING, decoding="labels", spec=PromptSpec(output="number"))
-    plain, _ = score_shard(shard(rendering), Scripted(), rendering)
-    liking = (0.5, 1.0, 4.0)
-    divided, _ = score_shard(shard(rendering), Scripted(), replace(rendering, label_prior=liking))
+def test_label_prior_is_divided_out_of_every_distribution(smollm2: Model) -> None:
+    settings = replace(SETTINGS, decoding="labels", spec=PromptSpec(output="number"))
+    plain, _ = score_shard(shard(settings), Scripted(), settings)
+    prior = (0.5, 1.0, 4.0)
+    divided, _ = score_shard(shard(settings), Scripted(), replace(settings, label_prior=prior))
     for before, after in zip(plain.to_pylist(), divided.to_pylist(), strict=True):
-        expected = np.array([each["probability"] for each in before["candidates"]]) / liking
+        expected = np.array([each["probability"] for each in before["candidates"]]) / prior
         assert [each["probability"] for each in after["candidates"]] == pytest.approx(expected / expected.sum())
-    # The engine likes larger ids a little; without the liking for the third number, the first is best.
+    # The engine slightly prefers larger ids; without its preference for the third number, the first is best.
     assert {row["artwork_id"] for row in plain.to_pylist()} == {"c", "f"}
     assert {row["artwork_id"] for row in divided.to_pylist()} == {"a", "d"}
 
 
 def test_rows_keep_the_order_of_the_groups(smollm2: Model) -> None:
     engine = Scripted()
-    table, counts = score_shard(shard(RENDERING), engine, RENDERING)
+    table, counts = score_shard(shard(SETTINGS), engine, SETTINGS)
     rows = table.to_pylist()
     assert [(row["user_id"], row["title_id"], row["fingerprint"]) for row in rows] == [
         ("u1", "t1", "f1"), ("u2", "t1", "f2"), ("u3", "t2", "f3"),
@@ -86,27 +87,27 @@ def test_rows_keep_the_order_of_the_groups(smollm2: Model) -> None:
     ]
     assert counts == {"unmatched": 0}
     tokenizer = prompt_tokenizer("smollm2", PromptSpec())
-    prefix = shard(RENDERING).groups[0].options.prefix
+    prefix = shard(SETTINGS).groups[0].options.prefix
     assert engine.prompts[0].tolist() == tokenizer.prompt(prefix, [11]).tolist()
 
 
-def test_free_text_is_matched_and_what_matches_nothing_is_counted(smollm2: Model) -> None:
-    rendering = replace(RENDERING, decoding="freetext")
+def test_free_text_without_a_match_is_counted(smollm2: Model) -> None:
+    settings = replace(SETTINGS, decoding="freetext")
     tokenizer = prompt_tokenizer("smollm2", PromptSpec())
     engine = Scripted(tokenizer.encode([" friends by the sea", " 42", ""]))
-    table, counts = score_shard(shard(rendering), engine, rendering)
+    table, counts = score_shard(shard(settings), engine, settings)
     assert table["artwork_id"].to_pylist() == ["b", "a", "d"]
     assert table["probability"].null_count == 3
     assert counts == {"unmatched": 2}
 
 
-def test_a_reason_is_kept_and_stands_before_the_prediction(smollm2: Model) -> None:
-    rendering = replace(RENDERING, decoding="choose", spec=PromptSpec(reason=True))
-    tokenizer = prompt_tokenizer("smollm2", rendering.spec)
+def test_rationale_is_kept_and_precedes_the_prediction(smollm2: Model) -> None:
+    settings = replace(SETTINGS, decoding="choose", spec=PromptSpec(reason=True))
+    tokenizer = prompt_tokenizer("smollm2", settings.spec)
     texts = tokenizer.encode([" They like the sea.\nPrediction: ", " Towers <option>", ""])
     engine = Scripted(texts)
-    table, counts = score_shard(shard(rendering), engine, rendering)
-    assert table["reason"].to_pylist() == ["They like the sea.", "Towers <option>", ""]
+    table, counts = score_shard(shard(settings), engine, settings)
+    assert table["rationale"].to_pylist() == ["They like the sea.", "Towers <option>", ""]
     assert counts == {
         "unmatched": 0, "reasons": 3, "reasons_of_other_histories": 0, "reasons_of_other_candidates": 0,
     }  # fmt: skip
@@ -116,21 +117,30 @@ def test_a_reason_is_kept_and_stands_before_the_prediction(smollm2: Model) -> No
     assert "Towers ‹option›\nPrediction: <option>" in str(tokenizer.tokenizer.decode(engine.prompts[1]))
 
 
-def test_a_reason_of_another_users_title_or_another_candidate_is_not_shown(smollm2: Model) -> None:
-    rendering = replace(RENDERING, decoding="choose", spec=PromptSpec(reason=True))
-    tokenizer = prompt_tokenizer("smollm2", rendering.spec)
+def test_rationale_about_another_users_title_or_another_candidate_is_dropped(smollm2: Model) -> None:
+    settings = replace(SETTINGS, decoding="choose", spec=PromptSpec(reason=True))
+    tokenizer = prompt_tokenizer("smollm2", settings.spec)
     texts = [" They also liked Heat.", " Up suits them.", " Better than two friends laugh by the sea."]
-    table, counts = score_shard(shard(rendering), Scripted(tokenizer.encode(texts)), rendering)
+    table, counts = score_shard(shard(settings), Scripted(tokenizer.encode(texts)), settings)
     chosen = table["artwork_id"].to_pylist()
-    assert table["reason"].to_pylist() == [None, "Up suits them.", None if chosen[2] != "e" else texts[2].strip()]
+    assert table["rationale"].to_pylist() == [None, "Up suits them.", None if chosen[2] != "e" else texts[2].strip()]
     assert counts["reasons_of_other_histories"] == 1
     assert counts["reasons"] + counts["reasons_of_other_candidates"] == 2
 
 
-def test_an_empty_shard_is_an_empty_table(smollm2: Model) -> None:
-    empty = replace(shard(RENDERING), groups=[], user_ids=pa.chunked_array([[]], pa.string()), fingerprints=[])
+def test_scorer_adds_reused_predictions_and_their_counts(smollm2: Model) -> None:
+    fresh, _ = score_shard(shard(SETTINGS), Scripted(), SETTINGS)
+    rendered = replace(shard(SETTINGS), reused=fresh.slice(1, 1), counts={"pairs": 4, "reused": 1})
+    processed = make_scorer(SETTINGS)(rendered, Scripted)
+    assert processed.rows["user_id"].to_pylist() == ["u1", "u2", "u3", "u2"]
+    assert processed.invalid is rendered.invalid
+    assert processed.counts == {"pairs": 4, "reused": 1, "unmatched": 0}
+
+
+def test_empty_shard_is_an_empty_table(smollm2: Model) -> None:
+    empty = replace(shard(SETTINGS), groups=[], user_ids=pa.chunked_array([[]], pa.string()), fingerprints=[])
     empty = replace(empty, histories=pa.array([], pa.list_(pa.int32())))
-    table, _ = score_shard(empty, Scripted(), RENDERING)
+    table, _ = score_shard(empty, Scripted(), SETTINGS)
     assert table.num_rows == 0
 
 
@@ -142,35 +152,33 @@ def brute_force(model: Any, prompt: Ids, answers: list[list[int]], end: int) -> 
         with torch.no_grad():
             logits = model(torch.tensor([[*prompt.tolist(), *sequence]])).logits[0, len(prompt) - 1 : -1]
         probability = 1.0
-        for place, token in enumerate(sequence):
-            following = sorted({other[place] for other in sequences if other[:place] == sequence[:place]})
-            probability *= float(logits[place, following].softmax(0)[following.index(token)])
+        for position, token in enumerate(sequence):
+            following = sorted({other[position] for other in sequences if other[:position] == sequence[:position]})
+            probability *= float(logits[position, following].softmax(0)[following.index(token)])
         probabilities.append(probability / sequences.count(sequence))
     return np.array(probabilities)
 
 
 @pytest.mark.parametrize("decoding", ["choose", "rank"])
 @pytest.mark.parametrize("answers", [[math.nan, 0.0, 0.0], [-math.inf] * 3, [math.inf, 0.0, 0.0]])
-def test_an_engine_without_numbers_is_one_line_and_no_choice(
-    smollm2: Model, decoding: str, answers: list[float]
-) -> None:
+def test_engine_that_answers_nan_is_an_input_error(smollm2: Model, decoding: str, answers: list[float]) -> None:
     engine = Scripted(answers=answers)
-    rendering = replace(RENDERING, decoding=decoding)
-    with pytest.raises(InputError, match="smollm2 answers with what is no number"):
-        score_shard(shard(rendering), engine, rendering)
+    settings = replace(SETTINGS, decoding=decoding)
+    with pytest.raises(InputError, match="smollm2 answers with NaN"):
+        score_shard(shard(settings), engine, settings)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "spec", [PromptSpec(), PromptSpec(layout="user_first", output="number")], ids=["text", "number"]
 )
-def test_on_the_real_engine_rank_equals_brute_force(
+def test_rank_on_vllm_equals_brute_force(
     world: Path, render: Render, smollm2: Model, vllm_engine: VllmEngine, spec: PromptSpec
 ) -> None:
-    rendering = replace(RENDERING, spec=spec)
-    shard = render(world, rendering)
-    ranked = score_shard(shard, vllm_engine, rendering)[0].to_pylist()
-    chosen = score_shard(shard, vllm_engine, replace(rendering, decoding="choose"))[0].to_pylist()
+    settings = replace(SETTINGS, spec=spec)
+    shard = render(world, settings)
+    ranked = score_shard(shard, vllm_engine, settings)[0].to_pylist()
+    chosen = score_shard(shard, vllm_engine, replace(settings, decoding="choose"))[0].to_pylist()
     model, tokenizer = adapter.read_model(smollm2.path, torch.float32), prompt_tokenizer("smollm2", spec)
     options = [group.options for group in shard.groups for _ in range(group.users)]
     for n in range(0, len(ranked), 3):
@@ -179,8 +187,8 @@ def test_on_the_real_engine_rank_equals_brute_force(
         got = [each["probability"] for each in ranked[n]["candidates"]]
         assert sum(got) == pytest.approx(1)
         np.testing.assert_allclose(got, expected, atol=1e-3)
-        place = [each["artwork_id"] for each in ranked[n]["candidates"]].index(chosen[n]["artwork_id"])
-        assert chosen[n]["probability"] == pytest.approx(expected[place], abs=1e-3)
+        index = [each["artwork_id"] for each in ranked[n]["candidates"]].index(chosen[n]["artwork_id"])
+        assert chosen[n]["probability"] == pytest.approx(expected[index], abs=1e-3)
 
 
 def only(shard: RenderedShard, pairs: list[int]) -> RenderedShard:
@@ -195,14 +203,14 @@ def only(shard: RenderedShard, pairs: list[int]) -> RenderedShard:
 
 
 @pytest.mark.slow
-def test_on_the_real_engine_probabilities_depend_on_no_batch_order_or_cache(
+def test_probabilities_on_vllm_do_not_depend_on_batch_order_or_cache(
     world: Path, render: Render, vllm_engine: VllmEngine
 ) -> None:
-    rendering = replace(RENDERING, decoding="rank")
-    shard = render(world, rendering)
+    settings = replace(SETTINGS, decoding="rank")
+    shard = render(world, settings)
 
     def ranked(pairs: list[int]) -> dict[str, list[float]]:
-        rows = score_shard(only(shard, pairs), vllm_engine, rendering)[0].to_pylist()
+        rows = score_shard(only(shard, pairs), vllm_engine, settings)[0].to_pylist()
         return {row["user_id"]: [each["probability"] for each in row["candidates"]] for row in rows}
 
     vllm_engine._llm.reset_prefix_cache()
@@ -216,14 +224,12 @@ def test_on_the_real_engine_probabilities_depend_on_no_batch_order_or_cache(
 
 
 @pytest.mark.slow
-def test_on_the_real_engine_free_text_and_reasons_are_written(
-    world: Path, render: Render, vllm_engine: VllmEngine
-) -> None:
+def test_vllm_generates_free_text_and_rationales(world: Path, render: Render, vllm_engine: VllmEngine) -> None:
     for spec, decoding in ((PromptSpec(), "freetext"), (PromptSpec(reason=True, reason_tokens=12), "choose")):
-        rendering = replace(RENDERING, spec=spec, decoding=decoding)
-        vllm_engine.take_usage()
-        rows = score_shard(render(world, rendering), vllm_engine, rendering)[0].to_pylist()
+        settings = replace(SETTINGS, spec=spec, decoding=decoding)
+        vllm_engine.usage.take()
+        rows = score_shard(render(world, settings), vllm_engine, settings)[0].to_pylist()
         assert len(rows) == 24
         assert all(row["artwork_id"].startswith(row["title_id"]) for row in rows)
-        assert all((row["reason"] is not None) == spec.reason for row in rows)
-        assert vllm_engine.take_usage().decoded_tokens > len(rows)
+        assert all((row["rationale"] is not None) == spec.reason for row in rows)
+        assert vllm_engine.usage.take().decoded_tokens > len(rows)

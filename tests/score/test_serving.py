@@ -6,15 +6,15 @@ import pyarrow as pa
 import pytest
 
 from artsel_ray.schema import PREDICTIONS
+from artsel_ray.score.exploration import ServingPolicy
 from artsel_ray.score.serving import serve
-from artsel_ray.score.settings import ScoreConfig
 
-CONFIG = ScoreConfig("R", "T", "A", "P", "smollm2", decoding="rank")
+POLICY = ServingPolicy()
 DISTRIBUTION = [("a", 0.5), ("b", 0.3), ("c", 0.2)]
 SCORED_AT = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
-def night(users: int) -> pa.Table:
+def predictions(users: int) -> pa.Table:
     row = {"title_id": "t", "artwork_id": "a", "probability": 0.5, "model_id": "m", "fingerprint": "f"}
     row |= {"candidates": [{"artwork_id": name, "probability": value} for name, value in DISTRIBUTION]}
     rows = [{"user_id": f"u{number}", **row, "scored_at": SCORED_AT} for number in range(users)]
@@ -22,7 +22,7 @@ def night(users: int) -> pa.Table:
 
 
 def test_without_exploration_nothing_changes() -> None:
-    assert serve(night(3), CONFIG).equals(night(3))
+    assert serve(predictions(3), POLICY).equals(predictions(3))
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,8 @@ def test_without_exploration_nothing_changes() -> None:
         ({"explore": "softmax", "temperature": 1.0}, dict(DISTRIBUTION)),
     ],
 )
-def test_what_is_served_comes_with_its_propensity(changes: dict, expected: dict[str, float]) -> None:
-    table = serve(night(4000), replace(CONFIG, **changes))
+def test_served_artwork_comes_with_its_propensity(changes: dict, expected: dict[str, float]) -> None:
+    table = serve(predictions(4000), replace(POLICY, **changes))
     assert table.schema.equals(PREDICTIONS)
     for row in table.to_pylist():
         assert row["propensity"] == pytest.approx(expected[row["artwork_id"]])
@@ -42,9 +42,9 @@ def test_what_is_served_comes_with_its_propensity(changes: dict, expected: dict[
     np.testing.assert_allclose(shares, list(expected.values()), atol=4 * 0.5 / 4000**0.5)
 
 
-def test_rows_that_another_night_has_drawn_are_drawn_again() -> None:
-    explored = serve(night(100), replace(CONFIG, explore="epsilon", epsilon=1.0))
+def test_rows_drawn_by_another_run_are_drawn_again() -> None:
+    explored = serve(predictions(100), replace(POLICY, explore="epsilon", epsilon=1.0))
     assert set(explored["artwork_id"].to_pylist()) == {"a", "b", "c"}
-    assert serve(explored, CONFIG).equals(night(100))
-    again = serve(explored, replace(CONFIG, explore="epsilon", epsilon=1.0, seed=1))
+    assert serve(explored, POLICY).equals(predictions(100))
+    again = serve(explored, replace(POLICY, explore="epsilon", epsilon=1.0, seed=1))
     assert again["artwork_id"].to_pylist() != explored["artwork_id"].to_pylist()

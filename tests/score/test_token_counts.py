@@ -8,43 +8,42 @@ import numpy as np
 import pytest
 
 from artsel_ray import storage
+from artsel_ray.config import Layout
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.decoding import trie
 from artsel_ray.models.load import Model
-from artsel_ray.prompts.spec import Layout, PromptSpec
+from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.score.assignment import count_titles
 from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer
-from artsel_ray.score.requests import count_titles
-from artsel_ray.score.resolve import ScoringSettings
-from artsel_ray.score.token_counts import LAYOUTS, cheapest, count
+from artsel_ray.score.scoring_settings import ScoringSettings
+from artsel_ray.score.token_counts import LAYOUTS, TokenCounter, TokenCounts
 
 Render = Callable[[Path, ScoringSettings], RenderedShard]
-RENDERING = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
+SETTINGS = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
 
 
-def counted(world: Path, rendering: ScoringSettings, block: int) -> Counter[str]:
-    files = storage.list_files(str(world / "requests"))
+def counted(world: Path, settings: ScoringSettings, block_tokens: int) -> TokenCounts:
+    files, titles, artworks = (storage.list_files(str(world / name)) for name in ("requests", "titles", "artworks"))
     counts = sum((count_titles(file) for file in files), Counter())
-    catalog, captions, _ = read_catalog(
-        storage.list_files(str(world / "titles")), storage.list_files(str(world / "artworks"))
-    )
-    return count(counts, {}, files, catalog, captions, rendering, block)
+    catalog, _ = read_catalog(titles, artworks)
+    return TokenCounter(settings, block_tokens).count(files, counts, catalog)
 
 
-def asked(world: Path, rendering: ScoringSettings, render: Render) -> list[tuple[int, ...]]:
-    """Every question of a night, as the engine gets it, in its order: pair by pair."""
-    shard = render(world, rendering)
-    tokenizer = prompt_tokenizer(rendering.model, rendering.spec)
+def asked(world: Path, settings: ScoringSettings, render: Render) -> list[tuple[int, ...]]:
+    """Every question of a run, as the engine gets it, in its order: pair by pair."""
+    shard = render(world, settings)
+    tokenizer = prompt_tokenizer(settings.model, settings.spec)
     histories, questions = iter(shard.histories), []
     for group in shard.groups:
         branches = trie.build(group.options.answers, tokenizer.option_end).branches
         for _ in range(group.users):
-            prompt = tokenizer.prompt(group.options.block, next(histories).values.to_numpy())
+            prompt = tokenizer.prompt(group.options.prefix, next(histories).values.to_numpy())
             questions += [tuple(np.concatenate((prompt, branch.path)).tolist()) for branch in branches]
     return questions
 
 
 def computed(questions: list[tuple[int, ...]], block: int) -> int:
-    """What a cache of whole blocks, which forgets nothing, leaves to compute; at least the last token."""
+    """Tokens that a cache of whole blocks, which forgets nothing, leaves to compute; at least the last of each."""
     known: set[tuple[int, ...]] = set()
     total = 0
     for ids in questions:
@@ -68,32 +67,27 @@ def strangers(world: Path, write_requests: Callable[..., None], history: Callabl
 
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_plan_counts_what_an_engine_with_a_cache_is_left_to_compute(
+def test_counts_are_what_an_engine_with_a_cache_computes(
     strangers: Path, smollm2: Model, render: Render, layout: Layout
 ) -> None:
-    rendering = replace(RENDERING, spec=PromptSpec(layout=layout))
-    questions = asked(strangers, rendering, render)
+    settings = replace(SETTINGS, spec=PromptSpec(layout=layout))
+    questions = asked(strangers, settings, render)
     for block in (16, 128):
-        totals = counted(strangers, rendering, block)
-        assert (totals["pairs"], totals["questions"]) == (24, len(questions))
-        assert totals["prompt_tokens"] == sum(map(len, questions))
-        # Histories begin with the same century and titles with the same words, which the plan takes for their own.
-        assert 0 <= totals[f"{layout}_computed"] - computed(questions, block) <= 0.5 * block * len(questions)
+        totals = counted(strangers, settings, block)
+        assert (totals.pairs, totals.questions) == (24, len(questions))
+        assert totals.prompt_tokens == sum(map(len, questions))
+        # Histories begin with the same century and titles with the same words, which the counter does not share.
+        assert 0 <= totals.computed(layout) - computed(questions, block) <= 0.5 * block * len(questions)
     prefixes = {ids[:end] for ids in questions for end in range(1, len(ids) + 1)}
-    assert len(prefixes) <= totals[f"{layout}_distinct"] <= 1.1 * len(prefixes)
+    assert len(prefixes) <= totals.distinct(layout) <= 1.1 * len(prefixes)
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_the_layout_that_shares_more_is_cheaper(
+def test_layout_that_shares_more_is_cheaper(
     strangers: Path, smollm2: Model, write_requests: Callable[..., None], history: Callable[[int], list[dict[str, Any]]]
 ) -> None:
     def layout() -> str:
-        files = storage.list_files(str(strangers / "requests"))
-        titles, artworks = (storage.list_files(str(strangers / name)) for name in ("titles", "artworks"))
-        catalog, captions, _ = read_catalog(titles, artworks)
-        counts = sum((count_titles(file) for file in files), Counter())
-        short = replace(RENDERING, spec=PromptSpec(history_length=1))
-        return cheapest(counts, files, catalog, captions, short, 16).spec.layout
+        return counted(strangers, replace(SETTINGS, spec=PromptSpec(history_length=1)), 16).cheapest_layout()
 
     assert layout() == "title_first"
     for file in (strangers / "requests").iterdir():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from artsel_ray.train.data import Rejections, read_train
 from datasets import Dataset
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
@@ -22,7 +23,6 @@ from artsel_ray.models import adapter
 from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
-from artsel_ray.train.data import Rejections, read_train
 from artsel_ray.train.dpo import DpoCollator
 from artsel_ray.train.loop import Fitted, fit, prompt_spec
 from artsel_ray.train.settings import TrainConfig

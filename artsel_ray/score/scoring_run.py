@@ -1,0 +1,206 @@
+"""One scoring run, from requests to manifest."""
+
+import dataclasses
+import time
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from artsel_ray import storage
+from artsel_ray.config import Layout
+from artsel_ray.data.catalog import Catalog
+from artsel_ray.errors import InputError
+from artsel_ray.runtime.engine_pool import EngineStage
+from artsel_ray.runtime.ray_cluster import start_ray
+from artsel_ray.runtime.run import Run, begin, finished_parts
+from artsel_ray.runtime.sharded_job import PrepareStage, RejectLimit, ShardedJob, stage_seconds
+from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, done_shards
+from artsel_ray.score.assignment import Assignment, assign, count_pairs
+from artsel_ray.score.engine import EngineLoader
+from artsel_ray.score.exploration import ServingPolicy
+from artsel_ray.score.rendering import ShardSource, make_renderer
+from artsel_ray.score.requests import SPILL_FOLDER, ShuffledRequests, shuffle_all
+from artsel_ray.score.scoring import make_scorer
+from artsel_ray.score.scoring_settings import ScoringSettings
+from artsel_ray.score.serving import serve
+from artsel_ray.score.settings import ScoreEngines
+from artsel_ray.score.token_counts import LAYOUTS, TokenCounter, cache_block_tokens
+
+
+@dataclass(frozen=True)
+class ScoringRun:
+    """What one run reads, how it scores, and where it writes."""
+
+    requests: str
+    files: list[str]
+    """Files of the requests."""
+    titles: str
+    artworks: str
+    catalog: Catalog
+    """With each title's candidates in the run's permutation."""
+    invalid_catalog_rows: pa.Table
+    output: str
+    settings: ScoringSettings
+    auto_layout: bool
+    """Whether the cheapest layout replaces the one of the settings."""
+    permutation: int
+    shard_pairs: int
+    """Most pairs in a shard."""
+    previous: str | None
+    """Output of an earlier run, whose predictions are reused."""
+    serving: ServingPolicy
+    pool: ScoreEngines
+    fake_tokens_per_second: float | None
+    max_reject_rate: float
+    flags: dict[str, Any]
+    """All flags, for config.json."""
+    started: float
+    """When the job started, by `time.perf_counter`."""
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what decides the result: runs with the same identity may share an output.
+
+        Raises:
+            InputError: if the earlier run has not finished.
+        """
+        settings, serving = self.settings, self.serving
+        identity = {
+            "model": settings.model_id,
+            "prompt": dataclasses.asdict(settings.spec) | ({"layout": "auto"} if self.auto_layout else {}),
+            "max_model_length": settings.max_model_length,
+            "decoding": settings.decoding,
+            "shard_pairs": self.shard_pairs,
+            "requests": storage.describe(self.files, self.requests),
+            "titles": storage.describe_files(self.titles),
+            "artworks": storage.describe_files(self.artworks),
+            "engine": self.pool.engine,
+            "dtype": self.pool.dtype,
+            "previous": _digest(self.previous) if self.previous else None,
+            "explore": [serving.explore, serving.epsilon, serving.temperature, serving.seed],
+        }
+        optional = {"permutation": self.permutation, "label_prior": settings.label_prior}
+        return identity | {name: value for name, value in optional.items() if value}
+
+    def with_layout(self, layout: Layout) -> "ScoringRun":
+        """Returns the run with this layout."""
+        spec = dataclasses.replace(self.settings.spec, layout=layout)
+        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, spec=spec), auto_layout=False)
+
+    def assign(self, counts: Counter[str]) -> Assignment:
+        """Returns which shard each title's pairs belong to."""
+        return assign(counts, self.shard_pairs, self.catalog, self.settings.spec)
+
+
+def _digest(previous: str) -> str:
+    """Returns a hash of an earlier run, which must have finished."""
+    finished_parts(previous)
+    return storage.fingerprint(storage.read_manifest(previous))
+
+
+def score_requests(run: ScoringRun) -> None:
+    """Chooses an artwork for every pair of the requests, resuming what an earlier driver has left undone.
+
+    Raises:
+        InputError: for wrong input, another run's output, or too many invalid pairs.
+    """
+    claimed = begin(run.output, run.identity(), run.flags)
+    start_ray()
+    seconds = {"start": time.perf_counter() - run.started}
+
+    # Requests are by user; shards hold what shares the start of its prompts.
+    shuffle_started = time.perf_counter()
+    counts = count_pairs(run.files)
+    if run.auto_layout:
+        run = run.with_layout(_cheapest_layout(run, counts))
+    assignment = run.assign(counts)
+    shuffled = shuffle_all(run.output, run.files, assignment, run.previous)
+    if not shuffled.pairs:
+        raise InputError(f"{run.requests} asks for no title; {shuffled.rejected_rows} rows were rejected")
+    seconds["exchange"] = time.perf_counter() - shuffle_started
+
+    job = _sharded_job(run, claimed, shuffled, assignment.shards)
+    if job.limit:
+        job.limit.check(0)
+    print(f"{shuffled.pairs:,} pairs in {job.shards:,} shards; model {run.settings.model_id}", flush=True)
+    done = done_shards(run.output)
+    if done:
+        print(f"{len(done):,} shards are done already", flush=True)
+
+    score_started = time.perf_counter()
+    missing = [shard for shard in range(job.shards) if shard not in done]
+    job.process(missing, invalid=0 if done else shuffled.rejected_pairs)
+    seconds["score"] = time.perf_counter() - score_started
+    seconds["total"] = time.perf_counter() - run.started
+    _publish(run, job, shuffled, seconds)
+
+
+def _cheapest_layout(run: ScoringRun, counts: Counter[str]) -> Layout:
+    """Returns the layout in which an engine computes fewer tokens, and prints why."""
+    totals = TokenCounter(run.settings, cache_block_tokens()).count(run.files, counts, run.catalog)
+    layout = totals.cheapest_layout()
+    print(f"layout {layout}: " + ", ".join(f"{totals.computed(name):,.0f} tokens {name}" for name in LAYOUTS))
+    return layout
+
+
+def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shards: int) -> ShardedJob:
+    """Returns the run as stages: render, score, and finally decide what is served."""
+    source = ShardSource(shuffled.uris, shuffled.previous, run.files, run.catalog)
+    max_candidates = int(np.diff(run.catalog.offsets).max(initial=1))
+    load = EngineLoader(
+        run.settings, run.pool.engine, run.pool.dtype, run.pool.tensor_parallel, max_candidates,
+        run.fake_tokens_per_second,
+    )  # fmt: skip
+    requested = shuffled.pairs + shuffled.rejected_pairs
+    return ShardedJob(
+        run=claimed,
+        table="predictions",
+        unit="pairs",
+        shards=shards,
+        prepare=PrepareStage("render", partial(make_renderer, ray.put(source), run.settings)),
+        engine=EngineStage("score", partial(make_scorer, run.settings), load),
+        pool=run.pool,
+        gpus_per_engine=run.pool.gpus_per_engine,
+        max_memory_gib=run.pool.engine_memory,
+        finish=partial(serve, policy=run.serving),
+        limit=RejectLimit(run.max_reject_rate, requested, "pairs", run.output, shuffled.rejected_pairs),
+    )
+
+
+def _publish(run: ScoringRun, job: ShardedJob, shuffled: ShuffledRequests, seconds: dict[str, float]) -> None:
+    """Sums up the shards, writes the summary and last the manifest, and deletes the spill files."""
+    totals, invalid = job.totals(), run.invalid_catalog_rows
+    if invalid.num_rows:
+        storage.write_table(storage.join(run.output, INVALID_FOLDER, "catalogue.parquet"), invalid, "invalid_rows")
+    rejected = int(totals["rejected"]) + shuffled.rejected_pairs
+    manifest = {"pairs": int(totals["pairs"]), "rejected": rejected, "model_id": run.settings.model_id}
+    job.publish(_summary(run, totals, shuffled, seconds), {**manifest, "decoding": run.settings.decoding})
+    storage.delete(storage.join(run.output, SPILL_FOLDER))
+    share = totals["cached_tokens"] / max(totals["prompt_tokens"], 1)
+    print(
+        f"{manifest['pairs']:,} pairs scored, {rejected:,} rejected, "
+        f"{share:.0%} of {int(totals['prompt_tokens']):,} prompt tokens from cache; {run.output}",
+        flush=True,
+    )
+
+
+def _summary(
+    run: ScoringRun, totals: Counter[str], shuffled: ShuffledRequests, seconds: dict[str, float]
+) -> dict[str, Any]:
+    counted = {name: int(value) for name, value in totals.items() if not name.endswith("_seconds") and name != MEMORY}
+    return {
+        **counted,
+        "rejected_request_rows": shuffled.rejected_rows,
+        "rejected_request_pairs": shuffled.rejected_pairs,
+        "rejected_previous_rows": shuffled.rejected_previous_rows,
+        "rejected_catalogue_rows": run.invalid_catalog_rows.num_rows,
+        "model_id": run.settings.model_id,
+        "decoding": run.settings.decoding,
+        "layout": run.settings.spec.layout,
+        MEMORY: round(totals[MEMORY], 2),
+        "seconds": {**seconds, "stages": stage_seconds(totals)},
+    }

@@ -1,0 +1,185 @@
+"""The skeleton with stages of a toy job: shard n has n + 1 titles, of which an engine scores the first token."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from artsel_ray import schema, storage
+from artsel_ray.config import EngineSettings
+from artsel_ray.data.checked_reader import read_table
+from artsel_ray.engines.fake import FakeEngine
+from artsel_ray.errors import InputError
+from artsel_ray.runtime.engine_pool import EngineStage, GetEngine, Processed
+from artsel_ray.runtime.run import begin
+from artsel_ray.runtime.sharded_job import PrepareStage, RejectLimit, ShardedJob, stage_seconds
+from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, done_shards, read_statistics
+from tests.support.canary import CANARY, logged
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+SHARDS = 3
+
+
+def make_prepare() -> Callable[[int], list[str]]:
+    return lambda index: [f"t{index}{number} {CANARY}" for number in range(index + 1)]
+
+
+def make_process() -> Callable[[list[str], GetEngine], Processed]:
+    def process(titles: list[str], get_engine: GetEngine) -> Processed:
+        get_engine().logprobs([np.array([1], dtype=np.int32) for _ in titles], [[1, 2] for _ in titles])
+        columns = {"title_id": titles, "name": titles, "genres": [[]] * len(titles)}
+        invalid = pa.Table.from_pylist(
+            [{"table": "titles", "file": "f", "row": 0, "column": "name", "reason": "missing"}] * (len(titles) == 1),
+            schema=schema.INVALID_ROWS,
+        )
+        return Processed(pa.table(columns), invalid, {"titles": len(titles), "rejected": invalid.num_rows})
+
+    return process
+
+
+def toy_job(output: Path, **changes: Any) -> ShardedJob:
+    job = ShardedJob(
+        run=begin(str(output), {}, {}),
+        table="titles",
+        unit="titles",
+        shards=SHARDS,
+        prepare=PrepareStage("prepare", make_prepare),
+        engine=EngineStage("ask", make_process, FakeEngine),
+        pool=EngineSettings(),
+    )
+    return replace(job, **changes)
+
+
+def title_ids(output: Path) -> list[str]:
+    return [name.split()[0] for name in read_table(str(output), "titles", ["name"])["name"].to_pylist()]
+
+
+def test_all_shards_are_written_with_their_invalid_rows_and_statistics(tmp_path: Path) -> None:
+    job = toy_job(tmp_path)
+    job.process([0, 1, 2])
+    assert title_ids(tmp_path) == ["t00", "t10", "t11", "t20", "t21", "t22"]
+    assert read_table(str(tmp_path / INVALID_FOLDER), "invalid_rows")["reason"].to_pylist() == ["missing"]
+    assert read_statistics(str(tmp_path), 1)["prompt_tokens"] == 2
+    totals = job.totals()
+    assert {name: totals[name] for name in ("titles", "rejected", "prompt_tokens", "decoded_tokens")} == {
+        "titles": 6, "rejected": 1, "prompt_tokens": 6, "decoded_tokens": 6,
+    }  # fmt: skip
+    assert totals[MEMORY] > 0.01
+    assert set(stage_seconds(totals)) == {"prepare", "load", "engine", "ask"}
+
+
+def test_only_missing_shards_are_processed(tmp_path: Path) -> None:
+    toy_job(tmp_path).process([0, 2])
+    assert done_shards(str(tmp_path)) == {0, 2}
+    before = (tmp_path / "part-000000.parquet").stat().st_mtime_ns
+    toy_job(tmp_path).process([1])
+    toy_job(tmp_path).process([])
+    assert done_shards(str(tmp_path)) == {0, 1, 2}
+    assert (tmp_path / "part-000000.parquet").stat().st_mtime_ns == before
+
+
+def test_manifest_comes_last_and_lists_the_parts(tmp_path: Path) -> None:
+    job = toy_job(tmp_path)
+    job.process([0, 1, 2])
+    assert storage.read_manifest(str(tmp_path)) is None
+    job.publish({"titles": 6}, {"titles": 6})
+    parts = [f"part-00000{index}.parquet" for index in range(SHARDS)]
+    assert storage.read_manifest(str(tmp_path)) == {"parts": parts, "titles": 6}
+    assert storage.read_json(str(tmp_path / "summary.json")) == {"titles": 6}
+
+
+def test_finish_changes_rows_just_before_they_are_written(tmp_path: Path) -> None:
+    def finish(rows: pa.Table) -> pa.Table:
+        return rows.slice(0, 1)
+
+    toy_job(tmp_path, finish=finish).process([1, 2])
+    assert title_ids(tmp_path) == ["t10", "t20"]
+
+
+def test_nothing_that_travels_between_stages_is_logged(tmp_path: Path) -> None:
+    toy_job(tmp_path).process([0, 1, 2])
+    assert CANARY in read_table(str(tmp_path), "titles")["name"][0].as_py()
+    assert logged() == []
+
+
+def refuse(*_: Any) -> Any:
+    raise InputError("row 3 is wrong; fix it")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prepare": PrepareStage("prepare", lambda: refuse)},
+        {"prepare": PrepareStage("prepare", refuse)},
+        {"engine": EngineStage("ask", lambda: refuse, FakeEngine)},
+        {"engine": EngineStage("ask", refuse, FakeEngine)},
+        {"finish": refuse},
+    ],
+    ids=["prepare", "make prepare", "process", "make process", "finish"],
+)
+def test_input_error_of_a_stage_ends_the_run_with_its_message(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"^row 3 is wrong; fix it$"):
+        toy_job(tmp_path, **changes).process([0, 1])
+
+
+def test_engine_that_does_not_load_ends_the_run(tmp_path: Path) -> None:
+    def load() -> FakeEngine:
+        raise RuntimeError("no memory left")
+
+    engine = EngineStage("ask", make_process, load)
+    with pytest.raises(InputError, match=r"^the engine does not start: no memory left$"):
+        toy_job(tmp_path, engine=engine).process([0])
+
+
+def test_too_many_invalid_rows_stop_the_run_and_name_where_they_are(tmp_path: Path) -> None:
+    limit = RejectLimit(rate=0.1, total=6, unit="titles", output=str(tmp_path))
+    message = (
+        f"1 of 6 titles were rejected, more than --max-reject-rate 0.1 allows; the reasons are in {tmp_path}/rejected"
+    )
+    with pytest.raises(InputError, match=message):
+        toy_job(tmp_path, limit=limit).process([0, 1, 2])
+    # The rows are kept; a higher limit finishes the run.
+    assert done_shards(str(tmp_path))
+    job = toy_job(tmp_path, limit=replace(limit, rate=0.2))
+    job.process(sorted(set(range(SHARDS)) - done_shards(str(tmp_path))))
+    assert job.totals()["rejected"] == 1
+    with pytest.raises(InputError, match="2 of 6 titles"):
+        toy_job(tmp_path, limit=replace(limit, rate=0.2, known=1)).totals()
+
+
+def test_another_driver_stops_this_one(tmp_path: Path) -> None:
+    job = toy_job(tmp_path)
+    toy_job(tmp_path)
+    with pytest.raises(InputError, match="another job has taken over"):
+        job.process([0, 1, 2])
+
+
+def test_engine_that_dies_once_is_restarted_and_its_shard_repeated(tmp_path: Path) -> None:
+    died = tmp_path / "died"
+
+    def make() -> Callable[[list[str], GetEngine], Processed]:
+        process = make_process()
+
+        def die_once(titles: list[str], get_engine: GetEngine) -> Processed:
+            if not died.exists():
+                died.touch()
+                os._exit(1)
+            return process(titles, get_engine)
+
+        return die_once
+
+    toy_job(tmp_path / "out", engine=EngineStage("ask", make, FakeEngine)).process([0, 1, 2])
+    assert title_ids(tmp_path / "out") == ["t00", "t10", "t11", "t20", "t21", "t22"]
+
+
+def test_engine_over_its_memory_limit_restarts_between_shards(tmp_path: Path) -> None:
+    # Less than any process holds: a process ends itself at every shard after its first, so that each loads an engine.
+    job = toy_job(tmp_path, max_memory_gib=0.01)
+    job.process([0, 1, 2])
+    assert title_ids(tmp_path) == ["t00", "t10", "t11", "t20", "t21", "t22"]
+    assert all(read_statistics(str(tmp_path), index)["load_seconds"] > 0 for index in range(SHARDS))

@@ -1,0 +1,283 @@
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+
+from artsel_ray import schema, storage
+from artsel_ray.config import flag, resolved
+from artsel_ray.data.checked_reader import read_table
+from artsel_ray.errors import InputError
+from artsel_ray.models.load import Model
+from artsel_ray.score.job import score
+from artsel_ray.score.settings import ScoreConfig
+from tests.support.scoring_world import PAIRS, score_config
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def config_for(world: Path, model: str, **flags: object) -> ScoreConfig:
+    return score_config(world, **{"model": model, "shard_pairs": 4, **flags})
+
+
+def command(config: ScoreConfig) -> list[str]:
+    names = ["requests", "titles", "artworks", "output", "model", "decoding", "shard_pairs", "engine"]
+    values = resolved(config)
+    return [sys.executable, str(ROOT / "jobs/score.py"), *(f"{flag(name)}={values[name]}" for name in names)]
+
+
+def predictions(output: Path) -> pa.Table:
+    """A run's rows without the time of scoring, in the order of the shards."""
+    return read_table(str(output), "predictions").drop(["scored_at"])
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_every_pair_is_scored_once_and_the_manifest_lists_the_parts(world: Path, smollm2: Model) -> None:
+    score(config_for(world, "smollm2", decoding="rank"))
+    rows = predictions(world / "P").to_pylist()
+    assert sorted((row["user_id"], row["title_id"]) for row in rows) == PAIRS
+    for row in rows:
+        assert sum(each["probability"] for each in row["candidates"]) == pytest.approx(1)
+        best = max(row["candidates"], key=lambda each: each["probability"])
+        assert (row["artwork_id"], row["probability"]) == (best["artwork_id"], best["probability"])
+    manifest = storage.read_manifest(str(world / "P"))
+    assert manifest is not None
+    assert manifest["pairs"] == 24
+    assert [f"{world}/P/{part}" for part in manifest["parts"]] == storage.list_files(str(world / "P"))
+    summary = storage.read_json(str(world / "P/summary.json"))
+    assert (summary["pairs"], summary["rejected"]) == (24, 0)
+    assert not (world / "P/_work").exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_permutation_changes_the_order_and_its_label_prior_can_be_divided_out(world: Path, smollm2: Model) -> None:
+    shown = {}
+    for number in (0, 3):
+        score(config_for(world, "smollm2", decoding="labels", permutation=number, output=str(world / f"P{number}")))
+        rows = predictions(world / f"P{number}").sort_by([("user_id", "ascending"), ("title_id", "ascending")])
+        shown[number] = rows.to_pylist()
+    orders = [{tuple(each["artwork_id"] for each in row["candidates"]) for row in shown[n]} for n in (0, 3)]
+    assert {tuple(sorted(order)) for order in orders[1]} == orders[0] != orders[1]
+    assert all(
+        a["fingerprint"] != b["fingerprint"] for a, b in zip(*shown.values(), strict=True) if a["title_id"] == "t1"
+    )
+    with pytest.raises(InputError):
+        score(config_for(world, "smollm2", decoding="labels", permutation=4, output=str(world / "P3")))
+    uris = tuple(str(world / f"P{number}") for number in (0, 3))
+    score(config_for(world, "smollm2", decoding="labels", label_prior=uris))
+    assert len(storage.read_json(str(world / "P/config.json"))["run"]["label_prior"]) == 3
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_resume_redoes_a_lost_shard_and_nothing_else(world: Path, smollm2: Model) -> None:
+    score(config_for(world, "smollm2"))
+    before = predictions(world / "P")
+    (world / "P/part-000001.parquet").unlink()
+    kept = (world / "P/part-000000.parquet").stat().st_mtime_ns
+    score(config_for(world, "smollm2"))
+    assert predictions(world / "P").equals(before)
+    assert (world / "P/part-000000.parquet").stat().st_mtime_ns == kept
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_incremental_run_scores_what_changed_and_nothing_else(
+    world: Path, smollm2: Model, write_requests: Callable[..., None], history: Callable[..., list]
+) -> None:
+    first = config_for(world, "smollm2", decoding="rank")
+    score(first)
+    rows = [(f"u1{i}", history(i + 20 * (i == 3)), ["t1", ("t2", "t3")[i % 2]]) for i in range(6)]
+    write_requests(str(world / "requests/part-1.parquet"), [*rows, ("new", [], ["t1"])])
+    second = replace(first, output=str(world / "P2"), previous=first.output)
+    score(second)
+    summary = storage.read_json(str(world / "P2/summary.json"))
+    assert (summary["pairs"], summary["reused"]) == (25, 22)
+    score(replace(first, output=str(world / "whole")))
+    got, expected = (
+        predictions(world / name).sort_by([("user_id", "ascending"), ("title_id", "ascending")])
+        for name in ("P2", "whole")
+    )
+    assert got.equals(expected)
+    # A changed caption affects only its title's pairs.
+    artworks = read_table(str(world / "artworks"), "artworks").to_pylist()
+    artworks[0]["caption"] = "A green tower."
+    table = pa.Table.from_pylist(artworks, schema=schema.ARTWORKS)
+    storage.write_table(str(world / "artworks/a.parquet"), table, "artworks")
+    score(replace(second, output=str(world / "P3"), previous=second.output))
+    reused = storage.read_json(str(world / "P3/summary.json"))["reused"]
+    assert reused == sum(row["title_id"] != "t1" for row in expected.to_pylist()) == 12
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_invalid_earlier_prediction_is_rejected_and_its_pair_scored(world: Path, smollm2: Model) -> None:
+    first = config_for(world, "smollm2", decoding="rank")
+    score(first)
+    part = f"{world}/P/part-000000.parquet"
+    rows = read_table(part, "predictions").to_pylist()
+    rows[2]["probability"] = float("nan")
+    storage.write_table(part, pa.Table.from_pylist(rows, schema=schema.PREDICTIONS), "predictions")
+    score(replace(first, output=str(world / "P2"), previous=first.output))
+    summary = storage.read_json(str(world / "P2/summary.json"))
+    found = [summary[name] for name in ("pairs", "reused", "rejected", "rejected_previous_rows")]
+    assert found == [24, 23, 0, 1]
+    (invalid,) = read_table(str(world / "P2/rejected"), "invalid_rows").to_pylist()
+    assert (invalid["table"], invalid["file"], invalid["row"]) == ("predictions", part, 2)
+    assert np.isfinite(predictions(world / "P2")["probability"].to_numpy()).all()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_exploration_writes_propensities_and_redraws_reused_predictions(world: Path, smollm2: Model) -> None:
+    first = config_for(world, "smollm2", decoding="rank", explore="epsilon", epsilon=0.5)
+    score(first)
+    score(replace(first, output=str(world / "P2"), previous=first.output, seed=1))
+    assert storage.read_json(str(world / "P2/summary.json"))["reused"] == 24
+    runs = [predictions(world / name).to_pylist() for name in ("P", "P2")]
+    for row in runs[0] + runs[1]:
+        best = max(row["candidates"], key=lambda each: each["probability"])["artwork_id"] == row["artwork_id"]
+        assert row["propensity"] == pytest.approx(0.5 / len(row["candidates"]) + 0.5 * best)
+    assert runs[0] != runs[1]
+
+
+def test_previous_run_must_have_finished(world: Path, smollm2: Model) -> None:
+    with pytest.raises(InputError, match=r"nowhere has no _manifest\.json: that run has not finished"):
+        score(config_for(world, "smollm2", previous=str(world / "nowhere")))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_engine_over_its_memory_limit_restarts_between_shards(world: Path, smollm2: Model) -> None:
+    score(config_for(world, "smollm2", output=str(world / "whole"), shard_pairs=12))
+    # Less than any process holds: a process ends itself at every shard after its first.
+    score(config_for(world, "smollm2", shard_pairs=12, engine_memory=0.1))
+    assert predictions(world / "P").equals(predictions(world / "whole"))
+    assert storage.read_json(str(world / "P/summary.json"))["engine_memory_gib"] > 0.1
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_auto_layout_is_the_cheaper_one_and_part_of_the_identity(world: Path, smollm2: Model) -> None:
+    score(score_config(world, decoding="rank", layout="auto"))
+    assert storage.read_json(str(world / "P/summary.json"))["layout"] == "user_first"
+    with pytest.raises(InputError, match="differs in: prompt"):
+        score(score_config(world, decoding="rank"))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_output_of_another_run_is_refused(world: Path, smollm2: Model) -> None:
+    score(config_for(world, "smollm2"))
+    with pytest.raises(InputError, match="differs in: decoding"):
+        score(config_for(world, "smollm2", decoding="rank"))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_shard_size_does_not_change_the_choices(world: Path, smollm2: Model) -> None:
+    by_pair = []
+    for size in (1, 5, 1000):
+        output = world / f"P{size}"
+        score(config_for(world, "smollm2", shard_pairs=size, output=str(output)))
+        by_pair.append(sorted(predictions(output).to_pylist(), key=lambda row: (row["user_id"], row["title_id"])))
+    assert by_pair[0] == by_pair[1] == by_pair[2]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_too_many_invalid_pairs_stop_the_run(world: Path, smollm2: Model, write_requests: Callable[..., None]) -> None:
+    write_requests(str(world / "requests/part-2.parquet"), [(f"v{i}", [], ["t9"]) for i in range(9)])
+    with pytest.raises(InputError, match=r"more than --max-reject-rate 0\.05; the reasons are in"):
+        score(config_for(world, "smollm2"))
+    assert storage.read_manifest(str(world / "P")) is None
+    score(config_for(world, "smollm2", max_reject_rate=0.5))
+    reasons = read_table(str(world / "P/rejected"), "invalid_rows")["reason"].to_pylist()
+    assert reasons == ["unknown title"] * 9
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_more_gpus_than_the_cluster_has_are_refused(world: Path, smollm2: Model) -> None:
+    with pytest.raises(InputError, match="--engines 1 with --tensor-parallel 2 need 2 GPUs, the cluster has 0"):
+        score(config_for(world, "smollm2", tensor_parallel=2))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_requests_without_titles_are_an_error(world: Path, smollm2: Model, write_requests: Callable[..., None]) -> None:
+    for file in (world / "requests").iterdir():
+        file.unlink()
+    write_requests(str(world / "requests/a.parquet"), [("u", [], [])])
+    with pytest.raises(InputError, match="asks for no title; 1 rows were rejected"):
+        score(config_for(world, "smollm2"))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_broken_file_found_in_a_task_is_an_input_error(world: Path, smollm2: Model) -> None:
+    (world / "requests/part-1.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(InputError, match=r"part-1\.parquet as Parquet"):
+        score(config_for(world, "smollm2"))
+
+
+@pytest.mark.slow
+def test_resume_after_kill_9_gives_the_same_result(world: Path, tiny_llama: Callable[[bool], str]) -> None:
+    # One pair a shard: two dozen shards, so that no run ends between the first object and the kill.
+    changes = {"engine": "vllm", "decoding": "rank", "shard_pairs": 1}
+    whole = config_for(world, tiny_llama(False), output=str(world / "whole"), **changes)
+    reference = config_for(world, tiny_llama(False), output=whole.output, **{**changes, "engine": "transformers"})
+    subprocess.run(command(reference), check=True)  # starts sooner, with the same answers
+    config = replace(whole, output=str(world / "killed"))
+    # At the first object; tests/test_faults.py kills at other moments, where no engine has to be started each time.
+    driver = subprocess.Popen(command(config), start_new_session=True)
+    while not storage.find_files(config.output):
+        assert driver.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.05)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert storage.read_manifest(config.output) is None
+    subprocess.run(command(config), check=True)
+    got, expected = predictions(world / "killed"), predictions(world / "whole")
+    assert got.drop(["probability", "candidates"]).equals(expected.drop(["probability", "candidates"]))
+    np.testing.assert_allclose(got["probability"], expected["probability"], atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_engine_that_keeps_dying_ends_the_run(world: Path, smollm2: Model) -> None:
+    ended, deaths = threading.Event(), []
+
+    def kill() -> None:
+        while not ended.wait(0.1):
+            for process in psutil.Process().children(recursive=True):  # the session's Ray and no other
+                with contextlib.suppress(psutil.Error):
+                    old = time.time() - process.create_time() > 4  # and processing its first shard
+                    if old and "(EngineActor)" in " ".join(process.cmdline()) and process.pid not in deaths:
+                        deaths.append(process.pid)
+                        process.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        # So slow that no shard is completed before its engine is found.
+        with pytest.raises(
+            InputError, match="the engine does not start: it died every time before it completed a shard"
+        ):
+            score(config_for(world, "smollm2", tokens_per_second=1.0))
+    finally:
+        ended.set()
+        killer.join()
+    assert len(deaths) >= 4
+    assert storage.read_manifest(str(world / "P")) is None
+    score(config_for(world, "smollm2"))
+    assert predictions(world / "P").num_rows == 24
+
+
+def test_invalid_request_rows_count_as_rejected_pairs(
+    world: Path, smollm2: Model, ray_cluster: None, write_requests: Callable[..., None], history: Callable[..., list]
+) -> None:
+    future = history(1)
+    future[0]["timestamp"] = future[0]["timestamp"].replace(year=2100)
+    write_requests(str(world / "requests/wrong.parquet"), [(f"w{i}", future, ["t1", "t2"]) for i in range(12)])
+    # All twelve other users are rejected as rows.
+    with pytest.raises(InputError, match=r"24 of 48 pairs were rejected, more than --max-reject-rate 0.05"):
+        score(config_for(world, "smollm2"))

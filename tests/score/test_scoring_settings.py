@@ -1,0 +1,76 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artsel_ray import storage
+from artsel_ray.config import from_flags
+from artsel_ray.errors import InputError
+from artsel_ray.models.load import Model
+from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.score.scoring_settings import prompt_spec, read_label_prior, resolve_settings
+from artsel_ray.score.settings import ScoreConfig, ScorePrompt
+
+
+def config(**flags: Any) -> ScoreConfig:
+    return from_flags(ScoreConfig, **{"requests": "r", "titles": "t", "artworks": "a", "output": "o", **flags})
+
+
+def spec_of(model: Model, decoding: str = "choose", **prompt: Any) -> PromptSpec:
+    return prompt_spec(model, "m", ScorePrompt(**prompt), decoding)
+
+
+def test_flags_make_the_prompt_of_a_model_without_a_spec(smollm2: Model) -> None:
+    assert spec_of(smollm2, layout="user_first", history_length=7) == PromptSpec(layout="user_first", history_length=7)
+    assert spec_of(smollm2) == PromptSpec()
+
+
+def test_labels_need_a_model_that_answers_with_numbers(smollm2: Model) -> None:
+    assert spec_of(smollm2, "labels").output == "number"
+    with pytest.raises(InputError, match="answers with a number"):
+        spec_of(smollm2, "labels", output_format="text")
+
+
+def test_label_prior_is_read_from_finished_runs_of_labels_only(tmp_path: Path) -> None:
+    for manifest in (None, {"parts": [], "decoding": "rank"}):
+        if manifest:
+            storage.write_manifest(str(tmp_path), manifest)
+        with pytest.raises(InputError, match="is not a finished run of"):
+            read_label_prior([str(tmp_path)])
+    storage.write_manifest(str(tmp_path), {"parts": [], "decoding": "labels"})
+    with pytest.raises(InputError, match="has no predictions"):
+        read_label_prior([str(tmp_path)])
+
+
+def test_prompt_of_a_trained_model_cannot_be_contradicted(smollm2: Model) -> None:
+    trained = Model(smollm2.path, smollm2.model_id, PromptSpec(layout="user_first", history_length=7))
+    assert spec_of(trained) == trained.spec
+    assert spec_of(trained, layout="user_first") == trained.spec
+    with pytest.raises(InputError, match="trained for another prompt than asset_kind trailer"):
+        spec_of(trained, asset_kind="trailer")
+    with pytest.raises(InputError, match="trained for another prompt than layout title_first"):
+        spec_of(trained, layout="title_first")
+    with pytest.raises(InputError, match="answers with a number"):
+        spec_of(trained, "labels")
+    with pytest.raises(InputError, match="--layout auto: m was trained for user_first only"):
+        spec_of(trained, layout="auto")
+
+
+def test_images_are_answered_with_numbers_and_follow_their_title(smollm2: Model) -> None:
+    assert spec_of(smollm2, assets="image") == PromptSpec(assets="image", output="number")
+    for wrong, message in (
+        ({"output_format": "text"}, "--output-format number"),
+        ({"layout": "user_first"}, "title_first"),
+        ({"layout": "auto"}, "--layout auto: with images the title always comes first"),
+    ):
+        with pytest.raises(InputError, match=message):
+            spec_of(smollm2, assets="image", **wrong)
+    with pytest.raises(InputError, match="--assets image needs a vision-language model"):
+        resolve_settings(config(model="smollm2", assets="image"))
+
+
+def test_length_is_the_models_at_most_and_a_fake_engine_has_its_own_id(smollm2: Model) -> None:
+    settings = resolve_settings(config(model="smollm2", max_model_length=100_000))
+    assert (settings.max_model_length, settings.model_id) == (8192, smollm2.model_id)
+    settings = resolve_settings(config(model="smollm2", max_model_length=512, engine="fake"))
+    assert (settings.max_model_length, settings.model_id) == (512, "fake")
