@@ -224,7 +224,7 @@ TRAIN = required(TrainConfig)
         (ReproduceConfig, {"models": ("a", "b", "c")}, "--models names 3 models; it must be one or two"),
         (ScoreConfig, {"explore": "epsilon"}, "add --decoding rank"),
         (ScoreConfig, {"label_prior": ("p",), "decoding": "rank"}, "add --decoding labels"),
-        (SimulateConfig, {"min_candidates": 5, "max_candidates": 4}, "it must be at least --min-candidates 5"),
+        (
             SimulateConfig,
             {"min_candidates": 5, "max_candidates": 4},
             "--max-candidates is 4; it must be at least --min-candidates 5",
