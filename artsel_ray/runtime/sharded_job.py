@@ -101,7 +101,8 @@ class ShardedJob:
         metrics = RunMetrics(self.run.output, self.unit, self.shards, self.shards - len(missing), invalid)
         if not missing:
             return
-        progress, starts = Progress(len(missing), self.unit), Starts.remote()
+        progress = Progress(len(missing), self.unit)
+        starts: Any = Starts.remote()
         try:
             for statistics in results(self._dataset(missing, starts)):
                 progress.add(statistics)
