@@ -1,14 +1,15 @@
 """What all jobs' settings share: types with their bounds, groups of flags, and the way from a command line to a job.
 
-Each job's settings are a dataclass in its own folder, made by `@settings`. Imports neither torch, ray nor pyarrow, so
-that `--help` is fast.
+Each job's settings are a dataclass in its own folder, made by `@settings`. tyro parses the command line; pydantic
+checks every value, and its errors name the flag. Imports neither torch, ray, vllm, transformers nor pyarrow, so that
+`--help` is fast.
 """
 
 import dataclasses
 import functools
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_type_hints
 
@@ -16,6 +17,7 @@ import pydantic
 import pydantic.dataclasses
 import tyro
 from annotated_types import Ge, Gt, Le
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from artsel_ray.errors import InputError
 
@@ -34,7 +36,7 @@ Layout = Literal["title_first", "user_first"]
 Output = Literal["text", "number"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-# Names of an earlier version, accepted for one more with a warning.
+# Names in the previous version; this one accepts them with a warning.
 _RENAMED_FLAGS = {
     "--plan": "--estimate-cost",
     "--least-users": "--min-users",
@@ -45,24 +47,29 @@ _RENAMED_FLAGS = {
 _RENAMED_VALUES = {("--engine", "null"): "fake"}
 
 
+class FlagValueError(InputError):
+    """A value of the wrong type, or not among a flag's choices. Jobs exit with 2, as for an unknown flag."""
+
+
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def settings(cls: type[T]) -> type[T]:
-    """Makes a frozen dataclass of a job's flags: pydantic checks the bounds in their types, and validators the rest.
+    """Makes a frozen dataclass of flags: pydantic checks types and their bounds, validators everything else.
 
     A validator raises `InputError`, which pydantic passes on.
 
     Raises:
-        InputError: from the class's constructor, naming the flag, its value and what it must be.
+        InputError: from the class's constructor, naming each wrong flag, its value and what it must be.
     """
-    made: Any = pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True)
+    checks = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+    made: Any = pydantic.dataclasses.dataclass(cls, frozen=True, kw_only=True, config=checks)
     construct = made.__init__
 
     @functools.wraps(construct)
-    def validated(self: Any, *args: Any, **values: Any) -> None:
+    def validated(self: Any, **values: Any) -> None:
         try:
-            construct(self, *args, **values)
+            construct(self, **values)
         except pydantic.ValidationError as error:
-            raise InputError("; ".join(map(_message, error.errors()))) from None
+            raise _input_error(cls, error) from None
 
     made.__init__ = validated
     return made
@@ -73,22 +80,54 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+# What a value must be, by pydantic's types of errors; `ctx` has the names in braces.
 _BOUNDS = {
-    "greater_than_equal": "at least {ge:,g}",
-    "less_than_equal": "at most {le:,g}",
-    "greater_than": "more than {gt:,g}",
-    "less_than": "less than {lt:,g}",
+    "greater_than_equal": "at least {ge:,.15g}",
+    "less_than_equal": "at most {le:,.15g}",
+    "greater_than": "more than {gt:,.15g}",
+    "less_than": "less than {lt:,.15g}",
+    "finite_number": "a finite number",
+}
+_KINDS = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "string_type": "text",
+    "tuple_type": "a list",
+    "literal_error": "{expected}",
 }
 
 
-def _message(error: Any) -> str:
-    """Returns pydantic's error in the words of the command line: its own has a field's name and a URL."""
-    name = flag(next(part for part in error["loc"] if isinstance(part, str)))
-    if error["type"].startswith("missing"):
-        return f"{name} is missing"
-    if error["type"] in _BOUNDS:
-        return f"{name} is {error['input']!r}; it must be {_BOUNDS[error['type']].format(**error['ctx'])}"
-    return f"{name} is {error['input']!r}; {error['msg'][:1].lower()}{error['msg'][1:]}"
+def _input_error(config_type: type, error: pydantic.ValidationError) -> InputError:
+    """Returns pydantic's errors in the words of the command line: its own have field names, jargon and URLs."""
+    details = error.errors(include_url=False)
+    found = {}
+    for each in details:
+        name = _field(config_type, each["loc"])
+        if each["type"] == "missing":
+            found[flag(name), "is missing"] = ""
+        elif each["type"] == "unexpected_keyword_argument":
+            found[flag(name), f"is no flag of {config_type.__name__}"] = ""
+        else:
+            expected = {**_BOUNDS, **_KINDS}.get(each["type"], each["msg"]).format(**each.get("ctx", {}))
+            # A value that fits no member of a union has an error for each.
+            key = flag(name), f"is {each['input']!r}; it must be"
+            found[key] = f"{found[key]} or {expected}" if key in found else expected
+    message = "; ".join(f"{name} {problem} {expected}".rstrip() for (name, problem), expected in found.items())
+    is_bound = any(each["type"] in _BOUNDS for each in details)
+    return InputError(message) if is_bound else FlagValueError(message)
+
+
+def _field(config_type: type, location: Iterable[object]) -> str:
+    """Returns the field that an error's location names: it may be in a group, and the location may go on in it."""
+    names = [part for part in location if isinstance(part, str)]
+    group = next((each for each in _groups(config_type) if each.name == names[0]), None)
+    return names[1] if group and len(names) > 1 else names[0]
+
+
+def _groups(config_type: Any) -> list[dataclasses.Field[Any]]:
+    """Returns the fields that are groups of flags, such as `engine_pool`; the command line shows no group's name."""
+    return [field for field in dataclasses.fields(config_type) if dataclasses.is_dataclass(field.default)]
 
 
 @settings
@@ -125,7 +164,7 @@ class PromptSettings:
 def run(config_type: type[T], job: str) -> None:
     """Parses the command line, then imports the job and runs it, so that `--help` stays fast.
 
-    Exits with 1 and one line on standard error for an `InputError`; unknown flags are tyro's, with 2.
+    Prints an `InputError` as one line on standard error and exits with 1; with 2 if the command line cannot be parsed.
 
     Args:
         job: the function to call with the settings, as `package.module:function`.
@@ -136,44 +175,74 @@ def run(config_type: type[T], job: str) -> None:
         function(config)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, FlagValueError) else 1)
     except KeyboardInterrupt:
         print("interrupted; run the same command again", file=sys.stderr)
         sys.exit(130)
 
 
 def parse(config_type: type[T], args: list[str]) -> T:
-    """Returns the settings that a command line's arguments give, local paths made absolute.
+    """Returns the settings in a command line's arguments, with local paths made absolute.
 
     Raises:
         InputError: for a value out of its bounds, or flags that do not go together.
+        FlagValueError: for a value of the wrong type, or not among a flag's choices.
+        SystemExit: with code 2 for an unknown or missing flag.
     """
-    return absolute(tyro.cli(config_type, args=_renamed(args), config=(tyro.conf.OmitArgPrefixes,)))
+    parsed = tyro.cli(config_type, args=_renamed(args), config=(tyro.conf.OmitArgPrefixes,), registry=_lenient())
+    return absolute(parsed)
+
+
+def _lenient() -> ConstructorRegistry:
+    """Makes tyro pass on what is no number or no choice: pydantic reports it, in one line instead of tyro's box."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def number_or_choice(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        is_choice = info.type_origin is Literal
+        if not is_choice and info.type not in (int, float):
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="{" + ",".join(get_args(info.type)) + "}" if is_choice else info.type.__name__.upper(),
+            instance_from_str=lambda args: args[0] if is_choice else _number(info.type, args[0]),
+            is_instance=lambda value: value in get_args(info.type) if is_choice else isinstance(value, int | float),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
+
+
+def _number(kind: type[int] | type[float], text: str) -> float | str:
+    try:
+        return kind(text)
+    except ValueError:
+        return text
 
 
 def _renamed(args: list[str]) -> list[str]:
-    """Returns the arguments with an earlier version's names replaced, and warns of each."""
+    """Returns the arguments with the previous version's names replaced, and warns about each."""
     renamed: list[str] = []
-    for place, arg in enumerate(args):
+    for index, arg in enumerate(args):
         name, sign, value = arg.partition("=")
-        new = _RENAMED_FLAGS.get(name, name) + sign + value
-        if place and (args[place - 1], arg) in _RENAMED_VALUES:
-            new = _RENAMED_VALUES[args[place - 1], arg]
+        new = _RENAMED_FLAGS.get(name.replace("_", "-"), name)
+        value = _RENAMED_VALUES.get((new, value), value)
+        new += sign + value
+        if index:
+            new = _RENAMED_VALUES.get((args[index - 1], new), new)
         if new != arg:
-            print(f"warning: '{arg}' is now '{new}'; the next version will not know the old name", file=sys.stderr)
+            print(f"warning: '{arg}' is now '{new}'; the next version will not accept the old name", file=sys.stderr)
         renamed.append(new)
     return renamed
 
 
 def absolute(config: T) -> T:
-    """Makes local paths absolute: a cluster's workers have other working directories than the user."""
+    """Returns settings with local paths made absolute: a cluster's workers have other working directories."""
     changed = {}
     for name, hint in get_type_hints(type(config), include_extras=True).items():
         kinds, value = {hint, *get_args(hint)}, getattr(config, name)
         if kinds & {Uri, ModelName} and value is not None:
-            paths = [
-                _absolute(each, is_model=ModelName in kinds) for each in ([value] if isinstance(value, str) else value)
-            ]
+            paths = [_absolute(each, ModelName in kinds) for each in ([value] if isinstance(value, str) else value)]
             changed[name] = paths[0] if isinstance(value, str) else tuple(paths)
     return dataclasses.replace(config, **changed)  # type: ignore[type-var]
 
@@ -185,7 +254,7 @@ def _absolute(name: str, is_model: bool) -> str:
 
 
 def resolved(config: Any) -> dict[str, Any]:
-    """Returns settings as plain values by the names of their flags, for `config.json`."""
+    """Returns settings as plain values by field name, groups flattened, for `config.json`."""
     values: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -194,15 +263,14 @@ def resolved(config: Any) -> dict[str, Any]:
 
 
 def from_flags(config_type: type[T], **flags: Any) -> T:
-    """Returns settings made of values by the names of their flags, as `resolved` gives them.
+    """Returns settings from plain values by field name, groups flattened, as `resolved` returns them.
 
     Raises:
-        InputError: for a value out of its bounds, or flags that do not go together.
+        InputError: for an unknown name, a value out of its bounds, or flags that do not go together.
     """
     values = {}
-    for field in dataclasses.fields(config_type):  # type: ignore[arg-type]
-        if dataclasses.is_dataclass(field.default):  # a group, whose flags stand among the others
-            names = {each.name for each in dataclasses.fields(field.default)}
-            group = {name: flags.pop(name) for name in names & flags.keys()}
-            values[field.name] = dataclasses.replace(field.default, **group)  # type: ignore[type-var]
+    for group in _groups(config_type):
+        names = {field.name for field in dataclasses.fields(group.default)}  # type: ignore[arg-type]
+        given = {name: flags.pop(name) for name in names & flags.keys()}
+        values[group.name] = dataclasses.replace(group.default, **given)  # type: ignore[type-var]
     return config_type(**values | flags)

@@ -1,15 +1,15 @@
-"""The one exception that a job answers with a line instead of a traceback, and other libraries' errors as one line."""
+"""The one exception that a job reports as a line instead of a traceback, and other libraries' errors as one line."""
 
-_MAX_LETTERS = 400
+_MAX_CHARACTERS = 400
 
 
 class InputError(Exception):
-    """A wrong input, flag or environment. Its message says what was wrong, where, and how to fix it."""
+    """A wrong input, flag or environment. The message says what was wrong, where, and how to fix it."""
 
 
 def one_line(error: BaseException) -> str:
-    """Returns another library's whole message as one line of bounded length."""
-    return " ".join(str(error).split())[:_MAX_LETTERS]
+    """Returns another library's complete message as one line of at most 400 characters."""
+    return " ".join(str(error).split())[:_MAX_CHARACTERS]
 
 
 def first_line(error: BaseException) -> str:

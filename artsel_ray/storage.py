@@ -1,7 +1,7 @@
 """Objects on any filesystem that pyarrow knows, by URI: a local path, `s3://…`, `gs://…`, `hdfs://…`.
 
-An object is written whole or not at all: one put on object stores, and on a local disk, where a half-written
-file would be visible, a temporary file that replaces the old one. Readers trust a manifest, written last.
+A reader sees an object complete or not at all: object stores put it in one request, and on a local disk, where a
+partial file would be visible, a temporary file replaces the old one. Readers trust a manifest, which is written last.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -19,9 +20,16 @@ import pyarrow.parquet as pq
 
 from artsel_ray import schema
 from artsel_ray.errors import InputError, first_line
-from artsel_ray.retries import open_file
+from artsel_ray.s3 import open_file, put_if_absent
 
 MANIFEST = "_manifest.json"
+_HIDDEN = ("_", ".")
+INVALID_FOLDER = "rejected"
+
+
+def is_uri(text: str) -> bool:
+    """Returns whether a text is a URI rather than a plain local path."""
+    return "://" in text or text.startswith("file:/")
 
 
 def join(uri: str, *names: str) -> str:
@@ -30,26 +38,13 @@ def join(uri: str, *names: str) -> str:
     return "/".join([path.rstrip("/"), *names]) + mark + query
 
 
-def is_uri(text: str) -> bool:
-    """Tells a URI from a plain local path."""
-    return "://" in text or text.startswith("file:/")
-
-
-@lru_cache(maxsize=64)
-def _connect(root: str) -> tuple[pafs.FileSystem, str]:
-    try:
-        return pafs.FileSystem.from_uri(root)
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise InputError(f"cannot use {root}: {first_line(error)}") from None
-
-
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    """Returns the filesystem and the path on it.
+    """Returns the filesystem of a URI and the path on it.
 
     A `file:` URI's path is unquoted; other URIs' names are taken as they are.
 
     Raises:
-        InputError: for a scheme that pyarrow does not know, or settings that it refuses.
+        InputError: for a scheme that pyarrow does not know, or options that it refuses.
     """
     if not is_uri(uri):
         return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
@@ -66,12 +61,6 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     return fs, _path(scheme, base, key)
 
 
-def _path(scheme: str, base: str, key: str) -> str:
-    """Returns the path as pyarrow gives it: absolute on HDFS, `bucket/key` on an object store."""
-    path = f"{base.strip('/')}/{key}".strip("/")
-    return f"/{path}" if scheme in ("hdfs", "viewfs") else path
-
-
 def _local_path(uri: str) -> str:
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost"):
@@ -79,11 +68,34 @@ def _local_path(uri: str) -> str:
     return os.path.abspath(unquote(parts.path))
 
 
+@lru_cache(maxsize=64)
+def _connect(root: str) -> tuple[pafs.FileSystem, str]:
+    try:
+        return pafs.FileSystem.from_uri(root)
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise InputError(f"cannot use {root}: {first_line(error)}") from None
+
+
+def _path(scheme: str, base: str, key: str) -> str:
+    """Returns the path as pyarrow takes it: absolute on HDFS, `bucket/key` on an object store."""
+    path = f"{base.strip('/')}/{key}".strip("/")
+    return f"/{path}" if scheme in ("hdfs", "viewfs") else path
+
+
+@contextlib.contextmanager
+def _as_input_error(action: str, uri: str, form: str = "") -> Iterator[None]:
+    """Turns the storage's errors into an `InputError` of one line."""
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"cannot {action} {uri}{form}: {first_line(error)}") from None
+
+
 def list_files(uri: str, suffix: str = ".parquet") -> list[str]:
     """Returns the URIs of the files below `uri` (or `uri` itself, if it is a file), sorted by name.
 
-    Names that start with `_` or `.` are passed over, with all below them; so are folders named `invalid`, which
-    jobs write beside their rows.
+    Skips names that start with `_` or `.` and folders named `rejected`, where jobs write invalid rows, with everything
+    below them.
 
     Raises:
         InputError: if nothing is there, or the storage does not answer.
@@ -95,82 +107,53 @@ def list_files(uri: str, suffix: str = ".parquet") -> list[str]:
 
 
 def find_files(uri: str, suffix: str = ".parquet") -> list[str]:
-    """Like `list_files`, but an absent or empty folder is an empty list."""
+    """Returns the same as `list_files`, but an empty list for an absent or empty folder."""
     fs, path = filesystem(uri)
-    try:
-        info = fs.get_file_info(path)
-        if info.type == pafs.FileType.File:
+    with _as_input_error("list", uri):
+        if fs.get_file_info(path).type == pafs.FileType.File:
             return [uri]
         entries = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
-    except OSError as error:
-        raise InputError(f"cannot list {uri}: {first_line(error)}") from None
-    names = []
-    for entry in entries:
-        name = entry.path[len(path) :].lstrip("/")
-        *folders, last = name.split("/")
-        hidden = "rejected" in folders or any(part.startswith(("_", ".")) for part in (*folders, last))
-        if entry.type == pafs.FileType.File and name.endswith(suffix) and not hidden:
-            names.append(name)
+    files = [entry.path[len(path) :].lstrip("/") for entry in entries if entry.type == pafs.FileType.File]
+    names = sorted(name for name in files if name.endswith(suffix) and not _is_hidden(name))
     # The names in a `file:` URI are quoted, as `filesystem` expects them.
-    return [join(uri, quote(name) if uri.startswith("file:/") else name) for name in sorted(names)]
+    return [join(uri, quote(name) if uri.startswith("file:/") else name) for name in names]
+
+
+def _is_hidden(name: str) -> bool:
+    *folders, last = name.split("/")
+    return INVALID_FOLDER in folders or any(part.startswith(_HIDDEN) for part in (*folders, last))
+
+
+def exists(uri: str) -> bool:
+    """Returns whether an object or folder is there."""
+    fs, path = filesystem(uri)
+    with _as_input_error("reach", uri):
+        return fs.get_file_info(path).type != pafs.FileType.NotFound
 
 
 def describe(files: list[str], folder: str) -> str:
-    """Returns a digest of the names below `folder`, the sizes and the times of files, given by their URIs.
+    """Returns a digest of files' names below `folder`, their sizes and their times.
 
     Raises:
         InputError: if the storage does not answer.
     """
     fs, _ = filesystem(folder)
-    try:
+    with _as_input_error("reach", folder):
         infos = fs.get_file_info([filesystem(file)[1] for file in files])
-    except OSError as error:
-        raise InputError(f"cannot reach {folder}: {first_line(error)}") from None
     return fingerprint(
         [[file.removeprefix(folder), info.size, info.mtime_ns] for file, info in zip(files, infos, strict=True)]
     )
 
 
 def describe_files(uri: str, suffix: str = ".parquet") -> str:
-    """Returns a digest of the names, sizes and times of the files below a URI, which `list_files` finds."""
+    """Returns a digest of the names, sizes and times of the files that `list_files` finds."""
     return describe(list_files(uri, suffix), uri)
 
 
-def exists(uri: str) -> bool:
-    """Tells whether an object or folder is there."""
-    fs, path = filesystem(uri)
-    try:
-        return fs.get_file_info(path).type != pafs.FileType.NotFound
-    except OSError as error:
-        raise InputError(f"cannot reach {uri}: {first_line(error)}") from None
-
-
-def write_object(uri: str, content: bytes | pa.Buffer) -> None:
-    """Writes one object whole: a reader sees the old object or the new one, never a part.
-
-    Raises:
-        InputError: if the storage refuses or does not answer.
-    """
-    fs, path = filesystem(uri)
-    try:
-        if isinstance(fs, pafs.LocalFileSystem):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{uuid.uuid4().hex}")
-            try:
-                with open(temporary, "wb") as stream:
-                    stream.write(content)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.replace(temporary, path)
-            except OSError:  # a full disk must not stay full of halves
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
-        else:
-            with fs.open_output_stream(path) as stream:
-                stream.write(content)
-    except OSError as error:
-        raise InputError(f"cannot write {uri}: {first_line(error)}") from None
+def fingerprint(*parts: Any) -> str:
+    """Returns 32 hexadecimal digits that depend on every part; parts are anything that JSON can hold."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def read_object(uri: str) -> bytes:
@@ -180,24 +163,85 @@ def read_object(uri: str) -> bytes:
         InputError: if it is absent or the storage does not answer.
     """
     fs, path = filesystem(uri)
+    with _as_input_error("read", uri), open_file(fs, path) as file:
+        return file.read()
+
+
+def write_object(uri: str, content: bytes | pa.Buffer) -> None:
+    """Writes one object: a reader sees the old object or the new one, never a part.
+
+    Raises:
+        InputError: if the storage refuses or does not answer.
+    """
+    fs, path = filesystem(uri)
+    with _as_input_error("write", uri):
+        if isinstance(fs, pafs.LocalFileSystem):
+            with _temporary_file(path, content) as temporary:
+                os.replace(temporary, path)
+        else:
+            with fs.open_output_stream(path) as stream:
+                stream.write(content)
+
+
+def create(uri: str, content: bytes) -> bool:
+    """Writes one object if there is none; of several writers at once, one succeeds.
+
+    Only local disks and S3 guarantee that: on other stores, writers that come at the same moment may all succeed.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        InputError: if the storage refuses or does not answer.
+    """
+    if exists(uri):
+        return False
+    fs, path = filesystem(uri)
+    with _as_input_error("write", uri):
+        if isinstance(fs, pafs.LocalFileSystem):
+            return _create_local(path, content)
+        if isinstance(fs, pafs.S3FileSystem):
+            return put_if_absent(fs, path, content, query=uri.partition("?")[2])
+    write_object(uri, content)
+    return True
+
+
+def _create_local(path: str, content: bytes) -> bool:
+    with _temporary_file(path, content) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a disk without hard links
+            os.replace(temporary, path)
+    return True
+
+
+@contextlib.contextmanager
+def _temporary_file(path: str, content: bytes | pa.Buffer) -> Iterator[str]:
+    """Writes a hidden file next to `path`, yields its path, and deletes it if it is still there at the end."""
+    temporary = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{uuid.uuid4().hex}"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
-        with open_file(fs, path) as file:
-            return file.read()
-    except OSError as error:
-        raise InputError(f"cannot read {uri}: {first_line(error)}") from None
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield temporary
+    finally:  # a full disk must not stay full of partial files
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
 
 
 def delete(uri: str) -> None:
-    """Deletes an object, or a folder and all below it; an absent one is no error."""
+    """Deletes an object, or a folder and everything below it; an absent one is no error."""
     fs, path = filesystem(uri)
-    try:
+    with _as_input_error("delete", uri):
         kind = fs.get_file_info(path).type
         if kind == pafs.FileType.Directory:
             fs.delete_dir(path)
         elif kind == pafs.FileType.File:
             fs.delete_file(path)
-    except OSError as error:
-        raise InputError(f"cannot delete {uri}: {first_line(error)}") from None
 
 
 def write_json(uri: str, value: Any) -> None:
@@ -219,11 +263,11 @@ def read_json(uri: str) -> Any:
     try:
         return json.loads(read_object(uri))
     except ValueError as error:
-        raise InputError(f"{uri} is not JSON: {error}") from None
+        raise InputError(f"{uri} is not JSON: {error}; delete it, or write it again") from None
 
 
 def write_table(uri: str, table: pa.Table, name: str, metadata: dict[str, str] | None = None) -> None:
-    """Writes one Parquet object with the named table's schema; absent nullable columns are null, as when read."""
+    """Writes one Parquet object with the named table's schema; absent nullable columns become null."""
     target = schema.TABLES[name].with_metadata(metadata or {})
     for field in target:
         if field.nullable and field.name not in table.column_names:
@@ -237,19 +281,11 @@ def open_parquet(uri: str) -> pq.ParquetFile:
     """Opens a Parquet file for reading in parts.
 
     Raises:
-        InputError: if it is absent, or is not a whole Parquet file.
+        InputError: if it is absent, or is not a complete Parquet file.
     """
     fs, path = filesystem(uri)
-    try:
+    with _as_input_error("read", uri, " as Parquet"):
         return pq.ParquetFile(open_file(fs, path))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"cannot read {uri} as Parquet: {first_line(error)}") from None
-
-
-def fingerprint(*parts: Any) -> str:
-    """Returns 32 hexadecimal digits that depend on every part; parts are anything that JSON can hold."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def write_manifest(uri: str, content: dict[str, Any]) -> None:

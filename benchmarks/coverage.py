@@ -1,24 +1,26 @@
-"""How often the 95 % intervals of the estimators cover a policy's true value, on logs of a night that explored.
+"""How often the 95 % intervals of the estimators cover a policy's true value, on logs of a run that explores.
 
-`python benchmarks/coverage.py` makes worlds of users with tastes of their own. In each a model that knows the tastes
-badly serves artworks with `--explore`, what it showed is logged with its propensity, and from the engaged impressions
-another policy's value is estimated, as `jobs/evaluate.py` does. The truth is known: the engagement that the other
-policy would get, relative to what the log's own policy gets (IPS), or to one impression of every candidate (SNIPS).
-`benchmarks/results/coverage.md` keeps what it gave.
+`python benchmarks/coverage.py` simulates worlds of users with different tastes. In each, a model that knows the
+tastes roughly serves artworks with `--explore`, and each is logged with its propensity. From this log another policy's
+value is estimated, as `jobs/evaluate.py` does. The truth is known: the engagement that the other policy would get,
+relative to what the log's own policy gets (IPS), or to one impression of every candidate (SNIPS).
+`benchmarks/results/coverage.md` has the results.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal
 
 import numpy as np
 import tyro
 
-from artsel_ray.evaluation.metrics import Examples, evaluate_log, evaluate_policies
+from artsel_ray.evaluation.bootstrap import Measurement
+from artsel_ray.evaluation.examples import Examples, PolicyOnExamples
 from artsel_ray.evaluation.off_policy import Log
+from artsel_ray.evaluation.policies import EstimateSettings, evaluate_log, evaluate_policies
 from artsel_ray.score.exploration import draw, propensities
 
-METRICS = ("ips_logged", "snips_logged")
-LOG_METRICS = ("ips", "snips", "dr", "sndr")
+_METRICS = ("ips_logged", "snips_logged")
+_LOG_METRICS = ("ips", "snips", "dr", "sndr")
 _PAIRS_PER_USER, _POPULATION = 4, 4_000
 
 
@@ -28,16 +30,17 @@ class World:
 
     user_n: np.ndarray
     engagement_nm: np.ndarray
-    """The chance that the user engages, if this artwork is shown."""
+    """Probability that the user engages, if this artwork is shown."""
     propensity_nm: np.ndarray
+    """Probability with which the log's policy shows this artwork."""
     probability_nm: np.ndarray
-    """What the log's policy believes of the engaged artwork, before it explores."""
+    """The same before it explores."""
     other_n: np.ndarray
-    """What the other policy chooses."""
+    """Choice of the other policy."""
 
 
 def make(rng: np.random.Generator, users: int, candidates: int, how: Literal["epsilon", "softmax"]) -> World:
-    """Draws users with tastes, a model that guesses them, and another policy that guesses otherwise."""
+    """Draws users with tastes, a model that guesses them, and another policy that guesses differently."""
     pairs = users * _PAIRS_PER_USER
     taste_nm = rng.normal(size=(pairs, candidates))
     eager_n = np.repeat(rng.normal(size=users), _PAIRS_PER_USER)
@@ -57,12 +60,12 @@ def truth(world: World) -> dict[str, float]:
     rows = np.arange(len(world.other_n))
     value = float(world.engagement_nm[rows, world.other_n].mean())
     shown = float((world.propensity_nm * world.engagement_nm).sum(1).mean())
-    on_log = {f"log {metric}": value for metric in LOG_METRICS}
+    on_log = {f"log {name}": value for name in _LOG_METRICS}
     return {"ips_logged": value / shown, "snips_logged": value / float(world.engagement_nm.sum(1).mean()), **on_log}
 
 
-def estimate(world: World, rng: np.random.Generator, seed: int) -> dict[str, dict[str, float]]:
-    """Serves, logs the impressions and estimates the other policy's value out of the engaged ones, and out of all."""
+def estimate(world: World, rng: np.random.Generator, seed: int) -> dict[str, Measurement]:
+    """Serves, logs the impressions, and estimates the other policy's value from the engaged ones and from all."""
     rows = np.arange(len(world.other_n))
     shown_n = np.array([draw(each, seed, str(row), "t") for row, each in enumerate(world.propensity_nm)])
     engaged = rng.random(len(rows)) < world.engagement_nm[rows, shown_n]
@@ -75,18 +78,24 @@ def estimate(world: World, rng: np.random.Generator, seed: int) -> dict[str, dic
         propensity_n=world.propensity_nm[rows, shown_n][engaged],
     )
     hit_n = (world.other_n == shown_n).astype(np.float64)
-    found = evaluate_policies(examples, {"model": hit_n[engaged]}, resamples=500, seed=seed)["model"]
+    settings = EstimateSettings(500, seed)
+    found = evaluate_policies({"model": PolicyOnExamples(examples, hit_n[engaged])}, settings).policies["model"]
     reward_nm = np.minimum(1, engaged.mean() * candidates * world.probability_nm)
     log = Log(
-        *(engaged.astype(np.float64), world.propensity_nm[rows, shown_n], hit_n, reward_nm[rows, shown_n]),
+        reward_n=engaged.astype(np.float64),
+        logging_n=world.propensity_nm[rows, shown_n],
+        target_n=hit_n,
+        predicted_n=reward_nm[rows, shown_n],
         expected_n=reward_nm[rows, world.other_n],
     )
-    on_log = evaluate_log({"model": log}, world.user_n, 500, seed)["policies"]["model"]
-    return {metric: found[metric] for metric in METRICS} | {f"log {metric}": on_log[metric] for metric in LOG_METRICS}
+    on_log = evaluate_log({"model": log}, world.user_n, settings).policies["model"]
+    return {name: found.metrics[name] for name in _METRICS} | {
+        f"log {name}": on_log.metrics[name] for name in _LOG_METRICS
+    }
 
 
 def coverage(worlds: int, users: int, how: Literal["epsilon", "softmax"]) -> dict[str, tuple[float, float, float]]:
-    """Returns for each metric the share of the worlds whose interval covers the truth, and what its error is.
+    """Returns for each metric the share of the worlds whose interval covers the truth, and its error.
 
     The errors are relative to the truth: their mean, and the mean width of the intervals.
     """
@@ -98,9 +107,10 @@ def coverage(worlds: int, users: int, how: Literal["epsilon", "softmax"]) -> dic
         candidates = int(rng.integers(3, 12))
         true = truth(make(rng, _POPULATION, candidates, how))
         for metric, found in estimate(make(rng, users, candidates, how), rng, number).items():
-            covered.setdefault(metric, []).append(found["low"] <= true[metric] <= found["high"])
-            errors.setdefault(metric, []).append(found["value"] / true[metric] - 1)
-            widths.setdefault(metric, []).append((found["high"] - found["low"]) / true[metric])
+            value, low, high = (float("nan") if each is None else each for each in astuple(found))
+            covered.setdefault(metric, []).append(low <= true[metric] <= high)
+            errors.setdefault(metric, []).append(value / true[metric] - 1)
+            widths.setdefault(metric, []).append((high - low) / true[metric])
     return {
         metric: (float(np.mean(covered[metric])), float(np.mean(errors[metric])), float(np.mean(widths[metric])))
         for metric in covered

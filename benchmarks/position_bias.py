@@ -1,11 +1,11 @@
-"""How much the place of a candidate decides: the same pairs with the candidates in several orders.
+"""How much a candidate's position decides: the same pairs with their candidates in several orders.
 
-`python benchmarks/position_bias.py --folder F --what smollm2` takes SmolLM2 in the demo's world, with the bundled
-adapter and without; `--what tiny` trains a tiny Llama from nothing, with `--shuffle-candidates` and without. Both run
-our own jobs, keep what is done, and print Markdown.
+`python benchmarks/position_bias.py --folder F --what smollm2` measures SmolLM2 in the demo's world, with the
+bundled adapter and without; `--what tiny` trains a tiny Llama from random weights, with `--shuffle-candidates` and
+without. Both run our own jobs, keep finished steps, and print Markdown.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ import tyro
 from learning import WORLD
 
 from artsel_ray import storage
+from artsel_ray.config import from_flags
+from artsel_ray.data.checked_reader import read_table
 from artsel_ray.evaluate.job import evaluate
 from artsel_ray.evaluate.settings import EvaluateConfig
 from artsel_ray.models.tiny import write_tiny
@@ -36,41 +38,43 @@ ADAPTER = Path(__file__).parent.parent / "adapters" / "smollm2-movielens"
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is measured, and where it happens."""
+    """What to measure, and where."""
 
     folder: Path
     what: Literal["smollm2", "tiny"]
     pairs: int = 100
-    """Pairs of SmolLM2's."""
+    """Number of pairs for SmolLM2."""
     prior_pairs: int = 10
-    """Other pairs, out of which the prior of PriDe is estimated."""
+    """Number of other pairs, from which PriDe's prior is estimated."""
     permutations: int = 4
     epochs: float = 2.0
-    """Of the tiny Llama."""
+    """Training epochs of the tiny Llama."""
 
 
 def world(benchmark: Benchmark, flags: dict[str, Any], **sizes: int) -> tuple[str, str]:
     """Simulates and prepares once; returns the folders of both."""
     source, data = (str(benchmark.folder / benchmark.what / name) for name in ("world", "data"))
     if storage.read_manifest(data) is None:
-        simulate(SimulateConfig(output=source, **flags))
-        prepare(PrepareConfig(input=source, output=data, **sizes))  # type: ignore[arg-type]
+        simulate(from_flags(SimulateConfig, output=source, **flags))
+        prepare(from_flags(PrepareConfig, input=source, output=data, **sizes))
     return source, data
 
 
-def permuted(benchmark: Benchmark, name: str, config: ScoreConfig) -> list[str]:
-    """Scores with each permutation that is not done yet; returns the outputs."""
+def permuted(benchmark: Benchmark, name: str, flags: dict[str, Any]) -> list[str]:
+    """Scores with each permutation that is not finished yet; returns the outputs."""
     outputs = [str(benchmark.folder / benchmark.what / name / str(number)) for number in range(benchmark.permutations)]
     for number, output in enumerate(outputs):
         if storage.read_manifest(output) is None:
-            score(replace(config, output=output, permutation=number))
+            score(from_flags(ScoreConfig, output=output, permutation=number, **flags))
     return outputs
 
 
-def audit(examples: str, outputs: list[str], name: str) -> None:
+def report(examples: str, outputs: list[str], name: str) -> None:
     """Evaluates the runs, and prints one line of Markdown."""
     evaluation = f"{Path(outputs[0]).parent}/evaluation"
-    evaluate(EvaluateConfig(examples, outputs[0], evaluation, permutations=tuple(outputs[1:])))
+    evaluate(EvaluateConfig(
+        examples=examples, predictions=outputs[0], output=evaluation, permutations=tuple(outputs[1:])
+    ))  # fmt: skip
     found = storage.read_json(f"{evaluation}/metrics.json")["permutations"]
 
     def cell(estimate: dict[str, float]) -> str:
@@ -85,9 +89,9 @@ def audit(examples: str, outputs: list[str], name: str) -> None:
 
 def subset(data: str, name: str, first: int, count: int) -> tuple[str, str]:
     """Writes some of the test examples, in the order of their ids, and the requests for them."""
-    table = storage.read_table(f"{data}/examples/test", "examples").sort_by("example_id").slice(first, count)
+    table = read_table(f"{data}/examples/test", "examples").sort_by("example_id").slice(first, count)
     pairs = set(zip(table["user_id"].to_pylist(), table["title_id"].to_pylist(), strict=True))
-    requests = storage.read_table(f"{data}/requests/test", "requests")
+    requests = read_table(f"{data}/requests/test", "requests")
     rows = [
         row | {"title_ids": [title for title in row["title_ids"] if (row["user_id"], title) in pairs]}
         for row in requests.to_pylist()
@@ -100,26 +104,25 @@ def subset(data: str, name: str, first: int, count: int) -> tuple[str, str]:
 
 
 def smollm2(benchmark: Benchmark) -> None:
-    """Zero-shot by text and by number, by number with PriDe, and with the adapter."""
+    """Measures zero-shot by text and by number, by number with PriDe, and the adapter."""
     source, data = world(benchmark, DEMO, history_length=4, validation_size=100, test_size=300)
     examples, requests = subset(data, "audited", 0, benchmark.pairs)
     _, others = subset(data, "prior", benchmark.pairs, benchmark.prior_pairs)
-    text = ScoreConfig(
-        requests=requests, titles=f"{source}/titles", artworks=f"{source}/artworks", output="", model=str(ADAPTER),
-        decoding="rank",
-    )  # fmt: skip
-    audit(examples, permuted(benchmark, "adapter", text), "adapter, text")
-    numbers = replace(text, model="smollm2", history_length=4, decoding="labels")
-    audit(examples, permuted(benchmark, "numbers", numbers), "zero-shot, number")
-    prior = tuple(permuted(benchmark, "prior", replace(numbers, requests=others)))
-    divided = permuted(benchmark, "pride", replace(numbers, label_prior=prior))
-    audit(examples, divided, "zero-shot, number, PriDe")
-    zero_shot = replace(text, model="smollm2", history_length=4)
-    audit(examples, permuted(benchmark, "text", zero_shot), "zero-shot, text")
+    text = {
+        "requests": requests, "titles": f"{source}/titles", "artworks": f"{source}/artworks", "model": str(ADAPTER),
+        "decoding": "rank",
+    }  # fmt: skip
+    report(examples, permuted(benchmark, "adapter", text), "adapter, text")
+    numbers = {**text, "model": "smollm2", "history_length": 4, "decoding": "labels"}
+    report(examples, permuted(benchmark, "numbers", numbers), "zero-shot, number")
+    prior = tuple(permuted(benchmark, "prior", {**numbers, "requests": others}))
+    report(examples, permuted(benchmark, "pride", {**numbers, "label_prior": prior}), "zero-shot, number, PriDe")
+    zero_shot = {**text, "model": "smollm2", "history_length": 4}
+    report(examples, permuted(benchmark, "text", zero_shot), "zero-shot, text")
 
 
 def tiny(benchmark: Benchmark) -> None:
-    """A tiny Llama that answers with text, trained with each title's candidates in one order and in many."""
+    """Measures a tiny Llama that answers with text, trained with each title's candidates in one order and in many."""
     source, data = world(benchmark, WORLD, history_length=16, validation_size=500, test_size=1000)
     model = benchmark.folder / benchmark.what / "model"
     if not model.exists():
@@ -127,21 +130,21 @@ def tiny(benchmark: Benchmark) -> None:
     for name, shuffle in (("one order", False), ("--shuffle-candidates", True)):
         trained = str(benchmark.folder / benchmark.what / f"trained-{shuffle}")
         if storage.read_manifest(trained) is None:
-            train(TrainConfig(
-                method="sft", examples=f"{data}/examples", model=str(model), output=trained, history_length=16,
-                lora_rank=0, learning_rate=3e-3, epochs=benchmark.epochs, micro_batch=32, checkpoint_steps=200,
-                workers=0, shuffle_candidates=shuffle,
+            train(from_flags(
+                TrainConfig, method="sft", examples=f"{data}/examples", model=str(model), output=trained,
+                history_length=16, lora_rank=0, learning_rate=3e-3, epochs=benchmark.epochs, micro_batch=32,
+                checkpoint_steps=200, workers=0, shuffle_candidates=shuffle,
             ))  # fmt: skip
-        config = ScoreConfig(
-            requests=f"{data}/requests/test", titles=f"{source}/titles", artworks=f"{source}/artworks", output="",
-            model=trained, decoding="rank", engine="transformers",
-        )  # fmt: skip
-        audit(f"{data}/examples/test", permuted(benchmark, f"scored-{shuffle}", config), f"tiny Llama, {name}")
+        flags = {
+            "requests": f"{data}/requests/test", "titles": f"{source}/titles", "artworks": f"{source}/artworks",
+            "model": trained, "decoding": "rank", "engine": "transformers",
+        }  # fmt: skip
+        report(f"{data}/examples/test", permuted(benchmark, f"scored-{shuffle}", flags), f"tiny Llama, {name}")
 
 
 def main(benchmark: Benchmark) -> None:
-    """Prints, in between what the jobs say, a Markdown table."""
-    print("RESULT | model | agreement | accuracy | chosen at each place | accuracy at each place |", flush=True)
+    """Prints a Markdown table, one line after each run's own output."""
+    print("RESULT | model | agreement | accuracy | chosen at each position | accuracy at each position |", flush=True)
     {"smollm2": smollm2, "tiny": tiny}[benchmark.what](benchmark)
 
 

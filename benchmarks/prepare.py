@@ -1,8 +1,8 @@
-"""Prepares a large made-up world with `prepare` and with one polars process, and compares speed and memory.
+"""Prepares a large generated world with `prepare` and with one polars process, and compares speed and memory.
 
-`python benchmarks/prepare.py --folder /tmp/world` writes a Markdown table to standard output;
-`benchmarks/results/prepare.md` keeps what it gave. Both sides write the same examples, which
-`tests/data/test_prepare.py` checks on a small world. Polars leaves out the places of rejected rows.
+`python benchmarks/prepare.py --folder /tmp/world` prints a Markdown table; `benchmarks/results/prepare.md` keeps one.
+Both sides write the same examples, which `tests/prepare/test_job.py` checks on a small world. Polars does not write
+invalid rows with their sources.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _FILES = 10
 
 
 def write_world(folder: Path, interactions: int, impressions: int, titles: int = 5_000) -> None:
-    """Writes a world with `titles` titles of about 20 artworks each, captions of about 200 tokens."""
+    """Writes a world whose titles have about 20 artworks each, with captions of about 200 tokens."""
     rng = np.random.default_rng(0)
     users = interactions // 62
     counts = rng.integers(4, 37, titles)
@@ -70,7 +70,7 @@ def _artworks(rng: np.random.Generator, counts: np.ndarray) -> pa.Table:
 
 
 def _events(rng: np.random.Generator, rows: int, users: int, popularity: np.ndarray) -> pa.Table:
-    """Events in the order of time, as a log has them."""
+    """Returns events in the order of time, as in a log."""
     times = np.sort(_START + rng.integers(0, 365 * _DAY, rows))
     return pa.table(
         {
@@ -90,7 +90,7 @@ def _write(folder: Path, name: str, table: pa.Table, files: int) -> None:
 
 
 def prepare_with_polars(source: Path, output: Path, sizes: tuple[int, int, int], history_length: int = 50) -> None:
-    """Does what `prepare` does, in one process and in memory."""
+    """Prepares the same examples as `prepare`, in one process and in memory."""
     titles, candidates, labels = _polars_catalog(source)
     history = _polars_interactions(source, titles)
     pairs = _polars_pairs(source, titles, labels, history, history_length)
@@ -125,10 +125,10 @@ def _polars_interactions(source: Path, titles: pl.DataFrame) -> pl.DataFrame:
     rows = rows.filter(watch.is_null() | (watch.is_finite() & (watch >= 0)), pl.col("timestamp") <= _now())
     rows = rows.filter(pl.col("user_id").str.strip_chars() != "")
     rows = rows.join(titles.lazy().select("title_id", "title"), on="title_id").drop("title_id")
-    # The order of equal times is that of the rows, so that both sides give the same history.
+    # Rows of the same time keep their order, so that both sides return the same history.
     rows = rows.with_row_index("row").sort("user_id", "timestamp", "row").drop("row")
     rows = rows.unique(keep="first", maintain_order=True)
-    return rows.with_row_index("place").collect()
+    return rows.with_row_index("index").collect()
 
 
 def _now() -> pl.Expr:
@@ -145,14 +145,14 @@ def _polars_pairs(
     rows = rows.join(labels.lazy(), on=["artwork_id", "title"], maintain_order="left")
     rows = rows.unique(keep="first", maintain_order=True).filter("engaged")
     rows = rows.sort("timestamp", maintain_order=True).unique(["user_id", "title"], keep="first", maintain_order=True)
-    places = history.lazy().select("user_id", "timestamp", "place")
-    first = places.group_by("user_id").agg(pl.min("place").alias("first"))
+    indices = history.lazy().select("user_id", "timestamp", "index")
+    first = indices.group_by("user_id").agg(pl.min("index").alias("first"))
     rows = rows.join_asof(
-        places.sort("timestamp", maintain_order=True), on="timestamp", by="user_id", allow_exact_matches=False
+        indices.sort("timestamp", maintain_order=True), on="timestamp", by="user_id", allow_exact_matches=False
     )
-    rows = rows.join(first, on="user_id").filter(pl.col("place").is_not_null())
-    start = pl.max_horizontal("first", pl.col("place").cast(pl.Int64) + 1 - history_length)
-    return rows.with_columns(start=start, end=pl.col("place").cast(pl.Int64) + 1).drop("place", "first").collect()
+    rows = rows.join(first, on="user_id").filter(pl.col("index").is_not_null())
+    start = pl.max_horizontal("first", pl.col("index").cast(pl.Int64) + 1 - history_length)
+    return rows.with_columns(start=start, end=pl.col("index").cast(pl.Int64) + 1).drop("index", "first").collect()
 
 
 def _polars_examples(
@@ -160,8 +160,8 @@ def _polars_examples(
 ) -> pl.DataFrame:
     key = pl.concat_str("user_id", "title_id", pl.col("timestamp").to_physical(), separator="\x1f")
     pairs = pairs.with_columns(example_id=key.hash(0)).sort("example_id").with_row_index("example")
-    items = pairs.select("example", place=pl.int_ranges("start", "end")).explode("place")
-    events = history[items["place"]].select("title", "timestamp", "watch_seconds")
+    items = pairs.select("example", index=pl.int_ranges("start", "end")).explode("index")
+    events = history[items["index"]].select("title", "timestamp", "watch_seconds")
     named = titles.select("name", "genres")[events["title"]]
     events = events.with_columns(items["example"], named["name"].alias("title_name"), named["genres"])
     item = pl.struct("timestamp", "title_name", "genres", "watch_seconds").alias("history")
@@ -169,7 +169,7 @@ def _polars_examples(
     shown = titles.select("title", title_name="name", title_genres="genres")
     pairs = pairs.with_columns(histories["history"]).join(shown, on="title", maintain_order="left")
     pairs = pairs.join(candidates, on="title", maintain_order="left")
-    nulls = {"reason": pl.lit(None, pl.String), "image_uris": pl.lit(None, pl.List(pl.String))}
+    nulls = {"rationale": pl.lit(None, pl.String), "image_uris": pl.lit(None, pl.List(pl.String))}
     return pairs.with_columns(**nulls).select(schema.EXAMPLES.names)
 
 
@@ -178,12 +178,12 @@ class Benchmark:
     """Compares `prepare` with one polars process."""
 
     folder: Path
-    """Where the world and the outputs go; a world that is there is used again."""
+    """Where the world and the outputs go; an existing world is reused."""
     interactions: int = 10_000_000
     impressions: int = 1_000_000
     rounds: int = 3
     side: Literal["both", "ray", "polars"] = "both"
-    """With one side, runs it in this process and prints its seconds; the benchmark calls itself so."""
+    """With one side, runs it in this process and prints its seconds, as the benchmark runs itself."""
 
 
 def main(benchmark: Benchmark) -> None:
@@ -207,7 +207,7 @@ def main(benchmark: Benchmark) -> None:
 
 
 def _run_side(side: str, world: Path, output: Path) -> dict[str, float]:
-    config = PrepareConfig(str(world), str(output))
+    config = PrepareConfig(input=str(world), output=str(output))
     started = time.perf_counter()
     if side == "polars":
         prepare_with_polars(world, output, (config.train_size, config.validation_size, config.test_size))
@@ -221,7 +221,7 @@ def _run_side(side: str, world: Path, output: Path) -> dict[str, float]:
 
 
 def _measure(folder: Path, side: str) -> dict[str, float]:
-    """Runs one side in a process of its own, and polls the memory of the process and all below it."""
+    """Runs one side in its own process, and polls the memory of that process and its descendants."""
     command = [sys.executable, __file__, "--folder", str(folder), "--side", side]
     started, peak = time.perf_counter(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -236,7 +236,7 @@ def _measure(folder: Path, side: str) -> dict[str, float]:
 
 
 def tree_bytes(pid: int) -> int:
-    """Returns the proportional set size of a process and its descendants: shared memory counts once."""
+    """Returns the proportional set size of a process and its descendants, which counts shared memory once."""
     total, processes = 0, [psutil.Process(pid)]
     with contextlib.suppress(psutil.NoSuchProcess):
         processes += processes[0].children(recursive=True)

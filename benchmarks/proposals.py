@@ -1,10 +1,10 @@
-"""Does a proposal ask for what is missing? From every title of a simulated world one theme's artworks are taken away.
+"""Do proposals ask for what is missing? One theme's artworks are removed from every title of a simulated world.
 
-`python benchmarks/proposals.py --folder /tmp/proposals` makes the world without them, trains the baseline network on
-its train examples, ranks the artworks that are left for the users of the test examples, and looks for the groups that
-none of them suits. Then SmolLM2 writes the briefs. Counted is how often the theme that was taken away is the one that a
-group's genres point to, and the one that its brief has most words of; by chance that is one in as many as there are.
-`benchmarks/results/proposals.md` keeps what it gave.
+`python benchmarks/proposals.py --folder /tmp/proposals` simulates the world without them, trains the baseline network
+on its train examples, ranks the remaining artworks for the users of the test examples, and finds the users whom none of
+them suits. Then SmolLM2 writes the briefs. Counted is how often the removed theme is the one that a gap's genres point
+to, and the one that its brief has most words of; by chance that is one in the number of themes.
+`benchmarks/results/proposals.md` keeps the results.
 """
 
 import re
@@ -18,14 +18,17 @@ import pyarrow.compute as pc
 import tyro
 
 from artsel_ray import storage
-from artsel_ray.audience.propose import find_gaps, propose
+from artsel_ray.audience.gaps import Gap, find_gaps
+from artsel_ray.audience.propose import propose
+from artsel_ray.audience.scored_run import read_scored_run, read_user_genres
 from artsel_ray.audience.settings import ProposeConfig
-from artsel_ray.audience.user_segments import read_scored_run, read_user_genres
 from artsel_ray.baseline.job import baseline
 from artsel_ray.baseline.settings import BaselineConfig
-from artsel_ray.data.catalog import read_catalog
+from artsel_ray.data.catalog import Catalog, read_catalog
+from artsel_ray.data.checked_reader import read_table
 from artsel_ray.prepare.job import prepare
 from artsel_ray.prepare.settings import PrepareConfig
+from artsel_ray.runtime.run import finished_parts
 from artsel_ray.simulate.job import simulate
 from artsel_ray.simulate.settings import SimulateConfig
 from artsel_ray.simulate.themes import THEMES, Theme
@@ -35,14 +38,14 @@ _WORD = re.compile(r"[a-z]{4,}")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where it happens, and in how large a world."""
+    """The folder of all outputs, and the size of the world."""
 
     folder: Path
     users: int = 20_000
     titles: int = 300
     themes: int = 5
     briefs: int = 100
-    """How many briefs are written: for the groups of most users."""
+    """Number of briefs, those for most users."""
     seed: int = 0
 
 
@@ -52,52 +55,62 @@ def main(benchmark: Benchmark) -> None:
     themes = THEMES[: benchmark.themes]
     simulate(
         SimulateConfig(
-            world, users=benchmark.users, titles=benchmark.titles, themes=benchmark.themes, engagement_rate=0.3,
+            output=world, users=benchmark.users, titles=benchmark.titles, themes=benchmark.themes, engagement_rate=0.3,
             interactions_per_user=40.0, min_candidates=12, max_candidates=16, caption_tokens=24, seed=benchmark.seed,
         )
     )  # fmt: skip
     removed = _remove_a_theme(world, themes, benchmark.seed)
-    prepare(PrepareConfig(world, data, train_size=80_000, validation_size=1_000, test_size=100_000))
-    baseline(BaselineConfig(f"{data}/examples", network, epochs=4, learning_rates=(5e-3,), weight_decays=(0.01,)))
-    night = _as_a_night(f"{network}/predictions/test", str(benchmark.folder / "night"))
-    tables = f"{data}/requests/test", f"{world}/titles", f"{world}/artworks"
-    _count_groups(night, tables, removed, themes)
-    written = ProposeConfig(night, *tables, "smollm2", str(benchmark.folder / "proposals"), most=benchmark.briefs)
-    propose(written)
-    rows = storage.read_table(f"{written.output}", "proposals").to_pylist()
-    told = [
+    prepare(PrepareConfig(input=world, output=data, train_size=80_000, validation_size=1_000, test_size=100_000))
+    baseline(
+        BaselineConfig(
+            examples=f"{data}/examples", output=network, epochs=4, learning_rates=(5e-3,), weight_decays=(0.01,)
+        )
+    )
+    config = ProposeConfig(
+        predictions=_as_scoring_run(f"{network}/predictions/test", str(benchmark.folder / "scored")),
+        requests=f"{data}/requests/test",
+        titles=f"{world}/titles",
+        artworks=f"{world}/artworks",
+        model="smollm2",
+        output=str(benchmark.folder / "proposals"),
+        max_proposals=benchmark.briefs,
+    )
+    _print("groups", _themes_of_gaps(config, removed, themes), len(themes))
+    propose(config)
+    rows = read_table(config.output, "proposals").to_pylist()
+    found = [
         (_theme_of(row["brief"] or "", themes), removed[row["title_id"]]) for row in rows if row["title_id"] in removed
     ]
-    _print("briefs", told, len(themes))
+    _print("briefs", found, len(themes))
 
 
 def _remove_a_theme(world: str, themes: tuple[Theme, ...], seed: int) -> dict[str, str]:
-    """Takes one theme's artworks away from each title, with their impressions; returns each title's theme.
+    """Removes one theme's artworks from each title, with their impressions; returns each title's removed theme.
 
-    A title keeps all where it would be left with fewer than two.
+    A title that would be left with fewer than two artworks keeps all of them.
     """
-    artworks = storage.read_table(f"{world}/artworks", "artworks")
+    artworks = read_table(f"{world}/artworks", "artworks")
     random = np.random.default_rng(seed)
-    strongest = [_theme_of(caption.partition(".")[0], themes) for caption in artworks["caption"].to_pylist()]
-    titles = artworks["title_id"].to_pylist()
-    removed, gone = {}, np.zeros(len(titles), dtype=bool)
-    for title in dict.fromkeys(titles):
-        mine = np.array([each == title for each in titles])
-        theme = str(random.choice(sorted({strongest[n] for n in np.flatnonzero(mine)})))
-        bad = mine & np.array([each == theme for each in strongest])
-        if (mine & ~bad).sum() >= 2:
-            removed[title], gone = theme, gone | bad
-    ids = artworks["artwork_id"].filter(pa.array(gone))
-    storage.write_table(f"{world}/artworks/part-000000.parquet", artworks.filter(pa.array(~gone)), "artworks")
+    theme_n = np.array([_theme_of(caption.partition(".")[0], themes) for caption in artworks["caption"].to_pylist()])
+    title_n = np.array(artworks["title_id"].to_pylist())
+    removed, is_removed_n = {}, np.zeros(len(title_n), dtype=bool)
+    for title in dict.fromkeys(title_n.tolist()):
+        is_title_n = title_n == title
+        theme = str(random.choice(sorted(set(theme_n[is_title_n].tolist()))))
+        is_theme_n = is_title_n & (theme_n == theme)
+        if (is_title_n & ~is_theme_n).sum() >= 2:
+            removed[title], is_removed_n = theme, is_removed_n | is_theme_n
+    ids = artworks["artwork_id"].filter(pa.array(is_removed_n))
+    storage.write_table(f"{world}/artworks/part-000000.parquet", artworks.filter(pa.array(~is_removed_n)), "artworks")
     for file in storage.list_files(f"{world}/impressions"):
-        shown = storage.read_table(file, "impressions")
+        shown = read_table(file, "impressions")
         left = pc.invert(pc.is_in(shown["artwork_id"], ids.combine_chunks()))
         storage.write_table(file, shown.filter(left), "impressions")
     return removed
 
 
 def _theme_of(text: str, themes: tuple[Theme, ...]) -> str:
-    """Returns the theme that a text has most words of, those of genres included; words of two themes count half."""
+    """Returns the theme that a text has most words of, genres included; a word of two themes counts half for each."""
     words = set(_WORD.findall(text.lower()))
     owners = Counter(word for theme in themes for word in _vocabulary(theme))
     scores = {theme.label: sum(1 / owners[word] for word in words & _vocabulary(theme)) for theme in themes}
@@ -118,42 +131,41 @@ def _vocabulary(theme: Theme) -> set[str]:
     return {word for phrase in phrases for word in _WORD.findall(phrase.lower())}
 
 
-def _as_a_night(predictions: str, night: str) -> str:
-    """Puts the network's predictions where a night's would be."""
+def _as_scoring_run(predictions: str, output: str) -> str:
+    """Writes the network's predictions as a finished scoring run; returns its URI."""
     parts = []
     for number, file in enumerate(storage.list_files(predictions)):
         parts.append(f"part-{number:06d}.parquet")
-        storage.write_table(f"{night}/{parts[-1]}", storage.read_table(file, "predictions"), "predictions")
-    storage.write_json(f"{night}/config.json", {"run": {"prompt": {"asset_kind": "artwork"}}})
-    storage.write_manifest(night, {"parts": parts})
-    return night
+        storage.write_table(f"{output}/{parts[-1]}", read_table(file, "predictions"), "predictions")
+    storage.write_json(f"{output}/config.json", {"run": {"prompt": {"asset_kind": "artwork"}}})
+    storage.write_manifest(output, {"parts": parts})
+    return output
 
 
-def _count_groups(night: str, tables: tuple[str, str, str], removed: dict[str, str], themes: tuple[Theme, ...]) -> None:
-    requests, titles, artworks = (storage.list_files(uri) for uri in tables)
-    catalog, _, _ = read_catalog(titles, artworks)
-    tastes = read_user_genres(requests)
-    parts = [storage.join(night, part) for part in storage.read_json(f"{night}/_manifest.json")["parts"]]
-    defaults = ProposeConfig("", "", "", "", "", "")
-    gaps = find_gaps(read_scored_run(parts, catalog, tastes, ranked=True), tastes, defaults.share, defaults.min_users)
-    told = []
-    for gap in gaps:
-        title = catalog.title_ids[gap.title].as_py()
-        weights = {
-            theme.label: sum(
-                (each["inside"] - each["outside"]) * theme.genres.get(each["genre"], 0)
-                for each in gap.over_indexed_genres
-            )
-            for theme in themes
-        }
-        if title in removed:
-            told.append((max(weights, key=lambda label: weights[label]), removed[title]))
-    _print("groups", told, len(themes))
+def _themes_of_gaps(config: ProposeConfig, removed: dict[str, str], themes: tuple[Theme, ...]) -> list[tuple[str, str]]:
+    """Returns the theme that each gap's genres point to, and the removed one."""
+    catalog, _ = read_catalog(storage.list_files(config.titles), storage.list_files(config.artworks))
+    user_genres = read_user_genres(storage.list_files(config.requests))
+    scored = read_scored_run(finished_parts(config.predictions), catalog, user_genres, ranked=True)
+    gaps = find_gaps(scored, user_genres, config.share, config.min_users)
+    titles = [(_title_id(gap, catalog), gap) for gap in gaps]
+    return [(_theme_of_gap(gap, themes), removed[title]) for title, gap in titles if title in removed]
 
 
-def _print(what: str, told: list[tuple[str, str]], themes: int) -> None:
-    """Prints how often the two are the same, with Wilson's 95 % interval ("Probable inference", 1927)."""
-    count, hits, z = len(told), sum(one == other for one, other in told), 1.96
+def _title_id(gap: Gap, catalog: Catalog) -> str:
+    return catalog.title_ids[gap.title].as_py()
+
+
+def _theme_of_gap(gap: Gap, themes: tuple[Theme, ...]) -> str:
+    def weight(theme: Theme) -> float:
+        return sum((each.inside - each.outside) * theme.genres.get(each.genre, 0) for each in gap.over_indexed_genres)
+
+    return max(themes, key=weight).label
+
+
+def _print(what: str, found: list[tuple[str, str]], themes: int) -> None:
+    """Prints how often both themes are the same, with Wilson's 95 % interval ("Probable inference", 1927)."""
+    count, hits, z = len(found), sum(one == other for one, other in found), 1.96
     share = hits / count
     middle, spread = share + z**2 / (2 * count), z * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
     low, high = (middle - spread) / (1 + z**2 / count), (middle + spread) / (1 + z**2 / count)

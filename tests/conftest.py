@@ -1,11 +1,15 @@
-"""Fixtures shared by all tests: one Ray and one small model for the whole session, each made when first asked for."""
+"""Fixtures shared by all tests: one Ray, one S3 server and small models, each made when a test first needs it."""
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from artsel_ray.models.load import SMOLLM2, Model, load
 from tests.support.s3_server import KEY, SECRET, s3_server, uri
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @pytest.fixture(scope="session")
@@ -13,7 +17,7 @@ def ray_cluster(s3_credentials: None) -> Iterator[None]:
     """A local Ray of two CPUs."""
     import ray
 
-    # Its own, where the machine has another one running.
+    # A separate one, even if another runs on this machine.
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
@@ -21,7 +25,7 @@ def ray_cluster(s3_credentials: None) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def s3_credentials() -> Iterator[None]:
-    """The S3 server's, in the environment, before a Ray starts whose workers need them."""
+    """Puts the S3 server's credentials into the environment, before a Ray starts whose workers need them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", KEY)
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
@@ -48,8 +52,16 @@ def smollm2() -> Model:
 
 
 @pytest.fixture(scope="session")
+def tokenizer(smollm2: Model) -> "PreTrainedTokenizerBase":
+    """The bundled model's tokenizer."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(smollm2.path)
+
+
+@pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], str]:
-    """Makes a random Llama of two layers and 600 tokens, its embeddings tied or not; quick in any engine."""
+    """Makes a random Llama of two layers and 600 tokens, with tied embeddings or without; fast in any engine."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -57,19 +69,19 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], str
     from artsel_ray.prompts import text as render
 
     def make_tokenizer() -> PreTrainedTokenizerFast:
-        pieces = Tokenizer(models.BPE())
-        pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        pieces.decoder = decoders.ByteLevel()
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=600,
             special_tokens=["<|begin|>", "<|end|>"],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        pieces.train_from_iterator(
+        tokenizer.train_from_iterator(
             [render.instruction("artwork"), render.HISTORY_HEAD, render.PREDICTION, "Drama, Crime"], trainer
         )
-        return PreTrainedTokenizerFast(tokenizer_object=pieces, bos_token="<|begin|>", eos_token="<|end|>")
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|begin|>", eos_token="<|end|>")
 
     made: dict[bool, str] = {}
 

@@ -1,4 +1,4 @@
-"""Every kind of bad row of every table, among good ones in a real Parquet file, through the reader of a real job."""
+"""Every kind of invalid row of every table, among valid rows in a Parquet file, through the reader of each job."""
 
 import datetime
 from collections.abc import Callable, Sequence
@@ -14,26 +14,35 @@ import pytest
 from artsel_ray import schema, storage
 from artsel_ray.baseline.example_arrays import read_example_arrays
 from artsel_ray.data import shuffle
-from artsel_ray.data.catalog import read_catalog, with_source_rows
-from artsel_ray.distill.rationales import TeacherSettings, explain_shard
+from artsel_ray.data.catalog import read_catalog
+from artsel_ray.data.checked_reader import read_table, row_ranges
+from artsel_ray.distill.prompts import TeacherPrompts
+from artsel_ray.distill.questions import TeacherSettings, prepare_shard
+from artsel_ray.distill.rationales import explain_shard
+from artsel_ray.engines.base import UsageCounter
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.choices import read_choices
 from artsel_ray.evaluate.example_table import read_examples
 from artsel_ray.models.load import Model
-from artsel_ray.prepare import splits, stages
+from artsel_ray.prepare import splits
+from artsel_ray.prepare.examples import bucket_examples
+from artsel_ray.prepare.outcomes import Counts
+from artsel_ray.prepare.pairs import bucket_pairs
+from artsel_ray.prepare.partition import partition_slice
+from artsel_ray.prepare.plan import Plan, Slice
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.score.assignment import assign_titles, count_titles
 from artsel_ray.score.rendering import ShardSource, prompt_tokenizer, render_shard
 from artsel_ray.score.requests import shuffle_previous, shuffle_requests
 from artsel_ray.score.scoring_settings import ScoringSettings
-from artsel_ray.train.data import read_train
+from artsel_ray.train.reading import read_train
 
 Row = dict[str, Any]
 Outcome = tuple[Any, list[Row], int]
-"""What is left of the good rows, the rejected rows, and how many rows (for requests: pairs) were read of all."""
+"""The valid rows as read, the invalid rows, and the number of all rows (for requests: pairs)."""
 Read = Callable[[Path], Outcome]
 
-# Stands in the file as bytes that no UTF-8 has; as long as what takes its place.
+# Replaced in the file by as many bytes that are not UTF-8.
 BROKEN, BYTES = "@@broken@@", b"\xff\xc3(oken\xed\xa0\x80"
 DAY = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
 LATE = datetime.datetime(2999, 1, 1, tzinfo=datetime.UTC)
@@ -76,14 +85,14 @@ def example(number: int = 9, **changes: Any) -> Row:
     return {
         "example_id": f"e{number}", "user_id": f"u{number}", "title_id": "t0", "title_name": "Up",
         "title_genres": ["Comedy"], "history": [ITEM], "candidates": CANDIDATES, "label": 1, "propensity": 0.5,
-        "timestamp": DAY, "reason": None,
+        "timestamp": DAY, "rationale": None,
     } | changes  # fmt: skip
 
 
 def prediction(number: int = 9, **changes: Any) -> Row:
     return {
         "user_id": f"u{number}", "title_id": "t0", "artwork_id": "t0-1", "probability": 0.5, "propensity": None,
-        "candidates": CHOSEN, "reason": None, "model_id": "m", "fingerprint": "f", "scored_at": DAY,
+        "candidates": CHOSEN, "rationale": None, "model_id": "m", "fingerprint": "f", "scored_at": DAY,
     } | changes  # fmt: skip
 
 
@@ -108,7 +117,7 @@ NO_CANDIDATES, REPEATED, LONG = (
     "the pair was asked for before",
     "without any history the prompt exceeds 512 tokens",
 )
-# Reasons to reject a pair of a request, not the whole row.
+# Reasons that a pair of a request is invalid, not the complete row.
 PAIRS = (UNKNOWN, NO_CANDIDATES, REPEATED, LONG)
 BAD_HISTORIES: list[tuple[Row, str, str]] = [
     (item(title_name=BROKEN), "history", TEXT),
@@ -195,7 +204,7 @@ KINDS: dict[str, list[tuple[Row, str, str]]] = {
     ],
     "examples, distill": [
         *(each for each in BAD_EXAMPLES if each[0] != {"label": None}),
-        *(({name: BROKEN}, name, TEXT) for name in ("example_id", "title_name", "reason")),
+        *(({name: BROKEN}, name, TEXT) for name in ("example_id", "title_name", "rationale")),
         *(({name: None}, name, MISSING) for name in ("example_id", "title_name", "title_genres", "history", "label")),
         ({"candidates": None}, "candidates", MISSING),
         ({"title_genres": ["Comedy", BROKEN]}, "title_genres", TEXT),
@@ -211,7 +220,7 @@ KINDS: dict[str, list[tuple[Row, str, str]]] = {
         *(({"probability": value}, "probability", "not in [0, 1]") for value in (-0.1, 1.1, NAN)),
     ],
     "predictions, previous": [
-        *(({name: BROKEN}, name, TEXT) for name in ("user_id", "artwork_id", "reason", "model_id", "fingerprint")),
+        *(({name: BROKEN}, name, TEXT) for name in ("user_id", "artwork_id", "rationale", "model_id", "fingerprint")),
         *(({name: None}, name, MISSING) for name in ("user_id", "title_id", "artwork_id", "model_id", "fingerprint")),
         ({"scored_at": None}, "scored_at", MISSING),
         ({"probability": NAN}, "probability", "not in [0, 1]"),
@@ -224,7 +233,7 @@ KINDS: dict[str, list[tuple[Row, str, str]]] = {
 
 
 def write(folder: Path, name: str, rows: list[Row]) -> None:
-    """Writes one file, not compressed, in which the mark of broken text becomes such bytes."""
+    """Writes one uncompressed file, in which BROKEN becomes text that is not UTF-8."""
     fields = [field.with_nullable(True) for field in schema.TABLES[name]]
     if name == "interactions":  # a double that no float holds comes as one
         fields[3] = fields[3].with_type(pa.float64())
@@ -235,7 +244,7 @@ def write(folder: Path, name: str, rows: list[Row]) -> None:
 
 
 def write_world(folder: Path, bad: dict[str, Row]) -> None:
-    """Writes all tables with four good rows for readers to keep, and a bad one behind the first of some."""
+    """Writes all tables with four valid rows, and in some an invalid row after the first."""
     rows = {name: [make(number) for number in range(4)] for name, make in MAKE.items()}
     rows["artworks"] = [artwork(0), artwork(1), artwork(0, artwork_id="t1-0", title_id="t1")]
     rows["artworks"].append(artwork(0, artwork_id="t3-0", title_id="t3", caption="word " * 600))
@@ -254,37 +263,40 @@ def catalog_of(folder: Path) -> Any:
 
 
 def read_titles(folder: Path) -> Outcome:
-    catalog, _, bad = catalog_of(folder)
+    catalog, invalid = catalog_of(folder)
     kept = [each.to_pylist() for each in (catalog.title_ids, catalog.names, catalog.genres)]
-    return kept, bad.to_pylist(), len(kept[0]) + bad.num_rows
+    return kept, invalid.to_pylist(), len(kept[0]) + invalid.num_rows
 
 
 def read_artworks(folder: Path) -> Outcome:
-    catalog, captions, bad = catalog_of(folder)
-    kept = [catalog.artwork_ids.to_pylist(), captions.to_pylist()]
-    return kept, bad.to_pylist(), len(kept[0]) + bad.num_rows
+    catalog, invalid = catalog_of(folder)
+    kept = [catalog.artwork_ids.to_pylist(), catalog.contents.to_pylist()]
+    return kept, invalid.to_pylist(), len(kept[0]) + invalid.num_rows
+
+
+def invalid_rows(folder: Path) -> list[Row]:
+    return [row for file in storage.find_files(str(folder)) for row in read_table(file, "invalid_rows").to_pylist()]
 
 
 def read_logs(folder: Path, table: str) -> Outcome:
     """Runs the three stages of prepare, one after the other."""
     logs = {name: files(folder, name) for name in ("interactions", "impressions")}
-    parts = [part for name in ("interactions", "impressions") for part in stages.slices(name, logs[name])]
+    slices = [
+        *(Slice("interactions", part) for part in row_ranges(logs["interactions"], "interactions", 1 << 20, True)),
+        *(Slice("impressions", part) for part in row_ranges(logs["impressions"], "impressions", 1 << 20, True)),
+    ]
     now_us = int(datetime.datetime.now(datetime.UTC).timestamp() * 1e6)
-    plan = stages.Plan(str(folder / "out"), logs, parts, 1, 5, "hash", 0, now_us)
-    catalog, captions, _ = catalog_of(folder)
-    counts = stages.Counts()
-    for number in range(len(parts)):
-        counts.update(stages.partition_slice(plan, number, catalog))
-    found, keys = stages.bucket_pairs(plan, 0, catalog)
+    plan = Plan(str(folder / "out"), logs, slices, 1, 5, "hash", 0, now_us)
+    catalog, _ = catalog_of(folder)
+    counts = Counts()
+    for number in range(len(slices)):
+        counts.update(partition_slice(plan, catalog, number))
+    found, keys = bucket_pairs(plan, catalog, 0)
     last = splits.last_keys(keys, splits.allot(found["pairs"], 100, 0, 0))
     counts.update(found)
-    counts.update(stages.bucket_examples(plan, 0, catalog, captions, last))
-    invalid = [
-        row
-        for file in storage.find_files(str(folder / "out/rejected"))
-        for row in storage.read_table(file, "rejected").to_pylist()
-    ]
-    kept = storage.read_table(str(folder / "out/examples/train"), "examples").to_pylist()
+    counts.update(bucket_examples(plan, catalog, last, 0))
+    invalid = invalid_rows(folder / "out/rejected")
+    kept = read_table(str(folder / "out/examples/train"), "examples").to_pylist()
     assert len(invalid) == sum(counts[name] for name in counts if name.startswith("rejected/"))
     impressions = len(kept) + sum(counts[name] for name in counts if name.startswith("rejected/impressions"))
     interactions = 4 + sum(counts[name] for name in counts if name.startswith("rejected/interactions"))
@@ -295,24 +307,17 @@ RENDERING = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 512, "choose")
 
 
 def read_requests(folder: Path) -> Outcome:
-    """Exchanges and renders, as scoring does before its engine."""
+    """Shuffles and renders, as scoring does before its engine."""
     asked = files(folder, "requests")
     assignment = assign_titles(count_titles(asked[0]), 100, {})
-    moved = shuffle_requests(asked, 0, assignment, str(folder / "work"), str(folder / "rejected"))
+    shuffled = shuffle_requests(asked, 0, assignment, str(folder / "work"), str(folder / "rejected"))
     catalog, _ = catalog_of(folder)
-    shard = render_shard(0, ShardSource(moved.uris, [], asked, catalog), RENDERING)
-    rows = [
-        row
-        for file in storage.find_files(str(folder / "rejected"))
-        for row in storage.read_table(file, "rejected").to_pylist()
-    ]
+    shard = render_shard(0, ShardSource(shuffled.uris, [], asked, catalog), RENDERING)
+    rows = invalid_rows(folder / "rejected")
     kept = [shard.user_ids.to_pylist(), shard.histories.to_pylist(), shard.fingerprints]
-    assert moved.rejected_rows == len(rows)
-    return (
-        kept,
-        rows + shard.invalid.to_pylist(),
-        shard.counts["pairs"] + shard.counts["rejected"] + moved.rejected_pairs,
-    )
+    assert shuffled.rejected_rows == len(rows)
+    pairs = shard.counts["pairs"] + shard.counts["rejected"] + shuffled.rejected_pairs
+    return kept, rows + shard.invalid.to_pylist(), pairs
 
 
 def read_evaluated(folder: Path) -> Outcome:
@@ -327,41 +332,33 @@ def read_features(folder: Path) -> Outcome:
     return kept, rows.invalid.to_pylist(), len(rows.label_n) + rows.invalid.num_rows
 
 
-class Silent:
-    """A teacher that says the same of everything, and prefers the last token."""
+class Teacher:
+    """Generates the same rationale for every prompt, and prefers the last candidate."""
 
-    def write(
+    usage = UsageCounter()
+
+    def generate(
         self, prompts: Any, max_tokens: int, stop: Any, sampling: Any = None, images: Any = ()
     ) -> list[list[int]]:
-        said = "Calm films about open water suit somebody with this history."
-        return prompt_tokenizer("smollm2", PromptSpec(reason=True)).encode([said] * len(prompts))
+        rationale = "Calm films about open water suit somebody with this history."
+        return prompt_tokenizer("smollm2", PromptSpec(reason=True)).encode([rationale] * len(prompts))
 
     def logprobs(self, prompts: Any, allowed: Sequence[list[int]], images: Any = ()) -> list[np.ndarray]:
         tokenizer = prompt_tokenizer("smollm2", PromptSpec(reason=True)).tokenizer
-        return [
-            np.array(
-                [
-                    float("sea" in str(tokenizer.decode(token)) or " The" in str(tokenizer.decode(token)))
-                    for token in ids
-                ]
-            )
-            for ids in allowed
-        ]
+        words = [[str(tokenizer.decode(token)) for token in ids] for ids in allowed]
+        return [np.array([float("sea" in word or " The" in word) for word in each]) for each in words]
 
 
 def read_explained(folder: Path) -> Outcome:
-    spec = PromptSpec(reason=True)
-    teaching = TeacherSettings("smollm2", "m", spec, 0.6, 0.95, 0, 7, 64, 2048, min_words=5, quoted_words=6)
-    (file,) = files(folder, "examples")
-    rows = pa.concat_tables(
-        [with_source_rows(table, 0, first) for first, table in storage.iter_batches(file, "examples", broken_text=True)]
+    teacher = TeacherSettings(
+        "smollm2", "m", PromptSpec(reason=True), 0.6, 0.95, 0, 7, 64, 2048, min_words=5, quoted_words=6
     )
-    explained = explain_shard(rows, [file], Silent(), teaching)
-    return (
-        explained.examples.to_pylist(),
-        explained.invalid.to_pylist(),
-        explained.counts["kept"] + explained.counts["rejected"],
-    )
+    asked = files(folder, "examples")
+    prompts = TeacherPrompts(prompt_tokenizer("smollm2", teacher.spec))
+    (rows,) = row_ranges(asked, "examples", 10_000)
+    explained = explain_shard(prepare_shard(asked, rows, prompts, teacher), asked, Teacher(), prompts, teacher)
+    examples = int(explained.counts["kept"] + explained.counts["rejected"])
+    return explained.rows.to_pylist(), explained.invalid.to_pylist(), examples
 
 
 def read_predicted(folder: Path) -> Outcome:
@@ -376,8 +373,7 @@ def read_previous(folder: Path) -> Outcome:
     assignment = assign_titles(count_titles(files(folder, "requests")[0]), 100, {})
     left_out = shuffle_previous(files(folder, "predictions"), uri, assignment, invalid)
     kept = shuffle.read_partition([uri], 0).to_pylist()
-    bad = storage.read_table(invalid, "rejected").to_pylist() if left_out else []
-    return kept, bad, len(kept) + left_out
+    return kept, invalid_rows(Path(invalid)), len(kept) + left_out
 
 
 READ: dict[str, Read] = {
@@ -401,14 +397,14 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def good_rows(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcome]:
-    """What a reader makes of a world without a bad row, read once."""
+    """What each reader returns for a world without invalid rows, read once."""
     folder = tmp_path_factory.mktemp("good")
     write_world(folder, {})
     return lru_cache(lambda reader: READ[reader](folder))
 
 
 @pytest.mark.parametrize(("reader", "changes", "column", "reason"), CASES)
-def test_a_bad_row_is_rejected_and_the_good_ones_stay(
+def test_invalid_row_is_rejected_and_valid_rows_are_kept(
     tmp_path: Path,
     smollm2: Model,
     good_rows: Callable[[str], Outcome],
@@ -419,25 +415,25 @@ def test_a_bad_row_is_rejected_and_the_good_ones_stay(
 ) -> None:
     table, bad = reader.partition(",")[0], MAKE[reader.partition(",")[0]](**changes)
     if table == "impressions" and "empty history" not in reason:
-        bad = MAKE[table](**({"user_id": "u3"} | changes))  # somebody with a history
+        bad = MAKE[table](**({"user_id": "u3"} | changes))  # a user with a history
     write_world(tmp_path, {table: bad})
     kept, nothing, count = good_rows(reader)
-    still, invalid, count_of_all = READ[reader](tmp_path)
+    kept_again, invalid, count_of_all = READ[reader](tmp_path)
     assert nothing == []
-    assert still == kept
+    assert kept_again == kept
     assert count_of_all == count + max(1, len(bad.get("title_ids") or []))
-    place = {"table": table, "file": files(tmp_path, table)[0], "row": 1, "column": column, "reason": reason}
+    source = {"table": table, "file": files(tmp_path, table)[0], "row": 1, "column": column, "reason": reason}
     ids = {name: bad.get(name) for name in ("user_id", "title_id", "artwork_id")}
     if table == "requests" and reason in PAIRS:
         ids["title_id"] = bad["title_ids"][0] or ""
-    assert invalid == [place | {name: None if value == BROKEN else value for name, value in ids.items()}]
+    assert invalid == [source | {name: None if value == BROKEN else value for name, value in ids.items()}]
 
 
-TRAINED = [kind for kind in KINDS["examples, distill"] if not {"user_id", "title_id", "reason"} & set(kind[0])]
+TRAINED = [kind for kind in KINDS["examples, distill"] if not {"user_id", "title_id", "rationale"} & set(kind[0])]
 
 
 @pytest.mark.parametrize(("changes", "column", "reason"), TRAINED)
-def test_training_refuses_what_other_jobs_reject(
+def test_training_stops_at_a_row_that_other_jobs_reject(
     tmp_path: Path, smollm2: Model, changes: Row, column: str, reason: str
 ) -> None:
     write(tmp_path, "examples", [example(0), example(**changes)])
@@ -449,5 +445,5 @@ def test_training_refuses_what_other_jobs_reject(
     assert "\n" not in message
 
 
-def test_there_are_kinds_enough() -> None:
+def test_at_least_twenty_kinds_of_invalid_rows_are_covered() -> None:
     assert len({(reader, column, reason) for reader, kinds in KINDS.items() for _, column, reason in kinds}) >= 20

@@ -1,71 +1,332 @@
+"""Flags: bounds, messages, renamed names, and the way from a command line to a job."""
+
+import dataclasses
+import inspect
+import pickle
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pytest
+from annotated_types import Ge, Gt, Le, Lt
 
-from artsel_ray.config import absolute, resolved, run
+from artsel_ray.audience.settings import ExplainConfig, ProposeConfig
+from artsel_ray.baseline.settings import BaselineConfig
+from artsel_ray.caption.settings import CaptionConfig
+from artsel_ray.config import EngineSettings, FlagValueError, from_flags, parse, resolved, run, settings
+from artsel_ray.decoding.decoders import DECODERS
+from artsel_ray.distill.settings import DistillConfig
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.settings import EvaluateConfig
-from artsel_ray.train.settings import SweepConfig
+from artsel_ray.prepare.settings import PrepareConfig
+from artsel_ray.reproduce.settings import ReproduceConfig
+from artsel_ray.score.settings import ScoreConfig
+from artsel_ray.simulate.settings import SimulateConfig
+from artsel_ray.train.settings import SweepConfig, TrainConfig
 
-FLAGS = ["job", "--examples", "e", "--predictions", "p", "--output", "o"]
+CONFIGS: list[Any] = [
+    BaselineConfig, CaptionConfig, DistillConfig, EvaluateConfig, ExplainConfig, PrepareConfig, ProposeConfig,
+    ReproduceConfig, ScoreConfig, SimulateConfig, SweepConfig, TrainConfig,
+]  # fmt: skip
+FLAGS = ["--examples", "e", "--predictions", "p", "--output", "o"]
 
 
-def fails_with(error: BaseException) -> Callable[[], Callable[[EvaluateConfig], None]]:
-    def job(config: EvaluateConfig) -> None:
-        raise error
+def required(config_type: Any) -> dict[str, str]:
+    """Returns a value for each flag without a default."""
+    names = [field.name for field in dataclasses.fields(config_type) if field.default is dataclasses.MISSING]
+    return {name: "sft" if name == "method" else f"/{name}" for name in names}
 
-    return lambda: job
+
+def flags_of(values: dict[str, str]) -> list[str]:
+    return [arg for name, value in values.items() for arg in (f"--{name.replace('_', '-')}", value)]
 
 
-def test_the_parsed_config_reaches_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[EvaluateConfig] = []
-    monkeypatch.setattr(sys, "argv", [*FLAGS, "--resamples", "7"])
-    run(EvaluateConfig, lambda: seen.append)
-    assert (seen[0].output, seen[0].resamples) == (str(Path("o").absolute()), 7)
-    assert resolved(seen[0])["resamples"] == 7
+# The job that `run` calls: it reports its config in the exit code's place.
+def exit_with_resamples(config: EvaluateConfig) -> None:
+    sys.exit(config.resamples)
+
+
+def report_broken_input(config: EvaluateConfig) -> None:
+    raise InputError("x.parquet is broken; fix it")
+
+
+def interrupt(config: EvaluateConfig) -> None:
+    raise KeyboardInterrupt
+
+
+def fail(config: EvaluateConfig) -> None:
+    raise ZeroDivisionError
+
+
+def run_job(monkeypatch: pytest.MonkeyPatch, function: Any, *more: str) -> int:
+    """Runs a function of this module as a job; returns its exit code."""
+    module = inspect.getmodule(function)
+    assert module is not None
+    monkeypatch.setitem(sys.modules, "test_config_jobs", module)
+    monkeypatch.setattr(sys, "argv", ["job", *FLAGS, *more])
+    with pytest.raises(SystemExit) as ended:
+        run(EvaluateConfig, f"test_config_jobs:{function.__name__}")
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_parsed_config_reaches_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_job(monkeypatch, exit_with_resamples, "--resamples", "7") == 7
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "line"),
+    ("function", "flags", "code", "line"),
     [
-        (InputError("x.parquet is broken; mend it"), 1, "error: x.parquet is broken; mend it\n"),
-        (KeyboardInterrupt(), 130, "interrupted; run the same command again\n"),
+        (report_broken_input, [], 1, "error: x.parquet is broken; fix it\n"),
+        (interrupt, [], 130, "interrupted; run the same command again\n"),
+        (fail, ["--seed", "-1"], 1, "error: --seed is -1; it must be at least 0\n"),
+        (fail, ["--resamples", "x"], 2, "error: --resamples is 'x'; it must be a whole number\n"),
+        (fail, ["--impressions", "i"], 1,
+         "error: --impressions needs a --baseline: its probabilities are the reward model\n"),
     ],
-)
-def test_expected_errors_are_a_line_and_an_exit_code(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, line: str
+)  # fmt: skip
+def test_expected_errors_are_one_line_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    function: Any,
+    flags: list[str],
+    code: int,
+    line: str,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", FLAGS)
-    with pytest.raises(SystemExit) as ended:
-        run(EvaluateConfig, fails_with(error))
-    assert ended.value.code == code
+    assert run_job(monkeypatch, function, *flags) == code
     assert capsys.readouterr().err == line
 
 
-def test_a_negative_seed_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", [*FLAGS, "--seed", "-1"])
-    with pytest.raises(SystemExit, match="1"):
-        run(EvaluateConfig, fails_with(ZeroDivisionError()))
-    assert capsys.readouterr().err == "error: --seed is negative, expected 0 or more\n"
-
-
 def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", FLAGS)
     with pytest.raises(ZeroDivisionError):
-        run(EvaluateConfig, fails_with(ZeroDivisionError()))
+        run_job(monkeypatch, fail)
 
 
-def test_local_paths_are_made_absolute_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("args", [[*FLAGS, "--no-such-flag"], FLAGS[:4]])
+def test_unknown_and_missing_flags_exit_with_2(args: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(EvaluateConfig, args)
+    assert ended.value.code == 2
+
+
+@settings
+class Flags:
+    """A flag of every type."""
+
+    name: str
+    count: Annotated[int, Ge(1), Le(2_000_000)] = 1
+    rate: Annotated[float, Gt(0), Lt(1)] | None = None
+    rates: tuple[Annotated[float, Gt(0)], ...] = (1.0,)
+    kind: Literal["a", "b"] = "a"
+    width: Literal["a", "b"] | Literal["auto"] | None = None
+    deep: bool = False
+    engine_pool: EngineSettings = EngineSettings()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"count": 0}, "--count is 0; it must be at least 1"),
+        ({"count": 2_000_001}, "--count is 2000001; it must be at most 2,000,000"),
+        ({"rate": 0.0}, "--rate is 0.0; it must be more than 0"),
+        ({"rate": 1.0}, "--rate is 1.0; it must be less than 1"),
+        ({"rate": float("nan")}, "--rate is nan; it must be a finite number"),
+        ({"rates": (1.0, -1.0)}, "--rates is -1.0; it must be more than 0"),
+        ({"engines": 0}, "--engines is 0; it must be at least 1"),
+        ({"max_model_length": 63, "count": 1}, "--max-model-length is 63; it must be at least 64"),
+        ({"count": 0, "rate": 2.0}, "--count is 0; it must be at least 1; --rate is 2.0; it must be less than 1"),
+    ],
+)
+def test_values_out_of_bounds(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        from_flags(Flags, name="n", **values)
+    assert str(raised.value) == message
+    assert not isinstance(raised.value, FlagValueError)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"count": "x"}, "--count is 'x'; it must be a whole number"),
+        ({"count": 1.5}, "--count is 1.5; it must be a whole number"),
+        ({"count": None}, "--count is None; it must be a whole number"),
+        ({"count": "9" * 5000}, f"--count is '{'9' * 5000}'; it must be a whole number"),
+        ({"rate": "x"}, "--rate is 'x'; it must be a number"),
+        ({"rate": ()}, "--rate is (); it must be a number"),
+        ({"rates": ("x",)}, "--rates is 'x'; it must be a number"),
+        ({"rates": 5}, "--rates is 5; it must be a list"),
+        ({"deep": "perhaps"}, "--deep is 'perhaps'; it must be true or false"),
+        ({"deep": ()}, "--deep is (); it must be true or false"),
+        ({"name": 3}, "--name is 3; it must be text"),
+        ({"kind": "c"}, "--kind is 'c'; it must be 'a' or 'b'"),
+        ({"width": "c"}, "--width is 'c'; it must be 'a' or 'b' or 'auto'"),
+        ({"dtype": "int8"}, "--dtype is 'int8'; it must be 'auto', 'float32', 'bfloat16' or 'float16'"),
+        ({"color": "red"}, "--color is no flag of Flags"),
+    ],
+)
+def test_values_of_the_wrong_type(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(FlagValueError) as raised:
+        from_flags(Flags, **{"name": "n", **values})
+    assert str(raised.value) == message
+
+
+def test_missing_and_positional_values() -> None:
+    with pytest.raises(FlagValueError, match=r"^--name is missing$"):
+        from_flags(Flags)
+    with pytest.raises(TypeError):
+        Flags("n")  # type: ignore[call-arg]
+
+
+def test_a_group_given_as_a_dict_names_its_flag() -> None:
+    with pytest.raises(InputError, match=r"^--engines is 0; it must be at least 1$"):
+        Flags(name="n", engine_pool={"engines": 0})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--count", "x"], "--count is 'x'; it must be a whole number"),
+        (["--rate", "x"], "--rate is 'x'; it must be a number"),
+        (["--rates", "1", "x"], "--rates is 'x'; it must be a number"),
+        (["--kind", "c"], "--kind is 'c'; it must be 'a' or 'b'"),
+        (["--engines", "0"], "--engines is 0; it must be at least 1"),
+        (["--dtype", "int8"], "--dtype is 'int8'; it must be 'auto', 'float32', 'bfloat16' or 'float16'"),
+    ],
+)
+def test_the_command_line_reports_what_the_constructor_does(args: list[str], message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        parse(Flags, ["--name", "n", *args])
+    assert str(raised.value) == message
+
+
+def test_values_are_parsed_to_their_types() -> None:
+    words = "--name 7 --count 2 --rate 1e-3 --rates 1 2.5 --kind b --width auto --deep --engines 3"
+    assert parse(Flags, words.split()) == Flags(
+        name="7", count=2, rate=0.001, rates=(1.0, 2.5), kind="b", width="auto", deep=True,
+        engine_pool=EngineSettings(engines=3),
+    )  # fmt: skip
+    assert parse(Flags, ["--name", "n", "--rate", "None", "--no-deep"]) == Flags(name="n")
+
+
+SCORE = required(ScoreConfig)
+TRAIN = required(TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("config_type", "flags", "message"),
+    [
+        (BaselineConfig, {"batch_size": 1, "workers": 2}, "--batch-size is 1; it must be at least --workers, 2"),
+        (BaselineConfig, {"learning_rates": ()}, "--learning-rates is empty"),
+        (BaselineConfig, {"weight_decays": ()}, "--weight-decays is empty"),
+        (CaptionConfig, {"engine": "transformers", "tensor_parallel": 2}, "--tensor-parallel is for --engine vllm"),
+        (EvaluateConfig, {"impressions": "i"}, "--impressions needs a --baseline"),
+        (EvaluateConfig, {"output": "/examples/"}, "--output /examples/ is an input's folder"),
+        (ReproduceConfig, {"models": ("a", "b", "c")}, "--models names 3 models; it must be one or two"),
+        (ScoreConfig, {"explore": "epsilon"}, "add --decoding rank"),
+        (ScoreConfig, {"label_prior": ("p",), "decoding": "rank"}, "add --decoding labels"),
+        (
+            SimulateConfig,
+            {"min_candidates": 5, "max_candidates": 4},
+            "--max-candidates is 4; it must be at least --min-candidates 5",
+        ),
+        (SimulateConfig, {"source": "movielens", "users": 944}, "--users is 944; MovieLens 100K has 943"),
+        (TrainConfig, {"batch_size": 6, "micro_batch": 4}, "--batch-size is 6; it must be a multiple of"),
+        (TrainConfig, {"fsdp": True}, "--workers is 1; raise it"),
+        (SweepConfig, {"learning_rates": (1e-5, 1e-5)}, "--learning-rates is '1e-05 1e-05'"),
+        (SweepConfig, {"learning_rates": ()}, "--learning-rates is ''"),
+        (SweepConfig, {"workers": 0}, "--workers is 0; a sweep runs on Ray"),
+        (SweepConfig, {"batch_size": 6}, "--batch-size is 6"),  # its parent's rules hold too
+    ],
+)
+def test_flags_that_do_not_go_together(config_type: Any, flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+        from_flags(config_type, **{**required(config_type), **flags})
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_decoding_takes_the_names_of_the_table(name: str) -> None:
+    assert from_flags(ScoreConfig, **SCORE, decoding=name).decoding == name
+    with pytest.raises(FlagValueError, match=f"--decoding is 'beam'; it must be .*'{name}'"):
+        from_flags(ScoreConfig, **SCORE, decoding="beam")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "config_type"),
+    [
+        ("--plan", "--estimate-cost", ScoreConfig),
+        ("--least-users 3", "--min-users 3", ExplainConfig),
+        ("--least_users=3", "--min-users=3", ExplainConfig),
+        ("--most 3", "--max-proposals 3", ProposeConfig),
+        ("--kept-pixels 300", "--resize-to-pixels 300", CaptionConfig),
+        ("--pictures", "--images", SimulateConfig),
+        ("--engine null", "--engine fake", ScoreConfig),
+        ("--engine=null", "--engine=fake", ScoreConfig),
+    ],
+)
+def test_renamed_flags_work_with_a_warning(
+    capsys: pytest.CaptureFixture[str], old: str, new: str, config_type: Any
+) -> None:
+    args = flags_of(required(config_type))
+    assert parse(config_type, [*args, *old.split()]) == parse(config_type, [*args, *new.split()])
+    given, now = next((a, b) for a, b in zip(old.split(), new.split(), strict=True) if a != b)
+    warning = f"warning: '{given}' is now '{now}'; the next version will not accept the old name\n"
+    assert capsys.readouterr().err == warning
+
+
+@pytest.mark.parametrize("config_type", CONFIGS)
+def test_resolved_and_from_flags_are_inverse(config_type: Any) -> None:
+    config = parse(config_type, flags_of(required(config_type)))
+    values = resolved(config)
+    assert not any(dataclasses.is_dataclass(value) for value in values.values())
+    assert from_flags(config_type, **values) == config
+    assert len(resolved(from_flags(config_type, **required(config_type)))) == len(values)
+
+
+def test_from_flags_sets_flags_of_groups() -> None:
+    config = from_flags(ScoreConfig, **SCORE, engines=3, layout="auto", seed=7)
+    assert (config.engine_pool.engines, config.prompt.layout, config.seed) == (3, "auto", 7)
+    # A group's default for this job is kept: distilling needs long answers.
+    distill = from_flags(DistillConfig, **required(DistillConfig), engines=2)
+    assert (distill.engine_pool.engines, distill.engine_pool.max_model_length) == (2, 16_384)
+
+
+@pytest.mark.parametrize("config_type", CONFIGS)
+def test_configs_travel_to_workers(config_type: Any) -> None:
+    config = from_flags(config_type, **required(config_type))
+    assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.output = "elsewhere"
+
+
+def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "--examples e --predictions s3://bucket/p --output ~/o --train file:t --permutations a s3://b/c"
+    config = parse(EvaluateConfig, words.split())
+    assert (config.examples, config.predictions) == (str(tmp_path / "e"), "s3://bucket/p")
+    assert (config.output, config.train, config.baseline) == (str(Path("~/o").expanduser()), "file:t", None)
+    assert config.permutations == (str(tmp_path / "a"), "s3://b/c")
+
+
+def test_a_model_is_a_path_only_if_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
-    config = EvaluateConfig(examples="e", predictions="s3://bucket/p", output="~/o", train="t")
-    got = absolute(config)
-    assert (got.examples, got.predictions, got.train) == (str(tmp_path / "e"), "s3://bucket/p", str(tmp_path / "t"))
-    assert (got.output, got.baseline) == (str(Path("~/o").expanduser()), None)
-    models = [
-        absolute(SweepConfig(method="sft", examples="e", model=name, output="o")).model
-        for name in ("smollm2", "folder", "org/name", "s3://b/T")
-    ]
-    assert models == ["smollm2", str(tmp_path / "folder"), "org/name", "s3://b/T"]
+    names = ("smollm2", "folder", "org/name", "s3://b/T")
+    assert [parse(TrainConfig, flags_of({**TRAIN, "model": name})).model for name in names] == [
+        "smollm2", str(tmp_path / "folder"), "org/name", "s3://b/T",
+    ]  # fmt: skip
+    assert parse(ReproduceConfig, ["--output", "o", "--models", "folder", "org/name"]).models == (
+        str(tmp_path / "folder"), "org/name",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("config_type", CONFIGS)
+def test_help_is_grouped_and_documents_every_flag(config_type: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parse(config_type, ["--help"])
+    shown = capsys.readouterr().out
+    hidden = {"learning_rate"} if config_type is SweepConfig else set()
+    for name in resolved(from_flags(config_type, **required(config_type))).keys() - hidden:
+        assert f"--{name.replace('_', '-')}" in shown
+    for field in dataclasses.fields(config_type):
+        if dataclasses.is_dataclass(field.default):
+            assert f"{field.name.replace('_', '-')} options" in shown

@@ -1,3 +1,5 @@
+"""Objects on a local disk, URIs, and errors in one line."""
+
 import json
 import multiprocessing
 import os
@@ -6,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artsel_ray import storage
+from artsel_ray.data.checked_reader import read_table
 from artsel_ray.errors import InputError
 
 
@@ -34,14 +39,14 @@ def test_files_are_listed_in_order_without_hidden_ones(tmp_path: Path) -> None:
     assert storage.list_files(str(tmp_path / "a.parquet")) == [str(tmp_path / "a.parquet")]
 
 
-def test_nothing_there_is_a_clear_error(tmp_path: Path) -> None:
+def test_missing_files_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no \.parquet file there"):
         storage.list_files(str(tmp_path / "absent"))
     with pytest.raises(InputError, match="cannot read"):
         storage.read_object(str(tmp_path / "absent"))
 
 
-def test_hidden_names_and_rejected_rows_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_names_and_invalid_rows_are_skipped(tmp_path: Path) -> None:
     for name in (
         "a.parquet",
         "b/c.parquet",
@@ -55,7 +60,7 @@ def test_hidden_names_and_rejected_rows_are_passed_over(tmp_path: Path) -> None:
     assert storage.find_files(str(tmp_path / "rejected")) == [f"{tmp_path}/rejected/a.parquet"]
 
 
-def test_files_are_told_apart_by_name_size_and_time(tmp_path: Path) -> None:
+def test_descriptions_depend_on_name_size_and_time(tmp_path: Path) -> None:
     uri = str(tmp_path)
     storage.write_object(f"{uri}/a.parquet", b"one")
     digests = [storage.describe_files(uri)]
@@ -73,7 +78,7 @@ def test_files_are_told_apart_by_name_size_and_time(tmp_path: Path) -> None:
     assert len(set(digests)) == 5
 
 
-def test_an_unreachable_bucket_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_bucket_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-print")
     uri = "s3://bucket/logs?endpoint_override=127.0.0.1:9&scheme=http"
@@ -103,7 +108,7 @@ def test_file_uris_are_local_paths(tmp_path: Path, head: str) -> None:
     assert [storage.read_object(file) for file in storage.list_files(uri)] == [b"x", b"y"]
 
 
-def test_a_file_uri_of_another_machine_is_refused() -> None:
+def test_file_uri_of_another_machine_is_refused() -> None:
     with pytest.raises(InputError, match="no other machine"):
         storage.list_files("file://elsewhere/x")
 
@@ -127,30 +132,30 @@ def test_paths_are_absolute_on_hdfs() -> None:
     assert storage._path("hdfs", "/", "") == "/"
 
 
-def test_an_unknown_scheme_is_a_clear_error() -> None:
+def test_unknown_scheme_is_one_line() -> None:
     with pytest.raises(InputError, match="cannot use ftp://host"):
         storage.list_files("ftp://host/x")
 
 
-def test_a_broken_parquet_file_is_named(tmp_path: Path) -> None:
-    whole = tmp_path / "whole.parquet"
-    pq.write_table(pa.table({"a": [1]}), whole)
+def test_broken_parquet_file_is_named(tmp_path: Path) -> None:
+    complete = tmp_path / "complete.parquet"
+    pq.write_table(pa.table({"a": [1]}), complete)
     broken = tmp_path / "broken.parquet"
-    broken.write_bytes(whole.read_bytes()[:-5])
+    broken.write_bytes(complete.read_bytes()[:-5])
     with pytest.raises(InputError, match=r"broken\.parquet as Parquet"):
         storage.open_parquet(str(broken))
 
 
-def _overwrite_for_ever(path: str) -> None:
+def _overwrite_forever(path: str) -> None:
     for number in range(10**9):
         storage.write_object(path, str(number % 10).encode() * 2_000_000)
 
 
-def test_a_killed_writer_leaves_the_old_object_or_the_new_one(tmp_path: Path) -> None:
+def test_killed_writer_leaves_the_old_object_or_the_new_one(tmp_path: Path) -> None:
     path = tmp_path / "object"
     for wait in (0.02, 0.05, 0.09):
         storage.write_object(str(path), b"0" * 2_000_000)
-        writer = multiprocessing.get_context("fork").Process(target=_overwrite_for_ever, args=(str(path),))
+        writer = multiprocessing.get_context("fork").Process(target=_overwrite_forever, args=(str(path),))
         writer.start()
         time.sleep(wait)
         assert writer.pid
@@ -161,39 +166,16 @@ def test_a_killed_writer_leaves_the_old_object_or_the_new_one(tmp_path: Path) ->
         assert len(set(content)) == 1
 
 
-def test_a_table_keeps_its_metadata_and_schema(tmp_path: Path) -> None:
+def test_table_keeps_its_metadata_and_schema(tmp_path: Path) -> None:
     rows = pa.table({"title_id": ["t"], "name": ["n"], "genres": [["g"]], "year": [1999], "synopsis": [None]})
     uri = str(tmp_path / "t.parquet")
     storage.write_table(uri, rows, "titles", {"made": "here"})
     assert storage.open_parquet(uri).schema_arrow.metadata[b"made"] == b"here"
-    assert storage.read_table(uri, "titles").to_pylist() == rows.to_pylist()
-    assert storage.read_table(uri, "titles", ["name"]).column_names == ["name"]
+    assert read_table(uri, "titles").to_pylist() == rows.to_pylist()
+    assert read_table(uri, "titles", ["name"]).column_names == ["name"]
 
 
-def test_batches_say_where_they_begin(tmp_path: Path) -> None:
-    ids = [f"t{number}" for number in range(10)]
-    rows = pa.table({"title_id": ids, "name": ids, "genres": [["g"]] * 10})
-    pq.write_table(rows, tmp_path / "t.parquet", row_group_size=4)
-    batches = list(storage.iter_batches(str(tmp_path / "t.parquet"), "titles", ["title_id"], batch_rows=3))
-    assert [row for first, table in batches for row in range(first, first + len(table))] == list(range(10))
-    assert [value for _, table in batches for value in table["title_id"].to_pylist()] == ids
-
-
-def test_broken_text_is_refused_with_its_row_where_nobody_rejects_it(tmp_path: Path) -> None:
-    ids = [f"t{number}" for number in range(5)]
-    rows = pa.table({"title_id": ids, "name": [*ids[:4], "@@@@"], "genres": [["g"]] * 5})
-    pq.write_table(rows, tmp_path / "t.parquet", compression="none", row_group_size=2)
-    broken = (tmp_path / "t.parquet").read_bytes().replace(b"@@@@", b"a\xffbc")
-    (tmp_path / "t.parquet").write_bytes(broken)
-    with pytest.raises(InputError) as caught:
-        storage.read_table(str(tmp_path), "titles")
-    assert str(caught.value) == f"{tmp_path}/t.parquet: row 4 (from 0), column 'name' is not UTF-8; mend the row"
-    assert len(storage.read_table(str(tmp_path), "titles", ["title_id"])) == 5
-    batches = storage.iter_batches(str(tmp_path / "t.parquet"), "titles", batch_rows=2, broken_text=True)
-    assert [first_row for first_row, _ in batches] == [0, 2, 4]
-
-
-def test_the_manifest_is_read_back_or_absent(tmp_path: Path) -> None:
+def test_manifest_is_read_back_or_absent(tmp_path: Path) -> None:
     assert storage.read_manifest(str(tmp_path)) is None
     storage.write_manifest(str(tmp_path), {"parts": ["p"]})
     assert storage.read_manifest(str(tmp_path)) == {"parts": ["p"]}
@@ -212,7 +194,7 @@ def test_fingerprints_are_equal_for_equal_parts_only(first: object, second: obje
     assert storage.fingerprint({"a": first, "b": second}) == storage.fingerprint({"b": second, "a": first})
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_old_object_and_no_half(tmp_path: Path) -> None:
+def test_full_disk_is_one_line_and_leaves_the_old_object_and_no_partial_file(tmp_path: Path) -> None:
     target = str(tmp_path / "part.parquet")
     storage.write_object(target, b"old")
     code = (
@@ -227,10 +209,36 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_object_and_no_half(tmp_path:
     assert storage.read_object(target) == b"old"
 
 
-def test_what_a_table_may_lack_is_written_as_null(tmp_path: Path) -> None:
+def test_absent_nullable_columns_are_written_as_null(tmp_path: Path) -> None:
     uri = str(tmp_path / "a.parquet")
     storage.write_table(uri, pa.table({"artwork_id": ["a"], "title_id": ["t"]}), "artworks")
-    (row,) = storage.read_table(uri, "artworks").to_pylist()
+    (row,) = read_table(uri, "artworks").to_pylist()
     assert row == {"artwork_id": "a", "title_id": "t", "caption": None, "image_uri": None, "asset_kind": None}
     with pytest.raises(KeyError, match="title_id"):
         storage.write_table(uri, pa.table({"artwork_id": ["a"]}), "artworks")
+
+
+def test_one_of_many_writers_creates_the_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = str(tmp_path / "new/config.json")
+    monkeypatch.setattr(storage, "exists", lambda _: False)  # no writer sees another's object before it tries
+    with ThreadPoolExecutor(16) as pool:
+        created = list(pool.map(lambda writer: storage.create(target, b"%d" % writer), range(16)))
+    (winner,) = [writer for writer, is_mine in enumerate(created) if is_mine]
+    assert storage.read_object(target) == b"%d" % winner
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["config.json"]
+
+
+def test_create_keeps_an_existing_object(tmp_path: Path) -> None:
+    target = str(tmp_path / "config.json")
+    assert storage.create(target, b"first")
+    assert not storage.create(target, b"second")
+    assert storage.read_object(target) == b"first"
+
+
+def test_create_works_on_a_disk_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.link", link)
+    assert storage.create(str(tmp_path / "config.json"), b"first")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"first"]

@@ -1,120 +1,65 @@
-"""Which taste gets which artwork of a title, and why: a finished night in a table for people."""
+"""The explain job: which user segment gets which artwork of a title, and why, as a table and a page."""
 
-import re
+import dataclasses
 import time
-from collections import Counter
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from artsel_ray import storage
+from artsel_ray.audience.scored_run import asset_kind_of, read_scored_run, read_user_genres
 from artsel_ray.audience.settings import ExplainConfig
-from artsel_ray.audience.user_segments import (
-    ScoredRun,
-    UserGenres,
-    asset_kind_of,
-    over_indexed_genres,
-    read_scored_run,
-    read_user_genres,
-)
+from artsel_ray.audience.user_segments import find_segments
 from artsel_ray.config import resolved
-from artsel_ray.data.catalog import Catalog, read_catalog
-from artsel_ray.errors import InputError
-from artsel_ray.runtime import run as runs
+from artsel_ray.data.catalog import read_catalog
+from artsel_ray.data.checked_reader import CheckedReader
+from artsel_ray.report.titles import render_user_segments
+from artsel_ray.runtime.run import begin, finished_parts
 from artsel_ray.schema import USER_SEGMENTS
 
-_WORD = re.compile(r"[^\W\d_]{3,}")
-_MAX_TERMS = 6
-# Standard errors from which a word counts as one's own: thousands of words are looked at.
-_MIN_STANDARD_ERRORS = 4.0
+_TABLE, _PAGE = "user_segments.parquet", "report.html"
 
 
 def explain(config: ExplainConfig) -> None:
-    """Writes tastes.parquet, one row for each artwork that anybody got, config.json, summary.json and the manifest.
+    """Writes a row for each artwork that anybody got, a page that shows them, config.json, summary.json and a manifest.
 
     Raises:
-        InputError: for wrong input, or a night that is not finished.
+        InputError: for wrong input, or a scoring run that has not finished.
     """
-    begun = time.perf_counter()
-    if config.min_users < 2:
-        raise InputError(f"--least-users is {config.min_users}, expected 2 or more: one user is nobody's business")
-    parts = runs.parts(config.predictions)
-    tables = storage.list_files(config.titles), storage.list_files(config.artworks)
-    catalog, _, _ = read_catalog(*tables, asset_kind_of(config.predictions), assets=None)
-    decides = {name: value for name, value in resolved(config).items() if name != "output"}
-    run = runs.begin(config.output, decides, resolved(config))
+    started = time.perf_counter()
+    parts = finished_parts(config.predictions)
+    titles, artworks = storage.list_files(config.titles), storage.list_files(config.artworks)
+    catalog, _ = read_catalog(titles, artworks, asset_kind_of(config.predictions), assets=None)
+    identity = {name: value for name, value in resolved(config).items() if name != "output"}
+    run = begin(config.output, identity, resolved(config))
     user_genres = read_user_genres(storage.list_files(config.requests))
     scored = read_scored_run(parts, catalog, user_genres, ranked=False)
-    rows = _rows(scored, catalog, user_genres, config.min_users)
-    table = pa.Table.from_pylist(rows, USER_SEGMENTS)
-    storage.write_table(storage.join(config.output, "tastes.parquet"), table, "tastes")
-    told = sum(bool(row["favourites"] or row["words"]) for row in rows)
+    segments = find_segments(scored, catalog, user_genres, config.min_users)
+    rows = [dataclasses.asdict(segment) for segment in segments]
+    storage.write_table(storage.join(config.output, _TABLE), pa.Table.from_pylist(rows, USER_SEGMENTS), "user_segments")
+    names = dict(zip(catalog.title_ids.to_pylist(), catalog.names.to_pylist(), strict=True))
+    page = render_user_segments(rows, names, _captions(artworks), config.min_users)
+    storage.write_object(storage.join(config.output, _PAGE), page.encode())
     summary = {
         "pairs": len(scored.user_n),
         "users": len(user_genres.user_ids),
-        "titles": len({row["title_id"] for row in rows}),
-        "artworks": len(rows),
-        "artworks_of_a_taste": told,
-        "reasons": len(scored.reason_n) - scored.reason_n.null_count,
-        "seconds": round(time.perf_counter() - begun, 1),
+        "titles": len({segment.title_id for segment in segments}),
+        "artworks": len(segments),
+        "described_artworks": sum(
+            bool(segment.over_indexed_genres or segment.distinctive_terms) for segment in segments
+        ),
+        "rationales": len(scored.rationale_n) - scored.rationale_n.null_count,
+        "seconds": round(time.perf_counter() - started, 1),
     }
     storage.write_json(storage.join(config.output, "summary.json"), summary)
-    run.publish({"parts": ["tastes.parquet"], "artworks": len(rows)})
+    run.publish({"parts": [_TABLE], "artworks": len(segments)})
     print(
-        f"{summary['pairs']:,} pairs of {summary['titles']:,} titles: {told:,} of {len(rows):,} artworks go to "
-        f"users of a taste of their own; {config.output}",
+        f"{summary['pairs']:,} pairs of {summary['titles']:,} titles: {summary['described_artworks']:,} of "
+        f"{len(segments):,} artworks go to a user segment of their own; {storage.join(config.output, _PAGE)}",
         flush=True,
     )
 
 
-def _rows(scored: ScoredRun, catalog: Catalog, user_genres: UserGenres, min_users: int) -> list[dict[str, object]]:
-    """Returns the table's rows, by title, and in a title by the number of users."""
-    rows: list[dict[str, object]] = []
-    for title in scored.titles():
-        share_ng = user_genres.share_ug[scored.user_n[title]]
-        said = [_words(reason) for reason in scored.reason_n[title].to_pylist()]
-        artworks, counts = np.unique(scored.artwork_n[title], return_counts=True)
-        for artwork, users in sorted(zip(artworks, counts, strict=True), key=lambda each: -each[1]):
-            inside_n = scored.artwork_n[title] == artwork
-            of_many = users >= min_users
-            rows.append(
-                {
-                    "title_id": catalog.title_ids[int(scored.title_n[title.start])].as_py(),
-                    "artwork_id": catalog.artwork_ids[int(artwork)].as_py(),
-                    "users": int(users),
-                    "share": float(inside_n.mean()),
-                    "favourites": over_indexed_genres(share_ng, inside_n, user_genres.genres) if of_many else [],
-                    "words": distinctive_terms(said, inside_n, min_users) if of_many else [],
-                }
-            )
-    return rows
-
-
-def _words(reason: str | None) -> set[str]:
-    return set(_WORD.findall((reason or "").casefold()))
-
-
-def distinctive_terms(said: list[set[str]], inside_n: NDArray[np.bool_], min_users: int) -> list[str]:
-    """Returns the words that reasons of some users have more often than those of the others, the surest first.
-
-    By the test of two proportions, four standard errors apart, and only words of `min_users` reasons or more, so that
-    none tells of one user alone.
-    """
-    inside, outside = (
-        Counter(word for n in np.flatnonzero(mask) for word in said[n]) for mask in (inside_n, ~inside_n)
-    )
-    sizes = sum(bool(said[n]) for n in np.flatnonzero(inside_n)), sum(bool(said[n]) for n in np.flatnonzero(~inside_n))
-    if not min(sizes):
-        return []
-    errors = {}
-    for word, count in inside.items():
-        pooled = (count + outside[word]) / sum(sizes)
-        spread = (pooled * (1 - pooled) * (1 / sizes[0] + 1 / sizes[1])) ** 0.5
-        if count >= min_users and spread > 0:
-            errors[word] = (count / sizes[0] - outside[word] / sizes[1]) / spread
-    return [
-        word
-        for word in sorted(errors, key=lambda word: -errors[word])[:_MAX_TERMS]
-        if errors[word] > _MIN_STANDARD_ERRORS
-    ]
+def _captions(artworks: list[str]) -> dict[str, str]:
+    """Returns captions by artwork id; a run that chose among images may have none."""
+    valid = CheckedReader(artworks, "artworks", ["artwork_id", "caption"]).all().valid
+    return dict(zip(valid["artwork_id"].to_pylist(), valid["caption"].to_pylist(), strict=True))

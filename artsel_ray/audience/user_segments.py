@@ -1,217 +1,147 @@
-"""What a night's users watch, and in what some of a title's users differ from its others.
+"""In what the users of an artwork differ from the title's other users: what they watch, and the model's rationales.
 
-Suffixes: u users, g genres, a artworks, n predictions, c candidates of all predictions end to end.
+Suffixes: n predictions of a title, g genres.
 """
 
-import itertools
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from artsel_ray import storage
-from artsel_ray.config import AssetKind
-from artsel_ray.data import checks
+from artsel_ray.audience.scored_run import ScoredRun, UserGenres
 from artsel_ray.data.catalog import Catalog
-from artsel_ray.errors import InputError
-from artsel_ray.runtime import run as runs
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 # Standard errors from which a difference counts: of dozens of genres some are two away by chance.
-_MIN_STANDARD_ERRORS = 3.0
+_MIN_GENRE_ERRORS = 3.0
 _MAX_GENRES = 3
+# The same for terms, of which thousands are compared.
+_MIN_TERM_ERRORS = 4.0
+_MAX_TERMS = 6
+_TERM = re.compile(r"[^\W\d_]{3,}")
 
 
 @dataclass(frozen=True)
-class UserGenres:
-    """Users by the share of each genre in what they watched.
+class OverIndexedGenre:
+    """A genre that some of a title's users watch more than its others do."""
 
-    Attributes:
-        share_ug: rows sum to 1, or are 0 for users of whom no genre is known.
-    """
-
-    user_ids: pa.Array
-    genres: list[str]
-    share_ug: NDArray[np.float32]
+    genre: str
+    inside: float
+    """Mean share of the genre in what these users watched."""
+    outside: float
+    """The same of the other users."""
+    low: float
+    """95 % interval of the difference: `low` to `high`."""
+    high: float
 
 
 @dataclass(frozen=True)
-class ScoredRun:
-    """A finished night's predictions, ordered by title.
+class UserSegment:
+    """The users who got an artwork of a title; a row of the table `user_segments`."""
 
-    Attributes:
-        user_n: place in the tastes' `user_ids`.
-        title_n: place in the catalogue's `title_ids`.
-        artwork_n: of the served artwork, in the catalogue's `artwork_ids`.
-        known_n: how much the model knows of what this user would like beyond what all do, in nats: the
-            Kullback-Leibler divergence of the candidates' probabilities from their mean over the title's users.
-        reason_n: what the model wrote; nulls where it wrote none.
-    """
-
-    user_n: IntArray
-    title_n: IntArray
-    artwork_n: IntArray
-    kl_divergence_n: FloatArray
-    reason_n: pa.ChunkedArray
-
-    def titles(self) -> Iterator[slice]:
-        """Yields the places of each title's predictions."""
-        bounds = np.flatnonzero(np.diff(self.title_n, prepend=-1, append=-1)).tolist()
-        yield from (slice(first, last) for first, last in itertools.pairwise(bounds))
+    title_id: str
+    artwork_id: str
+    users: int
+    share: float
+    """Fraction of the title's users."""
+    over_indexed_genres: list[OverIndexedGenre]
+    distinctive_terms: list[str]
 
 
-def asset_kind_of(predictions: str) -> AssetKind:
-    """Returns what a night chose among.
-
-    Raises:
-        InputError: if these are no predictions of `jobs/score.py`.
-    """
-    prompt = storage.read_json(storage.join(predictions, runs.CONFIG))["run"].get("prompt")
-    if prompt is None:
-        raise InputError(f"{predictions} is no output of jobs/score.py")
-    kind: AssetKind = prompt.get("asset_kind", "artwork")
-    return kind
-
-
-def read_user_genres(files: list[str]) -> UserGenres:
-    """Reads the requests' histories; a user of several rows has them all counted.
-
-    Raises:
-        InputError: if a file is broken or is no table of requests.
-    """
-    users, counts = [], []
-    genres: dict[str, int] = {}
-    for file in files:
-        for _, batch in storage.iter_batches(file, "requests", ["user_id", "history"]):
-            counts.append(_count(batch["history"].combine_chunks(), genres))
-            users.append(batch["user_id"].combine_chunks())
-    whole = pa.concat_arrays(users) if users else pa.array([], pa.string())
-    encoded = whole.dictionary_encode()
-    share_ug = np.zeros((len(encoded.dictionary), len(genres)), np.float32)
-    place = encoded.indices.to_numpy()
-    first = 0
-    for count in counts:
-        np.add.at(share_ug[:, : count.shape[1]], place[first : first + len(count)], count)
-        first += len(count)
-    share_ug /= np.maximum(share_ug.sum(axis=1, keepdims=True), 1)
-    return UserGenres(encoded.dictionary, list(genres), share_ug)
-
-
-def _count(histories: pa.ListArray, genres: dict[str, int]) -> NDArray[np.float32]:
-    """Counts each row's genres; new ones get the next place in `genres`."""
-    items, row_of_item = pc.list_flatten(histories), pc.list_parent_indices(histories).to_numpy()
-    lists = pc.struct_field(items, "genres")
-    named = pc.list_flatten(lists)
-    row = row_of_item[pc.list_parent_indices(lists).to_numpy()]
-    encoded = named.dictionary_encode()
-    known = np.array([genres.setdefault(name, len(genres)) for name in encoded.dictionary.to_pylist()], np.int64)
-    counts = np.zeros((len(histories), len(genres)), np.float32)
-    valid = encoded.is_valid().to_numpy(zero_copy_only=False)
-    codes = pc.fill_null(encoded.indices, 0).to_numpy()
-    np.add.at(counts, (row[valid], known[codes[valid]]), 1)
-    return counts
-
-
-def read_scored_run(parts: list[str], catalog: Catalog, user_genres: UserGenres, ranked: bool) -> ScoredRun:
-    """Reads predictions.
+def find_segments(scored: ScoredRun, catalog: Catalog, user_genres: UserGenres, min_users: int) -> list[UserSegment]:
+    """Returns a segment for each artwork that anybody got, by title, those of most users first.
 
     Args:
-        parts: the files that the night's manifest lists.
-        ranked: whether `kl_divergence_n` is wanted, which is 0 without.
-
-    Raises:
-        InputError: if a prediction is of a user, title or artwork that the tables do not have, or if it is `ranked`
-            and has no candidates.
+        min_users: segments of fewer users are counted and not described.
     """
-    columns = ["user_id", "title_id", "artwork_id", "reason", *(["candidates"] if ranked else [])]
-    mean_a = _means(parts, catalog) if ranked else np.zeros(0)
-    codes, known, reasons = [], [], [pa.chunked_array([], pa.string())]
-    for file in parts:
-        for first_row, batch in storage.iter_batches(file, "predictions", columns):
-            found = [
-                checks.codes(batch["user_id"], user_genres.user_ids),
-                checks.codes(batch["title_id"], catalog.title_ids),
-                checks.codes(batch["artwork_id"], catalog.artwork_ids),
-            ]
-            for name, code in zip(columns, found, strict=False):
-                if (code < 0).any():
-                    row = first_row + int(np.argmax(code < 0))
-                    raise InputError(
-                        f"{file}: row {row} (from 0), '{name}' is not in the tables; give those of the night"
-                    )
-            codes.append(np.stack(found))
-            known.append(_known(batch, catalog, mean_a) if ranked else np.zeros(batch.num_rows))
-            reasons.append(batch["reason"])
-    code_n = np.concatenate([np.zeros((3, 0), np.int64), *codes], axis=1)
-    order = np.argsort(code_n[1], kind="stable")
-    user_n, title_n, artwork_n = code_n[:, order]
-    reason_n = pa.chunked_array([chunk for column in reasons for chunk in column.chunks], pa.string())
-    return ScoredRun(user_n, title_n, artwork_n, np.concatenate([np.zeros(0), *known])[order], reason_n.take(order))
+    return [
+        segment for title in scored.titles() for segment in _segments_of(title, scored, catalog, user_genres, min_users)
+    ]
 
 
-def _probabilities(predictions: pa.Table, catalog: Catalog) -> tuple[FloatArray, IntArray, IntArray]:
-    """Returns each candidate's probability, its artwork and its prediction's row."""
-    lists = predictions["candidates"].combine_chunks()
-    artwork_id, probability = (pc.struct_field(pc.list_flatten(lists), name) for name in ("artwork_id", "probability"))
-    artwork_c = checks.codes(pa.chunked_array([artwork_id]), catalog.artwork_ids)
-    return pc.fill_null(probability, 0.0).to_numpy(), artwork_c, pc.list_parent_indices(lists).to_numpy()
-
-
-def _means(parts: list[str], catalog: Catalog) -> FloatArray:
-    """Returns each artwork's mean probability over its title's users."""
-    sum_a, count_a = np.zeros(len(catalog.artwork_ids)), np.zeros(len(catalog.artwork_ids))
-    for file in parts:
-        for first_row, batch in storage.iter_batches(file, "predictions", ["candidates"]):
-            if (pc.fill_null(pc.list_value_length(batch["candidates"]), 0).to_numpy() == 0).any():
-                raise InputError(
-                    f"{file}: from row {first_row} on there are predictions without candidates' probabilities; "
-                    "score with --decoding rank"
-                )
-            probability_c, artwork_c, _ = _probabilities(batch, catalog)
-            np.add.at(sum_a, artwork_c[artwork_c >= 0], probability_c[artwork_c >= 0])
-            np.add.at(count_a, artwork_c[artwork_c >= 0], 1)
-    return sum_a / np.maximum(count_a, 1)
-
-
-def _known(predictions: pa.Table, catalog: Catalog, mean_a: FloatArray) -> FloatArray:
-    """Returns the divergence of each row's probabilities from the means."""
-    probability_c, artwork_c, row_c = _probabilities(predictions, catalog)
-    some = (artwork_c >= 0) & (probability_c > 0)
-    nats_c = probability_c[some] * np.log(probability_c[some] / mean_a[artwork_c[some]])
-    return np.bincount(row_c[some], nats_c, predictions.num_rows).astype(np.float64)
+def _segments_of(
+    title: slice, scored: ScoredRun, catalog: Catalog, user_genres: UserGenres, min_users: int
+) -> list[UserSegment]:
+    share_ng = user_genres.share_ug[scored.user_n[title]]
+    terms_n = [_terms(rationale) for rationale in scored.rationale_n[title].to_pylist()]
+    artworks, counts = np.unique(scored.artwork_n[title], return_counts=True)
+    segments = []
+    for artwork, users in sorted(zip(artworks, counts, strict=True), key=lambda each: -each[1]):
+        inside_n = scored.artwork_n[title] == artwork
+        described = users >= min_users
+        segments.append(
+            UserSegment(
+                title_id=catalog.title_ids[int(scored.title_n[title.start])].as_py(),
+                artwork_id=catalog.artwork_ids[int(artwork)].as_py(),
+                users=int(users),
+                share=float(inside_n.mean()),
+                over_indexed_genres=over_indexed_genres(share_ng, inside_n, user_genres.genres) if described else [],
+                distinctive_terms=distinctive_terms(terms_n, inside_n, min_users) if described else [],
+            )
+        )
+    return segments
 
 
 def over_indexed_genres(
     share_ng: NDArray[np.float32], inside_n: NDArray[np.bool_], genres: list[str]
-) -> list[dict[str, Any]]:
-    """Returns the genres that some of a title's users watch more than its others do, the surest first.
+) -> list[OverIndexedGenre]:
+    """Returns at most three genres that some of a title's users watch more than its others, the most certain first.
 
-    A genre counts if the difference of the two means is more than three of its standard errors (of two means of
-    unequal variances: Welch, "The generalization of Student's problem", 1947).
+    A genre counts if the difference of the two means is more than three of its standard errors, of two means of
+    unequal variances: Welch, "The generalization of Student's problem", 1947.
 
-    Returns:
-        At most three of `{"genre", "inside", "outside", "low", "high"}`: mean shares, and the 95 % interval of their
-        difference.
+    Args:
+        share_ng: each user's share of each genre.
+        inside_n: the users to describe.
+        genres: [g]
     """
     groups = [share_ng[inside_n].astype(np.float64), share_ng[~inside_n].astype(np.float64)]
     if min(map(len, groups)) < 2:
         return []
-    (inside, outside), spreads = [g.mean(axis=0) for g in groups], [g.var(axis=0, ddof=1) / len(g) for g in groups]
-    error = np.sqrt(np.maximum(spreads[0] + spreads[1], 1e-12))
-    surest = np.argsort(-(inside - outside) / error)[:_MAX_GENRES]
+    (inside, outside), variances = [g.mean(axis=0) for g in groups], [g.var(axis=0, ddof=1) / len(g) for g in groups]
+    error = np.sqrt(np.maximum(variances[0] + variances[1], 1e-12))
+    difference = inside - outside
     return [
-        {
-            "genre": genres[g],
-            "inside": float(inside[g]),
-            "outside": float(outside[g]),
-            "low": float(inside[g] - outside[g] - 1.96 * error[g]),
-            "high": float(inside[g] - outside[g] + 1.96 * error[g]),
-        }
-        for g in surest
-        if inside[g] - outside[g] > _MIN_STANDARD_ERRORS * error[g]
+        OverIndexedGenre(
+            genre=genres[g],
+            inside=float(inside[g]),
+            outside=float(outside[g]),
+            low=float(difference[g] - 1.96 * error[g]),
+            high=float(difference[g] + 1.96 * error[g]),
+        )
+        for g in np.argsort(-difference / error)[:_MAX_GENRES]
+        if difference[g] > _MIN_GENRE_ERRORS * error[g]
     ]
+
+
+def distinctive_terms(terms_n: Sequence[set[str]], inside_n: NDArray[np.bool_], min_users: int) -> list[str]:
+    """Returns at most six terms that are more frequent in some users' rationales than in others', most certain first.
+
+    A term counts if the two shares of rationales differ by more than four standard errors (the test of two
+    proportions), and if `min_users` rationales or more have it: none describes a single user.
+
+    Args:
+        terms_n: each rationale's terms; empty without a rationale.
+        inside_n: the users to describe.
+    """
+    inside, outside = (
+        Counter(term for n in np.flatnonzero(mask) for term in terms_n[n]) for mask in (inside_n, ~inside_n)
+    )
+    has_rationale_n = np.array([bool(terms) for terms in terms_n], dtype=bool)
+    sizes = int((has_rationale_n & inside_n).sum()), int((has_rationale_n & ~inside_n).sum())
+    if not min(sizes):
+        return []
+    errors = {}
+    for term, count in inside.items():
+        pooled = (count + outside[term]) / sum(sizes)
+        spread = (pooled * (1 - pooled) * (1 / sizes[0] + 1 / sizes[1])) ** 0.5
+        if count >= min_users and spread > 0:
+            errors[term] = (count / sizes[0] - outside[term] / sizes[1]) / spread
+    most_certain = sorted(errors, key=lambda term: -errors[term])[:_MAX_TERMS]
+    return [term for term in most_certain if errors[term] > _MIN_TERM_ERRORS]
+
+
+def _terms(rationale: str | None) -> set[str]:
+    return set(_TERM.findall((rationale or "").casefold()))

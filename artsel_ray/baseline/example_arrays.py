@@ -1,4 +1,4 @@
-"""Examples as arrays for the baseline's network: what stands in many examples is held once.
+"""Examples as arrays for the baseline's network, with each distinct artwork and item once.
 
 Suffixes: n examples, c candidates of all examples end to end, h history items of all examples end to end,
 a distinct artworks, i distinct items (a title's name and genres).
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from artsel_ray import storage
 from artsel_ray.data import checks
-from artsel_ray.data.catalog import with_source_rows
+from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.errors import InputError
 from artsel_ray.schema import INVALID_ROWS
 
-# Rows read at a time: with 20 candidates of 200 tokens some 80 MB of captions.
+# With 20 candidates of 200 tokens some 80 MB of captions.
 _BATCH_ROWS = 4_096
-_GENRE_MARK = "\x1f"
+_GENRE_SEPARATOR = "\x1f"
 _COLUMNS = ["user_id", "title_id", "title_name", "title_genres", "history", "candidates", "label", "timestamp"]
-_DAY_SECONDS = 86_400.0
+_DAY_MICROSECONDS = 86_400e6
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -29,24 +29,25 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ExampleArrays:
-    """The usable examples of a split, with the distinct artworks and items that they speak of.
+    """The valid examples of a split, and the distinct artworks and items in them.
 
     Attributes:
-        label_n: place of the engaged artwork among the example's candidates.
-        size_n: number of candidates; `artwork_c` holds the example's candidates, one after another.
-        title_n: the title's own item.
-        length_n: number of history items; `item_h`, `age_days_h`, `watch_seconds_h` (NaN: not known) hold them,
+        label_n: index of the engaged artwork among the example's candidates.
+        candidates_n: number of candidates; `artwork_c` holds them, one example after another.
+        title_n: index of the title's own item.
+        history_n: number of history items; `item_h`, `age_days_h` and `watch_seconds_h` (NaN if unknown) hold them,
             newest last.
-        rejected: rows left out because an id, a candidate or a valid label is missing, as the table `invalid`.
+        genres: each item's genres in one string; see `split_genres`.
+        invalid: rows left out because an id, a candidate or a valid label is missing, as the table `invalid_rows`.
     """
 
     user_ids: pa.Array
     title_ids: pa.Array
     label_n: IntArray
-    size_n: IntArray
+    candidates_n: IntArray
     artwork_c: IntArray
     title_n: IntArray
-    length_n: IntArray
+    history_n: IntArray
     item_h: IntArray
     age_days_h: FloatArray
     watch_seconds_h: FloatArray
@@ -60,120 +61,117 @@ class ExampleArrays:
     def engaged_c(self) -> NDArray[np.bool_]:
         """True at each example's engaged candidate."""
         engaged_c = np.zeros(len(self.artwork_c), bool)
-        engaged_c[np.cumsum(self.size_n) - self.size_n + self.label_n] = True
+        engaged_c[np.cumsum(self.candidates_n) - self.candidates_n + self.label_n] = True
         return engaged_c
 
 
-class _Distinct:
-    """Numbers distinct strings in the order in which they first appear."""
+class _Strings:
+    """Gives distinct strings a code each, in the order in which they first appear."""
 
     def __init__(self) -> None:
         self.values = pa.array([], pa.string())
 
     def codes(self, values: pa.Array) -> IntArray:
-        """Returns each string's number; null counts as the empty string."""
+        """Returns each string's code; null counts as the empty string."""
         found = pc.fill_null(values, "").dictionary_encode()
         new = found.dictionary.filter(pc.invert(pc.is_in(found.dictionary, value_set=self.values)))
         self.values = pa.concat_arrays([self.values, new])
-        place = pc.index_in(found.dictionary, value_set=self.values).to_numpy().astype(np.int64)
-        return place[found.indices.to_numpy()]
+        return checks.codes(found.dictionary, self.values).astype(np.int64)[found.indices.to_numpy()]
 
 
 class _Pairs:
-    """Numbers distinct pairs of strings; the pairs' parts come out once all are known."""
+    """Gives distinct pairs of strings a code each: both strings' codes in one integer."""
 
     def __init__(self) -> None:
-        self.left, self.right = _Distinct(), _Distinct()
-        self.keys: list[IntArray] = [np.zeros(0, np.int64)]
+        self._left, self._right = _Strings(), _Strings()
 
-    def add(self, left: pa.Array, right: pa.Array) -> None:
-        self.keys.append(self.left.codes(left) << 32 | self.right.codes(right))
+    def codes(self, left: pa.Array, right: pa.Array) -> IntArray:
+        """Returns each pair's code."""
+        return self._left.codes(left) << 32 | self._right.codes(right)
 
-    def finish(self) -> tuple[pa.Array, pa.Array, IntArray]:
-        """Returns the distinct pairs' left and right strings, and each added pair's number."""
-        key, number = np.unique(np.concatenate(self.keys), return_inverse=True)
-        return self.left.values.take(pa.array(key >> 32)), self.right.values.take(pa.array(key & 0xFFFFFFFF)), number
+    def strings(self, codes: IntArray) -> tuple[pa.Array, pa.Array]:
+        """Returns the left and the right strings of codes."""
+        return self._left.values.take(pa.array(codes >> 32)), self._right.values.take(pa.array(codes & 0xFFFFFFFF))
 
 
 def read_example_arrays(uri: str) -> ExampleArrays:
     """Reads the examples below `uri`; memory grows with their number, not with the length of captions.
 
     Raises:
-        InputError: if nothing is there, a file is broken or no table of examples, or no row can be used.
+        InputError: if nothing is there, a file is broken or no table of examples, or no row is valid.
     """
     artworks, items = _Pairs(), _Pairs()
-    parts: list[dict[str, pa.Array | NDArray]] = []
-    invalid = [INVALID_ROWS.empty_table()]
-    for file in storage.list_files(uri):
-        for first_row, batch in storage.iter_batches(file, "examples", _COLUMNS, _BATCH_ROWS, broken_text=True):
-            readable, unreadable = checks.split_readable(with_source_rows(batch, 0, first_row), "examples", [file])
-            good, bad = checks.split_valid(readable, "examples", [file], _row_checks(readable))
-            invalid += [unreadable, bad]
-            if good.num_rows:
-                parts.append(_part(good.combine_chunks(), artworks, items))
+    parts, invalid = [], [INVALID_ROWS.empty_table()]
+    for batch in CheckedReader(storage.list_files(uri), "examples", _COLUMNS, _row_checks).batches(_BATCH_ROWS):
+        invalid.append(batch.invalid)
+        if batch.valid.num_rows:
+            parts.append(_part(batch.valid, artworks, items))
     if not parts:
         bad_rows = sum(map(len, invalid))
         raise InputError(
-            f"{uri}: no example to use ({bad_rows} rows rejected); prepare larger splits, or check the path"
+            f"{uri}: no example to use ({bad_rows} invalid rows); prepare larger splits, or check the path"
         )
-    columns = {name: [part[name] for part in parts] for name in parts[0]}
-    artwork_ids, captions, artwork_c = artworks.finish()
-    names, genres, item = items.finish()
-    # Each part numbered its histories first and its titles after them.
-    of_title = np.concatenate([np.repeat([False, True], part["sizes"]) for part in parts])
-    strings = {name: pa.concat_arrays(columns.pop(name)) for name in ("user_ids", "title_ids")}
-    arrays = {name: np.concatenate(values) for name, values in columns.items() if name != "sizes"}
+    user_ids, title_ids = (pa.concat_arrays([part.pop(name) for part in parts]) for name in ("user_ids", "title_ids"))
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    artwork_codes, artwork_c = np.unique(arrays.pop("artwork_codes_c"), return_inverse=True)
+    item_codes, item = np.unique(
+        np.concatenate([title_codes := arrays.pop("title_codes_n"), arrays.pop("item_codes_h")]), return_inverse=True
+    )
+    artwork_ids, captions = artworks.strings(artwork_codes)
+    names, genres = items.strings(item_codes)
     return ExampleArrays(
-        **strings,
-        **arrays,
+        user_ids=user_ids,
+        title_ids=title_ids,
         artwork_c=artwork_c,
-        title_n=item[of_title],
-        item_h=item[~of_title],
-        **{"artwork_ids": artwork_ids, "captions": captions, "names": names, "genres": genres},
+        title_n=item[: len(title_codes)],
+        item_h=item[len(title_codes) :],
+        artwork_ids=artwork_ids,
+        captions=captions,
+        names=names,
+        genres=genres,
         invalid=pa.concat_tables(invalid),
+        **arrays,
     )
 
 
-def _row_checks(batch: pa.Table) -> list[checks.RowCheck]:
-    """Finds the rows that lack an id, a name, a time, or an engaged artwork among candidates with ids, and so on."""
-    size = pc.fill_null(pc.list_value_length(batch["candidates"]), 0).to_numpy()
-    label = pc.fill_null(batch["label"], -1).to_numpy()
-    artwork_ids, owners = checks.items(batch["candidates"], "artwork_id")
+def split_genres(genres: pa.Array) -> pa.Array:
+    """Returns the list of genres that each string of `ExampleArrays.genres` holds."""
+    return pc.split_pattern(genres, _GENRE_SEPARATOR)
+
+
+def _row_checks(rows: pa.Table) -> list[checks.RowCheck]:
+    """Finds the rows that lack an id, a name, a time, or an engaged artwork among candidates with ids."""
+    candidates = pc.fill_null(pc.list_value_length(rows["candidates"]), 0).to_numpy()
+    label = pc.fill_null(rows["label"], -1).to_numpy()
+    artwork_ids, owners = checks.items(rows["candidates"], "artwork_id")
+    without_id = checks.rows_with(checks.missing(artwork_ids), owners, rows.num_rows)
     return [
-        *((c, checks.MISSING, checks.missing(batch[c])) for c in ("user_id", "title_id", "title_name", "timestamp")),
-        ("title_genres", checks.NULL_GENRE, checks.null_genre(batch["title_genres"])),
-        *checks.history_checks(batch["history"]),
-        ("label", "not one of the candidates", (label < 0) | (label >= size)),
-        (
-            "candidates",
-            "a candidate without an id",
-            checks.rows_with(checks.missing(artwork_ids), owners, batch.num_rows),
-        ),
+        *((c, checks.MISSING, checks.missing(rows[c])) for c in ("user_id", "title_id", "title_name", "timestamp")),
+        ("title_genres", checks.NULL_GENRE, checks.null_genre(rows["title_genres"])),
+        *checks.history_checks(rows["history"]),
+        ("label", "not one of the candidates", (label < 0) | (label >= candidates)),
+        ("candidates", "a candidate without an id", without_id),
     ]
 
 
-def _part(batch: pa.Table, artworks: _Pairs, items: _Pairs) -> dict[str, pa.Array | NDArray]:
-    columns = {name: batch[name].combine_chunks() for name in batch.column_names}
-    candidates = pc.list_flatten(columns["candidates"])
-    artworks.add(candidates.field("artwork_id"), candidates.field("caption"))
-    history = pc.list_flatten(columns["history"])
-    length_n = pc.fill_null(pc.list_value_length(columns["history"]), 0).to_numpy().astype(np.int64)
-    for names, genres in (
-        (history.field("title_name"), history.field("genres")),
-        (columns["title_name"], columns["title_genres"]),
-    ):
-        items.add(names, pc.binary_join(genres, _GENRE_MARK))
-    seen_us_h = pc.fill_null(history.field("timestamp").cast(pa.int64()), 0).to_numpy()
-    shown_us_h = np.repeat(columns["timestamp"].cast(pa.int64()).to_numpy(), length_n)
-    age_days_h = np.maximum(shown_us_h - seen_us_h, 0) / (1e6 * _DAY_SECONDS)
-    watch_seconds_h = history.field("watch_seconds").to_numpy(zero_copy_only=False)
+def _part(rows: pa.Table, artworks: _Pairs, items: _Pairs) -> dict[str, pa.Array | NDArray]:
+    """Returns one batch's arrays, with the codes of artworks and items in place of their indices."""
+    columns = {name: rows[name].combine_chunks() for name in rows.column_names}
+    candidates, history = pc.list_flatten(columns["candidates"]), pc.list_flatten(columns["history"])
+    history_n = pc.fill_null(pc.list_value_length(columns["history"]), 0).to_numpy().astype(np.int64)
+    watched_us_h = pc.fill_null(history.field("timestamp").cast(pa.int64()), 0).to_numpy()
+    shown_us_h = np.repeat(columns["timestamp"].cast(pa.int64()).to_numpy(), history_n)
     return {
         "user_ids": columns["user_id"],
         "title_ids": columns["title_id"],
         "label_n": columns["label"].to_numpy().astype(np.int64),
-        "size_n": pc.list_value_length(columns["candidates"]).to_numpy().astype(np.int64),
-        "length_n": length_n,
-        "age_days_h": age_days_h.astype(np.float32),
-        "watch_seconds_h": watch_seconds_h.astype(np.float32),
-        "sizes": np.array([len(history), len(batch)]),
+        "candidates_n": pc.list_value_length(columns["candidates"]).to_numpy().astype(np.int64),
+        "artwork_codes_c": artworks.codes(candidates.field("artwork_id"), candidates.field("caption")),
+        "title_codes_n": items.codes(columns["title_name"], pc.binary_join(columns["title_genres"], _GENRE_SEPARATOR)),
+        "history_n": history_n,
+        "item_codes_h": items.codes(
+            history.field("title_name"), pc.binary_join(history.field("genres"), _GENRE_SEPARATOR)
+        ),
+        "age_days_h": (np.maximum(shown_us_h - watched_us_h, 0) / _DAY_MICROSECONDS).astype(np.float32),
+        "watch_seconds_h": history.field("watch_seconds").to_numpy(zero_copy_only=False).astype(np.float32),
     }

@@ -25,13 +25,13 @@ class BaselineConfig:
     weight_decays: tuple[Annotated[float, Ge(0), Lt(100)], ...] = (0.01, 0.3)
     """Weight decays to try."""
     epochs: Count = 10
-    """Most passes over the train examples; a trial stops after one that has not lowered the validation loss."""
+    """Maximum passes over the train examples; a trial stops after the first that does not lower the validation loss."""
     batch_size: Count = 1_024
     """Examples per optimizer step, over all workers."""
     width: Count = 64
-    """Length of the vectors that stand for users and artworks."""
+    """Length of the user and artwork vectors."""
     id_dropout: Share = 0.5
-    """How often an artwork's id is hidden in training, so that captions of unknown artworks are understood."""
+    """Share of artwork ids hidden in each training step, so that unknown artworks are judged by their captions."""
     workers: Count = 1
     """Training processes, one CPU each."""
     seed: Seed = 0

@@ -1,172 +1,142 @@
-"""The actors of captioning: they load shards with their pictures, describe these with an engine, and write them."""
+"""The engine stage of captioning: a loaded shard becomes artworks with captions."""
 
-import time
 from collections.abc import Sequence
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
-import ray
 
-from artsel_ray.caption.loading import CaptionSettings, LoadedShard, Look, load_shard
+from artsel_ray.caption.loading import CaptionSettings, LoadedImage, LoadedShard
 from artsel_ray.caption.prompts import CaptionPrompts
-from artsel_ray.caption.settings import CaptionConfig
+from artsel_ray.config import EngineSettings
 from artsel_ray.data import checks
-from artsel_ray.data.row_ranges import read_shard, write_shard
+from artsel_ray.engines.base import Engine
 from artsel_ray.engines.vision import TransformersVisionEngine
-from artsel_ray.engines.vllm import Usage, VllmEngine
-from artsel_ray.errors import InputError, one_line
+from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.models.load import load
-from artsel_ray.runtime.task_result import answer
+from artsel_ray.models.weights import model_length, read_processor
+from artsel_ray.runtime.engine_pool import GetEngine, Processed
 from artsel_ray.schema import CAPTIONED
-from artsel_ray.score.stages import MAX_ENGINE_STARTS, boxed, unboxed
 
-COUNTS = ("artworks", "captioned", "carried", "kept", "rejected")
-WROTE_NOTHING = "the model wrote nothing about the picture"
-REFUSED = "the model refuses the picture, or it exceeds --max-model-length"
+NO_TEXT = "the model generated no text for the image"
+REFUSED = "the model refuses the image, or it exceeds --max-model-length"
+COUNTS = ("artworks", "captioned", "reused", "kept", "rejected")
+"""The counts of a shard that a run's manifest repeats."""
 
 
-class Loader:
-    """Loads shards: their artworks and pictures."""
+def load_engine(model: str, engine: Literal["vllm", "transformers"], pool: EngineSettings) -> Engine:
+    """Loads the model on this machine.
 
-    def __init__(self, config: CaptionConfig, captioning: CaptionSettings, shared: ray.ObjectRef) -> None:
-        """Takes the data from the object store: files, shards, titles' names and known captions."""
-        self._files, self._shards, self._names, self._known = ray.get(shared)
-        self._config, self._captioning = config, captioning
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Loads one shard."""
-        begun, index, config = time.perf_counter(), int(batch["shard"][0]), self._config
-        loaded: LoadedShard | InputError
-        try:
-            rows = read_shard(self._files, "artworks", self._shards[index])
-            loaded = load_shard(
-                index, rows, self._files, config.artworks, self._names, self._known, self._captioning, config.max_pixels
-            )
-        except InputError as error:  # goes on to the driver as a value
-            loaded = error
-        return {"loaded": boxed(loaded), "load_seconds": [time.perf_counter() - begun]}
+    Raises:
+        InputError: if there is no such model, or nothing can be asked of it.
+    """
+    path = load(model, options=False).path
+    if engine == "transformers":
+        head = CaptionPrompts(read_processor(path)).head
+        # It has no `logprobs`, which captions do not need.
+        return cast(Engine, TransformersVisionEngine(path, head, pool.dtype))
+    length = min(pool.max_model_length, model_length(path))
+    return VllmEngine(path, length, 1, pool.dtype, tensor_parallel=pool.tensor_parallel, images=1)
 
 
 class Captioner:
-    """Captions loaded shards and writes them; its engine starts with the first picture that needs it."""
+    """Captions loaded shards. Only a shard with a new image asks for the engine."""
 
-    def __init__(self, config: CaptionConfig, captioning: CaptionSettings, files: list[str], starts: Any) -> None:
-        """Takes the run's flags, the artworks' files, and the actor that counts the engines' starts."""
-        self._config, self._captioning, self._files, self._starts = config, captioning, files, starts
-        self._engine: VllmEngine | TransformersVisionEngine | None = None
-        self._prompts: CaptionPrompts
-        self._stop: list[int]
+    def __init__(self, model: str, files: list[str], captioning: CaptionSettings) -> None:
+        """Remembers what to do; loads nothing yet.
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Captions and writes one shard, and returns its statistics."""
-        load_seconds = float(batch["load_seconds"][0])
-        written = answer(lambda loaded: self._caption(loaded, load_seconds), unboxed(batch["loaded"]))
-        return {name: [value] for name, value in written.items()}
+        Args:
+            model: the name of the model.
+            files: URIs of the artworks.
+        """
+        self._model, self._files, self._captioning = model, files, captioning
 
-    def _caption(self, loaded: LoadedShard | InputError, load_seconds: float) -> dict[str, float]:
-        if isinstance(loaded, InputError):
-            raise loaded
-        begun, looks = time.perf_counter(), loaded.looks
-        new = [place for place, look in enumerate(looks) if look.image is not None]
-        captions: list[str | None] = [look.known for look in looks]
-        described, unfinished = self._describe([looks[place] for place in new])
-        for place, text in zip(new, described, strict=True):
-            captions[place] = text
-        captioned, refused = fill(loaded.artworks, self._files, looks, captions, self._captioning.model_id)
+    def __call__(self, shard: LoadedShard, get_engine: GetEngine) -> Processed:
+        """Returns a shard's artworks with captions, and its invalid rows."""
+        new = [each for each in shard.images if each.image is not None]
+        generated, unfinished = self._describe(get_engine(), new) if new else ([], 0)
+        described = iter(generated)
+        captions = [each.known_caption if each.image is None else next(described) for each in shard.images]
+        artworks, refused = fill(shard.artworks, self._files, shard.images, captions, self._captioning.model_id)
+        invalid = pa.concat_tables([shard.invalid, refused]).sort_by("row")
         counts = {
-            "artworks": loaded.artworks.num_rows + loaded.invalid.num_rows,
+            "artworks": shard.artworks.num_rows + shard.invalid.num_rows,
             "captioned": len(new) - refused.num_rows,
-            "carried": sum(look.known is not None for look in looks),
-            "kept": sum(look.fingerprint is None for look in looks),
-            "rejected": loaded.invalid.num_rows + refused.num_rows,
-        }
-        usage = self._engine.take_usage() if self._engine else Usage()
-        statistics = {
-            **counts,
+            "reused": sum(each.known_caption is not None for each in shard.images),
+            "kept": sum(each.fingerprint is None for each in shard.images),
+            "rejected": invalid.num_rows,
             "unfinished": unfinished,
-            "prompt_tokens": usage.prompt_tokens,
-            "decoded_tokens": usage.decoded_tokens,
-            "load_seconds": load_seconds,
-            "engine_seconds": usage.seconds,
-            "shard_seconds": time.perf_counter() - begun,
         }
-        invalid = pa.concat_tables([loaded.invalid, refused]).sort_by("row")
-        write_shard(self._config.output, loaded.index, "captioned", captioned, invalid, statistics)
-        self._starts.clear.remote()
-        return statistics
+        return Processed(artworks, invalid, counts)
 
-    def _describe(self, looks: Sequence[Look]) -> tuple[list[str | None], int]:
-        """Returns a caption for each picture, None where the model refuses it, and how many were not finished."""
-        if not looks:
-            return [], 0
-        engine = self._engine or self._start()
-        most = self._config.caption_tokens
-        written: list[list[int] | None] = []
+    @cached_property
+    def _prompts(self) -> tuple[CaptionPrompts, list[int]]:
+        """The model's prompts, and the ids that end its texts."""
+        path = load(self._model, options=False).path
+        processor = read_processor(path)
+        return CaptionPrompts(processor), stop_tokens(path, processor.tokenizer)
+
+    def _describe(self, engine: Engine, images: Sequence[LoadedImage]) -> tuple[list[str | None], int]:
+        """Returns a caption for each image, None where the model refuses it, and how many texts are unfinished."""
+        generated: list[list[int] | None] = []
         try:
-            written += self._write(engine, looks)
-        except ValueError:  # an engine refuses all for one
-            for look in looks:
+            generated += self._generate(engine, images)
+        except ValueError:  # the engine refuses a batch for one of its images
+            for image in images:
                 try:
-                    written += self._write(engine, [look])
+                    generated += self._generate(engine, [image])
                 except ValueError:
-                    written.append(None)
-        texts = [None if ids is None else self._prompts.caption(ids, len(ids) < most) for ids in written]
-        return texts, sum(ids is not None and len(ids) >= most for ids in written)
+                    generated.append(None)
+        limit = self._captioning.caption_tokens
+        prompts, _ = self._prompts
+        texts = [None if ids is None else prompts.caption(ids, len(ids) < limit) for ids in generated]
+        return texts, sum(ids is not None and len(ids) >= limit for ids in generated)
 
-    def _write(self, engine: VllmEngine | TransformersVisionEngine, looks: Sequence[Look]) -> list[list[int]]:
-        asked = [self._prompts.question(look.title_name) for look in looks]
-        images = [[look.image] for look in looks if look.image is not None]
-        return engine.write(asked, self._config.caption_tokens, self._stop, images=images)
+    def _generate(self, engine: Engine, images: Sequence[LoadedImage]) -> list[list[int]]:
+        prompts, stop = self._prompts
+        questions = [prompts.question(each.title_name) for each in images]
+        shown = [[each.image] for each in images if each.image is not None]
+        return engine.generate(questions, self._captioning.caption_tokens, stop, images=shown)
 
-    def _start(self) -> VllmEngine | TransformersVisionEngine:
-        from transformers import AutoConfig, AutoProcessor, GenerationConfig
 
-        config = self._config
-        try:
-            if ray.get(self._starts.add.remote()) > MAX_ENGINE_STARTS * config.engines:
-                raise InputError("every time it dies with no shard done, perhaps for lack of memory; see Ray's logs")
-            path = load(config.model, options=False).path
-            processor = AutoProcessor.from_pretrained(path, trust_remote_code=False)
-            self._prompts = CaptionPrompts(processor)
-            ends = {processor.tokenizer.eos_token_id}
-            if (path / "generation_config.json").is_file():
-                also = GenerationConfig.from_pretrained(path).eos_token_id
-                ends |= set(also if isinstance(also, list) else [also])
-            self._stop = sorted(ends - {None})
-            if config.engine == "transformers":
-                self._engine = TransformersVisionEngine(path, self._prompts.head, config.dtype)
-            else:
-                text = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
-                length = min(config.max_model_length, text.max_position_embeddings)
-                self._engine = VllmEngine(
-                    path, length, 1, config.dtype, tensor_parallel=config.tensor_parallel, images=1
-                )
-        except (InputError, ValueError, RuntimeError, ImportError, OSError) as error:
-            raise InputError(f"the engine does not start: {one_line(error)}") from None
-        return self._engine
+def stop_tokens(path: Path, tokenizer: Any) -> list[int]:
+    """Returns the ids that end a text: the tokenizer's, and those of the model's generation config."""
+    from transformers import GenerationConfig
+
+    ends = {tokenizer.eos_token_id}
+    if (path / "generation_config.json").is_file():
+        more = GenerationConfig.from_pretrained(path).eos_token_id
+        ends |= set(more if isinstance(more, list) else [more])
+    return sorted(ends - {None})
 
 
 def fill(
-    artworks: pa.Table, files: list[str], looks: Sequence[Look], captions: Sequence[str | None], model_id: str
+    artworks: pa.Table, files: list[str], images: Sequence[LoadedImage], captions: Sequence[str | None], model_id: str
 ) -> tuple[pa.Table, pa.Table]:
-    """Returns artworks with their captions, and the rejected rows of those whose pictures got none.
+    """Returns artworks with their captions, and the invalid rows of those whose images got none.
 
-    Artworks without a picture keep the caption that they have.
+    Artworks without an image keep the caption that they have.
+
+    Args:
+        artworks: [N] with `file` and `row`.
+        files: URIs of the artworks.
+        images: [N]
+        captions: [N] None where the model refuses the image.
     """
-    pictured_n = np.array([look.fingerprint is not None for look in looks], dtype=bool)
-    empty_n = np.array([not caption for caption in captions], dtype=bool) & pictured_n
-    refused_n = np.array([caption is None for caption in captions], dtype=bool) & pictured_n
+    has_image_n = np.array([each.fingerprint is not None for each in images], dtype=bool)
+    empty_n = np.array([not caption for caption in captions], dtype=bool) & has_image_n
+    refused_n = np.array([caption is None for caption in captions], dtype=bool) & has_image_n
     own = artworks["caption"].to_pylist()
-    filled = [caption if pictured else kept for caption, pictured, kept in zip(captions, pictured_n, own, strict=True)]
     columns = {
-        "caption": filled,
-        "model_id": [model_id if pictured else None for pictured in pictured_n],
-        "fingerprint": [look.fingerprint for look in looks],
+        "caption": [caption if has else kept for caption, has, kept in zip(captions, has_image_n, own, strict=True)],
+        "model_id": [model_id if has else None for has in has_image_n],
+        "fingerprint": [each.fingerprint for each in images],
     }
     table = artworks.drop_columns("caption")
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values, pa.string()))
-    found: list[checks.RowCheck] = [("image_uri", REFUSED, refused_n), ("caption", WROTE_NOTHING, empty_n)]
-    kept, invalid = checks.split_valid(table, "artworks", files, found)
-    return kept.select(CAPTIONED.names), invalid
+    found: list[checks.RowCheck] = [("image_uri", REFUSED, refused_n), ("caption", NO_TEXT, empty_n)]
+    valid, invalid = checks.split_valid(table, "artworks", files, found)
+    return valid.select(CAPTIONED.names), invalid

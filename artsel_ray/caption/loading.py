@@ -1,10 +1,10 @@
-"""A shard of artworks made ready for the captioner: pictures fetched and decoded, known captions found."""
+"""Loads a shard of artworks for the captioner: fetches and decodes images, and finds captions that are known."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import blake2b
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,16 +12,17 @@ import pyarrow as pa
 from artsel_ray import storage
 from artsel_ray.caption.prompts import WORDING
 from artsel_ray.data import checks
+from artsel_ray.data.checked_reader import CheckedReader, RowRange
 from artsel_ray.data.images import ArtworkImage, UnusableError, decode, fetch, locate
 
-NOTHING = "neither a picture nor a caption"
-# Each may hold one decoded picture of --max-pixels.
+NO_CONTENT = "neither an image nor a caption"
+# Each may hold one decoded image of --max-pixels.
 _THREADS = 8
 
 
 @dataclass(frozen=True)
 class CaptionSettings:
-    """What captions depend on beside the pictures and the titles' names."""
+    """What captions depend on, next to the images and the titles' names."""
 
     model_id: str
     engine: str
@@ -30,106 +31,133 @@ class CaptionSettings:
     resize_to_pixels: int
 
     def fingerprint(self, content: bytes, title_name: str | None) -> str:
-        """Returns what stands for a picture's caption: with the same one, it would be the same caption."""
+        """Returns a digest of all that decides an image's caption: equal digests mean equal captions."""
         digest = blake2b(content, digest_size=16).hexdigest()
-        return storage.fingerprint(asdict(self), WORDING, title_name, digest)
+        settings = asdict(self)
+        # The field's first name, so that captions of earlier versions are still reused.
+        settings["kept_pixels"] = settings.pop("resize_to_pixels")
+        return storage.fingerprint(settings, WORDING, title_name, digest)
 
 
 class KnownCaptions:
-    """Captions by their fingerprints, as arrays that Ray shares between processes."""
+    """Captions by fingerprint, as arrays that processes share through Ray's object store."""
 
     def __init__(self, files: list[str]) -> None:
-        """Reads the files of earlier runs.
+        """Reads the parts of earlier runs.
 
         Raises:
-            InputError: if one is broken or is no table of captioned artworks.
+            InputError: if one is broken or is not a table of captioned artworks.
         """
-        columns = ["fingerprint", "caption"]
-        empty = pa.table({name: pa.array([], pa.string()) for name in columns})
-        tables = [table for file in files for _, table in storage.iter_batches(file, "captioned", columns)]
-        table = pa.concat_tables([empty, *tables]).drop_null().sort_by("fingerprint").combine_chunks()
+        reader = CheckedReader(files, "captioned", ["fingerprint", "caption"])
+        table = reader.all().valid.drop_null().sort_by("fingerprint").combine_chunks()
         self._fingerprints = np.array(table["fingerprint"].to_pylist(), dtype="S32")
         self._captions = table["caption"]
 
     def find(self, fingerprint: str) -> str | None:
-        """Returns the caption of a fingerprint, if it is known."""
-        place = int(np.searchsorted(self._fingerprints, fingerprint.encode()))
-        known = place < len(self._fingerprints) and self._fingerprints[place] == fingerprint.encode()
-        return self._captions[place].as_py() if known else None
+        """Returns the caption of a fingerprint, or None if it is not known."""
+        index = int(np.searchsorted(self._fingerprints, fingerprint.encode()))
+        known = index < len(self._fingerprints) and self._fingerprints[index] == fingerprint.encode()
+        return self._captions[index].as_py() if known else None
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """What loading gave for one artwork: a known caption, or the decoded image, or a fault, or nothing to caption."""
+
+    title_name: str | None
+    """None if titles' names are not given."""
+    fingerprint: str | None = None
+    """None for an artwork without an image."""
+    known_caption: str | None = None
+    image: ArtworkImage | None = None
+    fault: str = ""
+    """Why the image cannot be used."""
 
 
 @dataclass(frozen=True)
 class LoadedShard:
-    """Artworks that are usable, n of them, and those that are not."""
+    """N usable artworks of a shard, and the invalid ones."""
 
-    index: int
     artworks: pa.Table
-    """As the table `artworks`, with `file` and `row`."""
-    looks: list["Look"]
-    """[n]."""
+    """[N] as the table `artworks`, with `file` and `row`."""
+    images: list[LoadedImage]
+    """[N]"""
     invalid: pa.Table
 
 
-class Look(NamedTuple):
-    """What was seen of an artwork's picture: nothing, a fault, a known caption, or the picture itself."""
+@dataclass(frozen=True)
+class Sources:
+    """What all shards are loaded from."""
 
-    title_name: str | None
-    fingerprint: str | None = None
-    known: str | None = None
-    image: ArtworkImage | None = None
-    fault: str = ""
+    folder: str
+    """Where relative paths of images begin."""
+    title_names: Mapping[str, str] | None
+    """By title id; artworks of other titles are invalid. None if names are not given."""
+    known: KnownCaptions
+    captioning: CaptionSettings
+    max_pixels: int
+    """Images of more pixels are not decoded."""
 
 
-def load_shard(
-    index: int,
-    rows: pa.Table,
-    files: list[str],
-    folder: str,
-    names: Mapping[str, str] | None,
-    known: KnownCaptions,
-    captioning: CaptionSettings,
-    max_pixels: int,
-) -> LoadedShard:
-    """Fetches the pictures of a shard's artworks, and decodes those whose captions are not known.
+def load_shard(files: list[str], rows: RowRange, sources: Sources) -> LoadedShard:
+    """Fetches the images of a shard's artworks, and decodes those whose captions are not known.
 
     Args:
-        rows: artworks, with the columns `file`, an index into `files`, and `row`, the number in that file.
-        folder: what relative paths of pictures begin at.
-        names: names of the titles by their ids, if they are told; artworks of others are then rejected.
+        files: URIs of the artworks.
+
+    Raises:
+        InputError: if the file is broken or is not a table of artworks.
     """
-    readable, unreadable = checks.split_readable(rows, "artworks", files)
-    has_image = ~checks.missing(readable["image_uri"])
-    titles = readable["title_id"].to_pylist()
-    unknown = np.array([names is not None and title not in names for title in titles], dtype=bool)
-    found: list[checks.RowCheck] = [
-        ("artwork_id", checks.MISSING, checks.missing(readable["artwork_id"])),
-        ("title_id", checks.MISSING, checks.missing(readable["title_id"])),
-        ("title_id", checks.UNKNOWN_TITLE, unknown),
-        ("image_uri", NOTHING, ~has_image & checks.missing(readable["caption"])),
-    ]
-    usable, lacking = checks.split_valid(readable, "artworks", files, found)
-
-    def look(uri: str | None, title: str) -> Look:
-        name = names[title] if names is not None else None
-        if uri is None or not uri.strip():
-            return Look(name)
-        try:
-            content = fetch(locate(uri, folder))
-            fingerprint = captioning.fingerprint(content, name)
-            caption = known.find(fingerprint)
-            if caption is not None:
-                return Look(name, fingerprint, known=caption)
-            pixels = decode(content, max_pixels, captioning.resize_to_pixels)
-            return Look(name, fingerprint, image=ArtworkImage(pixels, fingerprint))
-        except UnusableError as error:
-            return Look(name, fault=str(error))
-
+    batch = CheckedReader(files, "artworks", row_checks=partial(_row_checks, sources.title_names)).rows(rows)
+    uris, title_ids = batch.valid["image_uri"].to_pylist(), batch.valid["title_id"].to_pylist()
     with ThreadPoolExecutor(_THREADS) as pool:
-        looks = list(pool.map(look, usable["image_uri"].to_pylist(), usable["title_id"].to_pylist()))
-    faults = sorted({each.fault for each in looks} - {""})
-    unusable: list[checks.RowCheck] = [
-        ("image_uri", fault, np.array([each.fault == fault for each in looks])) for fault in faults
+        images = list(pool.map(partial(_load_image, sources), uris, title_ids))
+    faults = np.array([each.fault for each in images], dtype=object)
+    found: list[checks.RowCheck] = [
+        ("image_uri", fault, faults == fault) for fault in sorted({*faults.tolist()} - {""})
     ]
-    usable, refused = checks.split_valid(usable, "artworks", files, unusable)
-    invalid = pa.concat_tables([unreadable, lacking, refused])
-    return LoadedShard(index, usable, [each for each in looks if not each.fault], invalid)
+    usable, unusable = checks.split_valid(batch.valid, "artworks", files, found)
+    invalid = pa.concat_tables([batch.invalid, unusable])
+    return LoadedShard(usable, [each for each in images if not each.fault], invalid)
+
+
+def read_title_names(titles: str) -> dict[str, str]:
+    """Returns the names of titles by their ids; of a repeated id the first row counts.
+
+    Raises:
+        InputError: if nothing is there, or a file is broken or is not a table of titles.
+    """
+
+    def row_checks(rows: pa.Table) -> list[checks.RowCheck]:
+        return [(name, checks.MISSING, checks.missing(rows[name])) for name in ("title_id", "name")]
+
+    valid = CheckedReader(storage.list_files(titles), "titles", ["title_id", "name"], row_checks).all().valid
+    pairs = list(zip(valid["title_id"].to_pylist(), valid["name"].to_pylist(), strict=True))
+    return dict(reversed(pairs))
+
+
+def _row_checks(title_names: Mapping[str, str] | None, rows: pa.Table) -> list[checks.RowCheck]:
+    titles = rows["title_id"].to_pylist()
+    unknown = np.array([title_names is not None and title not in title_names for title in titles], dtype=bool)
+    return [
+        ("artwork_id", checks.MISSING, checks.missing(rows["artwork_id"])),
+        ("title_id", checks.MISSING, checks.missing(rows["title_id"])),
+        ("title_id", checks.UNKNOWN_TITLE, unknown),
+        ("image_uri", NO_CONTENT, checks.missing(rows["image_uri"]) & checks.missing(rows["caption"])),
+    ]
+
+
+def _load_image(sources: Sources, uri: str | None, title_id: str) -> LoadedImage:
+    name = sources.title_names[title_id] if sources.title_names is not None else None
+    if uri is None or not uri.strip():
+        return LoadedImage(name)
+    try:
+        content = fetch(locate(uri, sources.folder))
+        fingerprint = sources.captioning.fingerprint(content, name)
+        caption = sources.known.find(fingerprint)
+        if caption is not None:
+            return LoadedImage(name, fingerprint, known_caption=caption)
+        pixels = decode(content, sources.max_pixels, sources.captioning.resize_to_pixels)
+        return LoadedImage(name, fingerprint, image=ArtworkImage(pixels, fingerprint))
+    except UnusableError as error:
+        return LoadedImage(name, fault=str(error))

@@ -1,4 +1,4 @@
-"""Tables of other writers made into ours: which types fit, and the casts between them."""
+"""Casts tables of other writers to ours: which types are accepted, and how they are cast."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -7,11 +7,11 @@ from artsel_ray.errors import InputError
 from artsel_ray.schema import TABLES
 
 _RENAMED = {"rationale": "reason"}
-"""Columns by the names that they had in an earlier version; its outputs still load."""
+"""Columns and their names in an earlier version, whose outputs still load."""
 
 
 def source_names(schema: pa.Schema, columns: list[str]) -> dict[str, str]:
-    """Returns the columns that a file has, each with its name there: an earlier version's name counts too."""
+    """Returns the columns that a file has, each with its name there, which may be an earlier version's."""
     found = {}
     for column in columns:
         name = column if column in schema.names else _RENAMED.get(column, column)
@@ -21,14 +21,17 @@ def source_names(schema: pa.Schema, columns: list[str]) -> dict[str, str]:
 
 
 def conform(schema: pa.Schema, table: str, source: str, columns: list[str] | None = None) -> None:
-    """Checks that a file's schema can be read as the named table's.
+    """Checks that a file's schema can be cast to the named table's.
 
-    A field may be missing only where null is allowed; additional columns are ignored; a narrower type of the same kind
-    (`int32` for `int64`, `float32` for `float64`, `large_string` for `string`, any unit or zone of a timestamp with a
-    zone) is accepted.
+    Only nullable columns may be missing; additional columns are ignored. Other types of the same kind are accepted:
+    any width of integers and floats, integers for floats, `large_string` and dictionaries for `string`, and any unit
+    and zone of a timestamp with a zone.
 
     Args:
-        columns: check only these columns, if given.
+        schema: the file's schema.
+        table: the table's name, as in `schema.TABLES`.
+        source: the file's name, for the error.
+        columns: only these columns are checked, if given.
 
     Raises:
         InputError: naming the source, the difference, and both schemas.
@@ -85,16 +88,19 @@ def _compatible(got: pa.DataType, expected: pa.DataType) -> bool:
 
 
 def cast(table: pa.Table, name: str, source: str, fields: list[pa.Field] | None = None) -> pa.Table:
-    """Returns the table with exactly the named table's columns, order and types; absent nullable columns are null.
+    """Returns the table with exactly the named table's columns, order and types; absent columns are null.
 
-    Nulls in required columns stay null: a job rejects those rows, it does not stop for them. Fractions of a
-    microsecond are dropped, and integers are rounded to the nearest float.
+    Nulls in required columns stay null: those rows are invalid, and checked later. Fractions of a microsecond are
+    dropped, and integers are rounded to the nearest float.
 
     Args:
-        fields: only these, in this order, if given.
+        table: rows of a schema that `conform` accepts.
+        name: the table's name, as in `schema.TABLES`.
+        source: the file's name, for the error.
+        fields: only these fields, in this order, if given.
 
     Raises:
-        InputError: if the schema differs or a value does not fit the type.
+        InputError: if a value does not fit the type.
     """
     fields = [field.with_nullable(True) for field in fields or TABLES[name]]
     present = source_names(table.schema, [field.name for field in fields])

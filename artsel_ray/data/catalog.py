@@ -1,4 +1,4 @@
-"""Titles and artworks that can be used, as arrays that an integer code of a title points into."""
+"""The valid titles and their artworks, as arrays that a title's index points into."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _CONTENTS: dict[Assets | None, str] = {"caption": "caption", "image": "image_uri
 
 @dataclass(frozen=True)
 class Catalog:
-    """X titles, in the order of their rows, and their A artworks, by title and then by artwork_id."""
+    """X titles in the order of their rows, and their A artworks by title and then by artwork_id."""
 
     title_ids: pa.Array
     names: pa.Array
@@ -28,9 +28,9 @@ class Catalog:
     offsets: np.ndarray
     """int64 of length X + 1: title x has the artworks `offsets[x]` to `offsets[x + 1]`."""
     contents: pa.Array
-    """What stands for each artwork, large_string: its caption, or where its image is; its id if only ids are wanted."""
+    """Each artwork's caption or the location of its image, large_string; its id if only ids were read."""
     other_ids: pa.Array
-    """Ids of the assets of other kinds, which are no candidates."""
+    """Ids of assets of other kinds, which are not candidates."""
 
 
 def read_catalog(
@@ -40,15 +40,17 @@ def read_catalog(
     assets: Assets | None = "caption",
     folder: str = "",
 ) -> tuple[Catalog, pa.Table]:
-    """Reads the files of titles and of artworks, of which only those of one kind become candidates.
+    """Reads titles and artworks.
 
     Args:
-        assets: what stands for a candidate: its caption or its image, which is then validated on Ray; None if only ids
-            are wanted.
-        folder: what relative paths of images begin at.
+        titles: files of the table.
+        artworks: files of the table.
+        asset_kind: the kind of asset that becomes candidates.
+        assets: what the contents are: captions, or images, which are then validated on Ray; None to read ids only.
+        folder: base of relative image paths.
 
     Returns:
-        The catalog, and the invalid rows.
+        The catalog, and the invalid rows of both tables.
 
     Raises:
         InputError: if a file is broken or is not such a table.
@@ -79,7 +81,7 @@ def read_catalog(
 
 
 def permuted(catalog: Catalog, number: int) -> Catalog:
-    """Returns the catalog with each title's artworks in the order of a hash; 0 changes nothing."""
+    """Returns the catalog with each title's artworks in the order of a hash with this number; 0 changes nothing."""
     if not number:
         return catalog
     keys = [storage.fingerprint(number, artwork) for artwork in catalog.artwork_ids.to_pylist()]
@@ -117,7 +119,7 @@ def _read_artworks(files: list[str], title_ids: pa.Array, content: str) -> tuple
 
 
 def _read_unique(reader: CheckedReader, key: str) -> tuple[pa.Table, pa.Table]:
-    """Looks for repeated ids among valid rows alone, so that an invalid row never hides a valid one with its id."""
+    """Looks for repeated ids among valid rows only, so that an invalid row never hides a valid one with its id."""
     batch = reader.all()
     repeated = (key, "repeated id; the first row is kept", checks.repeated(batch.valid[key]))
     valid, more = checks.split_valid(batch.valid, reader.table, reader.files, [repeated])
@@ -125,13 +127,12 @@ def _read_unique(reader: CheckedReader, key: str) -> tuple[pa.Table, pa.Table]:
 
 
 def _locate_images(table: pa.Table, files: list[str], folder: str) -> tuple[pa.Table, pa.Table]:
-    """Replaces what the data say by each image's location, and splits off the artworks whose image cannot be used."""
-    found_images = validate_images(table["image_uri"].to_pylist(), folder)
-    locations, faults = [uri for uri, _ in found_images], np.array([fault for _, fault in found_images], dtype=object)
-    located = table.set_column(table.column_names.index("image_uri"), "image_uri", pa.array(locations, pa.string()))
-    found: list[checks.RowCheck] = [
-        ("image_uri", fault, faults == fault) for fault in sorted({*faults.tolist()} - {""})
-    ]
+    """Replaces each image's URI by its location, and splits off the artworks with unusable images."""
+    images = validate_images(table["image_uri"].to_pylist(), folder)
+    locations = pa.array([image.location for image in images], pa.string())
+    faults = np.array([image.fault for image in images], dtype=object)
+    located = table.set_column(table.column_names.index("image_uri"), "image_uri", locations)
+    found: list[checks.RowCheck] = [("image_uri", fault, faults == fault) for fault in sorted({*faults} - {""})]
     return checks.split_valid(located, "artworks", files, found)
 
 

@@ -1,8 +1,8 @@
-"""The one reader of tables: files become typed batches of valid rows, and of invalid rows with what is wrong.
+"""The one reader of tables: from files to typed batches of valid rows, and of invalid rows with their reasons.
 
-Types are cast, then text is checked (Parquet's readers do not check whether strings are UTF-8, and Arrow's functions,
-Python and tokenizers stop at other bytes), then the caller's row checks run. Valid rows carry two more columns than
-their table: `file`, an index into the files, and `row`, the row's number in that file.
+Types are cast, then text is checked (Parquet readers do not check that strings are UTF-8, and Arrow's functions, Python
+and tokenizers fail on other bytes), then the caller's row checks run. Valid rows have two more columns than their
+table: `file`, an index into the files, and `row`, the row's number in that file.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,30 +35,30 @@ class RowRange(NamedTuple):
 
 @dataclass(frozen=True)
 class CheckedBatch:
-    """Rows of one file, apart by whether they are valid."""
+    """Rows of one file, split into valid and invalid ones."""
 
     read: pa.Table
-    """All rows as they were read, in the table's types."""
+    """All rows, cast to the table's types."""
     valid: pa.Table
-    """With the columns `file` and `row`."""
+    """The valid rows, with the columns `file` and `row`."""
     invalid: pa.Table
-    """As the table `invalid_rows`."""
+    """The invalid rows, as the table `invalid_rows`."""
 
 
 @dataclass(frozen=True)
 class CheckedReader:
-    """Reads files of one table."""
+    """Reads the files of one table."""
 
     files: list[str]
     table: str
     """The table's name, as in `schema.TABLES`."""
     columns: list[str] | None = None
-    """Only these, if given. `candidates.artwork_id` is the column `candidates` with this field alone."""
+    """Only these columns, if given. `candidates.artwork_id` reads the column `candidates` with this field only."""
     row_checks: RowChecks | None = None
-    """Finds the rows that cannot be used; by default only text is checked."""
+    """Returns the checks of a batch, whose text is valid; by default only text is checked."""
 
     def batches(self, batch_rows: int = _BATCH_ROWS) -> Iterator[CheckedBatch]:
-        """Yields all files' rows.
+        """Yields the rows of all files.
 
         Raises:
             InputError: if a file is broken or is not such a table.
@@ -101,10 +101,10 @@ class CheckedReader:
         )
 
     def valid_batches(self, batch_rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
-        """Yields all files' rows, for a caller that needs every row to be valid; see `batches`.
+        """Yields the rows of all files, for a caller that needs every row to be valid; see `batches`.
 
         Raises:
-            InputError: also at the first invalid row, naming file, row and column.
+            InputError: also at the first invalid row, naming file, row, column and reason.
         """
         for batch in self.batches(batch_rows):
             if batch.invalid.num_rows:
@@ -121,7 +121,7 @@ class CheckedReader:
         return file
 
     def _fields(self) -> list[pa.Field]:
-        """Returns the fields to read, those of `candidates.artwork_id` and the like narrowed to what is wanted."""
+        """Returns the fields to read; that of `candidates.artwork_id` is `candidates` with one field."""
         schema = TABLES[self.table]
         fields = []
         for column in self.columns or schema.names:
@@ -133,7 +133,7 @@ class CheckedReader:
         return fields
 
     def _leaves(self, file: pq.ParquetFile) -> list[str]:
-        """Returns the Parquet leaf columns that hold the fields: what is not wanted is not even decoded."""
+        """Returns the Parquet leaf columns of the fields, so that nothing else is decoded."""
         columns = self.columns or TABLES[self.table].names
         names = source_names(file.schema_arrow, [column.partition(".")[0] for column in columns])
         wanted = {names[name]: inner for name, _, inner in (c.partition(".") for c in columns) if name in names}
@@ -141,7 +141,7 @@ class CheckedReader:
         return [
             path
             for path in paths
-            if (top := path.split(".")[0]) in wanted and (not wanted[top] or path.endswith(f".{wanted[top]}"))
+            if (top := path.split(".")[0]) in wanted and (not wanted[top] or f".{wanted[top]}." in f"{path}.")
         ]
 
     def _checked(self, table: pa.Table, file: int, first_row: int) -> CheckedBatch:
@@ -160,18 +160,21 @@ def read_table(uri: str, table: str, columns: list[str] | None = None) -> pa.Tab
     Raises:
         InputError: if nothing is there, a file is broken or is not such a table, or a row's text is not UTF-8.
     """
+    empty = CheckedReader([], table, columns).all().valid
     reader = CheckedReader(storage.list_files(uri), table, columns)
-    rows = pa.concat_tables([reader.all().valid.slice(0, 0), *reader.valid_batches()])
-    # By position: the table of invalid rows has columns `file` and `row` of its own.
-    return rows.select(list(range(rows.num_columns - 2)))
+    # By position, without the sources of the rows: the table `invalid_rows` has columns of the same names.
+    wanted = range(len(columns or TABLES[table].names))
+    return pa.concat_tables([empty, *reader.valid_batches()]).select(list(wanted))
 
 
 def row_ranges(files: list[str], table: str, rows: int, whole_groups: bool = False) -> list[RowRange]:
-    """Cuts files into ranges; reads only the files' footers.
+    """Cuts files into ranges of rows, which together hold every row once; reads only the files' footers.
 
     Args:
-        rows: most rows in a range; with `whole_groups` the fewest, but for each file's last.
-        whole_groups: cut only where a Parquet row group ends, so that no group is decoded twice.
+        files: files of the table.
+        table: the table's name, as in `schema.TABLES`.
+        rows: maximum number of rows in a range; with `whole_groups` the minimum, except for each file's last range.
+        whole_groups: cut only between Parquet row groups, so that no group is decoded twice.
 
     Raises:
         InputError: if a file is broken or is not such a table.
@@ -200,18 +203,18 @@ def _cut(total: int, rows: int) -> list[int]:
 
 
 def _joined(groups: list[int], rows: int) -> list[int]:
-    """Returns sums of consecutive groups, each of at least so many rows but the last."""
+    """Returns sums of consecutive groups, each at least `rows`, except the last."""
     sums, current = [], 0
-    for number, size in enumerate(groups, start=1):
+    for size in groups:
         current += size
-        if current >= rows or number == len(groups):
+        if current >= rows:
             sums.append(current)
             current = 0
-    return sums
+    return [*sums, current] if current else sums
 
 
 def with_source_rows(table: pa.Table, file: int, first_row: int) -> pa.Table:
-    """Appends the columns `file` and `row`, which say where a row comes from."""
+    """Appends the columns `file` and `row`: each row's source."""
     file_column = pa.array(np.full(table.num_rows, file, dtype=np.int32))
     rows = pa.array(np.arange(first_row, first_row + table.num_rows))
     return table.append_column("file", file_column).append_column("row", rows)

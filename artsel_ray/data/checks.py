@@ -1,8 +1,8 @@
-"""Which rows of a table can be used, and the rejected rows of those that cannot, each with its reason.
+"""Splits a table into valid rows and invalid rows, each with its reason.
 
-Tables here carry two more columns than their schema: `file`, an index into a list of URIs, and `row`, the row's
-number in that file. A mask is a numpy array of bool, True where a row is bad. The first check that a row fails
-is its reason. Reasons and ids are written, never a title's name, a caption or a history.
+Tables here have two more columns than their schema: `file`, an index into a list of URIs, and `row`, the row's number
+in that file. A mask is a numpy array of bool, True where a row is invalid. A row's reason is the first check that it
+fails. Invalid rows hold reasons and ids, never a title's name, a caption or a history.
 """
 
 from typing import get_args
@@ -15,7 +15,7 @@ from artsel_ray.config import AssetKind, Assets
 from artsel_ray.schema import EXAMPLES, INVALID_ROWS, PREDICTIONS
 
 RowCheck = tuple[str, str, np.ndarray]
-"""A column, the reason, and the mask of the rows that fail."""
+"""A column, the reason, and a mask of the rows that fail."""
 
 MISSING = "missing"
 NOT_TEXT = "not valid UTF-8"
@@ -27,43 +27,47 @@ WRONG_KIND = f"none of {', '.join(get_args(AssetKind))}"
 
 
 def split_valid(table: pa.Table, name: str, files: list[str], checks: list[RowCheck]) -> tuple[pa.Table, pa.Table]:
-    """Parts a table into the rows that pass all checks and the rejected rows of the others.
+    """Returns the rows that pass all checks, and the others as the table `invalid_rows`.
 
     Args:
+        table: with the columns `file` and `row`.
         name: the table's name, as in `schema.TABLES`.
+        files: the URIs that `file` points into.
+        checks: a row's reason is the first that it fails.
     """
-    failed = np.zeros(table.num_rows, dtype=np.int8)
-    for number, (_, _, bad) in reversed(list(enumerate(checks, start=1))):
-        failed[bad] = number
+    # Each row's first failed check, from 1; later checks are written first, so that earlier ones overwrite them.
+    first_failed = np.zeros(table.num_rows, dtype=np.int8)
+    for number, (_, _, failed) in reversed(list(enumerate(checks, start=1))):
+        first_failed[failed] = number
     invalid = [INVALID_ROWS.empty_table()]
-    for number in np.unique(failed[failed > 0]):
+    for number in np.unique(first_failed[first_failed > 0]):
         column, reason, _ = checks[number - 1]
-        invalid.append(invalid_rows(table.filter(failed == number), name, files, column, reason))
-    good = table if len(invalid) == 1 else table.filter(failed == 0)
-    return good, pa.concat_tables(invalid)
+        invalid.append(invalid_rows(table.filter(first_failed == number), name, files, column, reason))
+    valid = table if len(invalid) == 1 else table.filter(first_failed == 0)
+    return valid, pa.concat_tables(invalid)
 
 
 def split_readable(table: pa.Table, name: str, files: list[str]) -> tuple[pa.Table, pa.Table]:
-    """Parts off the rows with text that is not UTF-8; what looks at text must come after it."""
+    """Splits off the rows with text that is not UTF-8, as `split_valid`; must run before anything reads text."""
     found = []
     for column, rows in broken_text(table).items():
-        bad = np.zeros(table.num_rows, dtype=bool)
-        bad[rows] = True
-        found.append((column, NOT_TEXT, bad))
+        broken = np.zeros(table.num_rows, dtype=bool)
+        broken[rows] = True
+        found.append((column, NOT_TEXT, broken))
     return split_valid(table, name, files, found)
 
 
 def invalid_rows(rows: pa.Table, name: str, files: list[str], column: str, reason: str) -> pa.Table:
-    """Returns one rejected row for each row, all with the same reason; an id that is not UTF-8 is null there."""
+    """Returns the rows as the table `invalid_rows`, all with one reason; an id that is not UTF-8 becomes null."""
     known = {"file": pa.array(files, pa.string()).take(rows["file"].combine_chunks())}
     for key in {"row", "user_id", "title_id", "artwork_id"} & set(rows.column_names):
         unreadable = np.zeros(rows.num_rows, dtype=bool)
         unreadable[broken_text(rows.select([key])).get(key, [])] = True
         known[key] = pc.if_else(unreadable, pa.scalar(None, rows[key].type), rows[key])
-    said = {"table": name, "column": column, "reason": reason}
+    constant = {"table": name, "column": column, "reason": reason}
     arrays = [
-        pa.repeat(said[field.name], rows.num_rows)
-        if field.name in said
+        pa.repeat(constant[field.name], rows.num_rows)
+        if field.name in constant
         else known.get(field.name, pa.nulls(rows.num_rows, field.type))
         for field in INVALID_ROWS
     ]
@@ -71,7 +75,7 @@ def invalid_rows(rows: pa.Table, name: str, files: list[str], column: str, reaso
 
 
 def missing(column: pa.ChunkedArray) -> np.ndarray:
-    """Returns where a value is null or, for text, nothing but white space."""
+    """Returns where a value is null or, for text, only white space."""
     if not pa.types.is_string(column.type):
         return mask(column.is_null())
     empty = pc.equal(pc.binary_length(column), 0)
@@ -79,17 +83,17 @@ def missing(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def mask(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Returns an Arrow array of bool as numpy's, null as False."""
+    """Returns an Arrow array of bool as a numpy array, null as False."""
     return np.asarray(pc.fill_null(values, False), dtype=bool)
 
 
 def codes(ids: pa.ChunkedArray, known: pa.Array) -> np.ndarray:
-    """Returns each id's place among the known ones, int32; -1 where it is not among them."""
+    """Returns each id's index among the known ids, int32; -1 if unknown."""
     return pc.fill_null(pc.index_in(ids, value_set=known), -1).to_numpy().astype(np.int32)
 
 
 def repeated(ids: pa.ChunkedArray) -> np.ndarray:
-    """Returns where an id was seen in an earlier row."""
+    """Returns where an id occurs in an earlier row."""
     first = np.unique(ids.combine_chunks().dictionary_encode().indices.to_numpy(), return_index=True)[1]
     seen = np.ones(len(ids), dtype=bool)
     seen[first] = False
@@ -102,64 +106,65 @@ def later_than(timestamps: pa.ChunkedArray, now_us: int) -> np.ndarray:
 
 
 def watch_is_wrong(watch_seconds: pa.ChunkedArray) -> np.ndarray:
-    """Returns where a watch time is negative, infinite or no number; null is right."""
+    """Returns where a watch time is negative, infinite or not a number; null is valid."""
     return mask(pc.invert(pc.and_(pc.is_finite(watch_seconds), pc.greater_equal(watch_seconds, 0))))
 
 
 def kind_is_wrong(asset_kind: pa.ChunkedArray) -> np.ndarray:
-    """Returns where a kind of asset is given that there is not."""
+    """Returns where a kind of asset is unknown; null is valid."""
     return mask(pc.and_(asset_kind.is_valid(), pc.invert(pc.is_in(asset_kind, pa.array(get_args(AssetKind))))))
 
 
 def propensity_is_wrong(propensity: pa.ChunkedArray) -> np.ndarray:
-    """Returns where a propensity is not in (0, 1]; null, which is not known, is right."""
+    """Returns where a propensity is not in (0, 1]; null is valid."""
     return mask(pc.invert(pc.and_(pc.greater(propensity, 0), pc.less_equal(propensity, 1))))
 
 
 def probability_is_wrong(probability: pa.ChunkedArray) -> np.ndarray:
-    """Returns where a probability is not in [0, 1]; null, which is not known, is right."""
+    """Returns where a probability is not in [0, 1]; null is valid."""
     return mask(pc.invert(pc.and_(pc.greater_equal(probability, 0), pc.less_equal(probability, 1))))
 
 
 def items(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, np.ndarray]:
-    """Returns a field of all structs in a column of lists of them, and each one's row."""
+    """Returns one field of all structs in a column of lists of structs, and each struct's row."""
     lists = column.combine_chunks()
     values = pa.chunked_array([pc.struct_field(pc.list_flatten(lists), name)])
     return values, pc.list_parent_indices(lists).to_numpy()
 
 
-def rows_with(bad: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-    """Returns which of `count` rows have a bad item, given each item's row."""
+def rows_with(failed: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Returns which of `count` rows have an item that failed, given each item's row."""
     found = np.zeros(count, dtype=bool)
-    found[rows[bad]] = True
+    found[rows[failed]] = True
     return found
 
 
 def null_genre(genres: pa.ChunkedArray) -> np.ndarray:
-    """Returns where a list of genres has a null in it."""
+    """Returns where a list of genres contains a null."""
     lists = genres.combine_chunks()
     nulls = mask(pc.list_flatten(lists).is_null())
     return rows_with(nulls, pc.list_parent_indices(lists).to_numpy(), len(lists))
 
 
 def history_checks(history: pa.ChunkedArray) -> list[RowCheck]:
-    """Finds the rows with an item of history that could not be in `interactions` or whose title not in `titles`."""
-    faults = []
-    for name, reason, bad in (
+    """Returns the checks of a history's items, which are those of valid rows of `interactions` and `titles`."""
+    found = []
+    for name, reason, is_invalid in (
         ("title_name", "an item without a title's name", missing),
         ("genres", f"an item with {NULL_GENRE}", null_genre),
         ("watch_seconds", f"an item's watch time is {WRONG_WATCH}", watch_is_wrong),
     ):
         values, rows = items(history, name)
-        faults.append(("history", reason, rows_with(bad(values), rows, len(history))))
-    return faults
+        found.append(("history", reason, rows_with(is_invalid(values), rows, len(history))))
+    return found
 
 
 def example_checks(rows: pa.Table, assets: Assets = "caption") -> list[RowCheck]:
-    """Finds the examples that lack something or whose label is no candidate, by the columns that are there.
+    """Returns the checks of examples, for the columns that are there.
 
     Args:
-        assets: what the candidates must have.
+        rows: examples with at least the columns that a prompt needs.
+        assets: what each candidate must have: a caption or an image.
     """
     required = [field.name for field in EXAMPLES if not field.nullable and field.name in rows.column_names]
     count = pc.fill_null(pc.list_value_length(rows["candidates"]), 0)
@@ -169,23 +174,23 @@ def example_checks(rows: pa.Table, assets: Assets = "caption") -> list[RowCheck]
         images = pa.chunked_array([pc.list_flatten(lists)])
         lacking = rows_with(missing(images), pc.list_parent_indices(lists).to_numpy(), rows.num_rows)
         lacking |= mask(pc.not_equal(pc.fill_null(pc.list_value_length(lists), -1), count))
-        found = ("image_uris", "a candidate without a picture; prepare with --assets image", lacking)
+        contents = ("image_uris", "a candidate without an image; prepare with --assets image", lacking)
     else:
         captions, owners = items(rows["candidates"], "caption")
         lacking = rows_with(missing(captions), owners, rows.num_rows)
-        found = ("candidates", "a candidate without a caption", lacking)
+        contents = ("candidates", "a candidate without a caption", lacking)
     return [
         *((name, MISSING, missing(rows[name])) for name in required),
         ("title_genres", NULL_GENRE, null_genre(rows["title_genres"])),
         *history_checks(rows["history"]),
         ("label", "not one of the candidates", mask(pc.invert(labeled))),
-        found,
+        contents,
         ("propensity", WRONG_PROPENSITY, propensity_is_wrong(rows["propensity"])),
     ]
 
 
 def prediction_checks(rows: pa.Table) -> list[RowCheck]:
-    """Finds the predictions that lack something or whose probability is none, by the columns that are there."""
+    """Returns the checks of predictions, for the columns that are there."""
     required = [field.name for field in PREDICTIONS if not field.nullable and field.name in rows.column_names]
     found = [(name, MISSING, missing(rows[name])) for name in required]
     found.append(("probability", "not in [0, 1]", probability_is_wrong(rows["probability"])))
@@ -201,9 +206,9 @@ def prediction_checks(rows: pa.Table) -> list[RowCheck]:
 
 
 def broken_text(table: pa.Table) -> dict[str, list[int]]:
-    """Returns the columns with text that is not UTF-8, also inside lists and structs, and the numbers of such rows.
+    """Returns the columns with text that is not UTF-8, also inside lists and structs, and the indices of such rows.
 
-    Parquet's readers do not look at it, and Arrow's functions and Python stop at it, each with an error of its own.
+    Parquet readers do not check text, and Arrow's functions, Python and tokenizers fail on it, each with its own error.
     """
     try:
         table.validate(full=True)
@@ -215,8 +220,8 @@ def broken_text(table: pa.Table) -> dict[str, list[int]]:
 
 def _broken(values: pa.Array) -> list[int]:
     if pa.types.is_list(values.type):
-        indexs = pa.array(_broken(pc.list_flatten(values)), pa.int64())
-        return sorted(set(pc.list_parent_indices(values).take(indexs).to_pylist()))
+        items = pa.array(_broken(pc.list_flatten(values)), pa.int64())
+        return sorted(set(pc.list_parent_indices(values).take(items).to_pylist()))
     if pa.types.is_struct(values.type):
         fields = (_broken(values.field(index)) for index in range(values.type.num_fields))
         return sorted(set().union(*fields))

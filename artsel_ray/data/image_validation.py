@@ -1,58 +1,69 @@
-"""The pictures of a catalogue, looked at before anything relies on them: each is fetched and decoded, on Ray."""
+"""Validates the images of a catalog before anything relies on them: each is fetched and decoded once, on Ray."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import NamedTuple
 
 import ray
 
 from artsel_ray.data.images import MAX_PIXELS, UNREADABLE_FILE, UnusableError, decode, fetch, locate
 from artsel_ray.runtime.ray_cluster import start_ray
 
-# Pictures of one task, and those that it holds decoded at once, scaled down to so many pixels.
-_PICTURES, _THREADS, _PIXELS = 256, 4, 1024
+# Images of one task, images that it decodes at once, and the pixels to which it resizes them.
+_TASK_IMAGES, _THREADS, _RESIZE_TO_PIXELS = 256, 4, 1024
 _PROGRESS_SECONDS = 5.0
-_WAITS = (1.0, 4.0)
+_RETRY_WAITS_SECONDS = (1.0, 4.0)
 
 
-def validate_images(uris: list[str], folder: str) -> list[tuple[str, str]]:
-    """Returns where each picture is, and why it cannot be used, empty where it can.
+class ImageResult(NamedTuple):
+    """One image's location, or why it is unusable."""
+
+    location: str
+    """Where the image is; as in the data if it is unusable."""
+    fault: str
+    """Empty if the image is usable."""
+
+
+def validate_images(uris: list[str], folder: str) -> list[ImageResult]:
+    """Returns each image's location and fault, in the order given.
 
     Args:
-        uris: out of the data.
-        folder: what relative paths begin at.
+        uris: image URIs or paths from the data.
+        folder: base of relative paths.
     """
     start_ray()
-    task = ray.remote(_look_at_some)
-    tasks = [task.remote(uris[start : start + _PICTURES], folder) for start in range(0, len(uris), _PICTURES)]
-    looks: list[tuple[str, str]] = []
-    shown = time.monotonic()
+    task = ray.remote(_validate_all)
+    tasks = [task.remote(uris[start : start + _TASK_IMAGES], folder) for start in range(0, len(uris), _TASK_IMAGES)]
+    results: list[ImageResult] = []
+    printed = time.monotonic()
     for each in tasks:
-        found: list[tuple[str, str]] = ray.get(each)
-        looks += found
-        if time.monotonic() - shown > _PROGRESS_SECONDS:
-            shown = time.monotonic()
-            print(f"pictures: {len(looks):,} of {len(uris):,} looked at", flush=True)
-    unusable = sum(fault != "" for _, fault in looks)
+        done: list[ImageResult] = ray.get(each)
+        results += done
+        if time.monotonic() - printed > _PROGRESS_SECONDS:
+            printed = time.monotonic()
+            print(f"images: {len(results):,} of {len(uris):,} validated", flush=True)
+    unusable = sum(result.fault != "" for result in results)
     if unusable:
-        print(f"pictures: {unusable:,} of {len(uris):,} cannot be used", flush=True)
-    return looks
+        print(f"images: {unusable:,} of {len(uris):,} are unusable", flush=True)
+    return results
 
 
-def _look_at_some(uris: list[str], folder: str) -> list[tuple[str, str]]:
+def _validate_all(uris: list[str], folder: str) -> list[ImageResult]:
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(partial(_look, folder), uris))
+        return list(pool.map(partial(_validate, folder), uris))
 
 
-def _look(folder: str, uri: str) -> tuple[str, str]:
-    for wait in (*_WAITS, None):
+def _validate(folder: str, uri: str) -> ImageResult:
+    for wait_seconds in (*_RETRY_WAITS_SECONDS, None):
         try:
-            place = locate(uri, folder)
-            decode(fetch(place), MAX_PIXELS, _PIXELS)
-            return place, ""
+            location = locate(uri, folder)
+            decode(fetch(location), MAX_PIXELS, _RESIZE_TO_PIXELS)
+            return ImageResult(location, "")
         except UnusableError as error:
             fault = str(error)
-        if wait is None or fault != UNREADABLE_FILE:  # which may be the storage's for a moment
+        # Only an unreadable file is tried again: the storage may fail for a moment.
+        if wait_seconds is None or fault != UNREADABLE_FILE:
             break
-        time.sleep(wait)
-    return uri, fault
+        time.sleep(wait_seconds)
+    return ImageResult(uri, fault)

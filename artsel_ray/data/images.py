@@ -1,7 +1,7 @@
-"""Pictures of artworks, read from any storage: what comes out is plain RGB of a bounded size, or why it cannot be used.
+"""Images of artworks, read from any storage into plain RGB of a bounded size.
 
-A picture is data from outside: its size is looked at before it is decoded, only four formats are known, and nothing of
-it is passed on but its pixels.
+An image is untrusted input: its size is checked before it is decoded, only four formats are accepted, and nothing but
+its pixels is passed on.
 """
 
 import io
@@ -21,13 +21,13 @@ from PIL import Image, ImageOps
 
 from artsel_ray import storage
 from artsel_ray.errors import InputError
-from artsel_ray.retries import open_file
+from artsel_ray.s3 import open_file
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 40_000_000
 MIN_SIDE, MAX_ASPECT = 16, 50
-# Pictures that are read at once.
+# Images that are read at once.
 _THREADS = 8
 
 MISSING_FILE = "no file there"
@@ -37,34 +37,38 @@ TOO_MANY_BYTES = f"a file of more than {MAX_BYTES // 2**20} MiB"
 UNKNOWN_FORMAT = "no JPEG, PNG, WebP or GIF"
 TOO_MANY_PIXELS = "more pixels than are decoded"
 TOO_SMALL = f"a side shorter than {MIN_SIDE} pixels, or {MAX_ASPECT} times as long as the other"
-BROKEN = "a broken picture"
+BROKEN = "a broken image"
 
 Pixels = NDArray[np.uint8]
-"""RGB: [height, width, 3]."""
+"""RGB, [height, width, 3]."""
 
-# What Pillow's decoders raise for broken files, beside OSError.
-_FAULTS = (SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
+# Errors of Pillow's decoders for broken files, in addition to OSError.
+_DECODER_ERRORS = (SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
 
 
 class UnusableError(Exception):
-    """Why a picture cannot be used."""
+    """An image is unusable; the message says why."""
 
 
 @dataclass(frozen=True)
 class ArtworkImage:
-    """A picture as a model is shown it."""
+    """An image as a model gets it."""
 
     pixels: Pixels
     digest: str
-    """What tells it from every other picture: a hash of the file's content and of the pixels that were kept."""
+    """Hash of the file's content and of the pixels that it was resized to."""
 
 
 @lru_cache(maxsize=512)
 def read(uri: str, resize_to_pixels: int) -> ArtworkImage:
-    """Returns a picture, of at most about so many pixels, from where `locate` says that it is.
+    """Returns an image, resized to at most about `resize_to_pixels`.
+
+    Args:
+        uri: the location that `locate` returned.
+        resize_to_pixels: a larger image is resized to about as many pixels.
 
     Raises:
-        UnusableError: if it cannot be used, naming it.
+        UnusableError: naming the image and what is wrong with it.
     """
     try:
         content = fetch(uri)
@@ -75,32 +79,32 @@ def read(uri: str, resize_to_pixels: int) -> ArtworkImage:
 
 
 def read_all(uris: Sequence[str], resize_to_pixels: int) -> list[ArtworkImage]:
-    """Returns pictures as `read` does, several at a time."""
+    """Returns images as `read` does, several at a time."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(partial(read, resize_to_pixels=resize_to_pixels), uris))
 
 
 def locate(uri: str, folder: str) -> str:
-    """Returns where a picture is that data names.
+    """Returns the location of an image that the data names.
 
     Args:
-        uri: out of the data: a URI, a path, or a path below `folder`.
+        uri: from the data: a URI, a path, or a path relative to `folder`.
         folder: where the artworks are.
 
     Raises:
-        UnusableError: if it brings settings with it.
+        UnusableError: if the URI contains credentials or settings.
     """
-    # An endpoint out of data would be sent requests that are signed with the environment's credentials.
+    # An endpoint from the data would receive requests signed with the environment's credentials.
     if storage.is_uri(uri) and ("?" in uri or "@" in uri.partition("://")[2].partition("/")[0]):
         raise UnusableError(SETTINGS)
     return uri if storage.is_uri(uri) or uri.startswith("/") else storage.join(folder, uri)
 
 
 def fetch(uri: str) -> bytes:
-    """Returns the content of a picture's file, from where `locate` says that it is.
+    """Returns the content of an image file at a location that `locate` returned.
 
     Raises:
-        UnusableError: if it is absent, too large, or cannot be read.
+        UnusableError: if the file is absent, too large or unreadable.
     """
     try:
         fs, path = storage.filesystem(uri)
@@ -116,14 +120,15 @@ def fetch(uri: str) -> bytes:
 
 
 def decode(content: bytes, max_pixels: int, resize_to_pixels: int) -> Pixels:
-    """Returns a picture upright, on white where it is transparent, and of an animation the first frame.
+    """Decodes an image: upright, transparency on white, and only the first frame of an animation.
 
     Args:
-        max_pixels: a larger picture is not decoded.
-        kept_pixels: a larger picture is scaled down to about as many.
+        content: the file's bytes.
+        max_pixels: a larger image is refused before it is decoded.
+        resize_to_pixels: a larger image is resized to about as many pixels.
 
     Raises:
-        UnusableError: if it is none of the known formats, broken, too large or too small.
+        UnusableError: if the format is not accepted, or the image is broken, too large or too small.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -134,18 +139,18 @@ def decode(content: bytes, max_pixels: int, resize_to_pixels: int) -> Pixels:
                 raise UnusableError(TOO_SMALL)
             scale = min(1.0, math.sqrt(resize_to_pixels / (width * height)))
             image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
-            return np.asarray(_scaled(_flat(ImageOps.exif_transpose(image)), resize_to_pixels))
+            return np.asarray(_resized(_to_rgb(ImageOps.exif_transpose(image)), resize_to_pixels))
     except Image.DecompressionBombError:
         raise UnusableError(TOO_MANY_PIXELS) from None
     except Image.UnidentifiedImageError:
         raise UnusableError(UNKNOWN_FORMAT) from None
-    except (OSError, *_FAULTS):
+    except (OSError, *_DECODER_ERRORS):
         raise UnusableError(BROKEN) from None
 
 
-def _flat(image: Image.Image) -> Image.Image:
-    """Returns a picture in RGB."""
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Converts an image to RGB."""
+    if image.mode.startswith("I"):  # 16 bits of gray, which Pillow would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         shown = image.convert("RGBA")
@@ -153,7 +158,7 @@ def _flat(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _scaled(image: Image.Image, resize_to_pixels: int) -> Image.Image:
+def _resized(image: Image.Image, resize_to_pixels: int) -> Image.Image:
     scale = math.sqrt(resize_to_pixels / (image.width * image.height))
     if scale >= 1:
         return image

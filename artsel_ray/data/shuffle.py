@@ -1,31 +1,31 @@
-"""A partition-by-key through storage: the exchange between two stages of a job.
+"""A shuffle through storage: a partition by key between two stages of a job.
 
-Every slice of the input becomes one object, its rows sorted by partition with one Arrow record batch for each;
-a reader of one partition then fetches only that partition's batches out of all objects. Nothing is held in
-memory beyond one slice or one partition, and what was written stays: a stage that died goes on from there. This
-is the sort-based shuffle of MapReduce and of Spark, with storage in place of the workers' disks.
+Each task of the first stage writes its rows as one spill file, sorted by partition, with Arrow record batches of one
+partition each. A task of the second stage reads only its partition's batches from all spill files. Memory holds one
+input slice or one partition at a time, and spill files remain, so that a stopped stage can be resumed. This is the
+sort-based shuffle of MapReduce and Spark, with storage in place of the workers' disks.
 """
 
 import numpy as np
 import pyarrow as pa
 
 from artsel_ray import storage
-from artsel_ray.errors import InputError
-from artsel_ray.retries import open_file
+from artsel_ray.errors import InputError, first_line
+from artsel_ray.s3 import open_file
 
 _PARTITIONS = b"partitions"
 
 
 def write_partitions(uri: str, table: pa.Table, partition: np.ndarray, partitions: int) -> None:
-    """Writes one slice's rows as one object, whole or not at all, ordered by partition.
+    """Writes rows as one spill file, sorted by partition.
 
-    Rows of the same partition keep their order. Partitions without rows take no space.
+    Rows of one partition keep their order. Partitions without rows take no space.
 
     Args:
-        uri: the object; written as an Arrow IPC file with LZ4 compression.
-        table: the slice, small enough to be held in memory a few times.
+        uri: the spill file, an Arrow IPC file with LZ4 compression, written completely or not at all.
+        table: the rows; a few copies of it must fit into memory.
         partition: each row's partition, integers in `[0, partitions)`.
-        partitions: how many there are.
+        partitions: number of partitions.
 
     Raises:
         InputError: if the storage refuses.
@@ -37,6 +37,7 @@ def write_partitions(uri: str, table: pa.Table, partition: np.ndarray, partition
         raise ValueError(f"a row's partition must be in [0, {partitions})")
     table = table.combine_chunks().take(np.argsort(partition, kind="stable"))
     ends = np.cumsum(np.bincount(partition, minlength=partitions))
+    # Which partition each batch belongs to goes into the schema's metadata, which is read first.
     batches, owners = [], []
     for number in np.flatnonzero(np.diff(ends, prepend=0)):
         start = ends[number - 1] if number else 0
@@ -52,16 +53,16 @@ def write_partitions(uri: str, table: pa.Table, partition: np.ndarray, partition
 
 
 def read_partition(uris: list[str], partition: int) -> pa.Table:
-    """Returns one partition's rows out of all objects, in the order of the objects and then of their rows.
+    """Returns one partition's rows from all spill files, in the order of the files and then of their rows.
 
     Args:
-        uris: objects of `write_partitions`, at least one, all with the same columns.
+        uris: spill files of `write_partitions`, at least one, all with the same columns.
+        partition: the partition's number.
 
     Raises:
-        InputError: if an object is absent or broken.
+        InputError: if a spill file is absent or broken.
     """
-    tables = [_read(uri, partition) for uri in uris]
-    return pa.concat_tables(tables)
+    return pa.concat_tables([_read(uri, partition) for uri in uris])
 
 
 def _read(uri: str, partition: int) -> pa.Table:
@@ -74,6 +75,8 @@ def _read(uri: str, partition: int) -> pa.Table:
             batches = [reader.get_batch(int(index)) for index in np.flatnonzero(numbers == partition)]
             return pa.Table.from_batches(batches, reader.schema.remove_metadata())
     except OSError as error:
-        raise InputError(f"cannot read the work object {uri}: {storage.first_line(error)}; run again") from None
+        raise InputError(f"cannot read the spill file {uri}: {first_line(error)}; run the command again") from None
     except pa.ArrowInvalid as error:
-        raise InputError(f"the work object {uri} is broken: {error}; delete the work folder, run again") from None
+        raise InputError(
+            f"the spill file {uri} is broken: {first_line(error)}; delete its folder and run the command again"
+        ) from None

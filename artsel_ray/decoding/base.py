@@ -1,4 +1,4 @@
-"""What a decoder is given, what it returns, and what else the rest of the package may ask of it."""
+"""The decoder protocol: its questions, its choices, and what else the rest of the package may ask of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,45 +22,47 @@ class Questions:
     prompts: "Sequence[Ids]"
     """[N] ids up to the answer."""
     answers: Sequence[list[list[int]]]
-    """[N] each candidate's ids of the answer; users of one title share one list."""
+    """[N] lists of each candidate's answer ids; users of one title share one list object."""
     images: "Sequence[Sequence[ArtworkImage]]" = ()
-    """[N] each prompt's images, where the candidates are images."""
+    """[N] each prompt's images, if candidates are images."""
 
 
 @dataclass(frozen=True)
 class Choices:
-    """The decoder's answers to N questions."""
+    """The answers to N questions."""
 
     candidates: list[int]
+    """[N] indices of the chosen candidates."""
     probabilities: list[float | None]
+    """[N] probabilities of the chosen candidates; None from decoders that do not compute them."""
     distributions: list[np.ndarray] | None = None
-    """[N] arrays of [M] probabilities, from decoders that give them."""
+    """[N] arrays of [M] probabilities, from decoders with `gives_distribution`."""
     unmatched: int = 0
-    """Generated texts that resembled no candidate; the first candidate is taken for them."""
+    """Number of generated texts that resembled no candidate, for which the first candidate was chosen."""
 
 
 class QuestionCost(NamedTuple):
-    """What one pair costs an engine beyond its prompt; means over the candidates where the answer decides."""
+    """What a pair costs an engine in addition to its prompt; the mean over candidates if it depends on the choice."""
 
     questions: float
-    """Requests to the engine."""
+    """Number of questions to the engine."""
     path_tokens: float
-    """Tokens after the prompt, summed over all requests."""
+    """Tokens after the prompt, summed over all questions."""
     distinct_path_tokens: float
-    """The same, with tokens that requests share counted once."""
+    """The same, but tokens that several questions share count once."""
 
 
 class Decoder(Protocol):
-    """A way to choose a candidate. A new one is a module with such a class, and a line in `decoders.DECODERS`."""
+    """A way to choose a candidate."""
 
     @property
     def gives_distribution(self) -> bool:
-        """Whether it returns every candidate's probability, which exploration needs."""
+        """Whether `Choices.distributions` is set, which exploration needs."""
         ...
 
     @property
     def output(self) -> Output | None:
-        """The output that a model must have been trained for; None if any."""
+        """The output that prompts must ask for; None for any."""
         ...
 
     def decode(self, engine: "Engine", questions: Questions) -> Choices:
@@ -68,5 +70,10 @@ class Decoder(Protocol):
         ...
 
     def cost(self, answers: Sequence[list[int]], option_end: int) -> QuestionCost:
-        """Returns what a pair with these candidates costs, before anything is asked."""
+        """Returns what a pair with these candidates costs, without asking an engine.
+
+        Args:
+            answers: each candidate's answer ids.
+            option_end: the id that ends an answer.
+        """
         ...

@@ -1,4 +1,4 @@
-"""The paper's decoding: generate an answer freely, then take the candidate that resembles it most."""
+"""The paper's decoder: generate an answer freely, then choose the candidate with the most similar text."""
 
 import re
 from collections import Counter
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from artsel_ray.engines.base import Engine
 
 _WORD = re.compile(r"\w+")
-_LONGEST = 3
+_MAX_WORDS = 3
 
 
 def ngrams(text: str) -> Counter[tuple[str, ...]]:
-    """Returns the multiset of a text's runs of one to three words, case folded."""
+    """Returns the multiset of a text's n-grams of one to three words, case-folded."""
     words = _WORD.findall(text.casefold())
     return Counter(
         tuple(words[start : start + length])
-        for length in range(1, _LONGEST + 1)
+        for length in range(1, _MAX_WORDS + 1)
         for start in range(len(words) - length + 1)
     )
 
@@ -32,12 +32,12 @@ def overlap(first: Counter[tuple[str, ...]], second: Counter[tuple[str, ...]]) -
     return 2 * (first & second).total() / total if first and second else 0.0
 
 
-def match(written: str, candidates: Sequence[str]) -> int | None:
-    """Returns the index of the candidate with the largest n-gram overlap, the first one of a tie.
+def match(generated: str, candidates: Sequence[str]) -> int | None:
+    """Returns the index of the candidate with the largest n-gram overlap, the first of a tie.
 
-    None if nothing written is found in any candidate, an empty answer included.
+    Returns None if the generated text shares no word with any candidate.
     """
-    answer = ngrams(written)
+    answer = ngrams(generated)
     scores = [overlap(answer, ngrams(candidate)) for candidate in candidates]
     best = max(scores, default=0.0)
     return scores.index(best) if best > 0 else None
@@ -45,7 +45,7 @@ def match(written: str, candidates: Sequence[str]) -> int | None:
 
 @dataclass(frozen=True)
 class FreeText:
-    """Generates an answer, and takes the candidate with the largest n-gram overlap, the first if none has any."""
+    """Generates an answer, and chooses the candidate with the largest n-gram overlap; the first if none overlaps."""
 
     gives_distribution: bool = False
     output: Output | None = None
@@ -58,11 +58,12 @@ class FreeText:
         decoded: dict[int, list[str]] = {}
         matches = []
         for text, answers in zip(tokenizer.tokenizer.batch_decode(generated), questions.answers, strict=True):
-            if id(answers) not in decoded:  # the same list for all users of a title
+            # All users of a title share one list of answers.
+            if id(answers) not in decoded:
                 decoded[id(answers)] = tokenizer.tokenizer.batch_decode(answers)
             matches.append(match(text, decoded[id(answers)]))
         return Choices([found or 0 for found in matches], [None] * len(matches), unmatched=matches.count(None))
 
     def cost(self, answers: Sequence[list[int]], option_end: int) -> QuestionCost:
-        """Returns one question with nothing after its prompt."""
+        """Returns one question, without tokens after the prompt."""
         return QuestionCost(1.0, 0.0, 0.0)

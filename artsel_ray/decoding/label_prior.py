@@ -1,9 +1,9 @@
-"""A model's liking for an option's number, whatever stands there, and how to divide it out.
+"""PriDe: a model's prior preference for option numbers, estimated and divided out.
 
-Source: Zheng, Zhou, Meng, Zhou and Huang, "Large language models are not robust multiple choice selectors" (PriDe),
-ICLR 2024: what a model answers is the product of a prior of the option's number and of what it thinks of its content.
-Over permutations of the contents the latter evens out, so that the prior is the softmax of the mean log-probability of
-each number. Estimated on a few percent of the questions, it is divided out of all others.
+Source: Zheng, Zhou, Meng, Zhou and Huang, "Large language models are not robust multiple choice selectors", ICLR 2024.
+The probability of option i with content c is modeled as p(i) ∝ prior(i) · belief(c). Averaged over permutations of the
+contents, the beliefs are equal for all i, so the prior is the softmax of each number's mean log-probability. It is
+estimated on a few percent of the questions and divided out of all others.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ _MIN_PROBABILITY = 1e-12
 
 
 def prior(distributions: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the prior of each number, [M] for the longest of the distributions; its mean logarithm is 0 by number.
+    """Returns the prior of each number: [M] for the longest distribution, unnormalized.
 
     Args:
-        distributions: [N] arrays of [m] probabilities in the order shown, of pairs in several permutations. Numbers of
-            options may differ: a number's liking is taken relative to the mean of the numbers beside it.
+        distributions: [N] arrays of [m] probabilities in the order shown, for pairs in several permutations. Lengths
+            may differ: each log-probability is taken relative to the mean of its distribution.
     """
     longest = max(len(each) for each in distributions)
     sums_m, counts_m = np.zeros(longest), np.zeros(longest)
@@ -30,7 +30,12 @@ def prior(distributions: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def divide(distribution: np.ndarray, prior_m: Sequence[float]) -> np.ndarray:
-    """Returns the distribution in the order shown with the prior divided out; numbers beyond the prior keep theirs."""
+    """Returns a distribution with the prior divided out, renormalized.
+
+    Args:
+        distribution: [m] probabilities in the order shown.
+        prior_m: from `prior`; numbers beyond its length count as neutral.
+    """
     weights = np.ones(len(distribution))
     known = min(len(distribution), len(prior_m))
     weights[:known] = prior_m[:known]

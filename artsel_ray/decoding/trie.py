@@ -1,9 +1,9 @@
 """Choosing among candidates by the trie of their token ids.
 
-A candidate's sequence is its answer's ids and an end token, so that an answer that begins another one still has
-a leaf of its own. Only branching nodes ask the model anything: what all candidates below a node share is
-appended to the prompt, not decoded. Candidates with identical sequences share a leaf: `choose` takes the first of
-them, `rank` gives each the same part of the leaf's probability.
+A candidate's sequence is its answer's ids and an end token, so that an answer that is a prefix of another one still has
+a leaf of its own. Only branching nodes ask the model: what all candidates below a node share is appended to the prompt,
+not decoded. Candidates with identical sequences (duplicates) share a leaf: `choose` takes the first of them, `rank`
+gives each an equal share of the leaf's probability.
 """
 
 import itertools
@@ -23,10 +23,10 @@ LEAF = -1
 
 @dataclass(frozen=True)
 class Branch:
-    """A node of the trie where candidates part."""
+    """A node of the trie with several children."""
 
     path: "Ids"
-    """Ids from the root to this node, to be appended to the prompt."""
+    """Ids from the root to this node, to append to the prompt."""
     tokens: list[int]
     """The children's ids, ascending."""
     members: list[list[int]]
@@ -40,12 +40,13 @@ class Trie:
     """The candidates of one title."""
 
     candidates: int
+    """Number of candidates."""
     branches: list[Branch]
-    """The root's first, parents before children; none if all candidates are identical."""
+    """Parents before children; empty if all candidates are identical."""
 
 
 def build(answers: Sequence[list[int]], end: int) -> Trie:
-    """Returns the trie of the candidates' answers, each closed by the end token.
+    """Returns the trie of the candidates' answers, each followed by the end token.
 
     Raises:
         ValueError: if there is no candidate.
@@ -60,17 +61,17 @@ def build(answers: Sequence[list[int]], end: int) -> Trie:
 
 
 def _add(branches: list[Branch], sequences: list[list[int]], order: list[int]) -> int:
-    """Adds the branches below the node that these candidates share; returns the first one's index, or LEAF.
+    """Adds the branches below a node; returns the index of the first, or LEAF if there is none.
 
     Args:
-        order: the candidates below the node, in the order of their sequences, identical ones ascending.
+        order: the candidates below the node, sorted by sequence, duplicates ascending.
     """
-    # In sorted order the first and the last sequence share what all of them share.
+    # In sorted order, what the first and the last sequence share is shared by all.
     path = _shared(sequences[order[0]], sequences[order[-1]])
     depth = len(path)
     if depth == len(sequences[order[0]]):
         return LEAF
-    # All sequences end with the same token, which stands nowhere else: none ends where others go on.
+    # All sequences end with the same token, which occurs nowhere else: none ends where another continues.
     children = [
         (token, list(members)) for token, members in itertools.groupby(order, lambda member: sequences[member][depth])
     ]
@@ -82,9 +83,9 @@ def _add(branches: list[Branch], sequences: list[list[int]], order: list[int]) -
 
 
 def _shared(first: list[int], second: list[int]) -> list[int]:
-    """Returns the ids that both begin with."""
+    """Returns the longest common prefix."""
     pairs = enumerate(zip(first, second, strict=False))
-    return first[: next((place for place, (left, right) in pairs if left != right), min(len(first), len(second)))]
+    return first[: next((index for index, (left, right) in pairs if left != right), min(len(first), len(second)))]
 
 
 @dataclass(frozen=True)
@@ -92,19 +93,20 @@ class Choice:
     """The candidate chosen for a prompt."""
 
     candidate: int
+    """Index of the candidate."""
     probability: float
-    """Product of the renormalised probabilities on the way to it; the candidate's part, where it has twins."""
+    """Product of the renormalized probabilities on the path to it, divided by the number of its duplicates."""
 
 
 def choose(
     engine: "Engine", prompts: "Sequence[Ids]", tries: Sequence[Trie], images: "Sequence[Sequence[ArtworkImage]]" = ()
 ) -> list[Choice]:
-    """Returns the candidate that greedy decoding takes when it is held to the candidates' sequences.
+    """Returns the candidate that greedy decoding, constrained to the candidates' sequences, generates.
 
     Args:
         prompts: [N] ids up to the answer.
         tries: [N] from `build`; prompts of one title may share one.
-        pictures: [N] each prompt's, where it has any.
+        images: [N] each prompt's images, or empty for text.
     """
     candidate, log_probability = [0] * len(prompts), [0.0] * len(prompts)
     open_at = {index: 0 for index, trie in enumerate(tries) if trie.branches}
@@ -128,16 +130,16 @@ def rank(
 ) -> list[np.ndarray]:
     """Returns each prompt's distribution over its candidates.
 
-    At each branching node the children's probabilities are renormalised; a candidate's probability is the
-    product down its path. Every branch is known beforehand, so that all are asked for in one round.
+    At each branch the children's probabilities are renormalized; a candidate's probability is the product along its
+    path. All branches are known in advance, so that one call of the engine answers them.
 
     Args:
         prompts: [N] ids up to the answer.
-        tries: [N] from `build`.
-        pictures: [N] each prompt's, where it has any.
+        tries: [N] from `build`; prompts of one title may share one.
+        images: [N] each prompt's images, or empty for text.
 
     Returns:
-        [N] arrays of [M] probabilities, which sum to 1.
+        [N] arrays of [M] probabilities, each summing to 1.
     """
     at = [(index, branch) for index, trie in enumerate(tries) for branch in trie.branches]
     answers = _ask(engine, prompts, at, images)
@@ -154,10 +156,14 @@ def rank(
 def _ask(
     engine: "Engine", prompts: "Sequence[Ids]", at: list[tuple[int, Branch]], images: "Sequence[Sequence[ArtworkImage]]"
 ) -> list[np.ndarray]:
-    """Returns the children's log-probabilities, renormalised, at branches of prompts: [C] each."""
+    """Returns the children's renormalized log-probabilities, [children] for each branch.
+
+    Args:
+        at: indices of prompts, each with one branch to ask.
+    """
     questions = [np.concatenate((prompts[index], branch.path)) for index, branch in at]
-    seen = [images[index] for index, _ in at] if images else ()
-    return [_log_softmax(answer) for answer in engine.logprobs(questions, [branch.tokens for _, branch in at], seen)]
+    shown = [images[index] for index, _ in at] if images else ()
+    return [_log_softmax(answer) for answer in engine.logprobs(questions, [branch.tokens for _, branch in at], shown)]
 
 
 def _log_softmax(values: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choose:
-    """Greedy decoding held to the candidates: most often one question for each pair."""
+    """Greedy decoding, constrained to the candidates; one question for most pairs."""
 
     gives_distribution: bool = False
     output: Output | None = None
@@ -28,19 +28,21 @@ class Choose:
         return Choices([choice.candidate for choice in chosen], [choice.probability for choice in chosen])
 
     def cost(self, answers: Sequence[list[int]], option_end: int) -> QuestionCost:
-        """Returns the mean over all candidates of the branches on the way to them."""
+        """Returns the mean cost over candidates of the branches on the path to each."""
         branches = trie.build(answers, option_end).branches
         lengths = np.array([len(branch.path) for branch in branches], dtype=np.int64)
+        # [candidates, branches]: whether choosing the candidate asks the branch.
         asked = np.zeros((len(answers), len(branches)), dtype=bool)
         for index, branch in enumerate(branches):
             asked[list(itertools.chain.from_iterable(branch.members)), index] = True
+        # The paths to a candidate are prefixes of the longest, which an engine computes once.
         means = asked.sum(1).mean(), (asked @ lengths).mean(), (asked * lengths).max(1, initial=0).mean()
         return QuestionCost(*(float(mean) for mean in means))
 
 
 @dataclass(frozen=True)
 class Rank:
-    """Every candidate's probability: one question for each branch, all in one round."""
+    """Every candidate's probability: one question for each branch, all in one call of the engine."""
 
     output: Output | None = None
     gives_distribution: bool = True
@@ -54,8 +56,9 @@ class Rank:
         """Returns the cost of all branches."""
         branches = trie.build(answers, option_end).branches
         lengths = [len(branch.path) for branch in branches]
-        paths = {tuple(branch.path[:length].tolist()) for branch in branches for length in range(len(branch.path))}
-        return QuestionCost(float(len(branches)), float(sum(lengths)), float(len(paths)))
+        ends = [(branch.path.tolist(), end) for branch in branches for end in range(1, len(branch.path) + 1)]
+        distinct = {tuple(path[:end]) for path, end in ends}
+        return QuestionCost(float(len(branches)), float(sum(lengths)), float(len(distinct)))
 
 
 def most_likely(distributions: list[np.ndarray]) -> Choices:
@@ -65,7 +68,7 @@ def most_likely(distributions: list[np.ndarray]) -> Choices:
 
 
 def _tries(questions: Questions) -> list[trie.Trie]:
-    """Returns each question's trie, built once for the users of a title."""
+    """Returns each question's trie, built once for all users of a title."""
     built: dict[int, trie.Trie] = {}
     for answers in questions.answers:
         if id(answers) not in built:

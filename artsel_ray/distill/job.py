@@ -1,70 +1,79 @@
-"""Distillation of reasons on Ray Data: shards of examples go through teachers, each in an engine of its own."""
+"""Distillation of rationales: shards of examples, which teachers explain, each in an engine of its own."""
 
-import collections
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from artsel_ray import storage
-from artsel_ray.config import resolved
-from artsel_ray.data.row_ranges import Shard, plan_shards, read_shard, write_shard
-from artsel_ray.distill.prompts import WORDING
-from artsel_ray.distill.rationales import DROPPED, TeacherSettings, explain_shard
+from artsel_ray.config import EngineSettings, resolved
+from artsel_ray.data.checked_reader import RowRange, row_ranges
+from artsel_ray.distill.prompts import WORDING, TeacherPrompts
+from artsel_ray.distill.questions import PreparedShard, TeacherSettings, prepare_shard
+from artsel_ray.distill.rationales import DROPPED, explain_shard
 from artsel_ray.distill.settings import DistillConfig
+from artsel_ray.engines.base import Engine
 from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
+from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.runtime import shards as resume
-from artsel_ray.runtime.engine_pool import engine_pool, of_shards
-from artsel_ray.runtime.progress import Progress
+from artsel_ray.runtime.engine_pool import EngineStage, GetEngine, Processed
 from artsel_ray.runtime.ray_cluster import start_ray
-from artsel_ray.runtime.run import Run, begin
-from artsel_ray.runtime.task_result import answer, values
-from artsel_ray.score.rendering import prompt_tokenizer
-from artsel_ray.score.resolve import model_length
-
-SUMMARY = "summary.json"
+from artsel_ray.runtime.run import begin
+from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
+from artsel_ray.runtime.shards import INVALID_FOLDER, done_shards
 
 
 def distill(config: DistillConfig) -> None:
-    """Writes examples with reasons, resuming what an earlier run has left undone.
+    """Writes examples with rationales; resumes an earlier run.
 
     Raises:
-        InputError: for wrong input or flags, another run's output, or if no reason could be kept.
+        InputError: for wrong input or flags, another run's output, or if no rationale could be kept.
     """
-    begun = time.perf_counter()
+    started = time.perf_counter()
     files = storage.list_files(config.examples)
-    shards = plan_shards(files, "examples", config.shard_examples)
-    teaching = resolve(config)
-    run = begin(config.output, _run(config, teaching), resolved(config))
-    done = resume.done(config.output)
+    shards = row_ranges(files, "examples", config.shard_examples)
+    settings = resolve(config)
+    run = begin(config.output, _identity(config, settings), resolved(config))
+    done = done_shards(config.output)
     missing = [index for index in range(len(shards)) if index not in done]
-    rows = sum(shard.rows for shard in shards)
-    print(f"{rows:,} examples in {len(shards):,} shards, {len(done):,} done; teacher {teaching.model_id}", flush=True)
+    examples = sum(shard.rows for shard in shards)
+    print(
+        f"{examples:,} examples in {len(shards):,} shards, {len(done):,} done; teacher {settings.model_id}", flush=True
+    )
+    job = ShardedJob(
+        run,
+        table="examples",
+        unit="examples",
+        shards=len(shards),
+        prepare=PrepareStage("prepare", partial(_preparer, files, shards, settings)),
+        engine=EngineStage(
+            "explain",
+            make=partial(_explainer, files, settings),
+            load=partial(load_teacher, settings, config.engine_pool),
+        ),
+        pool=config.engine_pool,
+    )
     if missing:
         start_ray()
-        _explain_shards(run, config, teaching, files, shards, missing)
-    _publish(run, config, teaching, len(shards), time.perf_counter() - begun)
+    job.process(missing)
+    _publish(job, settings.model_id, started)
 
 
 def resolve(config: DistillConfig) -> TeacherSettings:
-    """Makes the teacher ready on this machine and settles how it is asked.
+    """Prepares the teacher on this machine, and returns what rationales depend on.
 
     Raises:
-        InputError: if there is no such model, or for settings that no sampler takes.
+        InputError: if there is no such model, or it has no token budget for a prompt.
     """
-    if config.temperature < 0 or not 0 < config.top_p <= 1 or config.top_k < 0:
-        raise InputError(
-            f"--temperature {config.temperature} must be at least 0, --top-p {config.top_p} above 0 and at most 1, "
-            f"--top-k {config.top_k} at least 0"
-        )
     model = load(config.teacher)
-    length = min(config.max_model_length, model_length(model))
+    length = min(config.engine_pool.max_model_length, model_length(model.path))
     if config.max_tokens >= length:
         raise InputError(
-            f"--max-tokens {config.max_tokens} leaves no room for a prompt: prompt and answer have {length} tokens"
+            f"--max-tokens {config.max_tokens} leaves no tokens for a prompt: prompt and answer have {length}"
         )
     spec = PromptSpec(
         reason=True,
@@ -78,87 +87,62 @@ def resolve(config: DistillConfig) -> TeacherSettings:
     )  # fmt: skip
 
 
-def _run(config: DistillConfig, teaching: TeacherSettings) -> dict[str, Any]:
-    decides = {name: value for name, value in dataclasses.asdict(teaching).items() if name != "teacher"}
-    examples = resume.describe_files(config.examples)
-    return {**decides, "wording": WORDING, "shard_examples": config.shard_examples, "examples": examples}
+def load_teacher(settings: TeacherSettings, pool: EngineSettings) -> Engine:
+    """Loads the teacher on this machine.
+
+    Raises:
+        InputError: if there is no such model.
+    """
+    path = load(settings.teacher).path
+    tokens = len(prompt_tokenizer(path, settings.spec).tokenizer)
+    return VllmEngine(path, settings.max_model_length, tokens, pool.dtype, pool.tensor_parallel, seeded=True)
 
 
-class Explainer:
-    """Explains shards with an engine of its own."""
-
-    def __init__(self, config: DistillConfig, teaching: TeacherSettings, files: list[str], shards: list[Shard]) -> None:
-        """Loads the teacher."""
-        self._output, self._teaching, self._files, self._shards = config.output, teaching, files, shards
-        tokens = len(prompt_tokenizer(teaching.teacher, teaching.spec).tokenizer)
-        path = load(teaching.teacher).path
-        self._engine = VllmEngine(
-            path, teaching.max_model_length, tokens, config.dtype, config.tensor_parallel, seeded=True
-        )
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Explains and writes one shard, and returns its statistics."""
-        explained = answer(self._explain, int(batch["shard"][0]))
-        return {name: [each] for name, each in explained.items()}
-
-    def _explain(self, index: int) -> dict[str, float]:
-        begun = time.perf_counter()
-        rows = read_shard(self._files, "examples", self._shards[index])
-        explained = explain_shard(rows, self._files, self._engine, self._teaching)
-        usage = self._engine.take_usage()
-        statistics = {
-            **explained.counts,
-            "prompt_tokens": usage.prompt_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "decoded_tokens": usage.decoded_tokens,
-            "engine_seconds": usage.seconds,
-            "shard_seconds": time.perf_counter() - begun,
-        }
-        write_shard(self._output, index, "examples", explained.examples, explained.invalid, statistics)
-        return statistics
+def _identity(config: DistillConfig, settings: TeacherSettings) -> dict[str, Any]:
+    decisive = {name: value for name, value in dataclasses.asdict(settings).items() if name != "teacher"}
+    examples = storage.describe_files(config.examples)
+    return {**decisive, "wording": WORDING, "shard_examples": config.shard_examples, "examples": examples}
 
 
-def _explain_shards(
-    run: Run,
-    config: DistillConfig,
-    teaching: TeacherSettings,
-    files: list[str],
-    shards: list[Shard],
-    missing: Sequence[int],
-) -> None:
-    dataset = of_shards(missing).map_batches(
-        Explainer,
-        fn_constructor_args=[config, teaching, files, shards],
-        **engine_pool(config.engines, config.tensor_parallel),
-    )
-    print(f"starting {config.engines} engine(s), which takes a minute or more", flush=True)
-    progress = Progress(len(missing), "examples")
-    for statistics in values(dataset):
-        progress.add(statistics)
-        run.check()
+def _prompts(settings: TeacherSettings) -> TeacherPrompts:
+    return TeacherPrompts(prompt_tokenizer(load(settings.teacher).path, settings.spec))
 
 
-def _publish(run: Run, config: DistillConfig, teaching: TeacherSettings, shards: int, seconds: float) -> None:
-    """Sums up the shards, writes the summary, and last the manifest."""
-    totals: collections.Counter[str] = collections.Counter()
-    for shard in range(shards):
-        totals.update(resume.read_statistics(config.output, shard))
-    kept, predicted = int(totals["kept"]), int(totals["predicted"])
-    dropped = {fault: int(totals[fault]) for fault in DROPPED}
+def _preparer(files: list[str], shards: list[RowRange], settings: TeacherSettings) -> Callable[[int], PreparedShard]:
+    prompts = _prompts(settings)
+    return lambda index: prepare_shard(files, shards[index], prompts, settings)
+
+
+def _explainer(files: list[str], settings: TeacherSettings) -> Callable[[PreparedShard, GetEngine], Processed]:
+    prompts = _prompts(settings)
+    return lambda shard, get_engine: explain_shard(shard, files, get_engine(), prompts, settings)
+
+
+def _publish(job: ShardedJob, model_id: str, started: float) -> None:
+    totals = job.totals()
     summary = {
         **{name: int(totals[name]) for name in ("examples", "kept", "rejected", "predicted")},
-        "dropped": dropped,
+        "dropped": {fault: int(totals[fault]) for fault in DROPPED},
         **{name: int(totals[name]) for name in ("histories_cut", "prompt_tokens", "cached_tokens", "decoded_tokens")},
-        "model_id": teaching.model_id,
-        "seconds": {"total": seconds, "engines": totals["engine_seconds"], "shards": totals["shard_seconds"]},
+        "model_id": model_id,
+        "seconds": {"total": time.perf_counter() - started, "stages": stage_seconds(totals)},
     }
-    storage.write_json(storage.join(config.output, SUMMARY), summary)
-    listed = "".join(f"; {count:,} dropped: {fault}" for fault, count in dropped.items() if count)
-    invalid = int(totals["rejected"])
-    listed += f"; {invalid:,} rejected, see {storage.join(config.output, 'invalid')}" if invalid else ""
-    counted = f"{int(totals['examples']):,} examples, {kept:,} reasons kept, {predicted:,} predicted from{listed}"
-    if not kept:
-        raise InputError(f"{counted}. None is left to train on; take a better teacher, or look at {config.output}")
-    parts = [resume.part_name(shard) for shard in range(shards)]
-    run.publish({"parts": parts, "examples": kept, "model_id": teaching.model_id})
-    print(f"{counted}; {config.output}", flush=True)
+    counts, output = _described(totals, job.run.output), job.run.output
+    if not totals["kept"]:
+        # The summary stays, for whoever looks for the cause.
+        storage.write_json(storage.join(output, "summary.json"), summary)
+        raise InputError(f"{counts}. None is left to train on; take a better teacher, or look at {output}")
+    job.publish(summary, {"examples": int(totals["kept"]), "model_id": model_id})
+    print(f"{counts}; {output}", flush=True)
+
+
+def _described(totals: Counter[str], output: str) -> str:
+    """Returns a run's counts as a line."""
+    counts = [
+        f"{int(totals['examples']):,} examples, {int(totals['kept']):,} rationales kept, "
+        f"{int(totals['predicted']):,} predicted from"
+    ]
+    counts += [f"{int(totals[fault]):,} dropped: {fault}" for fault in DROPPED if totals[fault]]
+    if totals["rejected"]:
+        counts.append(f"{int(totals['rejected']):,} rejected, see {storage.join(output, INVALID_FOLDER)}")
+    return "; ".join(counts)

@@ -1,0 +1,8 @@
+"""Language models, as decoders and jobs ask them. Read in this order:
+
+- `base`: the protocol, and the usage that every engine counts.
+- `vllm`: a model in vLLM; captions, rationales and scores in production.
+- `torch`: a model in transformers; validation in training, and scoring without vLLM.
+- `vision`: captions by vision-language models that vLLM does not have.
+- `fake`: no model; measures and tests everything else.
+"""

@@ -1,4 +1,4 @@
-"""What decoders and jobs ask of a language model, and nothing of any library that runs one."""
+"""The engine protocol: what decoders and jobs ask a language model. Imports no library that runs one."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -15,39 +15,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are sampled instead of decoded greedily."""
+    """How tokens are sampled. Without it, decoding is greedy."""
 
     temperature: float
     """0 is greedy."""
     top_p: float
-    """Only the most likely tokens that together have this probability, in (0, 1]."""
+    """Cumulative probability of the most likely tokens to sample from, in (0, 1]."""
     top_k: int
-    """Only this many of the most likely tokens; 0 means all."""
+    """Number of most likely tokens to sample from; 0 means all."""
     seeds: Sequence[int]
-    """One for each prompt, so that what is generated does not depend on the other prompts."""
+    """[N] one for each prompt, so that a prompt's text does not depend on the other prompts."""
 
 
 @dataclass
 class Usage:
-    """What an engine has computed, and how long that took."""
+    """Tokens and time of an engine's calls."""
 
     prompt_tokens: int = 0
+    """Prompt tokens, with those of expanded images."""
     cached_tokens: int = 0
-    """Prompt tokens that came from the prefix cache."""
+    """Prompt tokens found in the prefix cache."""
     decoded_tokens: int = 0
+    """Generated tokens; one for each question about log-probabilities."""
     seconds: float = 0.0
+    """Wall-clock time."""
 
 
 class UsageCounter:
-    """Counts an engine's usage between two calls of `take`. Every engine has one; nothing else counts."""
+    """Counts an engine's usage between two calls of `take`; every engine has one."""
 
     def __init__(self) -> None:
-        """Starts at nothing."""
+        """Starts at zero."""
         self._usage = Usage()
 
     @contextmanager
     def timed(self) -> Iterator[Usage]:
-        """Adds the time of the block, and what the block adds to the usage it is given."""
+        """Adds the time of the `with` block to the usage; the block itself adds its tokens to what it is given."""
         started = time.perf_counter()
         yield self._usage
         self._usage.seconds += time.perf_counter() - started
@@ -59,19 +62,28 @@ class UsageCounter:
 
 
 class Engine(Protocol):
-    """Answers batches of questions about the next tokens of prompts.
+    """Answers batches of questions about the next tokens of N prompts.
 
-    Where prompts have image placeholders, `images` are each prompt's, in the order of its placeholders.
+    If prompts have image placeholders, `images` are each prompt's images, in the order of its placeholders.
     """
 
     usage: UsageCounter
+    """Everything since the last `take`."""
 
     def logprobs(
         self, prompts: "Sequence[Ids]", allowed: Sequence[list[int]], images: "Sequence[Sequence[ArtworkImage]]" = ()
     ) -> list[np.ndarray]:
-        """Returns for each prompt the log-probabilities of its allowed next tokens, in their order.
+        """Returns each prompt's log-probabilities of its allowed next tokens, in their order.
 
-        They are of the unconstrained distribution: the caller renormalizes.
+        They belong to the distribution over the whole vocabulary: the caller renormalizes.
+
+        Args:
+            prompts: [N] ids.
+            allowed: [N] lists of ids.
+            images: [N] images, or empty for text.
+
+        Returns:
+            [N] arrays, each as long as its list of allowed ids.
         """
         ...
 
@@ -83,8 +95,16 @@ class Engine(Protocol):
         sampling: Sampling | None = None,
         images: "Sequence[Sequence[ArtworkImage]]" = (),
     ) -> list[list[int]]:
-        """Returns for each prompt its continuation, greedy or sampled, without the stop token that ended it.
+        """Returns each prompt's continuation, without the stop token that ended it.
 
-        One that no stop token ended has `max_tokens` ids.
+        Args:
+            prompts: [N] ids.
+            max_tokens: length of a continuation that no stop token ended.
+            stop: ids that end a continuation.
+            sampling: how to sample; greedy if None.
+            images: [N] images, or empty for text.
+
+        Returns:
+            [N] lists of ids.
         """
         ...

@@ -1,4 +1,4 @@
-"""An engine without a model, to measure and test everything else."""
+"""An engine without a model: measures and tests everything else."""
 
 import time
 from collections.abc import Sequence
@@ -9,17 +9,22 @@ from artsel_ray.data.images import ArtworkImage
 from artsel_ray.engines.base import Sampling, UsageCounter
 from artsel_ray.prompts.tokenizer import Ids
 
-_BLOCK = 16
+# Tokens of a page of vLLM's prefix cache, which holds full pages only.
+_PAGE_TOKENS = 16
 
 
 class FakeEngine:
-    """Answers with numbers that depend on the prompt's length and the allowed tokens only.
+    """Makes up log-probabilities from the prompt's length and the allowed tokens.
 
-    At once, or after the time that an engine would take that computes what a prompt does not share with the last one.
+    It answers at once, or as fast as an engine that computes only what a prompt does not share with the one before.
     """
 
     def __init__(self, tokens_per_second: float | None = None) -> None:
-        """Takes the speed to pretend."""
+        """Starts with an empty prefix cache.
+
+        Args:
+            tokens_per_second: throughput to simulate; answers at once if None.
+        """
         self._seconds_per_token = 1 / tokens_per_second if tokens_per_second else 0.0
         self._last: Ids = np.empty(0, dtype=np.int32)
         self.usage = UsageCounter()
@@ -48,17 +53,17 @@ class FakeEngine:
 
     def _count(self, prompts: Sequence[Ids]) -> None:
         with self.usage.timed() as usage:
-            asked = sum(map(len, prompts))
-            usage.prompt_tokens += asked
+            total = sum(map(len, prompts))
+            usage.prompt_tokens += total
             usage.decoded_tokens += len(prompts)
             if self._seconds_per_token:
                 shared = sum(self._shared(prompt) for prompt in prompts)
                 usage.cached_tokens += shared
-                time.sleep((asked - shared) * self._seconds_per_token)
+                time.sleep((total - shared) * self._seconds_per_token)
 
     def _shared(self, prompt: Ids) -> int:
-        """Returns how many tokens a prompt shares with the start of the last one, in whole blocks."""
+        """Returns how many tokens a prompt shares with the start of the one before, in full pages."""
         length = min(len(prompt), len(self._last))
         different = np.flatnonzero(prompt[:length] != self._last[:length])
         self._last = prompt
-        return int(different[0] if len(different) else length) // _BLOCK * _BLOCK
+        return int(different[0] if len(different) else length) // _PAGE_TOKENS * _PAGE_TOKENS

@@ -1,4 +1,4 @@
-"""An engine on a transformers model in torch: what training validates with, and scoring where vLLM cannot be had."""
+"""An engine on a transformers model in torch: for validation in training, and for scoring without vLLM."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,18 +16,19 @@ from artsel_ray.models.weights import read_model
 from artsel_ray.prompts.images import ImagePlaceholders
 from artsel_ray.prompts.tokenizer import Ids
 
-# Tokens of a batch, padding included.
+# Most tokens of a batch, with padding.
 _BATCH_TOKENS = 16_384
 
 
 class TorchEngine:
-    """Asks a causal model as it is at the moment, adapters included; never changes it."""
+    """Runs a model in this process, as it is at the moment, with its adapters; never changes it."""
 
     def __init__(self, model: PreTrainedModel, placeholders: ImagePlaceholders | None = None) -> None:
-        """Asks a model in the memory of this process.
+        """Keeps a reference to the model.
 
         Args:
-            placeholders: what stands for images, where prompts have any.
+            model: a causal model, or a vision-language one.
+            placeholders: the model's image placeholders, if prompts have any.
         """
         self._model, self._placeholders = model, placeholders
         self.usage = UsageCounter()
@@ -42,7 +43,8 @@ class TorchEngine:
         with self._evaluating(), self.usage.timed() as usage:
             for batch in _batches(prompts):
                 inputs = self._inputs(prompts, images, batch, 0)
-                if self._placeholders is None:  # some models number the positions of images themselves
+                # Some vision-language models compute the positions of images themselves.
+                if self._placeholders is None:
                     inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
                 outputs = self._model(**inputs, logits_to_keep=1)
                 logits = outputs.logits[:, -1].float().log_softmax(-1).cpu().numpy()
@@ -69,7 +71,7 @@ class TorchEngine:
                 do_sample=True, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k
             )
         prompts = self._expanded(prompts, images)
-        # A seed belongs to one prompt: what is sampled must not depend on what else is in a batch.
+        # A seed belongs to one prompt, so that its sample does not depend on the rest of a batch.
         batches = [[index] for index in range(len(prompts))] if sampling else _batches(prompts)
         with self._evaluating(), torch.random.fork_rng(), self.usage.timed() as usage:
             for batch in batches:
@@ -78,15 +80,14 @@ class TorchEngine:
                 inputs = self._inputs(prompts, images, batch, stop[0])
                 output = self._model.generate(**inputs, generation_config=settings)  # type: ignore[operator]
                 for index, row in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-                    ends = [position for position, token in enumerate(row) if token in stop]
-                    generated[index] = row[: ends[0]] if ends else row
+                    generated[index] = until_stop(row, stop)
             usage.prompt_tokens += sum(map(len, prompts))
             usage.decoded_tokens += sum(map(len, generated))
         return generated
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Turns dropout off, and leaves the model as it was."""
+        """Turns dropout off inside the `with` block."""
         training = self._model.training
         self._model.eval()
         yield
@@ -101,7 +102,7 @@ class TorchEngine:
     def _inputs(
         self, prompts: Sequence[Ids], images: Sequence[Sequence[ArtworkImage]], batch: list[int], padding: int
     ) -> dict[str, torch.Tensor]:
-        """Returns a batch's inputs of the model, prompts padded on the left."""
+        """Returns the model's inputs for a batch, prompts padded on the left."""
         ids, mask = _pad([prompts[index] for index in batch], padding)
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self._placeholders:
@@ -117,16 +118,28 @@ def load_torch_engine(model: Path, dtype: Dtype, placeholders: ImagePlaceholders
 
     Args:
         model: a folder from `artsel_ray.models.load`.
-        dtype: of the weights; `auto` is float32 on CPUs and the model's own on a GPU.
-        placeholders: what stands for images, where prompts have any.
+        dtype: number format of the weights; `auto` is float32 on CPUs and the model's own on a GPU.
+        placeholders: the model's image placeholders, if prompts have any.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    weights: Any = read_model(model, "float32" if dtype == "auto" and device == "cpu" else dtype)
+    device, number_format = device_and_dtype(dtype)
+    weights: Any = read_model(model, number_format)
     return TorchEngine(weights.to(device), placeholders)
 
 
+def device_and_dtype(dtype: Dtype) -> tuple[str, Dtype]:
+    """Returns the device to run on, and the number format there: `auto` is float32 on CPUs, which emulate halves."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return device, "float32" if dtype == "auto" and device == "cpu" else dtype
+
+
+def until_stop(ids: list[int], stop: Sequence[int]) -> list[int]:
+    """Returns the ids before the first stop token, all if there is none."""
+    end = next((position for position, token in enumerate(ids) if token in stop), len(ids))
+    return ids[:end]
+
+
 def _pad(prompts: Sequence[Ids], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns ids and mask, padded on the left, so that every prompt's next token is at the last position."""
+    """Returns ids and mask, [prompts, longest], padded on the left, so that next tokens are at the last position."""
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), padding, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -140,7 +153,7 @@ def _batches(prompts: Sequence[Ids]) -> list[list[int]]:
     """Returns the prompts' indices in batches of similar length."""
     batches: list[list[int]] = []
     for index in sorted(range(len(prompts)), key=lambda index: -len(prompts[index])):
-        # The first of a batch is its longest.
+        # The first prompt of a batch is its longest.
         if not batches or (len(batches[-1]) + 1) * len(prompts[batches[-1][0]]) > _BATCH_TOKENS:
             batches.append([])
         batches[-1].append(index)

@@ -1,4 +1,4 @@
-"""A vision-language model in transformers, for those that vLLM does not have."""
+"""A vision-language model in transformers, for captions by models that vLLM does not have."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,35 +6,34 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from artsel_ray.config import Dtype
 from artsel_ray.data.images import ArtworkImage
 from artsel_ray.engines.base import Sampling, UsageCounter
+from artsel_ray.engines.torch import device_and_dtype, until_stop
 from artsel_ray.prompts.tokenizer import Ids
 
-# Pictures asked about together.
+# Prompts in a batch.
 _BATCH = 8
-# Of a processor's tensors, those with a place for each token: [prompts, tokens, …].
-_OF_TOKENS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"}
+# A processor's tensors with a value for each token: [prompts, tokens, …].
+_PER_TOKEN = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"}
 
 
 class TransformersVisionEngine:
-    """Runs a vision-language model in transformers inside this process; slower than vLLM."""
+    """Generates text about images with a model in this process; slower than vLLM."""
 
     def __init__(self, model: Path, head: str, dtype: Dtype = "auto") -> None:
         """Loads the model, on the GPU if there is one.
 
         Args:
             model: a folder from `artsel_ray.models.load`.
-            head: the text that every prompt will begin with, to some text after the picture's mark.
-            dtype: of the weights; `auto` is float32 on CPUs and the model's own on a GPU.
+            head: the text that every prompt begins with, up to some text after the image placeholder.
+            dtype: number format of the weights; `auto` is float32 on CPUs and the model's own on a GPU.
         """
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        chosen = "float32" if dtype == "auto" and device == "cpu" else dtype
+        device, number_format = device_and_dtype(dtype)
         weights: Any = AutoModelForImageTextToText.from_pretrained(
-            model, dtype=chosen, use_safetensors=True, trust_remote_code=False
+            model, dtype=number_format, use_safetensors=True, trust_remote_code=False
         )
         self._model = weights.to(device).eval()
         self._processor: Any = AutoProcessor.from_pretrained(model, trust_remote_code=False)
@@ -52,8 +51,6 @@ class TransformersVisionEngine:
         images: Sequence[Sequence[ArtworkImage]] = (),
     ) -> list[list[int]]:
         """See `artsel_ray.engines.base.Engine`; always greedy."""
-        from transformers import GenerationConfig
-
         settings = GenerationConfig(
             max_new_tokens=max_tokens, do_sample=False, eos_token_id=list(stop), pad_token_id=stop[0]
         )
@@ -64,45 +61,49 @@ class TransformersVisionEngine:
                 inputs = self._inputs(prompts[batch], images[batch], stop[0])
                 output = self._model.generate(**inputs, generation_config=settings)
                 usage.prompt_tokens += int(inputs["attention_mask"].sum())
-                for row in output[:, inputs["input_ids"].shape[1] :].tolist():
-                    end = next((position for position, token in enumerate(row) if token in stop), len(row))
-                    generated.append(row[:end])
+                generated += [until_stop(row, stop) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
             usage.decoded_tokens += sum(map(len, generated))
         return generated
 
     def _inputs(
         self, prompts: Sequence[Ids], images: Sequence[Sequence[ArtworkImage]], padding: int
     ) -> dict[str, torch.Tensor]:
-        """Returns the model's inputs: the head and the pictures as its processor makes them, then the prompts' rest.
+        """Returns the model's inputs: the head and the images from its processor, then the rest of each prompt's ids.
 
-        A processor takes text, in which a title's name could spell a special token; so it sees the head alone. What is
-        after the head is text like the head's end, and is masked as that is.
+        A processor takes text, in which a title's name could spell a special token. So it sees the head alone. The ids
+        after the head are text like the head's last token, and get the values of that in masks and token types.
         """
         made = self._processor(
             text=[self._head] * len(prompts),
-            images=[[Image.fromarray(image.pixels) for image in seen] for seen in images],
+            images=[[Image.fromarray(image.pixels) for image in shown] for shown in images],
             padding=True,
             padding_side="left",
             add_special_tokens=False,
             return_tensors="pt",
         )
         rests = [torch.from_numpy(prompt[self._head_length :]).long() for prompt in prompts]
-        longest = max(map(len, rests))
         inputs = {}
         for name, value in made.items():
-            if name in _OF_TOKENS:
-                blank = padding if name == "input_ids" else 0
-                value = torch.stack(
-                    [
-                        torch.cat(
-                            [
-                                row[:1].expand(longest - len(rest), *row.shape[1:]) * 0 + blank,
-                                row,
-                                rest if name == "input_ids" else row[-1:].expand(len(rest), *row.shape[1:]),
-                            ]
-                        )
-                        for row, rest in zip(value, rests, strict=True)
-                    ]
-                )
+            if name == "input_ids":
+                value = _extend(value, rests, padding)
+            elif name in _PER_TOKEN:
+                rows = zip(value, rests, strict=True)
+                value = _extend(value, [row[-1:].expand(len(rest), *row.shape[1:]) for row, rest in rows], 0)
             inputs[name] = value.to(self._model.device, self._model.dtype if value.is_floating_point() else value.dtype)
         return inputs
+
+
+def _extend(heads: torch.Tensor, rests: Sequence[torch.Tensor], padding: int) -> torch.Tensor:
+    """Returns the rows of a processor's tensor, each with its prompt's rest appended, padded on the left.
+
+    Args:
+        heads: [prompts, tokens of the head, …].
+        rests: [prompts] tensors to append, [tokens of the rest, …].
+        padding: the value to the left of shorter rows.
+    """
+    longest = max(map(len, rests))
+    rows = [
+        torch.cat([torch.full_like(head[:1], padding).expand(longest - len(rest), *head.shape[1:]), head, rest])
+        for head, rest in zip(heads, rests, strict=True)
+    ]
+    return torch.stack(rows)

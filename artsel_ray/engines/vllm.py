@@ -1,4 +1,4 @@
-"""The one vLLM class: captions, rationales and scores go through it."""
+"""An engine on a model in vLLM: generates captions and rationales, and scores."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,12 @@ from artsel_ray.data.images import ArtworkImage
 from artsel_ray.engines.base import Sampling, UsageCounter
 from artsel_ray.prompts.tokenizer import Ids
 
-# What vLLM keeps of pictures that it has made its inputs of, and pictures that it is given at once.
-_PICTURES_GIB, _PICTURES_AT_ONCE = 2, 256
+# vLLM's cache of processed images, in GiB, and the most distinct images in one call.
+_IMAGE_CACHE_GIB, _IMAGES_AT_ONCE = 2, 256
 
 
 class VllmEngine:
-    """Runs a model in vLLM inside this process."""
+    """Runs a model in vLLM, in this process."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class VllmEngine:
         Args:
             model: a folder from `artsel_ray.models.load`.
             max_model_length: longest prompt and answer together, in tokens.
-            max_allowed: most allowed tokens of one question.
-            dtype: of the weights; `auto` is float32 on CPUs, where half precision is emulated.
+            max_allowed: most allowed tokens of one question about log-probabilities.
+            dtype: number format of the weights; `auto` is float32 on CPUs, where half precision is emulated.
             tensor_parallel: GPUs that share the model.
             seeded: whether `generate` will be given seeds.
-            pictures: most of a prompt, for a vision-language model.
+            images: most images of a prompt, for a vision-language model; 0 for text.
         """
-        # In-process: one process to watch and to kill, and no copy of each prompt between two.
+        # In this process: one process to watch and to kill, and no copy of each prompt between two.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -50,23 +50,23 @@ class VllmEngine:
         from vllm import LLM
 
         on_cpu = not torch.cuda.is_available()
-        # A prompt's only picture is to be described, and none twice; those of a title are shown to all its users.
-        kept = _PICTURES_GIB if images > 1 else 0
-        about: dict[str, Any] = {"limit_mm_per_prompt": {"image": images, "video": 0}, "mm_processor_cache_gb": kept}
+        # A title's images are shown to all its users; the single image of a caption's prompt is shown once.
+        cache = _IMAGE_CACHE_GIB if images > 1 else 0
+        vision: dict[str, Any] = {"limit_mm_per_prompt": {"image": images, "video": 0}, "mm_processor_cache_gb": cache}
         self._llm = LLM(
             str(model),
             dtype="float32" if on_cpu and dtype == "auto" else dtype,
             max_model_len=max_model_length,
             max_logprobs=max_allowed,
             tensor_parallel_size=tensor_parallel,
-            # After a part of a prompt vLLM sets a seeded generator back, which a CPU's generator cannot be.
+            # After a chunk of a prompt vLLM rewinds the seeded generator, which a CPU's generator does not support.
             enable_chunked_prefill=False if seeded and on_cpu else None,
             enforce_eager=on_cpu,
             enable_prefix_caching=True,
             load_format="safetensors",
             trust_remote_code=False,
             seed=0,
-            **(about if images else {}),
+            **(vision if images else {}),
         )
         self.usage = UsageCounter()
 
@@ -103,36 +103,31 @@ class VllmEngine:
             SamplingParams, max_tokens=max_tokens, stop_token_ids=list(stop), ignore_eos=True, detokenize=False
         )
         if sampling is None:
-            of_prompts = [params(temperature=0.0)] * len(prompts)
+            params_n = [params(temperature=0.0)] * len(prompts)
         else:
-            drawn = partial(params, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k)
-            of_prompts = [drawn(seed=seed) for seed in sampling.seeds]
-        outputs = self._generate(prompts, of_prompts, images)
-        written = [list(output.outputs[0].token_ids) for output in outputs]
-        return [ids[:-1] if ids and ids[-1] in stop else ids for ids in written]
+            sampled = partial(params, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k)
+            params_n = [sampled(seed=seed) for seed in sampling.seeds]
+        outputs = self._generate(prompts, params_n, images)
+        generated = [list(output.outputs[0].token_ids) for output in outputs]
+        return [ids[:-1] if ids and ids[-1] in stop else ids for ids in generated]
 
     def _generate(
         self, prompts: Sequence[Ids], params: list[Any], images: Sequence[Sequence[ArtworkImage]]
     ) -> list[Any]:
+        """Returns vLLM's output for each prompt, and counts the usage."""
         from vllm.inputs import TokensPrompt
 
         if not prompts:
             return []
-        tokens = [TokensPrompt(prompt_token_ids=ids.tolist()) for ids in prompts]
+        inputs = [TokensPrompt(prompt_token_ids=ids.tolist()) for ids in prompts]
         outputs: list[Any] = []
         with self.usage.timed() as usage:
-            for part in _parts(images) if images else [slice(None)]:
-                pil_images: dict[str, Image.Image] = {}  # one for all prompts that show it
-                for prompt, shown in zip(tokens[part], images[part], strict=bool(images)):
-                    pil_images |= {
-                        each.digest: Image.fromarray(each.pixels) for each in shown if each.digest not in pil_images
-                    }
-                    prompt["multi_modal_data"] = {"image": [pil_images[each.digest] for each in shown]}
-                    # Else vLLM would hash all pixels of every prompt.
-                    prompt["multi_modal_uuids"] = {"image": [each.digest for each in shown]}
-                outputs += self._llm.generate(tokens[part], params[part], use_tqdm=False)
-                for prompt in tokens[part]:
-                    prompt.pop("multi_modal_data", None)
+            for batch in _batches(images) if images else [slice(None)]:
+                if images:
+                    _attach(inputs[batch], images[batch])
+                outputs += self._llm.generate(inputs[batch], params[batch], use_tqdm=False)
+                for each in inputs[batch]:
+                    each.pop("multi_modal_data", None)
             for output in outputs:
                 usage.prompt_tokens += len(output.prompt_token_ids or ())
                 usage.cached_tokens += output.num_cached_tokens or 0
@@ -140,13 +135,25 @@ class VllmEngine:
         return outputs
 
 
-def _parts(images: Sequence[Sequence[ArtworkImage]]) -> Iterator[slice]:
-    """Yields slices of prompts with not too many different pictures: vLLM holds all that it is asked at once."""
-    start, shown = 0, set[str]()
-    for place, seen in enumerate(images):
-        digests = {image.digest for image in seen}
-        if len(shown | digests) > _PICTURES_AT_ONCE and place > start:
-            yield slice(start, place)
-            start, shown = place, set()
-        shown |= digests
+def _attach(inputs: Sequence[Any], images: Sequence[Sequence[ArtworkImage]]) -> None:
+    """Adds each prompt's images to vLLM's input; prompts that show the same image share one object."""
+    pil_images: dict[str, Image.Image] = {}
+    for each, shown in zip(inputs, images, strict=True):
+        for image in shown:
+            if image.digest not in pil_images:
+                pil_images[image.digest] = Image.fromarray(image.pixels)
+        each["multi_modal_data"] = {"image": [pil_images[image.digest] for image in shown]}
+        # Without ids of our own vLLM would hash all pixels of every prompt.
+        each["multi_modal_uuids"] = {"image": [image.digest for image in shown]}
+
+
+def _batches(images: Sequence[Sequence[ArtworkImage]]) -> Iterator[slice]:
+    """Yields slices of prompts with few enough distinct images: vLLM holds all images of a call at once."""
+    start, digests = 0, set[str]()
+    for index, shown in enumerate(images):
+        added = {image.digest for image in shown}
+        if len(digests | added) > _IMAGES_AT_ONCE and index > start:
+            yield slice(start, index)
+            start, digests = index, set()
+        digests |= added
     yield slice(start, len(images))

@@ -1,10 +1,9 @@
-"""Policies on a log of all impressions, engaged with or not.
+"""The policies on a log of all impressions, engaged with or not.
 
 Suffixes: n impressions, c candidates of all of them end to end.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,31 +11,44 @@ import pyarrow.compute as pc
 
 from artsel_ray import storage
 from artsel_ray.data import checks
-from artsel_ray.data.catalog import with_source_rows
+from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.choices import prediction_files, read_choices
-from artsel_ray.evaluate.example_table import ExampleTable, number_ids, read_batches
-from artsel_ray.evaluation.metrics import FloatArray, evaluate_log
+from artsel_ray.evaluate.example_table import ExampleTable, list_lengths, number_ids
+from artsel_ray.evaluate.policies import random_policy_c
+from artsel_ray.evaluation.diagnostics import selection_warnings
+from artsel_ray.evaluation.examples import UNKNOWN, FloatArray
 from artsel_ray.evaluation.off_policy import Log
+from artsel_ray.evaluation.policies import EstimateSettings, LogResults, evaluate_log
 
-# Rewards of the impressions with and without predictions that differ by more standard errors do not by chance.
-_BY_CHANCE = 5.0
+_REQUIRED = ["user_id", "title_id", "artwork_id", "engaged"]
 
 
 @dataclass(frozen=True)
 class Impressions:
-    """A log: the table's `truth_n` is the artwork shown, among the candidates that a reward model knows.
-
-    Attributes:
-        reward_n: 1 for an engagement, else 0.
-        elsewhere: the rewards of the impressions that the reward model knows nothing of.
-        rejected: rows that are no impression, as the table `invalid`.
-    """
+    """A log of impressions of pairs that the reward model knows."""
 
     table: ExampleTable
+    """Its `truth_n` is the shown artwork, among the candidates that the reward model knows."""
     reward_n: FloatArray
-    elsewhere: FloatArray
+    """1 for an engagement, else 0."""
+    unmatched_rewards: FloatArray
+    """Rewards of the impressions that the reward model does not know."""
     invalid: pa.Table
+    """Rows that are no impression, as the table `invalid_rows`."""
+
+
+@dataclass(frozen=True)
+class LogEvaluation:
+    """`log` of metrics.json."""
+
+    results: LogResults
+    left_out: int
+    """Number of impressions without a prediction or a usable propensity."""
+    invalid: int
+    """Number of rows that are no impression."""
+    warnings: list[str]
+    """What not to trust of all values."""
 
 
 def read_impressions(uri: str, reward_model: str) -> Impressions:
@@ -45,101 +57,90 @@ def read_impressions(uri: str, reward_model: str) -> Impressions:
     Raises:
         InputError: if there is none.
     """
-    columns, parts, invalid = ["user_id", "title_id", "artwork_id", "engaged", "propensity"], [], []
-    for file in storage.list_files(uri):
-        for row, batch in read_batches(file, "impressions", columns):
-            readable, unreadable = checks.split_readable(with_source_rows(batch, 0, row), "impressions", [file])
-            found = [(name, checks.MISSING, checks.missing(readable[name])) for name in columns[:4]]
-            good, bad = checks.split_valid(readable, "impressions", [file], found)
-            parts.append(good.select(columns))
-            invalid += [unreadable, bad]
-    listed = [
-        batch.filter(pc.greater(pc.list_value_length(batch["candidates"]), 0))
-        for file in prediction_files(reward_model)
-        for _, batch in read_batches(file, "predictions", ["user_id", "title_id", "candidates"])
-    ]
-    if not parts or not listed:
-        raise InputError(f"{uri} or {reward_model} has no row")
-    predicted = pa.concat_tables(listed)
-    keys = predicted.select(["user_id", "title_id"]).append_column("list", pa.array(np.arange(predicted.num_rows)))
-    shown = pa.concat_tables(parts).join(keys, ["user_id", "title_id"], join_type="left outer")
-    lists = predicted["candidates"].take(shown["list"])
-    artwork_c, row_c = checks.items(lists, "artwork_id")
-    place_c = np.flatnonzero(checks.mask(pc.equal(artwork_c, shown["artwork_id"].take(pa.array(row_c)))))
-    known_n = np.zeros(shown.num_rows, dtype=bool)
-    known_n[row_c[place_c]] = True
-    if not known_n.any():
+    log = CheckedReader(storage.list_files(uri), "impressions", [*_REQUIRED, "propensity"], _impression_checks).all()
+    if not log.read.num_rows:
+        raise InputError(f"{uri} has no row; give a log of impressions")
+    shown = _with_candidates(log.valid, _read_candidates(reward_model))
+    # The shown artwork's index in its list of candidates is the example's label.
+    artwork_c, row_c = checks.items(shown["candidates"], "artwork_id")
+    found_c = np.flatnonzero(checks.mask(pc.equal(artwork_c, shown["artwork_id"].take(pa.array(row_c)))))
+    size_n, label_n = list_lengths(shown["candidates"]), np.full(shown.num_rows, UNKNOWN)
+    label_n[row_c[found_c]] = found_c - (np.cumsum(size_n) - size_n)[row_c[found_c]]
+    is_known_n = label_n != UNKNOWN
+    if not is_known_n.any():
         raise InputError(
             f"{uri}: no impression of a pair whose candidates are in {reward_model}; give a --baseline with every "
             "candidate's probability (jobs/baseline.py, or jobs/score.py --decoding rank) for the pairs of the log"
         )
-    size_n = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-    start_n = np.cumsum(size_n) - size_n
-    label_n = np.full(shown.num_rows, -1)
-    label_n[row_c[place_c]] = place_c - start_n[row_c[place_c]]
     reward_n = np.asarray(shown["engaged"], dtype=np.float64)
-    table = number_ids(
-        shown.filter(known_n),
-        *(
-            label_n[known_n],
-            size_n[known_n].astype(np.int64),
-            artwork_c.filter(pa.array(known_n[row_c])),
-        ),
-        pa.concat_tables(invalid),
-    )
-    return Impressions(table, reward_n[known_n], reward_n[~known_n], table.invalid)
+    labeled = shown.append_column("label", pa.array(label_n)).filter(pa.array(is_known_n))
+    return Impressions(number_ids(labeled, log.invalid), reward_n[is_known_n], reward_n[~is_known_n], log.invalid)
+
+
+def _impression_checks(rows: pa.Table) -> list[checks.RowCheck]:
+    return [(name, checks.MISSING, checks.missing(rows[name])) for name in _REQUIRED]
+
+
+def _read_candidates(predictions: str) -> pa.Table:
+    """Reads the pairs with their lists of candidates, of the predictions that have some."""
+    columns = ["user_id", "title_id", "candidates.artwork_id"]
+    found = CheckedReader(prediction_files(predictions), "predictions", columns).all().valid
+    return found.filter(pc.greater(pc.list_value_length(found["candidates"]), 0))
+
+
+def _with_candidates(impressions: pa.Table, candidates: pa.Table) -> pa.Table:
+    """Returns the impressions with their pairs' lists of candidates, null where there is none."""
+    # Arrow cannot join columns of lists, so it joins their row numbers.
+    keys = candidates.select(["user_id", "title_id"])
+    keys = keys.append_column("list", pa.array(np.arange(candidates.num_rows)))
+    joined = impressions.drop_columns(["file", "row"]).join(keys, ["user_id", "title_id"], join_type="left outer")
+    return joined.append_column("candidates", candidates["candidates"].take(joined["list"]))
 
 
 def evaluate_impressions(
-    found: Impressions, predictions: str, reward_model: str, resamples: int, seed: int, max_weight: float
-) -> dict[str, Any]:
-    """Returns `log` of metrics.json: what model, random and baseline would have got, and what was got.
+    impressions: Impressions, predictions: str, reward_model: str, settings: EstimateSettings
+) -> LogEvaluation:
+    """Returns the engagement that model, random and baseline would have got, and the log's own.
 
     The reward model is `r̂(a|x) = min(1, v · m · q̂(a|x))`, with q̂ the baseline's probability that an engaged artwork
-    is a, and v the log's mean reward: right if artworks had been shown uniformly and titles differed in nothing. It
-    need not be right for DR, whose expectation it does not change (v, out of the same log, adds O(1/N)).
+    is a, and v the log's mean reward: right if artworks were shown uniformly and titles differed in nothing. It
+    need not be right for DR, whose expectation it does not change (v, from the same log, adds O(1/N)).
+
+    Args:
+        predictions: URI of the model's predictions.
+        reward_model: URI of the baseline's predictions.
     """
-    table, examples = found.table, found.table.examples
+    table, examples = impressions.table, impressions.table.examples
     model, baseline = read_choices(predictions, table), read_choices(reward_model, table, ranked=True)
-    usable_n = ~model.missing_n & ~baseline.missing_n & np.isfinite(examples.propensity_n)
-    if not usable_n.any():
-        raise InputError(f"no impression has a usable propensity and a prediction in {predictions} and {reward_model}")
-    logging_n = np.where(usable_n, examples.propensity_n, np.nan)
-    rate = float(found.reward_n[usable_n].mean())
-    reward_c = np.minimum(1.0, rate * np.repeat(examples.candidates_n, examples.candidates_n) * baseline.probability_c)
-    random_c = np.repeat(examples.uniform_n, examples.candidates_n)
-    logs = {
-        name: Log(
-            *(found.reward_n, logging_n, examples.truth_of(policy_c), examples.truth_of(reward_c)),
-            examples.sums_of(policy_c * reward_c),
+    is_usable_n = ~model.missing_n & ~baseline.missing_n & np.isfinite(examples.propensity_n)
+    if not is_usable_n.any():
+        raise InputError(
+            f"no impression has a usable propensity and a prediction in both {predictions} and {reward_model}; give "
+            "predictions for the pairs of the log"
         )
-        for name, policy_c in {
-            "model": model.policy_c(table), "random": random_c, "baseline": baseline.policy_c(table)
-        }.items()
-    }  # fmt: skip
-    result = evaluate_log(logs, examples.user_n, resamples, seed, max_weight)
-    others = np.concatenate([found.elsewhere, found.reward_n[~usable_n]])
-    return {
-        **result,
-        "left_out": len(others),
-        "rejected_impressions": found.invalid.num_rows,
-        "warnings": _selection(rate, int(usable_n.sum()), others),
+    used_n = impressions.reward_n[is_usable_n]
+    size_c = np.repeat(examples.candidates_n, examples.candidates_n)
+    reward_c = np.minimum(1.0, float(used_n.mean()) * size_c * baseline.probability_c)
+    logging_n = np.where(is_usable_n, examples.propensity_n, np.nan)
+
+    def seen_by(policy_c: FloatArray) -> Log:
+        return Log(
+            reward_n=impressions.reward_n,
+            logging_n=logging_n,
+            target_n=examples.truth_of(policy_c),
+            predicted_n=examples.truth_of(reward_c),
+            expected_n=examples.sums_of(policy_c * reward_c),
+        )
+
+    logs = {
+        "model": seen_by(model.policy_c(table)),
+        "random": seen_by(random_policy_c(table)),
+        "baseline": seen_by(baseline.policy_c(table)),
     }
-
-
-def _selection(rate: float, count: int, others: FloatArray) -> list[str]:
-    """Returns whether the pairs with predictions were chosen by what came of them, which no estimator can mend."""
-    if rate == 1:
-        return [
-            "every impression of the log is engaged with: what was shown in vain is missing, and so no value is right"
-        ]
-    if not len(others):
-        return []
-    pooled = (rate * count + others.sum()) / (count + len(others))
-    error = np.sqrt(pooled * (1 - pooled) * (1 / count + 1 / len(others)))
-    if abs(rate - others.mean()) <= _BY_CHANCE * error:
-        return []
-    return [
-        f"{rate:.1%} of the impressions with predictions are engaged with, {others.mean():.1%} of the {len(others):,} "
-        "others: the pairs were chosen by what came of them, do not trust these values"
-    ]
+    left_out = np.concatenate([impressions.unmatched_rewards, impressions.reward_n[~is_usable_n]])
+    return LogEvaluation(
+        results=evaluate_log(logs, examples.user_n, settings),
+        left_out=len(left_out),
+        invalid=impressions.invalid.num_rows,
+        warnings=selection_warnings(used_n, left_out),
+    )

@@ -1,22 +1,35 @@
-"""A vectorised bootstrap that resamples users, numerators and denominators together.
+"""A vectorized bootstrap that resamples users, numerators and denominators together.
 
 Suffixes: n examples, u users, s sums, b resamples, r resamples in a chunk.
 
 A user's examples depend on one another, so users are drawn, not examples. Every estimate is a ratio of sums:
-each resample's numerator and denominator come from the same draw of users (to resample a numerator that was
-already divided by the full sample's denominator gives intervals that are wrong).
+each resample's numerator and denominator come from the same draw of users. (Resampling a numerator that was
+already divided by the full sample's denominator gives wrong intervals.)
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from artsel_ray.evaluation.off_policy import FloatArray, Terms
+from artsel_ray.evaluation.examples import FloatArray, IntArray
+from artsel_ray.evaluation.off_policy import Terms
+
+K = TypeVar("K", bound=Hashable)
 
 # 4 M draws at a time: three arrays of 32 MB, whatever the number of users and resamples.
-CHUNK_DRAWS = 4_000_000
+_CHUNK_DRAWS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A number with its 95 % percentile interval, for JSON: None where it is not finite."""
+
+    value: float | None
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,11 @@ class Estimate:
             low, high = np.percentile(defined_b, [50 * (1 - level), 50 * (1 + level)])
         return float(low), float(high)
 
+    def measurement(self) -> Measurement:
+        """Returns the value with its 95 % interval."""
+        numbers = (self.value, *self.interval())
+        return Measurement(*(number if math.isfinite(number) else None for number in numbers))
+
     def percent_over(self, reference: "Estimate") -> "Estimate":
         """Returns `100 · (self / reference - 1)`, paired by resample: both must come from one `bootstrap`."""
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -53,9 +71,7 @@ class Estimate:
         return Estimate(self.value - other.value, self.resampled_b - other.resampled_b)
 
 
-def bootstrap(
-    terms: Iterable[tuple[str, Terms]], user_n: NDArray[np.int64], resamples: int, seed: int
-) -> dict[str, Estimate]:
+def bootstrap(terms: Iterable[tuple[K, Terms]], user_n: IntArray, resamples: int, seed: int) -> dict[K, Estimate]:
     """Returns each named ratio with its values on `resamples` draws of U users with replacement.
 
     All ratios see the same draws, so differences and ratios of them are paired. The result depends on the
@@ -66,7 +82,7 @@ def bootstrap(
         user_n: each example's user, numbered from 0 without gaps.
     """
     users = int(user_n.max()) + 1
-    names: list[str] = []
+    names: list[K] = []
     columns: list[FloatArray] = []
     for name, (numerator_n, denominator_n) in terms:
         names.append(name)
@@ -77,7 +93,7 @@ def bootstrap(
     return {name: Estimate(float(value_s[s]), resampled_bs[:, s]) for s, name in enumerate(names)}
 
 
-def resampled_sums(sums_us: FloatArray, resamples: int, seed: int, chunk_draws: int = CHUNK_DRAWS) -> FloatArray:
+def resampled_sums(sums_us: FloatArray, resamples: int, seed: int, chunk_draws: int = _CHUNK_DRAWS) -> FloatArray:
     """Returns `[B, S]`: the sums over users of B multinomial resamples, `counts_BU @ sums_us`, chunk by chunk."""
     users = len(sums_us)
     generator = np.random.default_rng(seed)

@@ -1,17 +1,16 @@
 """Off-policy estimators as ratios of sums, so that a bootstrap can resample both sides together.
 
-Suffixes: n logged choices, c candidates of all of them end to end.
+Suffix: n logged choices.
 
-There are two kinds of logs. Of **examples**, engaged impressions alone, `ips` and `snips` are all that can be had:
-`truth_n` is the probability with which the policy chooses an example's engaged artwork, 1 or 0 (a hit or not) for a
-policy that always chooses the same, 1/m for a uniform draw among m candidates. Of a **log** that also has what was
-shown in vain, `log_terms` has the textbook's estimators. `logging_n` is the probability with which the artwork was
-shown; NaN takes the choice out.
+There are two kinds of logs. **Examples** are engaged impressions alone; `ips`, `snips` and `direct_method` are all that
+they allow. A **log of impressions** also has the artworks that were shown without engagement; the `log_…` functions
+are the textbook's estimators for it. `logging_n` is the probability with which the artwork was shown; NaN leaves the
+choice out.
 
-Why examples know no doubly robust estimate. An engaged artwork is a with probability q(a|x) ∝ π0(a|x) p(a|x), so IPS
-estimates `E[Σ_a π(a|x) q(a|x) / π0(a|x)]`, the engagement under π in units of the logging policy's. For it the label
-tells the outcome of *every* candidate, 1{a* = a}; the model's error is then observed at the policy's own choice, and
-the direct method plus that error is IPS again, whatever the model:
+Why examples have no doubly robust estimate: an engaged artwork is a with probability q(a|x) ∝ π0(a|x) p(a|x), so IPS
+estimates `E[Σ_a π(a|x) q(a|x) / π0(a|x)]`, the engagement under π in units of the logging policy's. For this quantity
+the label gives the outcome of *every* candidate, 1{a* = a}. The model's error is then observed at the policy's own
+choice, and the direct method plus that error is IPS again, whatever the model:
 `Σ_a π(a) q̂(a) / π0(a) + Σ_a π(a) (1{a* = a} - q̂(a)) / π0(a) = π(a*) / π0(a*)`.
 The textbook's correction with reward 1 for the engaged artwork, `w (1 - r̂(a*))`, would be wrong: it needs artworks
 drawn by π0, and engaged ones are drawn by q.
@@ -21,9 +20,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from artsel_ray.evaluation.examples import FloatArray
 
 
 class Terms(NamedTuple):
@@ -47,18 +45,30 @@ def importance_weights(target_n: FloatArray, logging_n: FloatArray, max_weight: 
     return np.where(np.isnan(logging_n), 0.0, np.minimum(target_n / logging_n, max_weight))
 
 
+def effective_sample_size(weight_n: FloatArray) -> float:
+    """Returns Kish's `(Σ w)² / Σ w²`: how many equally weighted examples the estimate is worth; 0 without weight.
+
+    Source: Kish, "Survey sampling", 1965, section 11.7.
+    """
+    squares = float(np.square(weight_n).sum())
+    return float(weight_n.sum()) ** 2 / squares if squares else 0.0
+
+
 def ips(truth_n: FloatArray, logging_n: FloatArray, max_weight: float = np.inf) -> Terms:
     """Inverse propensity score of examples: `IPS = 1/N Σ_n truth_n / logging_n`.
 
     Unbiased for the policy's value if `logging_n` is right and positive; its variance grows with the weights
     (Horvitz and Thompson, "A generalization of sampling without replacement from a finite universe", 1952).
     With `logging_n = 1/m_n` it is the paper's primary metric, `mean(hit · m)`.
+
+    Args:
+        truth_n: probability with which the policy chooses the engaged artwork: 1 or 0 for a deterministic policy.
     """
     return Terms(importance_weights(truth_n, logging_n, max_weight), np.where(np.isnan(logging_n), 0.0, 1.0))
 
 
 def snips(truth_n: FloatArray, logging_n: FloatArray, max_weight: float = np.inf) -> Terms:
-    """Self-normalised IPS of examples: `SNIPS = Σ_n truth_n / logging_n  /  Σ_n 1 / logging_n`.
+    """Self-normalized IPS of examples: `SNIPS = Σ_n truth_n / logging_n  /  Σ_n 1 / logging_n`.
 
     Between 0 and 1, biased by O(1/N), of smaller variance than IPS (Swaminathan and Joachims, "The
     self-normalized estimator for counterfactual learning", NeurIPS 2015). With `logging_n = 1/m_n` it is
@@ -69,13 +79,13 @@ def snips(truth_n: FloatArray, logging_n: FloatArray, max_weight: float = np.inf
 
 
 def direct_method(expected_n: FloatArray, logging_n: FloatArray) -> Terms:
-    """Direct method: `DM = 1/N Σ_n expected_n`, what a reward model expects of the policy.
+    """Direct method: `DM = 1/N Σ_n expected_n`, the value that a reward model expects of the policy.
 
-    Of little variance, and as wrong as the model (Dudík, Langford and Li, "Doubly robust policy evaluation and
+    Its variance is small, and its bias is the model's (Dudík, Langford and Li, "Doubly robust policy evaluation and
     learning", ICML 2011, section 2).
 
     Args:
-        expected_n: `Σ_a π(a|x_n) r̂(x_n, a)`; NaN takes the choice out.
+        expected_n: `Σ_a π(a|x_n) r̂(x_n, a)`; NaN leaves the choice out.
         logging_n: only its NaN matter.
     """
     known_n = ~np.isnan(logging_n) & ~np.isnan(expected_n)
@@ -84,50 +94,62 @@ def direct_method(expected_n: FloatArray, logging_n: FloatArray) -> Terms:
 
 @dataclass(frozen=True)
 class Log:
-    """N logged impressions, engaged with or not, and what a policy π and a reward model r̂ say of them.
-
-    Attributes:
-        reward_n: what the shown artwork brought.
-        logging_n: probability with which the logging policy showed it; NaN takes the impression out.
-        target_n: π of the shown artwork.
-        predicted_n: r̂ of the shown artwork.
-        expected_n: `Σ_a π(a|x_n) r̂(x_n, a)`.
-    """
+    """N logged impressions, engaged with or not, as a policy π and a reward model r̂ see them."""
 
     reward_n: FloatArray
+    """Reward of the shown artwork."""
     logging_n: FloatArray
+    """Probability with which the logging policy π0 showed it; NaN leaves the impression out."""
     target_n: FloatArray
+    """π of the shown artwork."""
     predicted_n: FloatArray
+    """r̂ of the shown artwork."""
     expected_n: FloatArray
+    """`Σ_a π(a|x_n) r̂(x_n, a)`."""
+
+    @property
+    def known_n(self) -> FloatArray:
+        """1 where the logging probability is known, else 0."""
+        return np.where(np.isnan(self.logging_n), 0.0, 1.0)
+
+    def weight_n(self, max_weight: float = np.inf) -> FloatArray:
+        """Returns `w_n = min(π / π0, max_weight)`."""
+        return importance_weights(self.target_n, self.logging_n, max_weight)
+
+    def residual_n(self, max_weight: float) -> FloatArray:
+        """Returns `w (r - r̂)`, the reward model's weighted errors."""
+        return self.weight_n(max_weight) * (self.reward_n - self.predicted_n)
 
 
-def log_terms(log: Log, max_weight: float = np.inf) -> dict[str, Terms]:
-    """Returns the estimators of a log, with `w = min(π / π0, max_weight)`, as ratios of sums.
+def log_ips(log: Log, max_weight: float = np.inf) -> Terms:
+    """Inverse propensity score of a log: `1/N Σ w r`. Unbiased if π0 is right, and positive wherever π is."""
+    return Terms(log.weight_n(max_weight) * log.reward_n, log.known_n)
 
-    - `ips`: `1/N Σ w r`. Unbiased if π0 is right and positive wherever π is.
-    - `snips`: `Σ w r / Σ w`, within the rewards' bounds.
-    - `dm`: `1/N Σ_n Σ_a π(a) r̂(a)`.
-    - `dr`: `1/N Σ_n [Σ_a π(a) r̂(a) + w (r - r̂)]`, unbiased if π0 or r̂ is right; of smaller variance than IPS where
-      r̂ explains some of the rewards (Dudík, Langford and Li, ICML 2011, equation 4).
-    - `residual`: `Σ w (r - r̂) / Σ w`; `dm + residual` is the self-normalised DR (Thomas and Brunskill,
-      "Data-efficient off-policy policy evaluation for reinforcement learning", ICML 2016).
+
+def log_snips(log: Log, max_weight: float = np.inf) -> Terms:
+    """Self-normalized IPS of a log: `Σ w r / Σ w`, within the rewards' bounds."""
+    weight_n = log.weight_n(max_weight)
+    return Terms(weight_n * log.reward_n, weight_n)
+
+
+def log_dm(log: Log, max_weight: float = np.inf) -> Terms:
+    """Direct method on a log: `1/N Σ_n Σ_a π(a) r̂(a)`. It has no weights to clip."""
+    return Terms(log.known_n * log.expected_n, log.known_n)
+
+
+def log_dr(log: Log, max_weight: float = np.inf) -> Terms:
+    """Doubly robust estimate of a log: `1/N Σ_n [Σ_a π(a) r̂(a) + w (r - r̂)]`.
+
+    Unbiased if π0 or r̂ is right; of smaller variance than IPS where r̂ explains some of the rewards (Dudík, Langford
+    and Li, ICML 2011, equation 4).
     """
-    weight_n = importance_weights(log.target_n, log.logging_n, max_weight)
-    ones_n = np.where(np.isnan(log.logging_n), 0.0, 1.0)
-    residual_n = weight_n * (log.reward_n - log.predicted_n)
-    return {
-        "ips": Terms(weight_n * log.reward_n, ones_n),
-        "snips": Terms(weight_n * log.reward_n, weight_n),
-        "dm": Terms(ones_n * log.expected_n, ones_n),
-        "dr": Terms(ones_n * log.expected_n + residual_n, ones_n),
-        "residual": Terms(residual_n, weight_n),
-    }
+    return Terms(log.known_n * log.expected_n + log.residual_n(max_weight), log.known_n)
 
 
-def effective_sample_size(weight_n: FloatArray) -> float:
-    """Returns Kish's `(Σ w)² / Σ w²`: how many equally weighted examples the estimate is worth; 0 without weight.
+def log_residual(log: Log, max_weight: float = np.inf) -> Terms:
+    """Self-normalized error of the reward model: `Σ w (r - r̂) / Σ w`.
 
-    Source: Kish, "Survey sampling", 1965, section 11.7.
+    Added to the direct method it is the self-normalized DR (Thomas and Brunskill, "Data-efficient off-policy policy
+    evaluation for reinforcement learning", ICML 2016).
     """
-    squares = float(np.square(weight_n).sum())
-    return float(weight_n.sum()) ** 2 / squares if squares else 0.0
+    return Terms(log.residual_n(max_weight), log.weight_n(max_weight))

@@ -1,4 +1,4 @@
-"""LoRA with the two option tokens' rows trained beside it; and what comes out of a training."""
+"""LoRA with the two option tokens' rows trained next to it, its merge, and the base that it names."""
 
 import json
 import re
@@ -14,25 +14,25 @@ from artsel_ray.models.weights import read_model
 WEIGHTS = "adapter_model.safetensors"
 _ADAPTER_CONFIG = "adapter_config.json"
 _BASE = "base_model_name_or_path"
-# What a vision-language model looks at pictures with, as the models of transformers call it.
-_SEEING = r".*(vision|visual).*"
+# Modules that encode images, as the vision-language models of transformers name them.
+_VISION = r".*(vision|visual).*"
 
 
 def lora_config(model: PreTrainedModel, rank: int, alpha: int, tokens: list[int]) -> LoraConfig:
-    """Returns LoRA on all linear layers, but for those that see; the rows of `tokens` are trained whole, on both sides.
+    """Returns LoRA on all linear layers except those of a vision encoder, with complete rows of the embeddings.
 
     Args:
         model: decides whether input and output share their rows (tied embeddings).
-        tokens: ids of `<option>` and `</option>`; none leaves their rows as they are.
+        tokens: ids whose rows are trained, on both sides: `<option>` and `</option>`; none leaves all rows frozen.
     """
     is_tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
     sides = ["embed_tokens"] if is_tied else ["embed_tokens", "lm_head"]
-    is_multimodal = any(re.fullmatch(_SEEING, name) for name, _ in model.named_modules())
+    is_multimodal = any(re.fullmatch(_VISION, name) for name, _ in model.named_modules())
     return LoraConfig(
         r=rank,
         lora_alpha=alpha,
         target_modules="all-linear",
-        exclude_modules=_SEEING if is_multimodal else None,
+        exclude_modules=_VISION if is_multimodal else None,
         task_type="CAUSAL_LM",
         trainable_token_indices=dict.fromkeys(sides, tokens) if tokens else None,
     )
@@ -41,9 +41,10 @@ def lora_config(model: PreTrainedModel, rank: int, alpha: int, tokens: list[int]
 def let_fused_head_read_rows(model: PreTrainedModel) -> None:
     """Makes TRL's fused head work with trained rows: it reads `weight` and `bias` of the output embedding itself.
 
-    PEFT's wrapper answers `weight` with the trained rows in their places, differentiably, and with the base's
+    PEFT's wrapper answers `weight` with the trained rows in their positions, differentiably, and with the base's
     weight while adapters are off; but it has no `bias`. (A Llama has none either.)
     """
+    # Wrapper of PEFT 0.21, head of TRL 1.16; tests/models/test_adapter.py fails when either changes.
     head = model.get_output_embeddings()
     if not hasattr(head, "bias"):
         head.bias = None
@@ -56,7 +57,7 @@ def merge(base: Path, adapter: Path, to: Path) -> None:
 
 
 def name_base(adapter: Path, base: str) -> None:
-    """Says in a saved adapter what it was trained on, by the name that the user gave, not by this machine's path."""
+    """Writes into a saved adapter what it was trained on: the name that the user gave, not this machine's path."""
     path = adapter / _ADAPTER_CONFIG
     settings = json.loads(path.read_text()) | {_BASE: base}
     path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
@@ -66,7 +67,7 @@ def base_of(adapter: Path) -> str:
     """Returns the name of the model that a saved adapter was trained on.
 
     Raises:
-        InputError: if the adapter does not say so.
+        InputError: if the adapter names none.
     """
     settings = storage.read_json(str(adapter / _ADAPTER_CONFIG))
     base = settings.get(_BASE) if isinstance(settings, dict) else None

@@ -1,15 +1,17 @@
-"""`spec.json`: the prompt specification stored beside a trained model."""
+"""`spec.json`: the prompt specification that is stored with a trained model, and how flags go with it."""
 
 import dataclasses
-import typing
+from typing import Any
 
 from artsel_ray import storage
+from artsel_ray.config import Output, PromptSettings
 from artsel_ray.errors import InputError
 from artsel_ray.prompts.spec import PromptSpec
 
 SPEC = "spec.json"
-# Fields that the first models' files lack: there was nothing else then.
-_LATER = ("asset_kind", "assets", "kept_pixels")
+# Fields that an earlier version's files lack or name otherwise; the defaults are what there was then.
+_ADDED = ("asset_kind", "assets", "resize_to_pixels")
+_RENAMED = {"kept_pixels": "resize_to_pixels"}
 
 
 def write_spec(uri: str, spec: PromptSpec) -> None:
@@ -27,14 +29,56 @@ def read_spec(uri: str) -> PromptSpec | None:
     if not storage.exists(path):
         return None
     values = storage.read_json(path)
+    defaults = {field.name: field.default for field in dataclasses.fields(PromptSpec)}
     if isinstance(values, dict):
-        values = {name: getattr(PromptSpec, name) for name in _LATER} | values
-    fields = typing.get_type_hints(PromptSpec)
-    if not isinstance(values, dict) or set(values) != set(fields):
-        raise InputError(f"{path} has not the fields {sorted(fields)}; the model was trained with another version")
-    if values["template"] != PromptSpec.template:
+        values = {_RENAMED.get(name, name): value for name, value in values.items()}
+        values = {name: defaults[name] for name in _ADDED} | values
+    if not isinstance(values, dict) or set(values) != set(defaults):
         raise InputError(
-            f"{path} asks for template {values['template']!r}, this version renders {PromptSpec.template!r}; "
+            f"{path} does not have the fields {sorted(defaults)}; the model was trained with another version"
+        )
+    if values["template"] != defaults["template"]:
+        raise InputError(
+            f"{path} asks for template {values['template']!r}, this version renders {defaults['template']!r}; "
             "score with the version that trained the model"
         )
     return PromptSpec(**values)
+
+
+def resolve_prompt_spec(
+    trained_for: PromptSpec | None,
+    flags: PromptSettings,
+    default_output: Output = "text",
+    must_match: str = "",
+    **more: Any,
+) -> PromptSpec:
+    """Returns a model's own prompt, or the default one for a model without one, with what the flags change.
+
+    Args:
+        trained_for: the model's own prompt, if it was trained.
+        flags: None, or a layout of `auto`, leaves a field as it is.
+        default_output: of a model without a prompt; images are always answered with numbers.
+        must_match: the model's name, if flags must not change its own prompt: scoring obeys it, training need not.
+        more: other fields of the prompt by name; None leaves one as it is.
+
+    Raises:
+        InputError: if the prompt cannot be rendered, or is another one than the model's and must match.
+    """
+    layout: str | None = flags.layout
+    fields = {
+        "layout": None if layout == "auto" else layout,
+        "output": flags.output_format,
+        "history_length": flags.history_length,
+        "asset_kind": flags.asset_kind,
+        "assets": flags.assets,
+        **more,
+    }
+    given = {name: value for name, value in fields.items() if value is not None}
+    if trained_for is None:
+        return PromptSpec(**{"output": "number" if flags.assets == "image" else default_output, **given})
+    changed = [f"{name} {value}" for name, value in given.items() if getattr(trained_for, name) != value]
+    if changed and must_match:
+        raise InputError(
+            f"{must_match} was trained for another prompt than {', '.join(changed)}; leave these flags out"
+        )
+    return dataclasses.replace(trained_for, **given)

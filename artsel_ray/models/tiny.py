@@ -1,24 +1,28 @@
-"""A Llama small enough to train from nothing in minutes on a CPU, for trying things out."""
+"""A Llama small enough to train from random weights in minutes on a CPU, for tests and benchmarks."""
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artsel_ray import storage
+from artsel_ray.data.checked_reader import read_table
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
-_SAYS_NOTHING = {"the", "and", "watched", "min"}
-# A digit is seen only where it is an option's number: after a space and before a point or the end.
+_STOP_WORDS = {"the", "and", "watched", "min"}
+# A digit is a token only where it is an option's number: after a space and before a period or the end.
 _NUMBER = r"(?<![^\s])\d(?=\.|$)"
 
 
 def write_tiny(titles: str, artworks: str, to: Path) -> None:
-    """Writes a model of about 100,000 random weights: 2 layers of 64, tokens are the words of this catalogue.
+    """Writes a model of about 100,000 random weights: 2 layers of 64, tokens are the words of this catalog.
 
-    It sees words in one case and nothing else: what is in no title, genre or caption, dates and the instruction, are
-    left out of its prompts.
+    It reads words in lower case and ignores all others: dates and the instruction, and what is in no title, genre or
+    caption, leave no token in its prompts.
 
     Args:
         titles: URI of the titles.
@@ -26,19 +30,9 @@ def write_tiny(titles: str, artworks: str, to: Path) -> None:
         to: the model's folder.
     """
     import torch
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    words = _words(titles, artworks)
-    special = ["<unk>", "<s>", "</s>", "<pad>"]
-    tokens = [*special, *map(str, range(10)), *words]
-    pieces = Tokenizer(models.WordLevel({token: place for place, token in enumerate(tokens)}, unk_token="<unk>"))
-    pieces.normalizer = normalizers.Lowercase()
-    seen = Regex(rf"\b(?:{'|'.join(sorted(words, key=len, reverse=True))})\b|{_NUMBER}")
-    pieces.pre_tokenizer = pre_tokenizers.Split(seen, behavior="removed", invert=True)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=pieces, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
+    tokenizer = _tokenizer(_words(titles, artworks))
     torch.manual_seed(0)
     settings = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
@@ -49,9 +43,26 @@ def write_tiny(titles: str, artworks: str, to: Path) -> None:
     tokenizer.save_pretrained(to)
 
 
+def _tokenizer(words: list[str]) -> "PreTrainedTokenizerFast":
+    """Returns a tokenizer with one token for each word and digit."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = ["<unk>", "<s>", "</s>", "<pad>", *map(str, range(10)), *words]
+    word_level = Tokenizer(models.WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="<unk>"))
+    word_level.normalizer = normalizers.Lowercase()
+    # The longest word first, so that no word is read as the one that it begins with.
+    kept = Regex(rf"\b(?:{'|'.join(sorted(words, key=len, reverse=True))})\b|{_NUMBER}")
+    word_level.pre_tokenizer = pre_tokenizers.Split(kept, behavior="removed", invert=True)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=word_level, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+
+
 def _words(titles: str, artworks: str) -> list[str]:
-    table = storage.read_table(titles, "titles")
+    """Returns the distinct words of names, genres and captions, sorted."""
+    table = read_table(titles, "titles", ["name", "genres"])
     genres = pa.chunked_array([pc.list_flatten(table["genres"].combine_chunks())])
-    texts = [table["name"], genres, storage.read_table(artworks, "artworks")["caption"].drop_null()]
+    texts = [table["name"], genres, read_table(artworks, "artworks", ["caption"])["caption"].drop_null()]
     found = {word for column in texts for text in column.to_pylist() for word in _WORD.findall(text.lower())}
-    return sorted(found - _SAYS_NOTHING)
+    return sorted(found - _STOP_WORDS)

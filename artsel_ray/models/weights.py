@@ -1,6 +1,7 @@
-"""A model's weights, and its tokenizer or processor, out of a folder that `load` has made ready.
+"""A model's weights, and its tokenizer or processor, read from a folder that `load` has prepared.
 
-A tokenizer alone is there in a second; what finds out classes by a model's config takes four, and 300 MB.
+A tokenizer alone loads in a second. The `Auto` classes take four seconds and 300 MB to import, so they are imported
+where they are needed.
 """
 
 import json
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def is_multimodal(path: Path) -> bool:
-    """Tells whether a model takes pictures beside text."""
+    """Tells whether a model takes images next to text."""
     return "vision_config" in json.loads((path / "config.json").read_text())
 
 
@@ -48,7 +49,7 @@ def read_model(path: Path, dtype: Any) -> "PreTrainedModel":
 
 
 def read_processor(path: Path) -> Any:
-    """Reads what makes a vision-language model's inputs of pictures and text.
+    """Reads a vision-language model's processor, which makes its inputs of images and text.
 
     Raises:
         InputError: if the model has none, or a package that it needs is not installed.
@@ -62,20 +63,20 @@ def read_processor(path: Path) -> Any:
 
 
 def prompt_tokenizer(path: Path, spec: PromptSpec) -> PromptTokenizer:
-    """Returns what makes prompts for a model.
+    """Returns the tokenizer of a model's prompts.
 
     Raises:
-        InputError: if candidates are pictures and the model takes none.
+        InputError: if candidates are images and the model takes none.
     """
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path)  # tokenizer.json is all it needs
     if spec.assets == "caption":
         return PromptTokenizer(tokenizer, spec)
     if not is_multimodal(path):
-        raise InputError("--assets image needs a vision-language model, and this one takes text alone")
+        raise InputError("--assets image needs a vision-language model, and this one takes only text")
     return PromptTokenizer(tokenizer, spec, ImagePlaceholders(read_processor(path)))
 
 
 def copy_processor(path: Path, to: Path) -> None:
-    """Writes a model's processor, or if it has none its tokenizer, into another folder."""
+    """Writes a model's processor, or its tokenizer if it has none, into another folder."""
     read: Any = read_processor if is_multimodal(path) else PreTrainedTokenizerFast.from_pretrained
     read(path).save_pretrained(to)

@@ -16,22 +16,22 @@ class PrepareConfig:
     output: Uri
     """Where examples/{train,validation,test}/, requests/test/ and rejected/ go: a path or URI."""
     history_length: Count = 50
-    """Number of most recent interactions, strictly before the impression, that stand for a user."""
+    """Number of most recent interactions, strictly before the impression, in an example's history."""
     asset_kind: AssetKind = "artwork"
-    """Which rows of artworks/ are candidates, by their column asset_kind; impressions of others are left out."""
+    """Kind of assets that are candidates, by the column asset_kind; impressions of other kinds are left out."""
     assets: Assets = "caption"
-    """What the model will see of a candidate: its caption, or the image that image_uri must then name."""
+    """What the model will get of a candidate: its caption, or its image, which image_uri must then name."""
     split: Literal["hash", "time"] = "hash"
     """Assign user-title pairs to splits by a salted hash, or the newest pairs to test by time."""
     train_size: Count = 110_000
-    """Most examples in train. With fewer pairs than the three sizes ask for, each split gets its share."""
+    """Maximum number of examples in train. With fewer pairs than the three sizes ask for, each split gets its share."""
     validation_size: Annotated[int, Ge(0)] = 1_000
-    """Most examples in validation."""
+    """Maximum number of examples in validation."""
     test_size: Annotated[int, Ge(0)] = 5_000
-    """Most examples in test."""
+    """Maximum number of examples in test."""
     max_reject_rate: Share = 0.1
-    """Stop, with exit code 1, if a larger share of the impressions is invalid."""
+    """Largest share of invalid impressions; with more, the job stops with exit code 1."""
     buckets: Count | None = None
-    """Number of groups of users, each processed by one task. Default: one per 300,000 interactions."""
+    """Number of groups of users, each of which one task processes. Default: one per 300,000 interactions."""
     seed: Seed = 0
-    """Salt of the hash that splits."""
+    """Salt of the hash that assigns pairs to splits."""

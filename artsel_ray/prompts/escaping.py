@@ -6,32 +6,35 @@ OPTION = "<option>"
 OPTION_END = "</option>"
 
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-# What does not show: Unicode's category Cf, variation selectors, and fillers. They could part a word from its colon.
-_UNSEEN = (
+# Invisible characters: Unicode's category Cf, variation selectors, and fillers. One between "Prediction" and its colon
+# would hide both from `_ANSWER_WORDS`.
+_INVISIBLE = (
     "\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-# Joiners between two signs that are not Latin (emoji, Persian, Indic), and an emoji's selector, stay.
-_SIGN = rf"[^\x00-\u036f\s：{_UNSEEN}]"
-_HIDDEN = re.compile(
-    rf"[{_UNSEEN}](?<!{_SIGN}[\ufe0e\ufe0f])(?!(?<={_SIGN}[\u200c\u200d]){_SIGN})(?!(?<={_SIGN}\ufe0f\u200d){_SIGN})"
+# Joiners between two characters that are not Latin (emoji, Persian, Indic), and an emoji's variation selector, stay.
+_JOINABLE = rf"[^\x00-\u036f\s：{_INVISIBLE}]"
+_DROPPED = re.compile(
+    rf"[{_INVISIBLE}](?<!{_JOINABLE}[\ufe0e\ufe0f])(?!(?<={_JOINABLE}[\u200c\u200d]){_JOINABLE})(?!(?<={_JOINABLE}\ufe0f\u200d){_JOINABLE})"
 )
 _ANGLES = str.maketrans({"<": "‹", ">": "›"})
 _ANSWER_WORDS = re.compile(r"(prediction|reason)\s*[:：]", re.IGNORECASE)
 
 
 def label(index: int) -> str:
-    """Returns the number that stands for the option with this index: options count from 1."""
+    """Returns the number of the option with this index; numbers start at 1."""
     return str(index + 1)
 
 
 def escape(text: str) -> str:
     """Returns text from data as one line that cannot be read as a prompt's structure.
 
-    Characters that do not show are left out, but for those that join emoji or letters that are not Latin. White
-    space and control characters become single spaces, so data never begins a line. Angle brackets become
-    ‹ and ›, so it has no `<option>` and no chat marker. `Prediction:` and `Reason:` lose their colon. Tokenizing
-    adds the second wall: text from data is never given a special token's id (see `tokenize.py`).
+    - Invisible characters are dropped, except those that join emoji or letters that are not Latin.
+    - White space and control characters become single spaces, so that data never begins a line.
+    - Angle brackets become ‹ and ›, so that data has no `<option>` and no chat marker.
+    - `Prediction:` and `Reason:` lose their colon.
+
+    Tokenizing is the second defense: text from data never gets a special token's id (`PromptTokenizer.encode`).
     """
-    return _ANSWER_WORDS.sub(r"\1 -", _SPACE.sub(" ", _HIDDEN.sub("", text)).strip().translate(_ANGLES))
+    return _ANSWER_WORDS.sub(r"\1 -", _SPACE.sub(" ", _DROPPED.sub("", text)).strip().translate(_ANGLES))

@@ -1,7 +1,7 @@
-"""Pictures in prompts: each stands as a mark in the ids, which the model's processor makes into as many as it needs.
+"""Images in prompts. Each is a placeholder in the ids, which a model's processor expands to as many ids as it needs.
 
-vLLM does that itself. For torch the marks are expanded here, picture by picture: a picture is a piece as all others
-are, and no text from data is ever seen by a processor, in which it could spell a mark.
+vLLM expands placeholders itself. For torch they are expanded here, image by image: an image is a segment like all
+others, and a processor never sees text from data, which could spell a placeholder.
 """
 
 from collections.abc import Sequence
@@ -19,39 +19,44 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _BEFORE, _AFTER = "\u241fbefore\u241f", "\u241fafter\u241f"
-# Of a processor's tensors, those with a place for each token.
-_OF_TOKENS = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
-# Pictures whose ids are kept.
+# A processor's tensors with a value for each token; the others describe images.
+_PER_TOKEN = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
+# Images whose expanded ids are cached.
 _CACHED_IMAGES = 4096
 _BLANK = ArtworkImage(np.full((64, 64, 3), 255, dtype=np.uint8), "blank")
 
 
 class ImagePlaceholders:
-    """What a vision-language model's processor makes of pictures."""
+    """A vision-language model's image placeholders: their ids, and what its processor expands them to."""
 
     def __init__(self, processor: Any) -> None:
-        """Takes a processor of transformers.
+        """Finds the placeholder in the model's chat template.
+
+        Args:
+            processor: the model's, from transformers.
 
         Raises:
-            InputError: if it has no chat template, or one that moves pictures, or sees only one picture at a time.
+            InputError: if the model has no chat template, or one that moves images, or sees one image at a time.
         """
         self._processor = processor
         if not processor.chat_template:
-            raise InputError("the model has no chat template, which says where pictures stand; take an instruct model")
+            raise InputError("the model has no chat template, which says where images go; take an instruct model")
         parts = [{"type": "text", "text": _BEFORE}, {"type": "image"}, {"type": "text", "text": _AFTER}]
         self._placeholder = self.turn(parts).partition(_BEFORE)[2].partition(_AFTER)[0]
         self.ids: list[int] = processor.tokenizer(self._placeholder, add_special_tokens=False)["input_ids"]
-        """Of the mark."""
+        """Ids of one placeholder, not expanded."""
         if not self.ids:
-            raise InputError("the model's chat template does not leave pictures where they stand; take another model")
+            raise InputError("the model's chat template does not leave images in their position; take another model")
         self._expanded: dict[str, NDArray[np.int32]] = {}
         made = self._process([[_BLANK]])
         if "cross_attention_mask" in made:
-            raise InputError("the model looks at one picture at a time; to choose among pictures it must see them all")
-        of_image = made["input_ids"][0].tolist()
-        # Which ids a processor marks as a picture's, in tensors that some models want.
-        self._kinds: dict[str, set[int]] = {
-            name: {token for token, kind in zip(of_image, made[name][0].tolist(), strict=True) if kind}
+            raise InputError(
+                "the model sees one image at a time, but must see all candidates to choose; take another model"
+            )
+        blank_ids = made["input_ids"][0].tolist()
+        # The ids that a processor flags as an image's, in the tensors of token types that some models need.
+        self._image_ids: dict[str, set[int]] = {
+            name: {token for token, kind in zip(blank_ids, made[name][0].tolist(), strict=True) if kind}
             for name in ("token_type_ids", "mm_token_type_ids")
             if name in made
         }
@@ -61,38 +66,38 @@ class ImagePlaceholders:
         return chat.turn(self._processor, parts)
 
     def length(self, image: ArtworkImage) -> int:
-        """Returns how many tokens stand for a picture."""
+        """Returns the number of tokens that stand for an image."""
         return len(self._ids_of(image))
 
     def expand(self, prompt: NDArray[np.int32], images: Sequence[ArtworkImage]) -> NDArray[np.int32]:
-        """Returns a prompt's ids with as many in each mark's place as its picture needs.
+        """Returns a prompt's ids with each placeholder replaced by the ids of its image.
 
         Raises:
-            ValueError: if it has more or fewer marks than pictures.
+            ValueError: if it has more or fewer placeholders than images.
         """
         windows = np.lib.stride_tricks.sliding_window_view(prompt, len(self.ids))
-        places = np.flatnonzero((windows == self.ids).all(axis=1))
-        pieces, start = [], 0
-        for place, image in zip(places.tolist(), images, strict=True):
-            pieces += [prompt[start:place], self._ids_of(image)]
-            start = place + len(self.ids)
-        return np.concatenate([*pieces, prompt[start:]])
+        positions = np.flatnonzero((windows == self.ids).all(axis=1))
+        parts, start = [], 0
+        for position, image in zip(positions.tolist(), images, strict=True):
+            parts += [prompt[start:position], self._ids_of(image)]
+            start = position + len(self.ids)
+        return np.concatenate([*parts, prompt[start:]])
 
     def inputs(self, ids: "Tensor", images: Sequence[Sequence[ArtworkImage]]) -> dict[str, "Tensor"]:
-        """Returns what a model takes beside expanded ids and their mask.
+        """Returns a model's inputs other than the expanded ids and their mask.
 
         Args:
-            ids: [prompts, longest].
-            pictures: of each prompt, in the order of their marks.
+            ids: [prompts, tokens of the longest] expanded ids.
+            images: [prompts] each prompt's images, in the order of their placeholders.
         """
         import torch
 
-        of_images = {name: value for name, value in self._process(images).items() if name not in _OF_TOKENS}
-        of_tokens: dict[str, Tensor] = {
-            name: torch.isin(ids.cpu(), torch.tensor(sorted(kinds))).to(ids.dtype)
-            for name, kinds in self._kinds.items()
+        per_image = {name: value for name, value in self._process(images).items() if name not in _PER_TOKEN}
+        per_token: dict[str, Tensor] = {
+            name: torch.isin(ids.cpu(), torch.tensor(sorted(image_ids))).to(ids.dtype)
+            for name, image_ids in self._image_ids.items()
         }
-        return {**of_images, **of_tokens}
+        return {**per_image, **per_token}
 
     def _ids_of(self, image: ArtworkImage) -> NDArray[np.int32]:
         if image.digest not in self._expanded:
@@ -102,6 +107,7 @@ class ImagePlaceholders:
         return self._expanded[image.digest]
 
     def _process(self, images: Sequence[Sequence[ArtworkImage]]) -> dict[str, "Tensor"]:
+        """Returns the processor's tensors for prompts of nothing but these images' placeholders."""
         pil_images = [[Image.fromarray(image.pixels) for image in row] for row in images]
         text = [self._placeholder * len(row) for row in pil_images]
         made = self._processor(

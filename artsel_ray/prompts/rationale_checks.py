@@ -1,9 +1,9 @@
-"""Finds reasons that must not be shown beside a choice: of somebody else's history, or of an artwork not chosen.
+"""Finds rationales that must not be shown next to a choice: of another user's history, or of an artwork not chosen.
 
-A prompt holds one user's history and no id. So a model can only speak of others' data where it has kept something of
-its training, and then it names what they watched. Names are looked for as they are written, capitals and all; a name
-of one word only inside a sentence, where a capital is not the sentence's. That rather drops a good reason than keeps
-one that tells of others.
+A prompt holds one user's history and no id. So a model can reveal other users' data only where it memorized some of its
+training, and then it names the titles that they watched. Names are matched as they are written, with their capitals. A
+name of one word counts only inside a sentence, where a capital does not merely begin the sentence. This drops some good
+rationales rather than show one that reveals another user's history.
 """
 
 import re
@@ -15,9 +15,9 @@ from artsel_ray.prompts.escaping import escape
 OTHER_HISTORY = "reasons_of_other_histories"
 OTHER_CANDIDATE = "reasons_of_other_candidates"
 KINDS = (OTHER_HISTORY, OTHER_CANDIDATE)
-"""Why a reason is not shown, in the order in which it is looked for, as they are counted in a run's summary."""
+"""Why a rationale is not shown, in the order of the search; statistics of a run's summary have the same names."""
 
-# Words in a row out of a caption that is not the chosen one's.
+# Consecutive words that make a quote of another candidate's caption.
 _QUOTED_WORDS = 5
 _WORD = re.compile(r"(?P<start>^\W*|[.!?:…\n]\W*)?(?P<word>\w+)")
 
@@ -25,42 +25,48 @@ Words = tuple[str, ...]
 
 
 class Names:
-    """Titles by the words of their names."""
+    """The names of titles, to be found in rationales."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        """Takes the names as the tables have them."""
+        """Splits the names into words.
+
+        Args:
+            names: as in the titles table.
+        """
         self._names = {tuple(_words(name)) for name in names} - {()}
         self._longest = max(map(len, self._names), default=0)
 
     def found(self, text: str) -> set[Words]:
-        """Returns the names that stand in a text."""
+        """Returns the names that occur in a text."""
         words = [(match["word"], match["start"] is not None) for match in _WORD.finditer(text)]
         runs = set()
-        for first, (word, starts) in enumerate(words):
+        for first, (word, begins_sentence) in enumerate(words):
             if not word[0].islower():
-                for last in range(first + 1, min(first + self._longest, len(words)) + 1):
-                    if last > first + 1 or not starts:
-                        runs.add(tuple(word for word, _ in words[first:last]))
+                for end in range(first + 1, min(first + self._longest, len(words)) + 1):
+                    if end > first + 1 or not begins_sentence:
+                        runs.add(tuple(word for word, _ in words[first:end]))
         return runs & self._names
 
 
-def find_fault(reason: str, own: str, captions: Sequence[str], chosen: int, names: Names) -> str | None:
-    """Returns the first of `KINDS` that a reason is, or None.
+def find_fault(rationale: str, shown: str, captions: Sequence[str], chosen: int, names: Names) -> str | None:
+    """Returns the first of `KINDS` that applies to a rationale, or None.
 
     Args:
-        reason: what the model wrote.
-        own: the user's history and the title, as the prompt shows them: what the reason may name.
-        captions: of all candidates.
-        chosen: the place of the chosen one.
-        names: of titles.
+        rationale: the text that the model generated.
+        shown: the user's history and the title, as the prompt shows them; the rationale may name what they name.
+        captions: [M] all candidates' captions.
+        chosen: index of the chosen candidate.
+        names: the names of all titles.
     """
-    shown = f" {' '.join(_words(own))} "
-    if any(f" {' '.join(name)} " not in shown for name in names.found(reason)):
+    own_words = f" {' '.join(_words(shown))} "
+    if any(f" {' '.join(name)} " not in own_words for name in names.found(rationale)):
         return OTHER_HISTORY
-    if leaks.points_at_option(reason):
+    if leaks.points_at_option(rationale):
         return OTHER_CANDIDATE
-    said = leaks.runs(reason, _QUOTED_WORDS) - leaks.runs(captions[chosen], _QUOTED_WORDS)
-    if any(said & leaks.runs(caption, _QUOTED_WORDS) for place, caption in enumerate(captions) if place != chosen):
+    # Words that the chosen caption has too are no quote of another.
+    foreign = leaks.runs(rationale, _QUOTED_WORDS) - leaks.runs(captions[chosen], _QUOTED_WORDS)
+    others = (caption for index, caption in enumerate(captions) if index != chosen)
+    if any(foreign & leaks.runs(caption, _QUOTED_WORDS) for caption in others):
         return OTHER_CANDIDATE
     return None
 

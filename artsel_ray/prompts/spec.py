@@ -1,49 +1,56 @@
 """What decides how a prompt reads. It is stored with a trained model and obeyed when that model scores."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Self
 
-from artsel_ray.config import AssetKind, Assets
+from annotated_types import Ge
+from pydantic import model_validator
+
+from artsel_ray.config import AssetKind, Assets, Count, Layout, Output, settings
 from artsel_ray.errors import InputError
 
-Layout = Literal["title_first", "user_first"]
-Output = Literal["text", "number"]
 
-
-@dataclass(frozen=True)
+@settings
 class PromptSpec:
-    """The rendering of a prompt: equal specs and equal tokenizers give equal token ids."""
+    """How prompts are rendered: equal specs and equal tokenizers give equal token ids.
+
+    Raises:
+        InputError: for a value out of its bounds, or a combination that cannot be rendered; it names the flag.
+    """
 
     layout: Layout = "title_first"
-    """Options before the history, so that all users of a title share a prefix; or the paper's order."""
+    """Order of the prompt: options before history, so that all users of a title share a prefix; or the paper's order,
+    history first."""
     output: Output = "text"
-    """The model answers with the caption's text or with the option's number."""
+    """What the model answers with: the caption's text or the option's number."""
     reason: bool = False
-    """Whether the model writes a reason before its prediction."""
-    history_length: int = 50
-    """Newest interactions that the prompt shows."""
-    history_tokens: int = 2048
-    """Most tokens of history; the oldest interactions go first."""
-    caption_tokens: int = 256
-    """Most tokens of a caption; the rest is cut."""
-    reason_tokens: int = 256
-    """Most tokens of a reason that the model writes."""
+    """Whether the model writes a rationale before its prediction."""
+    history_length: Annotated[int, Ge(0)] = 50
+    """Number of most recent interactions in the prompt."""
+    history_tokens: Count = 2048
+    """Longest history, in tokens; the oldest interactions are dropped first."""
+    caption_tokens: Count = 256
+    """Longest caption, in tokens; the rest is cut."""
+    reason_tokens: Count = 256
+    """Longest rationale that the model writes, in tokens."""
     asset_kind: AssetKind = "artwork"
     """What a title's candidates are."""
     assets: Assets = "caption"
-    """What the model sees of a candidate; of pictures it answers with the number."""
-    resize_to_pixels: int = 262_144
-    """A picture of more pixels is scaled down to about as many, such as 330 tokens in Qwen2.5-VL."""
+    """What the model sees of a candidate: its caption or its image. With images it answers with the number."""
+    resize_to_pixels: Count = 262_144
+    """Largest image, in pixels; a larger one is scaled down to about this many, 330 tokens in Qwen2.5-VL."""
     template: str = "paper-1"
     """Version of the wording; changes whenever a token of any prompt would."""
 
-    def check(self) -> None:
-        """Refuses a prompt that cannot be.
-
-        Raises:
-            InputError: naming the flag.
-        """
+    @model_validator(mode="after")
+    def _can_be_rendered(self) -> Self:
         if self.assets == "image" and self.output != "number":
-            raise InputError(f"the answer to pictures is a number, not {self.output}; add --output-format number")
+            raise InputError(
+                f"--output-format is {self.output}; with --assets image the answer is a number: "
+                "add --output-format number"
+            )
         if self.assets == "image" and self.layout != "title_first":
-            raise InputError(f"with --layout {self.layout} a shard holds every title's pictures; take title_first")
+            raise InputError(
+                f"--layout is {self.layout}; with --assets image it must be title_first, "
+                "because otherwise a shard would hold the images of every title"
+            )
+        return self

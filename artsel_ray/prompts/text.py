@@ -1,14 +1,14 @@
-"""The words of a prompt, after the paper's: instruction, history, title and options, question, answer.
+"""The wording of prompts, after the paper's: instruction, history, title and options, question, answer.
 
-Every function returns the text of one piece. A piece is tokenized by itself, at training and at scoring alike,
-so that a title's options and a user's history are tokenized once and joined as ids.
+Every function returns the text of one prompt segment. A segment is tokenized by itself, in training and in scoring, so
+that a title's options and a user's history are tokenized once and joined as ids.
 """
 
 import datetime
 
-from artsel_ray.config import AssetKind
+from artsel_ray.config import AssetKind, Output
 from artsel_ray.prompts.escaping import escape, label
-from artsel_ray.prompts.spec import Output, PromptSpec
+from artsel_ray.prompts.spec import PromptSpec
 
 HISTORY_HEAD = "\n\nWatch history, oldest first:"
 HISTORY_EMPTY = "\n- nothing watched yet"
@@ -26,7 +26,7 @@ _QUESTIONS: dict[tuple[Output, bool], str] = {
 
 
 def instruction(kind: AssetKind) -> str:
-    """Returns what every prompt begins with."""
+    """Returns the segment that every prompt begins with."""
     return (
         "You are an expert in movies and shows. Given a user's watch history, predict which of the available "
         f"{PLURALS[kind]} of a new title this user would like the most."
@@ -34,41 +34,41 @@ def instruction(kind: AssetKind) -> str:
 
 
 def question(spec: PromptSpec) -> str:
-    """Returns what the prompt asks for at its end."""
+    """Returns the segment that asks for the answer, after options and history."""
     return _QUESTIONS[spec.output, spec.reason].format(kind=spec.asset_kind)
 
 
 def described_title(name: str, genres: list[str]) -> str:
-    """Returns a title's name with its genres, escaped: ` Heat (Action, Crime)`."""
+    """Returns the segment of a title's name and genres, escaped: ` Heat (Action, Crime)`."""
     shown = ", ".join(escape(genre) for genre in genres)
     return f" {escape(name)} ({shown})" if shown else f" {escape(name)}"
 
 
 def history_date(date: datetime.date | None) -> str:
-    """Returns the piece that begins a line of history."""
+    """Returns the segment that begins a line of history: its date, if it is known."""
     return f"\n- {date.isoformat()}:" if date else "\n-"
 
 
 def history_watch(minutes: int | None) -> str:
-    """Returns the piece that ends a line of history, empty where the time is not known."""
+    """Returns the segment that ends a line of history: `, watched 96 min`, empty if the time is not known."""
     return "" if minutes is None else f", watched {minutes} min"
 
 
 def new_title(name: str, genres: list[str], kind: AssetKind) -> str:
-    """Returns the lines that name the title whose asset is chosen, and what its options are."""
+    """Returns the segment that names the title whose asset is to be chosen and introduces its options."""
     return f"\n\nNew title:{described_title(name, genres)}\nAvailable {PLURALS[kind]}:"
 
 
 def option_head(index: int, output: Output) -> str:
-    """Returns what stands before an option's opening token: its number, where numbers are the answers."""
+    """Returns the segment before an option's `<option>` token: a line break, and its number if answers are numbers."""
     return f"\n{label(index)}. " if output == "number" else "\n"
 
 
 def option_text(caption: str) -> str:
-    """Returns the text between an option's two tokens; the answer in text is the same."""
+    """Returns the segment between an option's two tokens; the answer in text is the same."""
     return f" {escape(caption)}"
 
 
 def answer_text(index: int, caption: str, output: Output) -> str:
-    """Returns the text between the answer's two tokens."""
+    """Returns the segment between the answer's two tokens."""
     return f" {label(index)}" if output == "number" else option_text(caption)

@@ -1,1 +1,9 @@
-"""Plots and the self-contained HTML report."""
+"""What people read: plots, self-contained HTML pages and the terminal's table, from plain rows.
+
+This layer stands below the jobs: it knows neither their settings nor their files. Read in this order:
+
+- `html`: pages from the Jinja templates next to it; `style.html` is in all of them.
+- `plots`: figures as inline SVG.
+- `titles`: the pages of user segments and of proposals.
+- `terminal`: the table that an evaluation prints.
+"""

@@ -1,20 +1,20 @@
-"""Self-contained HTML from Jinja templates, with everything escaped that comes from data."""
+"""Self-contained HTML pages from Jinja templates, which escape everything that comes from data."""
 
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from artsel_ray.evaluation.metrics import LOG_METRICS, METRICS
 from artsel_ray.report.plots import plot_formats, plot_learning_rates, plot_positions, plot_references
 
-TITLES = {
+_PAPER_TABLES = {
     "1": "Table 1: every method, largest model",
     "2": "Table 2: zero-shot, size and output",
     "3": "Table 3: SFT against the same model zero-shot",
     "4": "Table 4: DPO",
 }
-LABELS = {
+_POLICIES = {
     "model": "Model",
     "random": "Random draw",
     "popularity": "Most engaged with",
@@ -31,7 +31,12 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:+,.1f} %".replace("-", "−")
 
 
-def _environment() -> Environment:
+def _with_breaks(text: str) -> Markup:
+    return Markup("<br>").join(map(escape, text.split("\n")))
+
+
+def render(template: str, **values: Any) -> str:
+    """Returns a template of this package with its values filled in."""
     environment = Environment(
         loader=PackageLoader("artsel_ray.report", "."),
         autoescape=True,
@@ -39,104 +44,74 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "percent": _percent}
-    return environment
+    environment.filters |= {"number": _number, "percent": _percent, "with_breaks": _with_breaks}
+    return environment.get_template(template).render(values)
 
 
 def render_evaluation(metrics: dict[str, Any], shown: list[dict[str, Any]], sources: dict[str, str]) -> str:
-    """Returns the report of an evaluation as one HTML file without scripts or links.
+    """Returns the page of an evaluation.
 
     Args:
         metrics: the content of metrics.json.
         shown: examples of choices, ids only.
         sources: what was evaluated, by the name of the flag.
     """
-    model = {name: metrics[name] for name in (*METRICS, "effective_sample_size")}
-    rows = _labeled({"model": model, **metrics["references"]})
+    rows = _labeled({"model": metrics, **metrics["references"]})
+    headline = [metric for metric in METRICS if metric.is_headline]
     log = metrics["log"] or {"policies": {}, "difference": {}}
-    return (
-        _environment()
-        .get_template("evaluation.html")
-        .render(
-            metrics=metrics,
-            rows=rows,
-            columns=METRICS,
-            relative=_labeled(metrics["relative"]),
-            difference=_labeled(metrics["difference"]),
-            log_columns=LOG_METRICS,
-            log_rows=_labeled(log["policies"]),
-            log_difference=_labeled(log["difference"]),
-            shown=shown,
-            sources=sources,
-            positions=Markup(plot_positions(metrics["by_position"])),
-            references=Markup(plot_references(rows)),
-        )
+    return render(
+        "evaluation.html",
+        metrics=metrics,
+        columns=METRICS,
+        headline=headline,
+        rows=rows,
+        relative=_labeled(metrics["relative"]),
+        difference=_labeled(metrics["difference"]),
+        log_columns=LOG_METRICS,
+        log_rows=_labeled(log["policies"]),
+        log_difference=_labeled(log["difference"]),
+        shown=shown,
+        sources=sources,
+        positions=Markup(plot_positions(metrics["by_position"])),
+        references=Markup(plot_references(rows, {metric.name: metric.heading for metric in headline})),
     )
 
 
 def _labeled(rows: dict[str, Any]) -> dict[str, Any]:
-    return {LABELS[name]: row for name, row in rows.items()}
+    return {_POLICIES[name]: row for name, row in rows.items()}
 
 
 def render_sweep(trials: list[dict[str, Any]], best: dict[str, Any], flags: dict[str, Any]) -> str:
-    """Returns the report of a sweep as one HTML file without scripts or links.
+    """Returns the page of a sweep.
 
     Args:
         trials: rows of the table of trials.
-        best: the row that was chosen.
-        flags: what to show of the sweep's flags, by name.
+        best: the chosen row.
+        flags: the sweep's flags to show, by name.
     """
-    return (
-        _environment()
-        .get_template("sweep.html")
-        .render(
-            trials=sorted(trials, key=lambda row: row["learning_rate"]),
-            best=best,
-            flags=flags,
-            image=Markup(plot_learning_rates(trials, best["learning_rate"])),
-        )
+    return render(
+        "sweep.html",
+        trials=sorted(trials, key=lambda row: row["learning_rate"]),
+        best=best,
+        flags=flags,
+        image=Markup(plot_learning_rates(trials, best["learning_rate"])),
     )
 
 
 def render_reproduction(
     rows: list[dict[str, Any]], positions: dict[str, list[dict[str, Any]]], facts: dict[str, Any]
 ) -> str:
-    """Returns the report of a reproduction as one HTML file without scripts or links.
+    """Returns the page of a reproduction.
 
     Args:
         rows: rows of the table of results.
         positions: for each label of Figure 1, `by_position` as in metrics.json.
         facts: scale, models, simulated, examples and users.
     """
-    tables = {title: [row for row in rows if row["table"] == number] for number, title in TITLES.items()}
-    return (
-        _environment()
-        .get_template("reproduction.html")
-        .render(
-            tables={title: of_table for title, of_table in tables.items() if of_table},
-            positions=Markup(plot_formats(positions)) if positions else None,
-            facts=facts,
-        )
+    tables = {title: [row for row in rows if row["table"] == number] for number, title in _PAPER_TABLES.items()}
+    return render(
+        "reproduction.html",
+        tables={title: of_table for title, of_table in tables.items() if of_table},
+        positions=Markup(plot_formats(positions)) if positions else None,
+        facts=facts,
     )
-
-
-def render_titles(
-    template: str,
-    by_title: dict[str, list[dict[str, Any]]],
-    names: dict[str, str],
-    captions: dict[str, str],
-    titles: int,
-    min_users: int,
-) -> str:
-    """Returns a page about titles as one HTML file without scripts or links.
-
-    Args:
-        template: `tastes.html` or `proposals.html`.
-        by_title: rows of that table for each title that is shown.
-        names: of the titles, by their ids.
-        captions: of the artworks, by their ids.
-        titles: how many there are, shown or not.
-        least_users: that the run asked for.
-    """
-    page = _environment().get_template(template)
-    return page.render(by_title=by_title, names=names, captions=captions, titles=titles, min_users=min_users)

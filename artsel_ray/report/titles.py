@@ -1,42 +1,43 @@
-"""Pages about titles: which taste gets which artwork, and which artwork is missing."""
+"""Pages about titles: which user segment gets which artwork, and which artwork is missing."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from artsel_ray import storage
-from artsel_ray.audience.settings import ExplainConfig, ProposeConfig
-from artsel_ray.report.html import render_titles
-from artsel_ray.runtime import run as runs
+from artsel_ray.report.html import render
 
-# A page of more would not open.
+# A page of more titles would not open.
 _MAX_TITLES = 200
 
 
-def report_user_segments(config: ExplainConfig) -> None:
-    """Writes report.html beside a finished run of `explain`, and prints where it is."""
-    rows = storage.read_table(storage.join(config.output, "tastes.parquet"), "tastes").to_pylist()
-    _report(config, "tastes.html", rows)
+def render_user_segments(
+    rows: Sequence[dict[str, Any]], names: Mapping[str, str], captions: Mapping[str, str], min_users: int
+) -> str:
+    """Returns the page of user segments as one HTML file without scripts or links.
+
+    Args:
+        rows: of the table `user_segments`.
+        names: of the titles, by title id.
+        captions: of the artworks, by artwork id; where one is missing, the id is shown.
+        min_users: smallest segment that is described.
+    """
+    return render("user_segments.html", **_by_title(rows), names=names, captions=captions, min_users=min_users)
 
 
-def report_proposals(config: ProposeConfig) -> None:
-    """Writes report.html beside a finished run of `propose`, and prints where it is."""
-    tables = [storage.read_table(part, "proposals") for part in runs.parts(config.output)]
-    _report(config, "proposals.html", [row for table in tables for row in table.to_pylist()])
+def render_proposals(rows: Sequence[dict[str, Any]], names: Mapping[str, str], min_users: int) -> str:
+    """Returns the page of proposals as one HTML file without scripts or links.
+
+    Args:
+        rows: of the table `proposals`.
+        names: of the titles, by title id.
+        min_users: smallest group that gets a proposal.
+    """
+    return render("proposals.html", **_by_title(rows), names=names, min_users=min_users)
 
 
-def _report(config: ExplainConfig | ProposeConfig, template: str, rows: list[dict[str, Any]]) -> None:
-    """Renders rows by title, those of most users first."""
+def _by_title(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the rows to show for each title, titles of most users first, and how many titles there are."""
     by_title: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: -row["users"]):
         by_title.setdefault(row["title_id"], []).append(row)
     shown = dict(sorted(by_title.items(), key=lambda item: -sum(row["users"] for row in item[1]))[:_MAX_TITLES])
-    names = _texts(config.titles, "titles", "title_id", "name")
-    captions = _texts(config.artworks, "artworks", "artwork_id", "caption")
-    uri = storage.join(config.output, "report.html")
-    page = render_titles(template, shown, names, captions, len(by_title), config.min_users)
-    storage.write_object(uri, page.encode())
-    print(uri, flush=True)
-
-
-def _texts(uri: str, table: str, key: str, column: str) -> dict[str, str]:
-    read = storage.read_table(uri, table, [key, column])
-    return dict(zip(read[key].to_pylist(), read[column].to_pylist(), strict=True))
+    return {"by_title": shown, "titles": len(by_title)}

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from artsel_ray import storage
-from artsel_ray.conditional_create import create
 from artsel_ray.errors import InputError
 
 CONFIG = "config.json"
@@ -69,7 +68,7 @@ def begin(output: str, identity: dict[str, Any], config: dict[str, Any]) -> Run:
     path = storage.join(output, CONFIG)
     if not storage.exists(path) and storage.find_files(output):
         raise InputError(f"{output} holds Parquet files but no {CONFIG} of a run; give another --output")
-    if not create(path, storage.to_json({"run": identity, "config": config})):
+    if not storage.create(path, storage.to_json({"run": identity, "config": config})):
         known = storage.read_json(path).get("run")
         if known != identity:
             differing = sorted(

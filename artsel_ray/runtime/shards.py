@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from artsel_ray import storage
 
-INVALID_FOLDER = "rejected"
+INVALID_FOLDER = storage.INVALID_FOLDER
 MEMORY = "engine_memory_gib"
 """The statistic of which a run has the maximum over its shards, not the sum."""
 

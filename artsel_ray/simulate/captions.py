@@ -1,18 +1,21 @@
-"""Captions of simulated artworks, synopses and trailers: ordinary English out of a small grammar."""
+"""Captions of simulated artworks, synopses and trailers: ordinary English from the small grammar of captions.toml."""
 
 import random
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from artsel_ray.config import AssetKind
-from artsel_ray.simulate.themes import COMPOSITIONS, CUTS, DETAILS, THEMES, TURNS, TYPOGRAPHIES, Theme
+from artsel_ray.simulate.themes import THEMES, Theme, read_toml
 
 # Measured with SmolLM2's tokenizer on captions of this grammar.
 TOKENS_PER_WORD = 1.17
 _LENGTH_SPREAD = 0.25
 _THEME_SHARE = 0.6
+# Words that a further sentence adds at least.
+_SENTENCE_WORDS = 5
 # Shorter captions are headlines.
 _HEADLINE_TOKENS = 10
 _BEFORE_SUBJECT = re.compile("^(At the centre, )?((an?|the|two|three) )?", re.IGNORECASE)
@@ -20,84 +23,41 @@ _BEFORE_SUBJECT = re.compile("^(At the centre, )?((an?|the|two|three) )?", re.IG
 
 @dataclass(frozen=True)
 class Grammar:
-    """The sentences of a kind of asset."""
+    """The sentence templates for one kind of asset."""
 
     first: tuple[str, ...]
-    """What the strongest theme is told with at the start."""
+    """Show the strongest theme at the start."""
     themed: tuple[str, ...]
+    """Show a theme later in the caption."""
     genre: tuple[str, ...]
+    """Name one of a theme's genres."""
     fillers: tuple[tuple[str, ...], ...]
-    """Groups of sentences that have to do with no theme."""
+    """Groups of sentences unrelated to any theme."""
 
 
-_SUBJECTS = ("{Subject} {action}.", "At the centre, {subject} {action}.", "{Subject} {action}, seen against {setting}.")
-_SENTENCES = (
-    "Behind lies {setting}.",
-    "The background shows {setting}.",
-    "It takes place in {setting}.",
-    "{Object} lies in the foreground.",
-    "On one side {object} can be seen.",
-    "A detail that catches the eye is {object}.",
-    "The scene is lit by {light}.",
-    "{Light} falls across the picture.",
-    "Most of the colour comes from {light}.",
-    "The whole feels {mood}.",
-    "The mood is {mood}.",
-    "One would call it {mood}.",
-    "Further back, {subject} {action}.",
-    "To the right, {subject} {action}.",
-)
-_GENRE_SENTENCES = (
-    "It has the air of {genre}.",
-    "Everything about it says {genre}.",
-    "The style is that of {genre}.",
-)
+def _grammar(entry: dict[str, Any]) -> Grammar:
+    first, themed, genre = (tuple(entry[name]) for name in ("first", "themed", "genre"))
+    return Grammar(first, themed, genre, fillers=tuple(map(tuple, entry["fillers"])))
 
-GRAMMARS: dict[AssetKind, Grammar] = {
-    "artwork": Grammar(_SUBJECTS[:2], _SUBJECTS + _SENTENCES, _GENRE_SENTENCES, (COMPOSITIONS, TYPOGRAPHIES, DETAILS)),
-    "synopsis": Grammar(
-        ("{Subject} {action}.", "This is the story of {subject} in {setting}."),
-        (
-            "It all begins in {setting}.",
-            "{Object} changes everything.",
-            "Years later, {subject} {action}.",
-            "Nobody expects {object} to matter.",
-            "In {setting}, {subject} {action}.",
-            "What follows is {mood}.",
-        ),
-        ("It is a tale of {genre}.", "The plot is {genre} through and through."),
-        (TURNS,),
-    ),
-    "trailer": Grammar(
-        ("{Subject} {action}.", "We open on {subject} in {setting}."),
-        (
-            "Cut to {setting}.",
-            "{Object} fills the screen.",
-            "The picture fades to {light}.",
-            "For a second we see {object}.",
-            "A voice says nothing while {subject} {action}.",
-            "The music turns {mood}.",
-        ),
-        ("The music is that of {genre}.", "It is cut like {genre}."),
-        (CUTS,),
-    ),
-}
+
+GRAMMARS = {kind: _grammar(entry) for kind, entry in read_toml("captions.toml").items()}
+"""The grammar of each kind of asset."""
 
 
 def write_caption(
     mix: np.ndarray, tokens: int, shared_words: float, rng: random.Random, kind: AssetKind = "artwork"
 ) -> str:
-    """Writes a caption of about so many tokens for an artwork.
+    """Returns a caption for an artwork with a mix of themes.
 
-    The first sentence shows the mix's strongest theme; the others show themes drawn from the mix, or details
-    that have to do with none. A caption of fewer than ten tokens begins with its subject, as headlines do.
+    The first sentence shows the mix's strongest theme. Each further sentence shows a theme drawn from the mix, or a
+    detail unrelated to any theme. A caption of fewer than ten tokens begins with its subject, as headlines do.
 
     Args:
         mix: [T] weights of the themes, which sum to 1.
         tokens: mean length; captions differ in length by about a quarter.
         shared_words: chance that a sentence about a theme names one of its genres, as histories do.
         rng: source of all choices.
-        kind: of the asset that the caption stands for: a picture, a synopsis, a trailer.
+        kind: kind of asset that the caption describes.
     """
     words_wanted = tokens / TOKENS_PER_WORD * rng.lognormvariate(0.0, _LENGTH_SPREAD)
     grammar, strongest = GRAMMARS[kind], THEMES[int(np.argmax(mix))]
@@ -106,7 +66,7 @@ def write_caption(
         sentences.append(_themed(strongest, grammar, grammar.genre, 1.0, rng))
     weights = mix.tolist()
     words = sum(len(sentence.split()) for sentence in sentences)
-    while words + 5 < words_wanted:
+    while words + _SENTENCE_WORDS < words_wanted:
         if rng.random() < _THEME_SHARE:
             (theme,) = rng.choices(THEMES[: len(weights)], weights)
             sentence = _themed(theme, grammar, grammar.themed, shared_words, rng)
@@ -122,6 +82,7 @@ def write_caption(
 
 
 def _themed(theme: Theme, grammar: Grammar, templates: tuple[str, ...], shared_words: float, rng: random.Random) -> str:
+    """Returns a sentence from the templates about a theme, or, with chance `shared_words`, one about its genres."""
     if rng.random() < shared_words:
         (genre,) = rng.choices(list(theme.genres), list(theme.genres.values()))
         return rng.choice(grammar.genre).format(genre=genre.lower())

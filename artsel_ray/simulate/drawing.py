@@ -1,4 +1,4 @@
-"""Pictures of simulated artworks: bands in the colours of their themes."""
+"""Images of simulated artworks: bands in the colors of their themes."""
 
 import colorsys
 import io
@@ -9,11 +9,11 @@ from PIL import Image
 from artsel_ray.simulate.themes import THEMES
 
 _SIDE = 64
-_COLORS = np.array([colorsys.hsv_to_rgb(place / len(THEMES), 0.8, 0.9) for place in range(len(THEMES))])
+_COLORS = np.array([colorsys.hsv_to_rgb(index / len(THEMES), 0.8, 0.9) for index in range(len(THEMES))])
 
 
 def draw(mix: np.ndarray) -> bytes:
-    """Returns a PNG of upright bands, each as wide as the picture shows its theme.
+    """Returns a PNG of vertical bands, each as wide as the weight of its theme.
 
     Args:
         mix: [T] weights of the themes, which sum to 1.

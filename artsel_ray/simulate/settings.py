@@ -30,19 +30,19 @@ class SimulateConfig:
     interactions_per_user: Annotated[float, Ge(1), Le(100_000)] = 60.0
     """Mean number of interactions of a synthetic user."""
     min_candidates: Annotated[int, Ge(1), Le(1000)] = 4
-    """Fewest artworks of a title."""
+    """Minimum number of artworks of a title."""
     max_candidates: Annotated[int, Ge(1), Le(1000)] = 44
-    """Most artworks of a title."""
+    """Maximum number of artworks of a title."""
     themes: Annotated[int, Ge(2), Le(12)] = 10
     """Number of themes that an artwork can show and a user can like, 2 to 12. Fewer is easier."""
     caption_tokens: Annotated[int, Ge(8), Le(10_000)] = 200
     """Mean length of a caption in tokens. Below 10, captions are headlines that begin with their subject: easier."""
     shared_words: Share = 0.3
-    """Share of a caption's theme that is told in words that histories use too. More is easier."""
+    """Chance that a sentence about a theme names one of its genres, as histories do. More is easier."""
     taste_strength: Annotated[float, Ge(0), Le(100)] = 2.0
-    """How much a match of taste and theme raises the probability of engagement. More is easier."""
+    """Weight of a match between taste and themes in the log-odds of engagement. More is easier."""
     engagement_rate: Annotated[float, Ge(0.001), Le(0.999)] = 0.2
-    """Share of impressions that the user engages with. A lower rate says more about taste, and is easier."""
+    """Share of impressions that the user engages with. A lower rate reveals more of the taste and is easier."""
     noise: Annotated[float, Ge(0), Le(100)] = 0.5
     """Standard deviation of an artwork's appeal to all users, unrelated to taste. Less is easier."""
     exploration: Annotated[float, Ge(0.001), Le(1)] = 0.2
@@ -50,15 +50,15 @@ class SimulateConfig:
     asset_kind: AssetKind = "artwork"
     """What the candidates are, and how their captions are written."""
     images: bool = False
-    """Also draw an image of each artwork: one band per theme, as wide as the artwork shows the theme."""
+    """Also draw an image of each artwork: one band per theme, as wide as the theme's weight."""
     seed: Seed = 0
-    """Same seed and flags, same world."""
+    """Source of all draws: the same seed and flags write the same world."""
 
     @model_validator(mode="after")
     def _flags_fit(self) -> Self:
         if self.max_candidates < self.min_candidates:
             raise InputError(
-                f"--max-candidates is {self.max_candidates}; it must be at least {self.min_candidates}, as --min-candidates"
+                f"--max-candidates is {self.max_candidates}; it must be at least --min-candidates {self.min_candidates}"
             )
         if self.source == "movielens":
             for name, most in (("users", _MOVIELENS_USERS), ("titles", _MOVIELENS_TITLES)):

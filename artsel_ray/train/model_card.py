@@ -1,40 +1,50 @@
-"""The model card: what was trained, on what, how it went, with a picture of the loss."""
+"""The model card: what was trained, on what, how it went, with a plot of the loss."""
 
 import io
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from artsel_ray import storage
-from artsel_ray.config import resolved
-from artsel_ray.train.settings import TrainConfig
 
-_PICTURE = "loss.svg"
-
-
-def write_card(config: TrainConfig, metrics: dict[str, float], history: list[dict[str, float]]) -> None:
-    """Writes README.md and the picture that it shows into a training's output.
-
-    Args:
-        metrics: the last value of each.
-        history: what was logged, each with its `step`.
-    """
-    storage.write_object(storage.join(config.output, _PICTURE), _image_path(history))
-    storage.write_object(storage.join(config.output, "README.md"), _card(config, metrics).encode())
+_PLOT = "loss.svg"
+# Flags that mean something on one machine only.
+_NOT_SHOWN = ("examples", "output")
 
 
-def _image_path(history: list[dict[str, float]]) -> bytes:
+@dataclass(frozen=True)
+class ModelCard:
+    """What a card shows of a training."""
+
+    model: str
+    """The base model, as the user named it."""
+    method: str
+    has_adapter: bool
+    """Whether an adapter was trained; otherwise all weights were."""
+    flags: dict[str, Any]
+    """All flags, by name."""
+    metrics: dict[str, float]
+    """The last value of each."""
+    history: list[dict[str, float]]
+    """What was logged, each with its `step`."""
+
+
+def write_card(output: str, card: ModelCard) -> None:
+    """Writes README.md and the plot that it shows into a training's output."""
+    storage.write_object(storage.join(output, _PLOT), _plot(card.history))
+    storage.write_object(storage.join(output, "README.md"), _text(card).encode())
+
+
+def _plot(history: list[dict[str, float]]) -> bytes:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
-    loss, chosen = figure.subplots(1, 2)
-    for axes, names in ((loss, ["loss"]), (chosen, ["validation_accuracy", "validation_ips"])):
+    loss, validation = figure.subplots(1, 2)
+    for axes, names in ((loss, ["loss"]), (validation, ["validation_accuracy", "validation_ips"])):
         for name in names:
             entries = [entry for entry in history if name in entry]
-            marker = "" if name == "loss" else "o"
-            label = name.replace("_", " ")
-            axes.plot(
-                [entry["step"] for entry in entries], [entry[name] for entry in entries], marker=marker, label=label
-            )
+            steps, values = [entry["step"] for entry in entries], [entry[name] for entry in entries]
+            axes.plot(steps, values, marker="" if name == "loss" else "o", label=name.replace("_", " "))
         axes.set_xlabel("step")
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
@@ -43,26 +53,23 @@ def _image_path(history: list[dict[str, float]]) -> bytes:
     return stream.getvalue()
 
 
-def _card(config: TrainConfig, metrics: dict[str, float]) -> str:
-    rows = "\n".join(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in metrics.items())
-    places = ("examples", "output")  # of one machine: nothing that a reader of the card could use
-    flags: dict[str, Any] = {
-        name: value for name, value in resolved(config).items() if value is not None and name not in places
-    }
-    how = "LoRA, with the rows of `<option>` and `</option>`" if config.lora_rank else "all weights"
+def _text(card: ModelCard) -> str:
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in card.metrics.items())
+    flags = {name: value for name, value in card.flags.items() if value is not None and name not in _NOT_SHOWN}
+    how = "LoRA, with the rows of `<option>` and `</option>`" if card.has_adapter else "all weights"
     parts = (
-        "- `merged/`: the whole model; plain transformers and vLLM load it.\n"
+        "- `merged/`: the complete model; plain transformers and vLLM load it.\n"
         + ("- `adapter/`: the adapter; plain PEFT loads it on the base model with its two added tokens, which\n"
-           f"  `artsel_ray.models.load.load({config.model!r}).path` is.\n" if config.lora_rank else "")
+           f"  `artsel_ray.models.load.load({card.model!r}).path` is.\n" if card.has_adapter else "")
         + "- `spec.json`: the prompt that it was trained for; `jobs/score.py --model` obeys it."
     )  # fmt: skip
     return f"""---
-base_model: {json.dumps(config.model)}
-library_name: {"peft" if config.lora_rank else "transformers"}
-tags: [artsel-ray, {config.method}]
+base_model: {json.dumps(card.model)}
+library_name: {"peft" if card.has_adapter else "transformers"}
+tags: [artsel-ray, {card.method}]
 ---
 
-# {config.model} chooses artwork ({config.method.upper()})
+# {card.model} chooses artwork ({card.method.upper()})
 
 Post-trained by artsel-ray to predict which artwork of a title a user would engage with. Trained: {how}.
 
@@ -72,7 +79,7 @@ Post-trained by artsel-ray to predict which artwork of a title a user would enga
 
 Accuracy and IPS (uniform propensities) are of validation examples, chosen by the decoding that scores.
 
-![loss and validation over steps]({_PICTURE})
+![loss and validation over steps]({_PLOT})
 
 {parts}
 

@@ -10,14 +10,17 @@ from pydantic import model_validator
 from artsel_ray.config import Count, ModelName, Positive, PromptSettings, Seed, Uri, settings
 from artsel_ray.errors import InputError
 
+# As in `methods.METHODS`, whose import would make --help slow; tests/train/test_methods.py compares them.
+Method = Literal["sft", "dpo"]
 LearningRate = Annotated[float, Gt(0), Lt(math.inf)]
+Rejected = Literal["uniform", "logged"]
 
 
 @settings
 class TrainConfig:
     """Post-trains a model on examples with LoRA, on Ray Train. Run again to resume from the last checkpoint."""
 
-    method: Literal["sft", "dpo"]
+    method: Method
     """sft: learn the engaged artwork. dpo: prefer the engaged artwork to another candidate."""
     examples: Uri
     """Folder with train/ and validation/, such as data/examples: a path or URI."""
@@ -43,7 +46,7 @@ class TrainConfig:
     """Most validation examples to choose for at each checkpoint."""
     shuffle_candidates: bool = False
     """Show the candidates in a new order in every epoch, against position bias."""
-    rejected: Literal["uniform", "logged"] = "uniform"
+    rejected: Rejected = "uniform"
     """With dpo, the rejected candidate: any other one, or one that was probably shown, drawn by the mean propensity
     that the title's examples log for each artwork."""
     beta: Positive = 0.1

@@ -4,74 +4,65 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from artsel_ray.train.data import TrainingExamples
-from artsel_ray.train.settings import TrainConfig
-from artsel_ray.train.trainers import Order, RendersItself, arguments
+from artsel_ray.prompts.tokenizer import TokenizedExample
+from artsel_ray.train.examples import TrainingExamples
+from artsel_ray.train.trainers import Order, RendersItself, TrainingTask, arguments
 
 _IGNORED = -100
+"""The label that torch's cross-entropy leaves out."""
 
 
 class SftCollator:
-    """Renders examples and pads them; every id that is not of the answer is labelled -100."""
+    """Renders the examples of a batch and pads them."""
 
     def __init__(self, examples: TrainingExamples, order: Order, pad_token_id: int) -> None:
-        """Takes what a batch's indices stand for, and what knows the epoch."""
+        """Renders `examples` by their index.
+
+        Args:
+            order: knows the epoch, on which shuffled candidates depend.
+            pad_token_id: fills shorter examples.
+        """
         self._examples, self._order = examples, order
         self._pad = DataCollatorForLanguageModeling(pad_token_id=pad_token_id)
 
     def __call__(self, rows: list[dict[str, int]]) -> dict[str, torch.Tensor]:
-        """Returns `input_ids`, `attention_mask` and `labels`, each [rows, longest], and what the model sees."""
+        """Returns `input_ids`, `attention_mask` and `labels`, each [rows, longest], and the images' tensors.
+
+        Every id that is not part of the answer is labeled -100.
+        """
         encoded = [self._examples.example(row["index"], self._order.epoch) for row in rows]
-        batch = self._pad(
-            [
-                {
-                    "input_ids": each.ids,
-                    "labels": [
-                        token if supervised else _IGNORED
-                        for token, supervised in zip(each.ids, each.supervised, strict=True)
-                    ],
-                }
-                for each in encoded
-            ]
-        )
+        batch = self._pad([{"input_ids": each.ids, "labels": _labels(each)} for each in encoded])
         placeholders = self._examples.tokenizer.placeholders
-        return (
-            batch | placeholders.inputs(batch["input_ids"], [each.images for each in encoded])
-            if placeholders
-            else batch
-        )
+        if placeholders is None:
+            return batch
+        return batch | placeholders.inputs(batch["input_ids"], [each.images for each in encoded])
+
+
+def _labels(example: TokenizedExample) -> list[int]:
+    return [
+        token if supervised else _IGNORED for token, supervised in zip(example.ids, example.supervised, strict=True)
+    ]
 
 
 class _SftTrainer(RendersItself, SFTTrainer):
     """TRL's trainer, whose batches are rendered by the collator."""
 
 
-def sft_trainer(
-    config: TrainConfig,
-    examples: TrainingExamples,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    lora: LoraConfig | None,
-    output_dir: str,
-    callbacks: list[Any],
-) -> Trainer:
-    """Returns TRL's trainer of these examples; `lora` of None trains all weights."""
-    order = Order(examples.length_n, config.batch_size, config.seed)
+def sft_trainer(task: TrainingTask) -> Trainer:
+    """Returns TRL's trainer of a task's examples."""
+    order = task.order(task.examples.length_n)
+    settings: dict[str, Any] = arguments(task.optimization)
     trainer = _SftTrainer(
-        model=model,
-        args=SFTConfig(
-            **arguments(config, output_dir), dataset_kwargs={"skip_prepare_dataset": True}, shuffle_dataset=False
-        ),
-        train_dataset=Dataset.from_dict({"index": range(len(examples))}),
-        data_collator=SftCollator(examples, order, int(tokenizer.pad_token_id)),
-        processing_class=tokenizer,
-        peft_config=lora,
-        callbacks=callbacks,
+        model=task.model,
+        args=SFTConfig(**settings, dataset_kwargs={"skip_prepare_dataset": True}, shuffle_dataset=False),
+        train_dataset=Dataset.from_dict({"index": range(len(task.examples))}),
+        data_collator=SftCollator(task.examples, order, task.pad_token_id),
+        processing_class=task.examples.tokenizer.tokenizer,
+        peft_config=task.lora,
     )
     trainer.order = order
     return trainer

@@ -9,12 +9,12 @@ from artsel_ray.caption.prompts import CaptionPrompts
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from tests.support.hostile import HOSTILE
-from tests.support.tiny_vision import TEMPLATE
+from tests.support.tiny_vision import CHAT_TEMPLATE
 
 
-def prompts_of(smollm2: Model, template: str | None = TEMPLATE) -> CaptionPrompts:
+def prompts_of(smollm2: Model, template: str | None = CHAT_TEMPLATE) -> CaptionPrompts:
     tokenizer: Any = AutoTokenizer.from_pretrained(smollm2.path)
-    tokenizer.chat_template = template and template.replace("MARK", "<option>")
+    tokenizer.chat_template = template and template.replace("PLACEHOLDER", "<option>")
     return CaptionPrompts(
         SimpleNamespace(tokenizer=tokenizer, chat_template=template, apply_chat_template=tokenizer.apply_chat_template)
     )
@@ -22,11 +22,11 @@ def prompts_of(smollm2: Model, template: str | None = TEMPLATE) -> CaptionPrompt
 
 @pytest.fixture(scope="module")
 def prompts(smollm2: Model) -> CaptionPrompts:
-    """Those of a chat in SmolLM2's tokenizer, whose `<option>` stands for a picture."""
+    """Prompts in SmolLM2's tokenizer, with `<option>` as the image placeholder."""
     return prompts_of(smollm2)
 
 
-def test_a_question_has_the_mark_of_its_picture_and_the_titles_name(prompts: CaptionPrompts) -> None:
+def test_question_has_an_image_placeholder_and_the_title_name(prompts: CaptionPrompts) -> None:
     text = str(prompts._tokenizer.decode(prompts.question("Up")))
     assert text.startswith("<|im_start|>user\n<option>This picture is one of several artworks")
     assert 'to viewers, called "Up". Describe it so' in text
@@ -36,7 +36,7 @@ def test_a_question_has_the_mark_of_its_picture_and_the_titles_name(prompts: Cap
 
 @settings(deadline=None)
 @given(HOSTILE)
-def test_no_name_of_a_title_becomes_structure(prompts: CaptionPrompts, name: str) -> None:
+def test_title_names_never_become_structure(prompts: CaptionPrompts, name: str) -> None:
     special = set(prompts._tokenizer.all_special_ids)
     plain = [token for token in prompts.question("Up").tolist() if token in special]
     assert [token for token in prompts.question(name).tolist() if token in special] == plain
@@ -55,7 +55,7 @@ def test_no_name_of_a_title_becomes_structure(prompts: CaptionPrompts, name: str
         ("  \n ", True, ""),
     ],
 )
-def test_what_is_written_becomes_one_clean_line(
+def test_generated_text_becomes_one_clean_line(
     prompts: CaptionPrompts, text: str, finished: bool, expected: str
 ) -> None:
     ids = prompts._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -63,6 +63,6 @@ def test_what_is_written_becomes_one_clean_line(
 
 
 @pytest.mark.parametrize("template", [None, "{{ 'Describe it.' }}"])
-def test_a_model_that_cannot_be_asked_is_one_line(smollm2: Model, template: str | None) -> None:
+def test_model_without_a_usable_chat_template_is_refused(smollm2: Model, template: str | None) -> None:
     with pytest.raises(InputError, match="chat template"):
         prompts_of(smollm2, template)

@@ -29,13 +29,13 @@ def near(pixel: np.ndarray, color: tuple[int, int, int], by: int = 8) -> bool:
     return bool((np.abs(pixel.astype(int) - color) <= by).all())
 
 
-def test_a_photograph_is_its_pixels() -> None:
+def test_photograph_decodes_to_its_pixels() -> None:
     expected = np.asarray(Image.open(io.BytesIO(PHOTO)))
     assert np.array_equal(decode(PHOTO, MUCH, MUCH), expected)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
-def test_the_four_formats_are_read(kind: str) -> None:
+def test_four_formats_are_decoded(kind: str) -> None:
     pixels = decode(encoded(Image.new("RGB", (40, 20), (200, 30, 30)), kind), MUCH, MUCH)
     assert (pixels.shape, pixels.dtype) == ((20, 40, 3), np.uint8)
     assert near(pixels[10, 20], (200, 30, 30))
@@ -48,35 +48,35 @@ def test_the_four_formats_are_read(kind: str) -> None:
         (Image.new("L", (20, 20), 128), "PNG", (128, 128, 128)),
         (Image.new("1", (20, 20), 1), "PNG", (255, 255, 255)),
         (Image.fromarray(np.full((20, 20), 128 * 256, dtype=np.uint16)), "PNG", (128, 128, 128)),
-        # Where nothing can be seen, there is white, and half of it where half can be seen.
+        # Transparent pixels are white; half-transparent ones are half white.
         (Image.new("RGBA", (20, 20), (255, 0, 0, 0)), "PNG", (255, 255, 255)),
         (Image.new("RGBA", (20, 20), (255, 0, 0, 128)), "PNG", (255, 127, 127)),
         (Image.new("RGBA", (20, 20), (255, 0, 0, 0)), "WEBP", (255, 255, 255)),
         (Image.new("LA", (20, 20), (0, 0)), "PNG", (255, 255, 255)),
     ],
-    ids=["cmyk", "grey", "bits", "grey16", "clear", "half", "clear webp", "clear grey"],
+    ids=["cmyk", "gray", "bits", "gray16", "clear", "half", "clear webp", "clear gray"],
 )
-def test_every_kind_of_pixels_becomes_rgb(image: Image.Image, kind: str, expected: tuple[int, int, int]) -> None:
+def test_every_color_mode_becomes_rgb(image: Image.Image, kind: str, expected: tuple[int, int, int]) -> None:
     pixels = decode(encoded(image, kind), MUCH, MUCH)
     assert pixels.shape == (20, 20, 3)
     assert near(pixels[10, 10], expected, 12)
 
 
-def test_a_palette_with_a_clear_colour_is_on_white() -> None:
+def test_transparent_palette_color_is_on_white() -> None:
     image = Image.new("P", (20, 20), 1)
     image.putpalette([0, 0, 0, 255, 0, 0])
     assert near(decode(encoded(image, "PNG", transparency=1), MUCH, MUCH)[5, 5], (255, 255, 255))
     assert near(decode(encoded(image, "PNG"), MUCH, MUCH)[5, 5], (255, 0, 0))
 
 
-def test_of_an_animation_the_first_frame_is_taken() -> None:
+def test_animation_decodes_to_its_first_frame() -> None:
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
     for kind in ("GIF", "WEBP", "PNG"):
         content = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
         assert near(decode(content, MUCH, MUCH)[10, 10], (255, 0, 0)), kind
 
 
-def test_a_turned_picture_is_upright() -> None:
+def test_rotated_image_is_upright() -> None:
     image = Image.new("RGB", (60, 40), "blue")
     image.paste("red", (0, 0, 60, 20))
     exif = Image.Exif()
@@ -88,7 +88,7 @@ def test_a_turned_picture_is_upright() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_large_picture_is_scaled_down(kind: str) -> None:
+def test_large_image_is_resized(kind: str) -> None:
     image = Image.open(io.BytesIO(PHOTO)).resize((2000, 1000))
     pixels = decode(encoded(image, kind), MUCH, 20_000)
     assert pixels.shape == (100, 200, 3)
@@ -96,7 +96,7 @@ def test_a_large_picture_is_scaled_down(kind: str) -> None:
     assert np.abs(pixels.astype(int) - expected).mean() < 4
 
 
-def test_a_bomb_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_bomb_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     large, bomb = (encoded(Image.new("1", (side, side)), "PNG") for side in (1000, 14_000))
     assert len(bomb) < 100_000
 
@@ -125,7 +125,7 @@ def test_a_bomb_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
         (encoded(Image.new("RGB", (2000, 20)), "PNG"), images.TOO_SMALL),
     ],
 )
-def test_what_cannot_be_used_has_a_reason(content: bytes, reason: str) -> None:
+def test_unusable_image_has_a_reason(content: bytes, reason: str) -> None:
     with pytest.raises(UnusableError) as error:
         decode(content, MUCH, MUCH)
     assert str(error.value) == reason
@@ -136,10 +136,10 @@ SMALL = {kind: encoded(Image.open(io.BytesIO(PHOTO)).resize((48, 64)), kind) for
 
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(sorted(SMALL)), st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=8)), max_size=4))
-def test_no_bytes_raise_anything_else(kind: str, changes: list[tuple[float, bytes]]) -> None:
+def test_any_bytes_decode_or_are_unusable(kind: str, changes: list[tuple[float, bytes]]) -> None:
     content = bytearray(SMALL[kind])
-    for place, new in changes:
-        start = int(place * len(content))
+    for share, new in changes:
+        start = int(share * len(content))
         content[start : start + len(new)] = new
     try:
         pixels = decode(bytes(content), 10**5, 10**4)
@@ -149,17 +149,17 @@ def test_no_bytes_raise_anything_else(kind: str, changes: list[tuple[float, byte
     assert pixels.shape[0] * pixels.shape[1] < 1.2 * 10**4
 
 
-def test_files_are_fetched_by_path_uri_and_place_below_the_artworks(tmp_path: Path) -> None:
+def test_image_is_fetched_by_relative_path_absolute_path_and_uri(tmp_path: Path) -> None:
     (tmp_path / "a b.jpg").write_bytes(PHOTO)
     for uri in ("a b.jpg", str(tmp_path / "a b.jpg"), (tmp_path / "a b.jpg").as_uri()):
         assert fetch(locate(uri, str(tmp_path))) == PHOTO
 
 
-def test_a_picture_below_artworks_on_s3_is_fetched(bucket: str) -> None:
-    storage.write_object(storage.join(bucket, "pictures", "a.jpg"), PHOTO)
-    assert fetch(locate("pictures/a.jpg", bucket)) == PHOTO
+def test_image_on_s3_is_fetched(bucket: str) -> None:
+    storage.write_object(storage.join(bucket, "images", "a.jpg"), PHOTO)
+    assert fetch(locate("images/a.jpg", bucket)) == PHOTO
     with pytest.raises(UnusableError, match=images.MISSING_FILE):
-        fetch(locate("pictures/b.jpg", bucket))
+        fetch(locate("images/b.jpg", bucket))
 
 
 @pytest.mark.parametrize(
@@ -175,14 +175,30 @@ def test_a_picture_below_artworks_on_s3_is_fetched(bucket: str) -> None:
         ("s3://key:secret@bucket/a.jpg", images.SETTINGS),
     ],
 )
-def test_what_cannot_be_fetched_has_a_reason_without_its_uri(tmp_path: Path, uri: str, reason: str) -> None:
+def test_reason_of_a_failed_fetch_leaves_out_the_uri(tmp_path: Path, uri: str, reason: str) -> None:
     with pytest.raises(UnusableError) as error:
         fetch(locate(uri, str(tmp_path)))
     assert str(error.value) == reason
 
 
-def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+def test_too_large_file_is_not_read(tmp_path: Path) -> None:
     with open(tmp_path / "large.jpg", "wb") as file:
         file.truncate(images.MAX_BYTES + 1)
     with pytest.raises(UnusableError, match=images.TOO_MANY_BYTES):
         fetch(locate("large.jpg", str(tmp_path)))
+
+
+def test_image_is_read_once_and_its_digest_depends_on_content_and_size(tmp_path: Path) -> None:
+    for name, content in (("a.jpg", PHOTO), ("b.jpg", PHOTO), ("c.png", LOGO)):
+        (tmp_path / name).write_bytes(content)
+    first, same, other = images.read_all([str(tmp_path / name) for name in ("a.jpg", "b.jpg", "c.png")], 10_000)
+    assert first.digest == same.digest != other.digest
+    assert np.array_equal(first.pixels, decode(PHOTO, MUCH, 10_000))
+    (tmp_path / "a.jpg").unlink()
+    assert images.read_all([str(tmp_path / "a.jpg")], 10_000)[0] is first
+    assert images.read(str(tmp_path / "b.jpg"), 5_000).digest != first.digest
+
+
+def test_unusable_image_is_named_without_the_settings_of_its_storage() -> None:
+    with pytest.raises(UnusableError, match=f"^ftp://host/a.jpg: {images.UNREADABLE_FILE}$"):
+        images.read("ftp://host/a.jpg?key=secret", 1_000)

@@ -1,4 +1,4 @@
-"""What goes into the exchange comes out once, in order, by partition."""
+"""Every row comes out of a shuffle once, in order, in its partition."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def test_rows_keep_their_order_within_a_partition(tmp_path: Path) -> None:
     assert read_partition([first, second], 0).equals(_table([11]))
 
 
-def test_an_empty_partition_has_the_columns_and_no_rows(tmp_path: Path) -> None:
+def test_empty_partition_has_the_columns_and_no_rows(tmp_path: Path) -> None:
     uri = str(tmp_path / "a.arrow")
     write_partitions(uri, _table([1]), np.array([1]), 3)
     empty = read_partition([uri], 2)
@@ -48,7 +48,7 @@ def test_every_row_comes_out_once(tmp_path_factory: pytest.TempPathFactory, slic
     assert {p: read_partition(uris, p)["value"].to_pylist() for p in range(7)} == expected
 
 
-def test_a_chunked_table_of_nested_rows_survives(tmp_path: Path) -> None:
+def test_chunked_table_of_nested_rows_is_kept(tmp_path: Path) -> None:
     uri = str(tmp_path / "a.arrow")
     table = pa.concat_tables([_table([1, 2, 3]).slice(1), _table([4, 5])])
     write_partitions(uri, table, np.array([0, 1, 0, 1]), 2)
@@ -56,17 +56,17 @@ def test_a_chunked_table_of_nested_rows_survives(tmp_path: Path) -> None:
     assert read_partition([uri], 1).to_pylist() == _table([3, 5]).to_pylist()
 
 
-def test_a_partition_out_of_range_is_refused(tmp_path: Path) -> None:
+def test_partition_out_of_range_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"in \[0, 2\)"):
         write_partitions(str(tmp_path / "a"), _table([1]), np.array([2]), 2)
     with pytest.raises(ValueError, match="1 partitions for 2 rows"):
         write_partitions(str(tmp_path / "a"), _table([1, 2]), np.array([0]), 2)
 
 
-def test_a_broken_or_absent_object_is_named(tmp_path: Path) -> None:
+def test_broken_or_absent_spill_file_is_named(tmp_path: Path) -> None:
     uri = str(tmp_path / "a.arrow")
-    with pytest.raises(InputError, match=r"a\.arrow"):
+    with pytest.raises(InputError, match=r"cannot read the spill file .*a\.arrow"):
         read_partition([uri], 0)
     Path(uri).write_bytes(b"not arrow")
-    with pytest.raises(InputError, match=r"a\.arrow"):
+    with pytest.raises(InputError, match=r"the spill file .*a\.arrow is broken: .*run the command again"):
         read_partition([uri], 0)

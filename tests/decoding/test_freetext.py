@@ -1,7 +1,11 @@
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artsel_ray.decoding.freetext import match, ngrams, overlap
+from artsel_ray.decoding.base import Questions
+from artsel_ray.decoding.freetext import FreeText, match, ngrams, overlap
+from tests.support.engines import END, WritingEngine, ids, word_tokenizer
 from tests.support.hostile import HOSTILE
 
 
@@ -48,3 +52,19 @@ def test_whatever_is_written_matches_a_candidate_or_nothing(written: str, candid
     found = match(written, candidates)
     assert found is None or found in range(len(candidates))
     assert (found is None) == (not any(ngrams(written) & ngrams(candidate) for candidate in candidates))
+
+
+def test_decode_asks_each_prompt_once_and_counts_what_matches_nothing() -> None:
+    engine, shared = WritingEngine([[1, 2], [9], [2, 3]]), [[1, 2], [2, 3, 4]]
+    images: list[Any] = [["a"], ["b"], ["c"]]
+    choices = FreeText().decode(engine, Questions(word_tokenizer(), [ids(5), ids(6), ids(7)], [shared] * 3, images))
+    assert (choices.candidates, choices.probabilities, choices.unmatched) == ([0, 0, 1], [None] * 3, 1)
+    assert ([prompt for prompt, _ in engine.questions], engine.images) == ([[5], [6], [7]], images)
+    assert FreeText().cost(shared, END) == (len(engine.questions) / 3, 0, 0)
+
+
+def test_an_answer_may_be_as_long_as_the_longest_candidate_and_its_end() -> None:
+    engine = WritingEngine([[1, 2, 3, 4, 5]])
+    # Four tokens fit: the longest answer's three and an end. The cut text matches the second candidate.
+    choices = FreeText().decode(engine, Questions(word_tokenizer(), [ids(5)], [[[5], [1, 2, 3]]]))
+    assert choices.candidates == [1]

@@ -9,38 +9,38 @@ SEEDS = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
 def test_prior_by_hand() -> None:
-    # Geometric means of each number, over their own mean: (0.8 · 0.5)^½ and (0.2 · 0.5)^½, a ratio of 2.
+    # Geometric means of each number's probabilities over their own mean: (0.8 · 0.5)^½ and (0.2 · 0.5)^½, a ratio of 2.
     found = prior([np.array([0.8, 0.2]), np.array([0.5, 0.5])])
     assert found == pytest.approx([2**0.5, 2**-0.5])
-    # 0.8 to 0.2 is 4 to 1, and half of that once the first number's liking is out.
+    # 0.8 to 0.2 is 4 to 1, and half of that once the preference for the first number is divided out.
     assert divide(np.array([0.8, 0.2]), found.tolist()) == pytest.approx([2 / 3, 1 / 3])
 
 
 @settings(deadline=None)
 @given(SEEDS)
-def test_a_prior_is_found_and_divided_out_exactly(rng: np.random.Generator) -> None:
-    # What the model thinks of three contents, times a liking for places, over all cyclic permutations.
+def test_prior_is_estimated_and_divided_out_exactly(rng: np.random.Generator) -> None:
+    # Beliefs about m contents times a preference for numbers, over all cyclic permutations.
     m = int(rng.integers(2, 7))
-    content, liking = rng.dirichlet(np.ones(m)) + 0.01, rng.dirichlet(np.ones(m)) + 0.01
+    belief, preference = rng.dirichlet(np.ones(m)) + 0.01, rng.dirichlet(np.ones(m)) + 0.01
     orders = [np.roll(np.arange(m), shift) for shift in range(m)]
-    seen = [content[order] * liking / (content[order] * liking).sum() for order in orders]
-    found = prior(seen)
-    assert found / found.sum() == pytest.approx(liking / liking.sum())
-    for order, each in zip(orders, seen, strict=True):
-        assert divide(each, found.tolist()) == pytest.approx(content[order] / content.sum())
+    shown = [belief[order] * preference / (belief[order] * preference).sum() for order in orders]
+    found = prior(shown)
+    assert found / found.sum() == pytest.approx(preference / preference.sum())
+    for order, each in zip(orders, shown, strict=True):
+        assert divide(each, found.tolist()) == pytest.approx(belief[order] / belief.sum())
 
 
 @settings(deadline=None)
 @given(SEEDS)
-def test_numbers_of_options_may_differ(rng: np.random.Generator) -> None:
+def test_distributions_may_have_different_lengths(rng: np.random.Generator) -> None:
     shapes = [np.ones(int(rng.integers(1, 9))) for _ in range(int(rng.integers(1, 9)))]
     found = prior([each / each.sum() for each in shapes])
-    # A model without a liking has none for any number of options.
+    # A model without a preference has none for any number of options.
     assert found == pytest.approx(np.ones(max(map(len, shapes))))
     divided = divide(rng.dirichlet(np.ones(12)), found.tolist())
     assert divided.sum() == pytest.approx(1)
     assert (divided >= 0).all()
 
 
-def test_no_probability_at_all_is_no_infinity() -> None:
+def test_a_probability_of_zero_gives_a_finite_prior() -> None:
     assert np.isfinite(prior([np.array([1.0, 0.0])])).all()

@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,14 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from artsel_ray import schema, storage
+from artsel_ray.config import flag, from_flags, resolved
+from artsel_ray.data.checked_reader import read_table
 from artsel_ray.distill.job import distill, resolve
 from artsel_ray.distill.rationales import MISMATCH
 from artsel_ray.distill.settings import DistillConfig
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
+from artsel_ray.runtime.shards import INVALID_FOLDER
 from tests.support.canary import CANARY, logged, tells
 
 ROOT = Path(__file__).parent.parent.parent
@@ -38,7 +40,7 @@ def example(number: int) -> dict[str, Any]:
         "title_name": f"Up {CANARY}",
         "title_genres": ["Comedy"], "history": history, "label": number % 3, "propensity": 0.5, "timestamp": MOMENT,
         "candidates": [{"artwork_id": f"a{i}", "caption": caption} for i, caption in enumerate(CAPTIONS)],
-        "reason": None, "image_uris": None,
+        "rationale": None, "image_uris": None,
     }  # fmt: skip
 
 
@@ -49,36 +51,40 @@ def table(numbers: range) -> pa.Table:
 @pytest.fixture
 def config(tmp_path: Path) -> DistillConfig:
     """Two dozen examples in two files."""
-    storage.write_table(str(tmp_path / "E/a.parquet"), table(range(7)), "examples")
-    storage.write_table(str(tmp_path / "E/b.parquet"), table(range(7, EXAMPLES)), "examples")
-    return DistillConfig(
-        examples=str(tmp_path / "E"), teacher="smollm2", output=str(tmp_path / "R"), shard_examples=2, max_tokens=48,
-        min_words=3, max_model_length=512, temperature=1.0,
+    storage.write_table(str(tmp_path / "examples/a.parquet"), table(range(7)), "examples")
+    storage.write_table(str(tmp_path / "examples/b.parquet"), table(range(7, EXAMPLES)), "examples")
+    return from_flags(
+        DistillConfig, examples=str(tmp_path / "examples"), teacher="smollm2", output=str(tmp_path / "rationales"),
+        shard_examples=2, max_tokens=48, min_words=3, max_model_length=512, temperature=1.0,
     )  # fmt: skip
 
 
+def changed(config: DistillConfig, **flags: Any) -> DistillConfig:
+    return from_flags(DistillConfig, **resolved(config) | flags)
+
+
 def command(config: DistillConfig) -> list[str]:
-    flags = [(f"--{name.replace('_', '-')}", str(value)) for name, value in config.__dict__.items()]
-    return [sys.executable, str(ROOT / "jobs/distill.py"), *(word for flag in flags for word in flag)]
+    flags = [(flag(name), str(value)) for name, value in resolved(config).items()]
+    return [sys.executable, str(ROOT / "jobs/distill.py"), *(word for pair in flags for word in pair)]
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("flags", "message"),
     [
-        ({"temperature": -1.0}, "--temperature -1.0 must be"),
-        ({"top_p": 0.0}, "--top-p 0.0 above 0"),
-        ({"max_tokens": 512}, "--max-tokens 512 leaves no room"),
+        ({"temperature": -1.0}, "--temperature is -1.0; it must be at least 0"),
+        ({"top_p": 0.0}, "--top-p is 0.0; it must be more than 0"),
+        ({"max_tokens": 512}, "--max-tokens 512 leaves no tokens for a prompt"),
         ({"teacher": "no such folder"}, "model 'no such folder' is neither"),
     ],
 )
-def test_wrong_flags_are_one_line(config: DistillConfig, changes: dict[str, Any], message: str) -> None:
+def test_wrong_flags_are_one_line(config: DistillConfig, flags: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        resolve(replace(config, **changes))
+        resolve(changed(config, **flags))
 
 
 @pytest.fixture(scope="module")
 def tiny_teacher(smollm2: Model, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A random Llama of two layers with SmolLM2's tokenizer, which writes some twenty harmless words at random."""
+    """A random Llama of two layers with SmolLM2's tokenizer, which generates some twenty harmless words at random."""
     folder = tmp_path_factory.mktemp("model") / "tiny"
     torch.manual_seed(0)
     settings = LlamaConfig(
@@ -100,39 +106,40 @@ def tiny_teacher(smollm2: Model, tmp_path_factory: pytest.TempPathFactory) -> st
     return str(folder)
 
 
-def rejected_rows(output: str) -> list[dict[str, Any]]:
-    return storage.read_table(storage.join(output, "rejected"), "rejected").to_pylist()
+def invalid_rows(output: str) -> list[dict[str, Any]]:
+    return read_table(storage.join(output, INVALID_FOLDER), "invalid_rows").to_pylist()
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_and_every_example_is_kept_or_dropped_with_its_fault(
+def test_resume_after_kill_and_every_example_is_kept_or_dropped_with_its_fault(
     config: DistillConfig, tiny_teacher: str
 ) -> None:
-    whole = replace(config, teacher=tiny_teacher)
+    complete = changed(config, teacher=tiny_teacher)
     with tempfile.TemporaryDirectory() as session:  # a socket's path must be short
         own = {**os.environ, "RAY_TMPDIR": session}
-        ran = subprocess.run(command(whole), check=True, env=own, capture_output=True, text=True)
+        ran = subprocess.run(command(complete), check=True, env=own, capture_output=True, text=True)
         assert logged(Path(session)) == []
-    kept_beside = [Path(whole.output, name).read_text() for name in ("config.json", "summary.json", "_manifest.json")]
-    assert not any(map(tells, [ran.stdout, ran.stderr, *kept_beside, str(rejected_rows(whole.output))]))
-    kept, dropped = storage.read_table(whole.output, "examples").to_pylist(), rejected_rows(whole.output)
+    published = [Path(complete.output, name).read_text() for name in ("config.json", "summary.json", "_manifest.json")]
+    assert not any(map(tells, [ran.stdout, ran.stderr, *published, str(invalid_rows(complete.output))]))
+    kept, dropped = read_table(complete.output, "examples").to_pylist(), invalid_rows(complete.output)
     assert {row["user_id"] for row in kept} | {row["user_id"] for row in dropped} == {f"u{i}" for i in range(EXAMPLES)}
     assert len(kept) + len(dropped) == EXAMPLES
     for row in kept:
-        assert set(row["reason"].split()) <= set(WORDS.split())
-        assert row | {"reason": None} == example(int(row["example_id"][1:]))
-    summary = storage.read_json(f"{whole.output}/summary.json")
+        assert set(row["rationale"].split()) <= set(WORDS.split())
+        assert row | {"rationale": None} == example(int(row["example_id"][1:]))
+    summary = storage.read_json(f"{complete.output}/summary.json")
     assert (summary["examples"], summary["kept"], summary["rejected"]) == (EXAMPLES, len(kept), 0)
     assert {fault: count for fault, count in summary["dropped"].items() if count} == Counter(
         row["reason"] for row in dropped
     )
+    assert set(summary["seconds"]["stages"]) == {"prepare", "load", "engine", "explain"}
     assert summary["predicted"] == len(kept) + summary["dropped"][MISMATCH]
     assert min(len(kept), summary["dropped"][MISMATCH]) > 0
-    manifest = storage.read_manifest(whole.output)
+    manifest = storage.read_manifest(complete.output)
     assert manifest is not None
-    assert [f"{whole.output}/{part}" for part in manifest["parts"]] == storage.list_files(whole.output)
+    assert [f"{complete.output}/{part}" for part in manifest["parts"]] == storage.list_files(complete.output)
 
-    killed = replace(whole, output=f"{whole.output}-killed")
+    killed = changed(complete, output=f"{complete.output}-killed")
     driver = subprocess.Popen(command(killed), start_new_session=True)
     while len(storage.find_files(killed.output)) < 2:
         assert driver.poll() is None, "the run ended before it could be killed"
@@ -145,19 +152,19 @@ def test_a_killed_run_resumes_and_every_example_is_kept_or_dropped_with_its_faul
     resumed = subprocess.run(command(killed), check=True, capture_output=True, text=True)
     assert re.search(rf"{EXAMPLES} examples in 13 shards, [1-9]\d* done", resumed.stdout)
     assert first.stat().st_mtime_ns == written
-    assert storage.read_table(killed.output, "examples").to_pylist() == kept
-    assert rejected_rows(killed.output) == dropped
+    assert read_table(killed.output, "examples").to_pylist() == kept
+    assert invalid_rows(killed.output) == dropped
 
-    other = subprocess.run(command(replace(killed, top_p=0.5)), capture_output=True, text=True)
+    other = subprocess.run(command(changed(killed, top_p=0.5)), capture_output=True, text=True)
     assert (other.returncode, other.stderr.count("\n")) == (1, 1)
     assert "holds another run, which differs in: top_p" in other.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_run_that_keeps_nothing_ends_with_one_line_and_its_counts(config: DistillConfig, tiny_teacher: str) -> None:
-    nothing = replace(config, teacher=tiny_teacher, min_words=1000, shard_examples=100)
-    with pytest.raises(InputError, match=f"{EXAMPLES} examples, 0 reasons kept"):
+def test_run_that_keeps_nothing_ends_with_one_line_and_its_summary(config: DistillConfig, tiny_teacher: str) -> None:
+    nothing = changed(config, teacher=tiny_teacher, min_words=1000, shard_examples=100)
+    with pytest.raises(InputError, match=f"{EXAMPLES} examples, 0 rationales kept"):
         distill(nothing)
     assert storage.read_manifest(nothing.output) is None
     assert storage.read_json(f"{nothing.output}/summary.json")["kept"] == 0

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from artsel_ray.distill.prompts import TeacherPrompts, reason_of
+from artsel_ray.distill.prompts import TeacherPrompts, rationale_of
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.schema import HISTORY
@@ -30,34 +30,34 @@ SHARED = (
 
 
 def teacher(tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> TeacherPrompts:
-    pieces = PromptTokenizer(tokenizer, SPEC)
+    prompts = PromptTokenizer(tokenizer, SPEC)
     if template is not None:
-        pieces.tokenizer = type(tokenizer).from_pretrained(tokenizer.name_or_path)
-        pieces.tokenizer.chat_template = template
-    return TeacherPrompts(pieces)
+        prompts.tokenizer = type(tokenizer).from_pretrained(tokenizer.name_or_path)
+        prompts.tokenizer.chat_template = template
+    return TeacherPrompts(prompts)
 
 
-def questions(prompts: TeacherPrompts, label: int, reason: str) -> tuple[list[int], list[int]]:
-    options = prompts.pieces.options("Up", ["Comedy"], CAPTIONS)
-    history = prompts.pieces.histories(pa.array([[ITEM]], HISTORY), PLENTY).ids[0].values.to_numpy()
-    return prompts.explain(options, history, label).tolist(), prompts.predict(options, history, reason).tolist()
+def questions(prompts: TeacherPrompts, label: int, rationale: str) -> tuple[list[int], list[int]]:
+    options = prompts.tokenizer.options("Up", ["Comedy"], CAPTIONS)
+    history = prompts.tokenizer.histories(pa.array([[ITEM]], HISTORY), PLENTY).ids[0].values.to_numpy()
+    return prompts.explain(options, history, label).tolist(), prompts.predict(options, history, rationale).tolist()
 
 
-def test_the_second_question_is_the_students_prompt_with_its_reason(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_second_question_is_the_students_prompt_with_its_rationale(tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = teacher(tokenizer)
     assert not prompts.thinks_first
     _, predict = questions(prompts, 1, "Towers.")
-    pieces = prompts.pieces
-    options = pieces.options("Up", ["Comedy"], CAPTIONS)
-    history = pieces.histories(pa.array([[ITEM]], HISTORY), PLENTY).ids[0].as_py()
-    example = pieces.example(options, history, options.answers[0], "Towers.")
-    assert predict == example.ids[: -len(options.answers[0]) - len(pieces.end)]
+    own = prompts.tokenizer
+    options = own.options("Up", ["Comedy"], CAPTIONS)
+    history = own.histories(pa.array([[ITEM]], HISTORY), PLENTY).ids[0].as_py()
+    example = own.example(options, history, options.answers[0], "Towers.")
+    assert predict == example.ids[: -len(options.answers[0]) - len(own.end)]
 
 
-def test_golden_text_of_a_teacher_that_thinks(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_golden_text_for_a_teacher_that_thinks(tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = teacher(tokenizer, QWQ)
     assert prompts.thinks_first
-    explain, predict = (str(prompts.pieces.tokenizer.decode(ids)) for ids in questions(prompts, 1, "Likes <sea>."))
+    explain, predict = (str(prompts.tokenizer.tokenizer.decode(ids)) for ids in questions(prompts, 1, "Likes <sea>."))
     turn = "<|im_end|>\n<|im_start|>assistant\n<think>\n"
     assert explain.startswith(
         SHARED + "\n\nAmong these artworks the user liked this one the most:\n<option> Two friends laugh by the sea."
@@ -70,7 +70,7 @@ def test_golden_text_of_a_teacher_that_thinks(tokenizer: PreTrainedTokenizerBase
     )
 
 
-def test_the_truth_is_told_in_the_first_question_only(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_only_the_first_question_contains_the_truth(tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = teacher(tokenizer)
     explained, predicted = zip(*(questions(prompts, label, "Because.") for label in (0, 1)), strict=True)
     assert explained[0] != explained[1]
@@ -78,32 +78,32 @@ def test_the_truth_is_told_in_the_first_question_only(tokenizer: PreTrainedToken
 
 
 @pytest.mark.parametrize("template", [None, QWQ])
-def test_both_questions_with_their_answers_fit_beside_the_history(
+def test_both_questions_with_their_answers_fit_next_to_the_history(
     tokenizer: PreTrainedTokenizerBase, template: str | None
 ) -> None:
     prompts = teacher(tokenizer, template)
-    pieces, options = prompts.pieces, prompts.pieces.options("Up", ["Comedy"], CAPTIONS)
+    own, options = prompts.tokenizer, prompts.tokenizer.options("Up", ["Comedy"], CAPTIONS)
     for max_tokens in (1, 2000):
         budget = prompts.budget(options, max_tokens, 3000)
         history = np.zeros(budget, dtype=np.int32)
         longest = [len(prompts.explain(options, history, label)) + max_tokens for label in (0, 1)]
-        reason = pieces.rationale("word " * 999)
-        assert len(reason) == SPEC.reason_tokens
-        predicting = len(prompts.predict(options, history, "word " * 999)) + len(options.answers[1]) + len(pieces.end)
+        rationale = own.rationale("word " * 999)
+        assert len(rationale) == SPEC.reason_tokens
+        predicting = len(prompts.predict(options, history, "word " * 999)) + len(options.answers[1]) + len(own.end)
         assert max(*longest, predicting) <= 3000
-        # Not wasteful: the empty reason's own tokens are all that is counted twice.
+        # Not wasteful: the empty rationale's own tokens are all that is counted twice.
         assert max(*longest, predicting) >= 3000 - 1
     assert prompts.budget(options, 3000, 3000) == -1
 
 
-def test_only_a_spec_with_title_first_and_a_reason_is_taken(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_only_title_first_specs_with_a_rationale_are_accepted(tokenizer: PreTrainedTokenizerBase) -> None:
     for spec in (PromptSpec(), PromptSpec(layout="user_first", reason=True)):
         with pytest.raises(ValueError, match="title_first and a reason"):
             TeacherPrompts(PromptTokenizer(tokenizer, spec))
 
 
 @pytest.mark.parametrize(
-    ("written", "thinks_first", "reason"),
+    ("generated", "thinks_first", "rationale"),
     [
         ("They like storms.", False, "They like storms."),
         ("<think>Option 2, hm.\n</think>\n\nThey like storms.", False, "They like storms."),
@@ -119,25 +119,25 @@ def test_only_a_spec_with_title_first_and_a_reason_is_taken(tokenizer: PreTraine
         ("The reason: storms.", False, "The reason - storms."),
     ],
 )
-def test_thinking_and_labels_are_cut_off(written: str, thinks_first: bool, reason: str | None) -> None:
-    assert reason_of(written, thinks_first) == reason
+def test_thinking_and_labels_are_cut_off(generated: str, thinks_first: bool, rationale: str | None) -> None:
+    assert rationale_of(generated, thinks_first) == rationale
 
 
 TEXT = st.text(max_size=60)
 
 
 @given(TEXT, TEXT)
-def test_nothing_of_the_thinking_is_left(thought: str, said: str) -> None:
-    expected = reason_of(said, False)
+def test_thinking_is_removed(thought: str, text: str) -> None:
+    expected = rationale_of(text, False)
     for thinking in (f"<think>{thought}</think>", f"<think>{thought}</think><think></think>"):
-        assert reason_of(thinking + said, False) == expected
-    assert reason_of(f"{thought}</think>{said}", True) == expected
+        assert rationale_of(thinking + text, False) == expected
+    assert rationale_of(f"{thought}</think>{text}", True) == expected
 
 
 @given(st.lists(st.sampled_from(["<think>", "</think>", "a", "\n", "Reason:", " "]), max_size=12).map("".join))
-def test_a_reason_never_has_a_mark_of_thinking(written: str) -> None:
+def test_rationales_never_contain_thinking_tags(generated: str) -> None:
     for thinks_first in (False, True):
-        reason = reason_of(written, thinks_first)
-        assert reason is None or ("think" not in reason and "\n" not in reason)
-        assert (reason is None) == ("<think>" in written.rpartition("</think>")[2] or
-                                    (thinks_first and "</think>" not in written))  # fmt: skip
+        rationale = rationale_of(generated, thinks_first)
+        assert rationale is None or ("think" not in rationale and "\n" not in rationale)
+        assert (rationale is None) == ("<think>" in generated.rpartition("</think>")[2] or
+                                    (thinks_first and "</think>" not in generated))  # fmt: skip

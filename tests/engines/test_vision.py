@@ -9,8 +9,9 @@ from transformers import AutoProcessor
 from artsel_ray.caption.prompts import CaptionPrompts
 from artsel_ray.data.images import ArtworkImage, decode
 from artsel_ray.decoding import trie
+from artsel_ray.engines.torch import load_torch_engine
 from artsel_ray.engines.vision import TransformersVisionEngine
-from artsel_ray.engines.vllm import TransformersEngine, VllmEngine
+from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.models.load import Model
 from artsel_ray.models.weights import prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
@@ -31,69 +32,67 @@ def images() -> list[list[ArtworkImage]]:
 
 
 @pytest.mark.parametrize("kind", ["mllama", "idefics3"])
-def test_pictures_asked_about_together_are_described_as_alone(kind: str, smollm2: Model, tmp_path: Path) -> None:
+def test_images_in_a_batch_are_described_as_alone(kind: str, smollm2: Model, tmp_path: Path) -> None:
     folder = Path(write_tiny_vision(kind, smollm2.path, tmp_path / kind))
     prompts = CaptionPrompts(AutoProcessor.from_pretrained(folder))
     engine = TransformersVisionEngine(folder, prompts.head)
     asked = [prompts.question(title) for title in TITLES]
-    together = engine.write(asked, 6, [2], images())
-    usage = engine.take_usage()
+    together = engine.generate(asked, 6, [2], images=images())
+    usage = engine.usage.take()
     assert usage.decoded_tokens == sum(map(len, together)) > 0
     assert usage.prompt_tokens >= sum(map(len, asked))
-    alone = [engine.write([ids], 6, [2], [image])[0] for ids, image in zip(asked, images(), strict=True)]
+    alone = [engine.generate([ids], 6, [2], images=[image])[0] for ids, image in zip(asked, images(), strict=True)]
     assert together == alone
-    # What is seen changes what is written.
+    # Another image, another text.
     blank = ArtworkImage(np.full((64, 48, 3), 255, dtype=np.uint8), "3")
-    assert engine.write(asked[:1], 6, [2], [[blank]]) != together[:1]
+    assert engine.generate(asked[:1], 6, [2], images=[[blank]]) != together[:1]
 
 
 @pytest.mark.slow
-def test_vllm_writes_what_transformers_writes(smollm2: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_generates_what_transformers_does(smollm2: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     folder = Path(write_tiny_vision("idefics3", smollm2.path, tmp_path / "idefics3"))
     prompts = CaptionPrompts(AutoProcessor.from_pretrained(folder))
     asked = [prompts.question(title) for title in TITLES]
     engine = VllmEngine(folder, 2048, 3, images=3)
-    written = engine.write(asked, 6, [2], images=images())
-    usage = engine.take_usage()
+    written = engine.generate(asked, 6, [2], images=images())
+    usage = engine.usage.take()
     assert usage.prompt_tokens > sum(map(len, asked))
-    assert written == TransformersVisionEngine(folder, prompts.head).write(asked, 6, [2], images())
-    _choose_among_pictures(engine, folder)
+    assert written == TransformersVisionEngine(folder, prompts.head).generate(asked, 6, [2], images=images())
+    _choose_among_images(engine, folder)
 
 
-def _choose_among_pictures(vllm: VllmEngine, folder: Path) -> None:
-    """In either engine the same probabilities for two users of a title, and a cache that knows the pictures."""
+def _choose_among_images(vllm: VllmEngine, folder: Path) -> None:
+    """Both engines give the same probabilities, and vLLM's cache distinguishes images."""
     tokenizer = prompt_tokenizer(folder, PromptSpec(assets="image", output="number"))
-    seen = [image for (image,) in images()]
-    options = [tokenizer.image_options("Up", ["Drama"], order) for order in (seen, seen, seen[::-1])]
+    shown = [image for (image,) in images()]
+    options = [tokenizer.image_options("Up", ["Drama"], order) for order in (shown, shown, shown[::-1])]
     histories = [tokenizer.encode([f"{tokenizer.history_head}\n- {name}"])[0] for name in ("Heat", "Up", "Heat")]
-    asked = [tokenizer.prompt(each.block, history) for each, history in zip(options, histories, strict=True)]
+    asked = [tokenizer.prompt(each.prefix, history) for each, history in zip(options, histories, strict=True)]
     tries = [trie.build(each.answers, tokenizer.option_end) for each in options]
-    shown = [each.images for each in options]
-    transformers = TransformersEngine(folder, placeholders=tokenizer.placeholders)
-    expected = trie.rank(transformers, asked, tries, shown)
-    vllm.take_usage()
-    found = [trie.rank(vllm, asked[i : i + 1], tries[i : i + 1], shown[i : i + 1])[0] for i in range(3)]
+    images_n = [each.images for each in options]
+    transformers = load_torch_engine(folder, "auto", tokenizer.placeholders)
+    expected = trie.rank(transformers, asked, tries, images_n)
+    vllm.usage.take()
+    found = [trie.rank(vllm, asked[i : i + 1], tries[i : i + 1], images_n[i : i + 1])[0] for i in range(3)]
     np.testing.assert_allclose(found, expected, atol=1e-3)
-    assert vllm.take_usage().prompt_tokens == transformers.take_usage().prompt_tokens
-    # What is seen, and where, decides.
+    assert vllm.usage.take().prompt_tokens == transformers.usage.take().prompt_tokens
+    # The order of the images changes the choice.
     assert np.abs(expected[0] - expected[2]).max() > 0.01
 
 
 @pytest.mark.parametrize("kind", ["mllama", "idefics3", "gemma3"])
-def test_a_prompt_put_together_of_ids_is_what_the_processor_makes_of_its_text(
-    kind: str, smollm2: Model, tmp_path: Path
-) -> None:
+def test_inputs_are_what_the_processor_makes_of_the_prompts_text(kind: str, smollm2: Model, tmp_path: Path) -> None:
     folder = Path(write_tiny_vision(kind, smollm2.path, tmp_path / kind))
     processor = AutoProcessor.from_pretrained(folder)
     prompts = CaptionPrompts(processor)
-    # Without a name: where it begins and ends a tokenizer of the whole text may join what pieces keep apart.
+    # Without a name: at its ends a tokenizer of the complete text may merge what segments keep apart.
     asked, image = prompts.question(None), images()[0]
     pil_images = [[Image.fromarray(image[0].pixels)]]
     text = processor.tokenizer.decode(asked)
-    whole = processor(text=text, images=pil_images, add_special_tokens=False, return_tensors="pt")
+    complete = processor(text=text, images=pil_images, add_special_tokens=False, return_tensors="pt")
     made = TransformersVisionEngine(folder, prompts.head)._inputs([asked], [image], 2)
-    assert set(made) == set(whole)
-    for name, value in whole.items():
+    assert set(made) == set(complete)
+    for name, value in complete.items():
         assert made[name].tolist() == value.tolist(), name

@@ -1,41 +1,59 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from artsel_ray.data.images import ArtworkImage
-from artsel_ray.engines import vllm as engines
-from artsel_ray.engines.vllm import FakeEngine, Usage
+from artsel_ray.engines import vllm
+from artsel_ray.engines.base import Sampling
+from artsel_ray.engines.torch import load_torch_engine
+from artsel_ray.models.load import load
+
+PROMPTS = [np.arange(start, start + length, dtype=np.int32) % 250 for start, length in ((5, 3), (40, 40), (300, 6))]
 
 
-def test_the_null_engine_answers_every_question_and_counts() -> None:
-    engine = FakeEngine()
-    short, long = np.array([1, 2], dtype=np.int32), np.array([1, 2, 3], dtype=np.int32)
-    first = engine.logprobs([short, long], [[5, 6], [7]])
-    assert [len(answer) for answer in first] == [2, 1]
-    assert all((answer < 0).all() for answer in first)
-    again = engine.logprobs([short], [[5, 6]])
-    assert again[0].tolist() == first[0].tolist()
-    assert engine.write([long], 2, []) == [[2, 3]]
-    assert engine.take_usage() == Usage(prompt_tokens=2 + 3 + 2 + 3, decoded_tokens=4)
-    assert engine.take_usage() == Usage()
-
-
-def test_the_null_engine_can_take_the_time_that_what_is_new_would_take() -> None:
-    engine = FakeEngine(tokens_per_second=1000.0)
-    shared = np.arange(100, dtype=np.int32)
-    prompts = [shared, np.append(shared[:90], -1), np.array([7], dtype=np.int32)]
-    engine.logprobs(prompts, [[1]] * 3)
-    usage = engine.take_usage()
-    # The second prompt shares 90 tokens, of which 80 fill whole blocks.
-    assert (usage.prompt_tokens, usage.cached_tokens) == (192, 80)
-    assert usage.seconds >= 0.112
+def image(number: int) -> ArtworkImage:
+    return ArtworkImage(np.zeros((1, 1, 3), dtype=np.uint8), str(number))
 
 
 @given(st.lists(st.lists(st.integers(0, 600), min_size=1, max_size=200), max_size=60))
-def test_a_part_of_the_prompts_shows_no_more_pictures_than_are_held(shown: list[list[int]]) -> None:
-    pixels = np.zeros((1, 1, 3), dtype=np.uint8)
-    images = [[ArtworkImage(pixels, str(number)) for number in each] for each in shown]
-    parts = [shown[part] for part in engines._parts(images)]
-    assert [each for part in parts for each in part] == shown
-    for part in parts:
-        assert len(part) == 1 or len({number for each in part for number in each}) <= engines._PICTURES_AT_ONCE
+def test_a_batch_shows_no_more_images_than_vllm_may_hold(shown: list[list[int]]) -> None:
+    images = [[image(number) for number in each] for each in shown]
+    batches = [shown[batch] for batch in vllm._batches(images)]
+    assert [each for batch in batches for each in batch] == shown
+    for batch in batches:
+        assert len(batch) == 1 or len({number for each in batch for number in each}) <= vllm._IMAGES_AT_ONCE
+
+
+def test_prompts_that_show_the_same_image_share_it() -> None:
+    inputs: list[dict[str, Any]] = [{}, {}]
+    vllm._attach(inputs, [[image(1), image(2)], [image(2), image(1)]])
+    first, second = (each["multi_modal_data"]["image"] for each in inputs)
+    assert first[0] is second[1]
+    assert first[1] is second[0]
+    assert [each["multi_modal_uuids"]["image"] for each in inputs] == [["1", "2"], ["2", "1"]]
+
+
+@pytest.mark.slow
+def test_vllm_answers_as_transformers_does(tiny_llama: Callable[[bool], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    folder = load(tiny_llama(True)).path
+    engine, expected = vllm.VllmEngine(folder, 512, 3, seeded=True), load_torch_engine(folder, "float32")
+    allowed = [[7, 8], [9], [1, 2, 3]]
+    for got, known in zip(engine.logprobs(PROMPTS, allowed), expected.logprobs(PROMPTS, allowed), strict=True):
+        np.testing.assert_allclose(got, known, atol=1e-3)
+    usage, known_usage = engine.usage.take(), expected.usage.take()
+    assert (usage.prompt_tokens, usage.decoded_tokens) == (known_usage.prompt_tokens, known_usage.decoded_tokens)
+    assert engine.generate(PROMPTS, 6, [1]) == expected.generate(PROMPTS, 6, [1])
+    # A prompt's tokens are in the cache the second time, but for its last ones.
+    engine.logprobs(PROMPTS, allowed)
+    assert engine.usage.take().cached_tokens >= 32
+    # Nothing is asked for nothing.
+    assert engine.logprobs([], []) == engine.generate([], 6, [1]) == []
+    together = engine.generate(PROMPTS, 6, [1], Sampling(1.0, 1.0, 0, [1, 2, 3]))
+    assert together == [engine.generate([PROMPTS[n]], 6, [1], Sampling(1.0, 1.0, 0, [n + 1]))[0] for n in range(3)]
+    assert together != engine.generate(PROMPTS, 6, [1], Sampling(1.0, 1.0, 0, [4, 5, 6]))

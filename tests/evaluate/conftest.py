@@ -1,80 +1,19 @@
 """A small world whose examples, predictions and oracle are written through the project's own schemas."""
 
-import datetime
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from artsel_ray import schema, storage
-
-NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-
-
-def example(user: str, title: str, artworks: list[str], label: int, propensity: float | None = None) -> dict[str, Any]:
-    return {
-        "example_id": f"{user}/{title}",
-        "user_id": user,
-        "title_id": title,
-        "title_name": "a name",
-        "title_genres": [],
-        "history": [],
-        "candidates": [{"artwork_id": artwork, "caption": "a secret caption"} for artwork in artworks],
-        "label": label,
-        "propensity": propensity,
-        "timestamp": NOW,
-        "reason": None,
-    }
-
-
-def prediction(user: str, title: str, artwork: str, probability: float | None = None) -> dict[str, Any]:
-    return {
-        "user_id": user,
-        "title_id": title,
-        "artwork_id": artwork,
-        "probability": probability,
-        "candidates": None,
-        "reason": None,
-        "model_id": "m",
-        "fingerprint": "f",
-        "scored_at": NOW,
-    }
-
-
-def write(path: Path, name: str, rows: list[dict[str, Any]]) -> str:
-    storage.write_table(str(path / "part-0.parquet"), pa.Table.from_pylist(rows, schema.TABLES[name]), name)
-    return str(path)
+from tests.support.evaluation_tables import example, prediction, write, write_small
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """Four examples of two users, worked out by hand in the tests that use it.
-
-    | user | title | m | truth | propensity | prediction |
-    |------|-------|---|-------|------------|------------|
-    | u1   | t1    | 2 | t1-0  | 0.8        | t1-0, hit  |
-    | u1   | t2    | 4 | t2-3  | 0.1        | t2-3, hit  |
-    | u2   | t1    | 2 | t1-1  | 0.2        | t1-0, miss |
-    | u2   | t2    | 4 | t2-0  | 0.5        | none       |
-    """
-    two, four = ["t1-0", "t1-1"], ["t2-0", "t2-1", "t2-2", "t2-3"]
-    examples = [
-        example("u1", "t1", two, 0, 0.8),
-        example("u1", "t2", four, 3, 0.1),
-        example("u2", "t1", two, 1, 0.2),
-        example("u2", "t2", four, 0, 0.5),
-    ]
-    predictions = [
-        prediction("u1", "t1", "t1-0", 0.9),
-        prediction("u1", "t2", "t2-3"),
-        prediction("u2", "t1", "t1-0"),
-        prediction("u9", "t1", "t1-0"),
-    ]
-    write(tmp_path / "examples/test", "examples", examples)
-    write(tmp_path / "predictions", "predictions", predictions)
+    """Four examples of two users; see `write_small`."""
+    write_small(tmp_path)
     return tmp_path
 
 
@@ -91,7 +30,7 @@ def _write_world(path: Path, users: int, seed: int) -> None:
     for user in range(users):
         for title in generator.choice(50, size=6, replace=False):
             m = sizes[title]
-            artworks = [f"artwork-{title}-{place}" for place in range(m)]
+            artworks = [f"artwork-{title}-{position}" for position in range(m)]
             shown = 0.8 * np.eye(m)[title % m] + 0.2 / m
             liked = generator.beta(0.4, 2.0, size=m)
             q = shown * liked / (shown * liked).sum()

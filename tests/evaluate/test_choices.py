@@ -10,6 +10,7 @@ from artsel_ray import schema, storage
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.choices import count_invalid, read_choices, read_oracle
 from artsel_ray.evaluate.example_table import ExampleTable, read_examples
+from tests.support.evaluation_tables import prediction, write
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_a_pair_predicted_twice_is_refused(small: Path, table: ExampleTable) -> 
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_rejected_and_hidden_files_are_passed_over(small: Path, table: ExampleTable, slash: str) -> None:
+def test_invalid_rows_and_hidden_files_are_ignored(small: Path, table: ExampleTable, slash: str) -> None:
     folder = small / "predictions"
     row = dict.fromkeys(schema.INVALID_ROWS.names) | {
         "table": "requests",
@@ -74,7 +75,7 @@ def test_rejected_and_hidden_files_are_passed_over(small: Path, table: ExampleTa
         "reason": "r",
     }
     invalid = pa.Table.from_pylist([row] * 3, schema.INVALID_ROWS)
-    storage.write_table(str(folder / "rejected/part-0.parquet"), invalid, "rejected")
+    storage.write_table(str(folder / "rejected/part-0.parquet"), invalid, "invalid_rows")
     for name in ("_work/part-0.parquet", ".part-0.parquet.tmp.parquet"):
         storage.write_object(str(folder / name), b"not Parquet")
     assert read_choices(f"{folder}{slash}", table).hit_n(table).sum() == 2
@@ -87,16 +88,16 @@ def test_one_file_is_enough(small: Path, table: ExampleTable) -> None:
     assert count_invalid(file) == 0
 
 
-def test_unfinished_night_is_refused_until_the_manifest_is_there(small: Path, table: ExampleTable) -> None:
+def test_unfinished_run_is_refused_until_its_manifest_is_there(small: Path, table: ExampleTable) -> None:
     folder = str(small / "predictions")
     storage.write_json(storage.join(folder, "config.json"), {"run": {}, "config": {}})
-    with pytest.raises(InputError, match="night is not finished"):
+    with pytest.raises(InputError, match="the run has not finished"):
         read_choices(folder, table)
     storage.write_manifest(folder, {"parts": ["part-0.parquet"]})
     assert read_choices(folder, table).hit_n(table).sum() == 2
 
 
-def test_a_night_is_the_parts_of_its_manifest(small: Path, table: ExampleTable) -> None:
+def test_a_run_is_the_parts_of_its_manifest(small: Path, table: ExampleTable) -> None:
     folder = small / "predictions"
     storage.write_manifest(str(folder), {"parts": ["part-0.parquet"]})
     for other in ("copy.parquet", "old/part-0.parquet"):
@@ -118,7 +119,7 @@ def test_no_predictions(small: Path, table: ExampleTable) -> None:
     assert read_choices(str(folder), table).missing_n.all()
 
 
-def test_oracle_takes_the_likeliest_engaged_artwork(small: Path, table: ExampleTable) -> None:
+def test_oracle_chooses_the_likeliest_engaged_artwork(small: Path, table: ExampleTable) -> None:
     path = oracle(
         small,
         [
@@ -131,9 +132,10 @@ def test_oracle_takes_the_likeliest_engaged_artwork(small: Path, table: ExampleT
         ],
     )
     found = read_oracle(path, table)
-    assert found.choices.hit_n(table).tolist() == [1, 0, 1, 0]
-    assert found.best_n == pytest.approx([9 / 13, 0.3, 0.9, 0])
-    assert found.choices.missing_n.tolist() == [False, False, False, True]
+    assert found.hit_n(table).tolist() == [1, 0, 1, 0]
+    assert found.probability_n == pytest.approx([9 / 13, 0.3, 0.9, np.nan], nan_ok=True)
+    assert found.missing_n.tolist() == [False, False, False, True]
+    assert found.other == 1
 
 
 @pytest.mark.parametrize(
@@ -144,3 +146,18 @@ def test_broken_oracle_is_refused(small: Path, table: ExampleTable, liked: list[
     path = oracle(small, [("u1", "t1", ["t1-0", "t1-1"], liked, shown)])
     with pytest.raises(InputError, match="an oracle row"):
         read_oracle(path, table)
+
+
+def test_an_oracle_pair_twice_is_refused(small: Path, table: ExampleTable) -> None:
+    path = oracle(small, [("u1", "t1", ["t1-0", "t1-1"], [0.1, 0.2], [0.5, 0.5])] * 2)
+    with pytest.raises(InputError, match=r"1 pairs occur more than once, such as user_id 'u1', title_id 't1'"):
+        read_oracle(path, table)
+
+
+def test_candidates_have_the_probability_and_position_of_the_predictions_list(small: Path, table: ExampleTable) -> None:
+    listed = [{"artwork_id": "t1-1", "probability": 0.7}, {"artwork_id": "t1-9", "probability": 0.3}]
+    write(small / "ranked", "predictions", [prediction("u1", "t1", "t1-1", 0.7) | {"candidates": listed}])
+    found = read_choices(str(small / "ranked"), table, ranked=True)
+    np.testing.assert_array_equal(found.probability_c[:3], [np.nan, 0.7, np.nan])
+    np.testing.assert_array_equal(found.shown_position_c[:3], [np.nan, 0, np.nan])
+    assert np.isnan(found.probability_c[3:]).all()

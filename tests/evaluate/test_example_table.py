@@ -2,12 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from artsel_ray import storage
 from artsel_ray.errors import InputError
-from artsel_ray.evaluate.example_table import engagements, read_batches, read_examples
+from artsel_ray.evaluate.example_table import count_engagements, read_examples
 
 CANDIDATES = pa.list_(pa.struct([("artwork_id", pa.string()), ("caption", pa.string())]))
 
@@ -16,33 +16,36 @@ def replace(path: Path, column: str, values: list) -> None:
     """Rewrites one column of a folder's one Parquet file."""
     (file,) = path.glob("*.parquet")
     table = pq.read_table(file)
-    place = table.schema.get_field_index(column)
+    index = table.schema.get_field_index(column)
     type_ = table.schema.field(column).type
-    pq.write_table(table.set_column(place, pa.field(column, type_), pa.array(values, type_)), file)
+    pq.write_table(table.set_column(index, pa.field(column, type_), pa.array(values, type_)), file)
 
 
 def test_numbers_examples(small: Path) -> None:
     table = read_examples(str(small / "examples/test"))
     assert (table.users.to_pylist(), table.titles.to_pylist()) == (["u1", "u2"], ["t1", "t2"])
     assert table.examples.candidates_n.tolist() == [2, 4, 2, 4]
-    assert [str(table.artworks[place]) for place in table.truth_n] == ["t1-0", "t2-3", "t1-1", "t2-0"]
+    assert [str(table.artworks[artwork]) for artwork in table.truth_n] == ["t1-0", "t2-3", "t1-1", "t2-0"]
     np.testing.assert_allclose(table.examples.propensity_n, [0.8, 0.1, 0.2, 0.5])
 
 
 def test_captions_and_histories_are_not_read(small: Path) -> None:
-    (file,) = storage.list_files(str(small / "examples/test"))
-    columns = ["user_id", "title_id", "candidates", "label", "propensity"]
-    (_, table), *_ = read_batches(file, "examples", columns)
-    assert table.column_names == columns
-    assert [field.name for field in table.schema.field("candidates").type.value_type] == ["artwork_id"]
+    (file,) = (small / "examples/test").glob("*.parquet")
+    table = pq.read_table(file).drop_columns(["history", "title_name"])
+    broken = pc.cast(pa.array([b"\xff"] * 12), options=pc.CastOptions(pa.string(), allow_invalid_utf8=True))
+    lists = table["candidates"].combine_chunks()
+    items = pa.StructArray.from_arrays([lists.flatten().field("artwork_id"), broken], ["artwork_id", "caption"])
+    lists = pa.ListArray.from_arrays(lists.offsets, items)
+    pq.write_table(table.set_column(table.schema.get_field_index("candidates"), "candidates", lists), file)
+    assert read_examples(str(small / "examples/test")).invalid.num_rows == 0
 
 
-def test_rows_that_cannot_be_evaluated_are_rejected_with_a_reason(small: Path) -> None:
+def test_rows_that_cannot_be_evaluated_are_invalid_with_a_reason(small: Path) -> None:
     folder = small / "examples/test"
     two = [{"artwork_id": "t1-0", "caption": None}, {"artwork_id": None, "caption": None}]
     replace(folder, "candidates", [two, [], None, [{"artwork_id": "t2-0", "caption": "x"}]])
     replace(folder, "label", [0, 0, 0, 1])
-    with pytest.raises(InputError, match="no example to evaluate \\(4 rows rejected\\)"):
+    with pytest.raises(InputError, match="no example to evaluate \\(4 rows are invalid\\)"):
         read_examples(str(folder))
     replace(folder, "label", [0, 0, 0, 0])
     table = read_examples(str(folder))
@@ -55,7 +58,7 @@ def test_rows_that_cannot_be_evaluated_are_rejected_with_a_reason(small: Path) -
 
 
 @pytest.mark.parametrize("label", [-1, 2, None, 2**31 - 1])
-def test_label_outside_the_candidates_is_rejected(small: Path, label: int | None) -> None:
+def test_label_outside_the_candidates_is_invalid(small: Path, label: int | None) -> None:
     replace(small / "examples/test", "label", [label, 3, 1, 0])
     table = read_examples(str(small / "examples/test"))
     assert table.invalid["column"].to_pylist() == ["label"]
@@ -89,7 +92,7 @@ def test_order_of_rows_changes_no_number(small: Path) -> None:
 def test_counts_engagements(small: Path) -> None:
     # The examples as their own train set: of t1 each artwork once; of t2 the last and the first once.
     table = read_examples(str(small / "examples/test"))
-    counts = engagements(str(small / "examples/test"), table)
+    counts = count_engagements(str(small / "examples/test"), table)
     assert counts.tolist() == [1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 1]
 
 

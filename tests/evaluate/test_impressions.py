@@ -3,26 +3,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from tests.report.conftest import NOW, prediction, write
 
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.impressions import evaluate_impressions, read_impressions
 from artsel_ray.evaluate.job import evaluate
 from artsel_ray.evaluate.settings import EvaluateConfig
 from artsel_ray.evaluation.metrics import LOG_METRICS
-from artsel_ray.storage import read_json, read_table
-
-
-def impression(user: str, title: str, artwork: str, engaged: bool, propensity: float | None) -> dict[str, Any]:
-    ids = {"user_id": user, "title_id": title, "artwork_id": artwork, "timestamp": NOW}
-    return ids | {"engaged": engaged, "propensity": propensity}
-
-
-def ranked(user: str, title: str, probabilities: list[float]) -> dict[str, Any]:
-    listed = [{"artwork_id": f"{title}-{place}", "probability": each} for place, each in enumerate(probabilities)]
-    best = int(np.argmax(probabilities))
-    return prediction(user, title, f"{title}-{best}", probabilities[best]) | {"candidates": listed}
+from artsel_ray.evaluation.policies import EstimateSettings
+from artsel_ray.storage import read_json
+from tests.support.evaluation_tables import impression, ranked, write
 
 
 @pytest.fixture
@@ -57,7 +48,9 @@ def log(small: Path) -> Path:
 
 def evaluated(path: Path, **changes: Any) -> dict[str, Any]:
     default = EvaluateConfig(
-        *(str(path / "examples/test"), str(path / "predictions"), str(path / "E")),
+        examples=str(path / "examples/test"),
+        predictions=str(path / "predictions"),
+        output=str(path / "E"),
         baseline=str(path / "baseline"),
         impressions=str(path / "impressions"),
         resamples=100,
@@ -69,7 +62,9 @@ def evaluated(path: Path, **changes: Any) -> dict[str, Any]:
 def test_values_by_hand(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = evaluated(log)["log"]
     assert (found["impressions"], found["left_out"], found["logged"]["value"]) == (4, 3, 0.5)
-    values = {name: [found["policies"][name][metric]["value"] for metric in LOG_METRICS] for name in found["policies"]}
+    values = {
+        name: [found["policies"][name][metric.name]["value"] for metric in LOG_METRICS] for name in found["policies"]
+    }
     # The mean reward is 0.5, so r̂ is q̂ · m / 2: 0.75 0.25; 0.8 0.4 0.4 0.4; 0.5 0.5. The model's weights are 2, 0, 0
     # and 1.25; it expects 0.75, 0.4, 0.5, 0.5; its residuals are 2 · 0.25 and 1.25 · 0.5.
     assert values["model"] == pytest.approx([3.25 / 4, 1, 2.15 / 4, 2.15 / 4 + 1.125 / 4, 2.15 / 4 + 1.125 / 3.25])
@@ -87,17 +82,17 @@ def test_baseline_is_the_examples_reward_model_too(log: Path) -> None:
     assert evaluated(log)["dm"]["value"] == pytest.approx(3.3 / 3)
 
 
-def test_rejected_impressions_are_written(log: Path) -> None:
+def test_invalid_impressions_are_written(log: Path) -> None:
     rows = [impression("u1", "t1", "t1-0", True, 0.5), impression("", "t1", "t1-0", True, 0.5)]
     write(log / "impressions", "impressions", rows)
     found = evaluated(log)
     assert found["log"]["rejected_impressions"] == 1
-    (invalid,) = read_table(str(log / "E/rejected/impressions.parquet"), "rejected").to_pylist()
+    (invalid,) = pq.read_table(log / "E/rejected/impressions.parquet").to_pylist()
     assert (invalid["row"], invalid["column"]) == (1, "user_id")
     assert any("every impression of the log is engaged with" in text for text in found["warnings"])
 
 
-def test_pairs_chosen_by_what_came_of_them_are_told(tmp_path: Path) -> None:
+def test_pairs_selected_by_engagement_are_warned_about(tmp_path: Path) -> None:
     # Predictions for the pairs that were engaged with, and few others, as `prepare` makes requests.
     rng = np.random.default_rng(0)
     engaged = rng.random(2_000) < 0.2
@@ -105,21 +100,21 @@ def test_pairs_chosen_by_what_came_of_them_are_told(tmp_path: Path) -> None:
     rows = [impression(f"u{n}", "t1", f"t1-{shown[n]}", bool(engaged[n]), 0.5) for n in range(2_000)]
     uri = write(tmp_path / "impressions", "impressions", rows)
 
-    def said(asked: np.ndarray) -> list[str]:
+    def warnings(asked: np.ndarray) -> list[str]:
         pairs = [ranked(f"u{n}", "t1", [0.5, 0.5]) for n in np.flatnonzero(asked)]
         model = write(tmp_path / "model", "predictions", pairs)
-        found = evaluate_impressions(read_impressions(uri, model), model, model, 10, 0, np.inf)
-        return found["warnings"] + found["policies"]["model"]["warnings"]
+        found = evaluate_impressions(read_impressions(uri, model), model, model, EstimateSettings(10, 0))
+        return found.warnings + found.results.policies["model"].warnings
 
-    assert said(rng.random(2_000) < 0.5) == []
-    (text,) = said(engaged | (rng.random(2_000) < 0.1))
-    assert "chosen by what came of them" in text
+    assert warnings(rng.random(2_000) < 0.5) == []
+    (text,) = warnings(engaged | (rng.random(2_000) < 0.1))
+    assert "selected by engagement" in text
 
 
-def test_wrong_flags_are_answered(log: Path) -> None:
+def test_logs_that_cannot_be_used_are_refused(log: Path) -> None:
     with pytest.raises(InputError, match="--impressions needs a --baseline"):
         evaluated(log, baseline=None)
-    with pytest.raises(InputError, match="--max-weight"):
+    with pytest.raises(InputError, match=r"--max-weight is 0\.0; it must be more than 0"):
         evaluated(log, max_weight=0.0)
     with pytest.raises(InputError, match="no impression of a pair whose candidates are in"):
         evaluated(log, baseline=str(log / "predictions"))

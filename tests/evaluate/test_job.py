@@ -18,7 +18,12 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def config(path: Path, **changes: Any) -> EvaluateConfig:
-    default = EvaluateConfig(str(path / "examples/test"), str(path / "predictions"), str(path / "E"), resamples=200)
+    default = EvaluateConfig(
+        examples=str(path / "examples/test"),
+        predictions=str(path / "predictions"),
+        output=str(path / "E"),
+        resamples=200,
+    )
     return dataclasses.replace(default, **changes)
 
 
@@ -83,7 +88,7 @@ def test_same_seed_same_numbers_in_any_order_of_rows(small: Path) -> None:
     assert metrics(small) == first
 
 
-def test_summary_of_prepared_data_says_simulated(small: Path) -> None:
+def test_prepared_data_of_a_simulated_world_is_labeled_simulated(small: Path) -> None:
     storage.write_json(str(small / "summary.json"), {"simulated": ["engagement"]})
     assert metrics(small)["simulated"]
 
@@ -96,23 +101,23 @@ def test_one_user_is_noted(small: Path) -> None:
     assert "one user" in found["note"]
 
 
-def test_rejected_examples_are_written_and_counted(small: Path) -> None:
+def test_invalid_examples_are_written_and_counted(small: Path) -> None:
     file = small / "examples/test/part-0.parquet"
     table = pq.read_table(file)
     rows = table.to_pylist()
     rows[0]["label"] = 7
     pq.write_table(table.from_pylist(rows, table.schema), file)
     assert metrics(small)["rejected_examples"] == 1
-    invalid = storage.read_table(str(small / "E/rejected"), "rejected").to_pylist()
+    invalid = pq.read_table(small / "E/rejected/examples.parquet").to_pylist()
     assert [(row["row"], row["column"], row["user_id"]) for row in invalid] == [(0, "label", "u1")]
-    # A later run without rejected rows leaves none behind.
+    # A later run without invalid rows deletes them.
     rows[0]["label"] = 0
     pq.write_table(table.from_pylist(rows, table.schema), file)
     metrics(small)
     assert not storage.find_files(str(small / "E/rejected"))
 
 
-def test_rejected_predictions_are_written_and_their_pairs_are_missing(small: Path) -> None:
+def test_invalid_predictions_are_written_and_their_pairs_are_missing(small: Path) -> None:
     file = small / "predictions/part-0.parquet"
     table = pq.read_table(file)
     rows = table.to_pylist()
@@ -120,12 +125,12 @@ def test_rejected_predictions_are_written_and_their_pairs_are_missing(small: Pat
     pq.write_table(table.from_pylist(rows, table.schema), file)
     found = metrics(small)
     assert (found["unusable_predictions"], found["missing"], found["accuracy"]["value"]) == (1, 2, 0.25)
-    (invalid,) = storage.read_table(str(small / "E/rejected/model.parquet"), "rejected").to_pylist()
+    (invalid,) = pq.read_table(small / "E/rejected/model.parquet").to_pylist()
     assert (invalid["file"], invalid["row"], invalid["column"]) == (str(file), 1, "probability")
 
 
-def test_wrong_flags_are_answered(small: Path) -> None:
-    with pytest.raises(InputError, match="--resamples"):
+def test_inputs_that_cannot_be_used_are_refused(small: Path) -> None:
+    with pytest.raises(InputError, match="--resamples is 0; it must be at least 1"):
         evaluate(config(small, resamples=0))
     with pytest.raises(InputError, match="is an input's folder"):
         evaluate(config(small, output=f"{small / 'predictions'}/"))
@@ -152,7 +157,7 @@ def test_command_line_prints_table_and_paths(small: Path) -> None:
 
 
 @pytest.mark.parametrize(("propensity", "invalid"), [(float("nan"), 0), (0.0, 1)])
-def test_unusable_propensity_leaves_the_logged_metrics_only(
+def test_unusable_propensity_is_left_out_of_the_logged_metrics_only(
     small: Path, capsys: pytest.CaptureFixture[str], propensity: float, invalid: int
 ) -> None:
     file = small / "examples/test/part-0.parquet"
@@ -169,7 +174,7 @@ def test_unusable_propensity_leaves_the_logged_metrics_only(
     assert "usable propensities: 3 of 4" in capsys.readouterr().out
 
 
-def test_command_line_answers_bad_input_with_a_line(small: Path) -> None:
+def test_command_line_reports_bad_input_in_one_line(small: Path) -> None:
     (small / "predictions/part-0.parquet").write_bytes(b"PAR1 is not enough PAR1")
     done = run(small)
     assert done.returncode == 1

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from artsel_ray.evaluation.bootstrap import Estimate, bootstrap, resampled_sums
+from artsel_ray.evaluation.bootstrap import Estimate, Measurement, bootstrap, resampled_sums
 from artsel_ray.evaluation.off_policy import Terms, snips
 
 
@@ -28,9 +28,9 @@ def test_agrees_with_a_loop_on_the_same_draws() -> None:
 @pytest.mark.parametrize("chunk_draws", [1, 100, 950, 10**7])
 def test_chunks_change_nothing(chunk_draws: int) -> None:
     sums_us = np.random.default_rng(0).random((95, 4))
-    whole = resampled_sums(sums_us, 30, seed=5)
-    assert whole.shape == (30, 4)
-    np.testing.assert_allclose(resampled_sums(sums_us, 30, 5, chunk_draws), whole, rtol=1e-12)
+    all_at_once = resampled_sums(sums_us, 30, seed=5)
+    assert all_at_once.shape == (30, 4)
+    np.testing.assert_allclose(resampled_sums(sums_us, 30, 5, chunk_draws), all_at_once, rtol=1e-12)
 
 
 def test_order_of_examples_changes_nothing() -> None:
@@ -55,7 +55,7 @@ def test_users_not_examples_are_resampled() -> None:
     assert estimate.resampled_b.std() == pytest.approx(0.5 / np.sqrt(20), rel=0.05)
 
 
-def test_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_interval_has_its_nominal_coverage() -> None:
     # 400 worlds of 150 users, 1 to 6 examples each; the users' skills are drawn, with mean 0.4 whatever their
     # number of examples. SNIPS of hits with 1/m then estimates 0.4. Nominal 95 %; binomial standard error 1.1 %;
     # the percentile interval is known to be a little short at this size.
@@ -96,7 +96,12 @@ def test_undefined_resamples_are_left_out() -> None:
     assert np.isnan(Estimate(np.nan, np.full(2, np.nan)).interval()).all()
 
 
-def test_nothing_to_compare_with_is_not_finite() -> None:
+def test_percent_over_zero_is_not_finite() -> None:
     zero = Estimate(0.0, np.zeros(3))
     assert not np.isfinite(Estimate(0.5, np.full(3, 0.5)).percent_over(zero).value)
     assert np.isnan(zero.percent_over(zero).value)
+
+
+def test_measurement_has_none_for_numbers_that_are_not_finite() -> None:
+    assert Estimate(0.5, np.array([0.25, 0.25])).measurement() == Measurement(0.5, 0.25, 0.25)
+    assert Estimate(np.inf, np.full(2, np.nan)).measurement() == Measurement(None, None, None)

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from artsel_ray.evaluation.metrics import LOG_METRICS
 from artsel_ray.evaluation.off_policy import (
     Log,
     direct_method,
     effective_sample_size,
     importance_weights,
     ips,
-    log_terms,
     snips,
 )
 from benchmarks import open_bandit
@@ -84,8 +84,10 @@ def log_of(reward: list[float], action: list[int], logging: list[float], policy:
 
 
 def estimates(log: Log, max_weight: float = np.inf) -> dict[str, float]:
-    found = {name: terms.value() for name, terms in log_terms(log, max_weight).items()}
-    return found | {"sndr": found["dm"] + found["residual"]}
+    found: dict[str, float] = {}
+    for metric in LOG_METRICS:
+        found[metric.name] = metric.terms(log, max_weight).value() + (found[metric.plus] if metric.plus else 0.0)
+    return found
 
 
 # Six impressions of three actions. What `obp.ope` 0.5.7 says of them (InverseProbabilityWeighting,
@@ -206,30 +208,33 @@ def test_direct_method_leaves_out_what_the_model_or_the_log_lacks() -> None:
 
 
 def test_clipped_weights_by_hand() -> None:
-    # 1/0.8 = 1.25 and 1/0.1 = 10, cut to 4; a miss of 1/0.5 = 2; a miss of 1/0.05 = 20, cut to 4.
+    # 1/0.8 = 1.25 and 1/0.1 = 10, clipped to 4; a miss of 1/0.5 = 2; a miss of 1/0.05 = 20, clipped to 4.
     hit, logging = np.array([1.0, 1, 0, 0]), np.array([0.8, 0.1, 0.5, 0.05])
     assert ips(hit, logging, 4).value() == pytest.approx(5.25 / 4)
     assert snips(hit, logging, 4).value() == pytest.approx(5.25 / 11.25)
 
 
 @pytest.mark.slow
-def test_open_bandit_logs_are_told_apart_and_the_other_policys_value_is_found() -> None:
+def test_open_bandit_logs_give_the_other_policys_value_or_a_warning() -> None:
     folder = open_bandit.fetch()
     for campaign in open_bandit.CAMPAIGNS:
         random, bts = (open_bandit.read(folder, policy, campaign) for policy in ("random", "bts"))
         uniform_pa = np.full((3, random.items), 1 / random.items)
         found = open_bandit.evaluate(random, open_bandit.thompson(folder, campaign, 0), open_bandit.item_rewards(bts))
-        row = found["policies"]["model"]
-        assert row["warnings"] == []
-        for metric in ("ips", "snips", "dr", "sndr"):
-            assert row[metric]["low"] <= bts.reward_n.mean() <= row[metric]["high"]
-        back = open_bandit.evaluate(bts, uniform_pa, open_bandit.item_rewards(random), 200)["policies"]["model"]
-        assert bool(back["warnings"]) == (campaign == "women")
-    assert back["warnings"][0].startswith("the weights rest on 2 of 10,000 examples")
+        row = found.policies["model"]
+        assert row.warnings == []
+        for name in ("ips", "snips", "dr", "sndr"):
+            low, high = row.metrics[name].low, row.metrics[name].high
+            assert low is not None
+            assert high is not None
+            assert low <= bts.reward_n.mean() <= high
+        back = open_bandit.evaluate(bts, uniform_pa, open_bandit.item_rewards(random), 200).policies["model"]
+        assert bool(back.warnings) == (campaign == "women")
+    assert back.warnings[0].startswith("the weights rest on 2 of 10,000 examples")
 
 
 @pytest.mark.slow
-def test_intervals_on_the_log_of_a_night_that_explored_cover_another_policys_value() -> None:
+def test_intervals_on_the_log_of_an_exploring_run_cover_another_policys_value() -> None:
     for share, error, _ in coverage(worlds=100, users=500, how="softmax").values():
         assert share >= 0.88  # of 95 % intervals, in all but one of a thousand such tests
         assert abs(error) < 0.03

@@ -1,4 +1,4 @@
-"""The option tokens' rows beside LoRA: how they are held, switched off and merged."""
+"""The option tokens' rows next to LoRA: how they are stored, switched off and merged."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
 from artsel_ray.models.load import load
 from artsel_ray.models.spec import write_spec
+from artsel_ray.models.weights import read_model
 from artsel_ray.prompts.spec import PromptSpec
 
 Tiny = Callable[[bool], str]
@@ -25,8 +26,8 @@ both = pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 
 
 def prepared(path: Path, dtype: torch.dtype) -> tuple[Any, list[int]]:
-    """A model with TRL's head and an adapter whose every weight differs from what it begins with."""
-    model = adapter.read_model(path, dtype)
+    """A model with TRL's head and an adapter whose every weight differs from its start."""
+    model = read_model(path, dtype)
     tokens = [model.config.vocab_size - 2, model.config.vocab_size - 1]
     add_fused_lm_head(model)
     trained = get_peft_model(model, adapter.lora_config(model, 4, 8, tokens))
@@ -46,7 +47,7 @@ def inputs(tokens: list[int]) -> dict[str, torch.Tensor]:
 
 
 @both
-def test_the_fused_head_reads_trained_rows_and_with_adapters_off_the_bases(tied: bool, tiny_llama: Tiny) -> None:
+def test_fused_head_reads_trained_rows_and_the_base_rows_while_adapters_are_off(tied: bool, tiny_llama: Tiny) -> None:
     path = load(tiny_llama(tied)).path
     trained, tokens = prepared(path, torch.float32)
     batch = inputs(tokens)
@@ -65,11 +66,11 @@ def test_the_fused_head_reads_trained_rows_and_with_adapters_off_the_bases(tied:
 
 
 @both
-def test_of_a_bfloat16_model_the_rows_train_in_float32_and_merge_to_the_nearest(
+def test_rows_of_a_bfloat16_model_train_in_float32_and_merge_to_the_nearest(
     tied: bool, tiny_llama: Tiny, tmp_path: Path
 ) -> None:
     base = tmp_path / "base"
-    adapter.read_model(load(tiny_llama(tied)).path, torch.bfloat16).save_pretrained(base)
+    read_model(load(tiny_llama(tied)).path, torch.bfloat16).save_pretrained(base)
     trained, tokens = prepared(base, torch.bfloat16)
     # A step of 1e-5 would be lost in bfloat16's 8 bits.
     assert {parameter.dtype for parameter in trained.parameters() if parameter.requires_grad} == {torch.float32}
@@ -86,7 +87,7 @@ def test_of_a_bfloat16_model_the_rows_train_in_float32_and_merge_to_the_nearest(
 
 
 @both
-def test_plain_peft_gives_the_merged_models_logits(tied: bool, tiny_llama: Tiny, tmp_path: Path) -> None:
+def test_plain_peft_and_the_merged_model_agree(tied: bool, tiny_llama: Tiny, tmp_path: Path) -> None:
     path = load(tiny_llama(tied)).path
     trained, tokens = prepared(path, torch.float32)
     trained.save_pretrained(tmp_path / "adapter")
@@ -99,14 +100,14 @@ def test_plain_peft_gives_the_merged_models_logits(tied: bool, tiny_llama: Tiny,
         torch.testing.assert_close(merged(ids).logits, trained(ids).logits, atol=1e-4, rtol=1e-4)
 
 
-def test_an_adapter_names_its_base_as_the_user_did(tmp_path: Path) -> None:
+def test_adapter_names_its_base_as_the_user_did(tmp_path: Path) -> None:
     settings = tmp_path / "adapter_config.json"
     settings.write_text(json.dumps({"r": 4, "base_model_name_or_path": "/a/cache/of/this/machine"}))
     adapter.name_base(tmp_path, "smollm2")
     assert json.loads(settings.read_text()) == {"r": 4, "base_model_name_or_path": "smollm2"}
 
 
-def test_an_output_without_its_merged_model_is_merged_on_first_use(tiny_llama: Tiny, tmp_path: Path) -> None:
+def test_output_without_its_merged_model_is_merged_on_first_use(tiny_llama: Tiny, tmp_path: Path) -> None:
     base = tiny_llama(True)
     trained, tokens = prepared(load(base).path, torch.float32)
     trained.save_pretrained(tmp_path / "adapter")
@@ -122,7 +123,7 @@ def test_an_output_without_its_merged_model_is_merged_on_first_use(tiny_llama: T
         assert load(uri) == model
 
 
-def test_a_pickle_in_an_adapters_folder_is_never_executed(tiny_llama: Tiny, tmp_path: Path) -> None:
+def test_pickle_in_adapter_folder_is_never_executed(tiny_llama: Tiny, tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> Any:
             return os.mkdir, (str(tmp_path / "ran"),)
@@ -141,7 +142,7 @@ def test_a_pickle_in_an_adapters_folder_is_never_executed(tiny_llama: Tiny, tmp_
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_adapter_that_cannot_be_merged_is_named(tmp_path: Path) -> None:
+def test_adapter_that_cannot_be_merged_is_named(tmp_path: Path) -> None:
     write_spec(str(tmp_path), PromptSpec())
     settings = str(tmp_path / "adapter/adapter_config.json")
     storage.write_json(settings, {"base_model_name_or_path": None})
@@ -151,5 +152,5 @@ def test_an_adapter_that_cannot_be_merged_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="names no base_model_name_or_path"):
         load(str(tmp_path))
     storage.write_json(settings, {"base_model_name_or_path": str(tmp_path / "gone")})
-    with pytest.raises(InputError, match="gone' is neither 'smollm2', nor a folder, nor to be had from the hub"):
+    with pytest.raises(InputError, match="gone' is neither 'smollm2', nor a folder, nor available from the hub"):
         load(str(tmp_path))

@@ -27,7 +27,7 @@ def _split(pairs: dict[tuple[str, str], int], sizes: tuple[int, int, int], how: 
 
 @pytest.mark.parametrize("how", ["hash", "time"])
 @given(pairs=_PAIRS, sizes=_SIZES)
-def test_every_pair_is_in_one_split_of_exactly_the_size(
+def test_every_pair_is_in_one_split_of_exactly_its_size(
     how: str, pairs: dict[tuple[str, str], int], sizes: tuple[int, int, int]
 ) -> None:
     found = _split(pairs, sizes, how)
@@ -37,7 +37,7 @@ def test_every_pair_is_in_one_split_of_exactly_the_size(
 
 
 @given(pairs=_PAIRS, more=_PAIRS, sizes=_SIZES)
-def test_new_pairs_push_others_one_way_only(
+def test_new_pairs_move_others_in_one_direction_only(
     pairs: dict[tuple[str, str], int], more: dict[tuple[str, str], int], sizes: tuple[int, int, int]
 ) -> None:
     if len(pairs) < sum(sizes):
@@ -48,12 +48,12 @@ def test_new_pairs_push_others_one_way_only(
 
 
 @given(pairs=_PAIRS, sizes=_SIZES)
-def test_the_order_of_rows_does_not_matter(pairs: dict[tuple[str, str], int], sizes: tuple[int, int, int]) -> None:
+def test_order_of_rows_does_not_matter(pairs: dict[tuple[str, str], int], sizes: tuple[int, int, int]) -> None:
     assert _split(pairs, sizes, "hash") == _split(dict(reversed(pairs.items())), sizes, "hash")
 
 
 @given(pairs=_PAIRS, sizes=_SIZES)
-def test_by_time_nothing_in_train_is_later_than_the_test(
+def test_split_by_time_has_nothing_in_train_later_than_in_test(
     pairs: dict[tuple[str, str], int], sizes: tuple[int, int, int]
 ) -> None:
     found = _split(pairs, sizes, "time")
@@ -62,15 +62,15 @@ def test_by_time_nothing_in_train_is_later_than_the_test(
     assert all(min(newer) >= max(older) for newer, older in itertools.pairwise(filled))
 
 
-def test_the_seed_salts_the_hash() -> None:
+def test_seed_salts_the_hash() -> None:
     pairs = {(f"u{n}", "t"): 0 for n in range(200)}
     first, second = (_split(pairs, (100, 50, 50), "hash", seed) for seed in (0, 1))
     # By chance 3/8 agree (1/4 + 1/16 + 1/16 of the pairs); all would agree if the seed were not used.
     assert 0.2 < np.mean([first[pair] == second[pair] for pair in pairs]) < 0.6
 
 
-def test_the_hash_never_changes() -> None:
-    # Written down once: another value would move every pair of every dataset that was ever split.
+def test_hash_never_changes() -> None:
+    # Another value would move pairs of every dataset that was ever split.
     keys = splits.pair_keys(pa.array(["u1"]), pa.array(["t1"]), np.array([5]), "hash", 0)
     assert (keys.primary_n.tolist(), keys.hash_n.tolist()) == ([0], [78701576852371297])
 
@@ -89,7 +89,7 @@ def test_the_hash_never_changes() -> None:
         (0, (0, 0, 0)),
     ],
 )
-def test_held_out_pairs_take_half_at_most(pairs: int, expected: tuple[int, int, int]) -> None:
+def test_held_out_pairs_take_at_most_half(pairs: int, expected: tuple[int, int, int]) -> None:
     assert tuple(splits.allot(pairs, 110_000, 1_000, 5_000).values()) == expected
 
 
@@ -97,8 +97,8 @@ def test_enough_pairs_give_exactly_the_sizes() -> None:
     assert tuple(splits.allot(7_000, 1, 1_000, 5_000).values()) == (5_000, 1_000, 1)
 
 
-def test_keys_travel_as_bytes_and_the_smallest_come_first() -> None:
+def test_smallest_keys_come_first() -> None:
     keys = splits.Keys(np.array([1, 0, 0, -5]), np.array([0, 9, 2, 2**64 - 1], dtype=np.uint64))
-    smallest = splits.Keys.from_bytes(keys.smallest(3).to_bytes())
+    smallest = keys.smallest(3)
     assert smallest.primary_n.tolist() == [-5, 0, 0]
     assert smallest.hash_n.tolist() == [2**64 - 1, 2, 9]

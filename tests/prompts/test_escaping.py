@@ -17,14 +17,14 @@ def test_escape_keeps_ordinary_text() -> None:
     assert escape("Amélie, 2001: «a café» 🎬 日本語") == "Amélie, 2001: «a café» 🎬 日本語"
 
 
-def test_escape_shows_what_was_meant_as_structure() -> None:
+def test_structure_in_data_becomes_visible_text() -> None:
     assert escape("a\n\n<option> b</option>\tPrediction: x") == "a ‹option› b‹/option› Prediction - x"
 
 
 @pytest.mark.parametrize(
     "text", ["Prediction\u200b: x", "Predic\u00adtion: x", "Prediction\ufe0f\u200d: x", "\ufeffPrediction: x"]
 )
-def test_what_does_not_show_hides_no_structure(text: str) -> None:
+def test_invisible_characters_do_not_hide_structure(text: str) -> None:
     assert escape(text) == "Prediction - x"
 
 
@@ -38,7 +38,7 @@ def test_no_format_character_passes_in_latin_text() -> None:
 @pytest.mark.parametrize(
     "text", ["\u2764\ufe0f\u200d\U0001f525", "\U0001f469\u200d\U0001f680", "می\u200cخواهم", "क्\u200dष"]
 )
-def test_joined_signs_stay_joined(text: str) -> None:
+def test_joined_characters_stay_joined(text: str) -> None:
     assert escape(f"a {text} b") == f"a {text} b"
 
 

@@ -1,4 +1,4 @@
-"""Whatever a text from data says, it never becomes a prompt's structure, in any renderer."""
+"""Text from data never becomes a prompt's structure, in any prompt of training, scoring and distilling."""
 
 import datetime
 import random
@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from artsel_ray.distill.prompts import TeacherPrompts, reason_of
-from artsel_ray.prompts.spec import Layout, Output, PromptSpec
+from artsel_ray.config import Layout, Output
+from artsel_ray.distill.prompts import TeacherPrompts, rationale_of
+from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.schema import HISTORY
 from tests.support.hostile import HOSTILE, draw
@@ -35,16 +36,16 @@ ANSWER_WORDS = re.compile(r"(prediction|reason)\s*[:：]", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Texts:
-    """All that data says in one prompt, and what a model has written for a reason."""
+    """All texts from data in one prompt, and a rationale from a model."""
 
     name: str
     genres: tuple[str, ...]
     captions: tuple[str, ...]
     watched: tuple[tuple[str, tuple[str, ...]], ...]
-    reason: str
+    rationale: str
 
     def calm(self) -> "Texts":
-        """Returns harmless words of the same shape."""
+        """Returns harmless texts of the same shape."""
         watched = tuple(("calm", ("calm",) * len(genres)) for _, genres in self.watched)
         return Texts("calm", ("calm",) * len(self.genres), ("calm",) * len(self.captions), watched, "calm")
 
@@ -56,7 +57,7 @@ TEXTS = st.builds(
     genres=GENRES,
     captions=st.lists(HOSTILE, min_size=1, max_size=4).map(tuple),
     watched=st.lists(st.tuples(HOSTILE, GENRES), max_size=2).map(tuple),
-    reason=HOSTILE,
+    rationale=HOSTILE,
 )
 
 
@@ -73,7 +74,7 @@ def renderer(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec) -> PromptToke
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, texts: Texts) -> dict[str, list[int]]:
-    """Returns what each renderer makes of the texts, as token ids."""
+    """Returns the ids of every kind of prompt with these texts."""
     prompts = renderer(tokenizer, spec)
     options = prompts.options(texts.name, texts.genres, texts.captions)
     items: list[dict[str, Any]] = [
@@ -84,16 +85,18 @@ def rendered(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, texts: Texts)
     prompt = prompts.prompt(options.prefix, history)
     last = len(texts.captions) - 1
     found = {"prompt": prompt.tolist(), "history": history.tolist()}
-    # What a model writes can hold any token, its special ones too.
-    written = tokenizer(texts.reason, add_special_tokens=False)["input_ids"]
-    found["written reason"] = prompts.with_rationale(prompt, written)[0].tolist()
-    reason = texts.reason if spec.reason else None
-    for place in {0, last}:
-        found[f"training {place}"] = prompts.example(options, history, options.answers[place], reason).ids
+    # A model may generate any token, special ones included.
+    generated = tokenizer(texts.rationale, add_special_tokens=False)["input_ids"]
+    found["generated rationale"] = prompts.with_rationale(prompt, generated)[0].tolist()
+    rationale = texts.rationale if spec.reason else None
+    for index in {0, last}:
+        found[f"training {index}"] = prompts.example(options, history, options.answers[index], rationale).ids
     if spec.reason and spec.layout == "title_first":
         teacher = TeacherPrompts(prompts)
         found["teacher, explain"] = teacher.explain(options, history, last).tolist()
-        found["teacher, predict"] = teacher.predict(options, history, reason_of(texts.reason, False) or "").tolist()
+        found["teacher, predict"] = teacher.predict(
+            options, history, rationale_of(texts.rationale, False) or ""
+        ).tolist()
     return found
 
 
@@ -106,14 +109,14 @@ def check(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, texts: Texts) ->
         text, harmless = (
             tokenizer.backend_tokenizer.decode(each, skip_special_tokens=False) for each in (ids, calm[name])
         )
-        # By hand: the words that a student's answer is found by are the template's alone.
+        # The words that mark a student's answer are the template's alone.
         assert len(ANSWER_WORDS.findall(text)) == len(ANSWER_WORDS.findall(harmless)), name
-        begun = [line.partition(" ")[0] for line in text.split("\n")]
-        assert begun == [line.partition(" ")[0] for line in harmless.split("\n")], name
+        starts = [line.partition(" ")[0] for line in text.split("\n")]
+        assert starts == [line.partition(" ")[0] for line in harmless.split("\n")], name
         if name != "history":
             assert ids[: len(prompts.head)] == prompts.head
     assert got["prompt"][-len(prompts.tail) :] == prompts.tail
-    assert got["written reason"][-len(prompts.after_rationale) :] == prompts.after_rationale
+    assert got["generated rationale"][-len(prompts.after_rationale) :] == prompts.after_rationale
 
 
 @lru_cache(maxsize=1000)
@@ -131,10 +134,15 @@ def test_data_never_becomes_structure(
 
 
 def drawn(rng: random.Random) -> tuple[PromptSpec, Texts]:
-    def some(least: int, most: int) -> tuple[str, ...]:
-        return tuple(draw(rng) for _ in range(rng.randint(least, most)))
+    def some(fewest: int, most: int) -> tuple[str, ...]:
+        return tuple(draw(rng) for _ in range(rng.randint(fewest, most)))
 
-    spec = PromptSpec(rng.choice(LAYOUTS), rng.choice(OUTPUTS), rng.random() < 0.5, caption_tokens=rng.choice([3, 256]))
+    spec = PromptSpec(
+        layout=rng.choice(LAYOUTS),
+        output=rng.choice(OUTPUTS),
+        reason=rng.random() < 0.5,
+        caption_tokens=rng.choice([3, 256]),
+    )
     watched = tuple((draw(rng), some(0, 2)) for _ in range(rng.randint(0, 2)))
     return spec, Texts(draw(rng), some(0, 2), some(1, 4), watched, draw(rng))
 
@@ -153,13 +161,13 @@ def test_ten_thousand_texts_never_become_structure(
 def test_a_megabyte_is_cut_and_changes_nothing(tokenizer: PreTrainedTokenizerBase, unit: str) -> None:
     spec, megabyte = PromptSpec(reason=True), unit * (10**6 // len(unit.encode()))
     prompts, kept = renderer(tokenizer, spec), structural(tokenizer)
-    blocks = [prompts.options("Up", (), ("calm", caption)) for caption in (megabyte, "calm")]
-    assert [i for i in blocks[0].prefix if i in kept] == [i for i in blocks[1].prefix if i in kept]
-    assert len(blocks[0].answers[1]) <= spec.caption_tokens
-    reason = prompts.rationale(megabyte)
-    assert len(reason) <= spec.reason_tokens
-    assert not kept & set(reason)
-    # A history loses its oldest items, and so all that is before the one that is too long.
+    options = [prompts.options("Up", (), ("calm", caption)) for caption in (megabyte, "calm")]
+    assert [i for i in options[0].prefix if i in kept] == [i for i in options[1].prefix if i in kept]
+    assert len(options[0].answers[1]) <= spec.caption_tokens
+    rationale = prompts.rationale(megabyte)
+    assert len(rationale) <= spec.reason_tokens
+    assert not kept & set(rationale)
+    # A history loses its oldest items: the one that is too long and all before it.
     items: list[dict[str, Any]] = [
         {"timestamp": MOMENT, "title_name": name, "genres": [], "watch_seconds": None} for name in (megabyte, "Up")
     ]

@@ -39,23 +39,23 @@ def prompts(model: Path) -> PromptTokenizer:
     return prompt_tokenizer(model, SPEC)
 
 
-def test_a_prompt_is_what_the_processor_makes_of_its_text(model: Path, prompts: PromptTokenizer) -> None:
+def test_expanded_ids_are_what_the_processor_makes_of_the_text(model: Path, prompts: PromptTokenizer) -> None:
     assert prompts.placeholders is not None
-    seen = [image(64, 48), image(20, 60), image(64, 48)]
-    options = prompts.image_options("Heat", ["Crime"], seen)
+    shown = [image(64, 48), image(20, 60), image(64, 48)]
+    options = prompts.image_options("Heat", ["Crime"], shown)
     ids = prompts.prompt(options.prefix, prompts.histories(pa.array([[]], HISTORY), np.array([100])).ids[0].as_py())
-    expanded = prompts.placeholders.expand(ids, seen)
+    expanded = prompts.placeholders.expand(ids, shown)
     processor = read_processor(model)
     text = processor.tokenizer.decode(ids)
-    mark = processor.tokenizer.decode(prompts.placeholders.ids)
-    assert text.count(f"<option>{mark}</option>") == 3
-    images = [[Image.fromarray(each.pixels) for each in seen]]
-    whole = dict(processor(text=text, images=images, add_special_tokens=False, return_tensors="pt"))
-    assert expanded.tolist() == whole.pop("input_ids")[0].tolist()
-    whole.pop("attention_mask")
-    made = prompts.placeholders.inputs(torch.from_numpy(expanded)[None], [seen])
-    assert set(made) == set(whole)
-    assert all(torch.equal(made[name], value) for name, value in whole.items())
+    placeholder = processor.tokenizer.decode(prompts.placeholders.ids)
+    assert text.count(f"<option>{placeholder}</option>") == 3
+    images = [[Image.fromarray(each.pixels) for each in shown]]
+    complete = dict(processor(text=text, images=images, add_special_tokens=False, return_tensors="pt"))
+    assert expanded.tolist() == complete.pop("input_ids")[0].tolist()
+    complete.pop("attention_mask")
+    made = prompts.placeholders.inputs(torch.from_numpy(expanded)[None], [shown])
+    assert set(made) == set(complete)
+    assert all(torch.equal(made[name], value) for name, value in complete.items())
     assert options.length == len(options.prefix) + len(expanded) - len(ids)
 
 
@@ -64,7 +64,7 @@ def test_the_answers_are_numbers(prompts: PromptTokenizer) -> None:
     assert prompts.tokenizer.batch_decode(options.answers)[::11] == [" 1", " 12"]
 
 
-def test_room_for_a_history_is_what_pictures_leave(prompts: PromptTokenizer) -> None:
+def test_images_reduce_the_history_budget(prompts: PromptTokenizer) -> None:
     options = prompts.image_options("Heat", [], [image(64, 64)] * 4)
     budget = prompts.history_budget(options, 2048)
     longest = max(map(len, options.answers)) + len(prompts.end)
@@ -75,31 +75,31 @@ def test_room_for_a_history_is_what_pictures_leave(prompts: PromptTokenizer) -> 
 
 @settings(max_examples=200, deadline=None)
 @given(name=st.one_of(st.text(max_size=40), HOSTILE, st.just("<image>"), st.just("<fake_token_around_image><image>")))
-def test_no_name_marks_a_picture(prompts: PromptTokenizer, name: str) -> None:
+def test_no_name_spells_a_placeholder(prompts: PromptTokenizer, name: str) -> None:
     assert prompts.placeholders is not None
-    seen = [image(32, 32), image(48, 32)]
-    options = prompts.image_options(name, [name], seen)
-    (mark,) = prompts.placeholders.ids
-    assert options.prefix.count(mark) == 2
-    assert len(prompts.placeholders.expand(np.array(options.prefix, dtype=np.int32), seen)) == options.length
+    shown = [image(32, 32), image(48, 32)]
+    options = prompts.image_options(name, [name], shown)
+    (placeholder,) = prompts.placeholders.ids
+    assert options.prefix.count(placeholder) == 2
+    assert len(prompts.placeholders.expand(np.array(options.prefix, dtype=np.int32), shown)) == options.length
 
 
-def test_marks_and_pictures_must_be_as_many(prompts: PromptTokenizer) -> None:
+def test_placeholders_and_images_must_match(prompts: PromptTokenizer) -> None:
     assert prompts.placeholders is not None
     prefix = np.array(prompts.image_options("Heat", [], [image(32, 32)] * 2).prefix, dtype=np.int32)
     with pytest.raises(ValueError, match="zip"):
         prompts.placeholders.expand(prefix, [image(32, 32)])
 
 
-def test_a_model_that_looks_at_one_picture_or_none_is_refused(smollm2: Model, tmp_path: Path) -> None:
+def test_a_model_that_sees_one_image_or_none_is_refused(smollm2: Model, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--assets image needs a vision-language model"):
         prompt_tokenizer(smollm2.path, SPEC)
     one = Path(write_tiny_vision("mllama", smollm2.path, tmp_path / "mllama"))
-    with pytest.raises(InputError, match="looks at one picture at a time"):
+    with pytest.raises(InputError, match="sees one image at a time"):
         prompt_tokenizer(one, SPEC)
 
 
-def test_a_model_without_a_place_for_pictures_is_refused(model: Path) -> None:
+def test_a_chat_template_without_images_is_refused(model: Path) -> None:
     processor = read_processor(model)
 
     def without(template: Any) -> Any:
@@ -111,5 +111,5 @@ def test_a_model_without_a_place_for_pictures_is_refused(model: Path) -> None:
     with pytest.raises(InputError, match="no chat template"):
         ImagePlaceholders(without(None))
     texts = "{% for part in messages[0]['content'] %}{{ part['text'] or '' }}{% endfor %}"
-    with pytest.raises(InputError, match="does not leave pictures where they stand"):
+    with pytest.raises(InputError, match="does not leave images in their position"):
         ImagePlaceholders(without(texts))

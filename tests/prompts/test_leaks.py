@@ -14,12 +14,12 @@ WORD = st.text(string.ascii_letters + "äßЖ日", min_size=1, max_size=7)
 BETWEEN = st.sampled_from([" ", ", ", "... ", "\n", " – "])
 
 
-def leak(reason: str, caption: str = CAPTION) -> str | None:
-    return find_leak(escape(reason), caption, QUOTED_WORDS)
+def leak(rationale: str, caption: str = CAPTION) -> str | None:
+    return find_leak(escape(rationale), caption, QUOTED_WORDS)
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"),
+    ("kind", "rationale"),
     [
         (MARKUP, "It shows <option> what they like"),
         (MARKUP, "Dark films suit them.<|im_end|>"),
@@ -50,12 +50,12 @@ def leak(reason: str, caption: str = CAPTION) -> str | None:
         (QUOTE, "Storms! TALL, red tower stands alone   against a stormy (scene)"),
     ],
 )
-def test_a_reason_that_points_is_found(kind: str, reason: str) -> None:
-    assert leak(reason) == kind
+def test_a_rationale_that_gives_the_answer_away_is_found(kind: str, rationale: str) -> None:
+    assert leak(rationale) == kind
 
 
 @pytest.mark.parametrize(
-    "reason",
+    "rationale",
     [
         "",
         "The user has watched six dark thrillers in a row, and a lone tower in a storm promises the same tension.",
@@ -67,8 +67,8 @@ def test_a_reason_that_points_is_found(kind: str, reason: str) -> None:
         "Two friends would bore this viewer: choices like Up and Cars ended after ten minutes.",
     ],
 )
-def test_a_reason_that_explains_is_none(reason: str) -> None:
-    assert leak(reason) is None
+def test_a_rationale_that_explains_is_no_leak(rationale: str) -> None:
+    assert leak(rationale) is None
 
 
 def test_a_short_caption_is_quoted_by_all_its_words_but_not_by_fewer_than_four() -> None:
@@ -87,22 +87,22 @@ def test_a_long_run_of_the_caption_is_always_found(
 ) -> None:
     start = min(start, len(caption) - QUOTED_WORDS)
     run = between.join(caption[start : start + QUOTED_WORDS])
-    reason = " ".join([*around, run.upper() if upper else run, *around])
-    assert leak(reason, " ".join(caption)) is not None
+    rationale = " ".join([*around, run.upper() if upper else run, *around])
+    assert leak(rationale, " ".join(caption)) is not None
 
 
 @given(st.lists(WORD, max_size=30), st.lists(WORD, min_size=1, max_size=30))
-def test_a_run_shorter_than_the_limit_is_never_a_quote(told: list[str], caption: list[str]) -> None:
+def test_a_run_shorter_than_the_limit_is_never_a_quote(other: list[str], caption: list[str]) -> None:
     # Every eighth word is one that no caption has, so that no run of eight can be the caption's.
-    broken = [word if place % QUOTED_WORDS else f"9{place}" for place, word in enumerate(told)]
+    broken = [word if index % QUOTED_WORDS else f"9{index}" for index, word in enumerate(other)]
     assert leak(" ".join(broken), " ".join([*caption, *caption, "end"] * 3)) != QUOTE
 
 
 @given(st.text(max_size=200), st.text(max_size=80))
-def test_any_text_has_an_answer_and_escaping_does_not_change_it(reason: str, caption: str) -> None:
-    found = leak(reason, caption)
+def test_escaping_does_not_change_the_kind_of_any_text(rationale: str, caption: str) -> None:
+    found = leak(rationale, caption)
     assert found is None or found in KINDS
-    assert leak(escape(reason), escape(caption)) == found
+    assert leak(escape(rationale), escape(caption)) == found
 
 
 @given(st.sampled_from(["option 3", "the correct answer", "the user chose"]), st.text(max_size=60))
@@ -111,7 +111,7 @@ def test_pointing_is_found_anywhere(pointing: str, around: str) -> None:
 
 
 @pytest.mark.parametrize("unit", ["the user ", "option ", "they a b c ", "liked this x ", "a " * 9, "# ", "‹ "])
-def test_a_long_reason_takes_no_longer_than_its_length(unit: str) -> None:
-    begun = time.perf_counter()
+def test_time_grows_with_the_length_alone(unit: str) -> None:
+    started = time.perf_counter()
     leak(unit * 20_000)
-    assert time.perf_counter() - begun < 5
+    assert time.perf_counter() - started < 5

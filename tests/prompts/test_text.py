@@ -19,24 +19,24 @@ def test_question_asks_for_the_output(output: Output, reason: bool, expected: st
     assert render.question(PromptSpec(output=output, reason=reason)) == expected
 
 
-def test_synopses_and_trailers_are_called_by_their_name() -> None:
+def test_every_asset_kind_has_its_wording() -> None:
     assert "available synopses of a new title" in render.instruction("synopsis")
     assert render.new_title("Heat", [], "trailer") == "\n\nNew title: Heat\nAvailable trailers:"
     assert render.question(PromptSpec(asset_kind="synopsis")) == "\n\nOutput the best synopsis in text."
 
 
 def test_history_line() -> None:
-    pieces = [
+    segments = [
         render.history_date(datetime.date(2024, 5, 1)),
         render.described_title("Heat", ["Action", "Crime"]),
         render.history_watch(96),
     ]
-    assert "".join(pieces) == "\n- 2024-05-01: Heat (Action, Crime), watched 96 min"
+    assert "".join(segments) == "\n- 2024-05-01: Heat (Action, Crime), watched 96 min"
 
 
-def test_history_line_of_which_nothing_is_known() -> None:
-    pieces = [render.history_date(None), render.described_title("Heat", []), render.history_watch(None)]
-    assert "".join(pieces) == "\n- Heat"
+def test_history_line_without_date_and_watch_time() -> None:
+    segments = [render.history_date(None), render.described_title("Heat", []), render.history_watch(None)]
+    assert "".join(segments) == "\n- Heat"
 
 
 def test_answer_in_text_is_the_options_text() -> None:

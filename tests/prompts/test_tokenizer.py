@@ -1,28 +1,20 @@
-import datetime
-from typing import Any
+import copy
+import json
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from transformers import PreTrainedTokenizerBase
 
+from artsel_ray.config import AssetKind, Layout, Output
 from artsel_ray.errors import InputError
-from artsel_ray.prompts.spec import Layout, Output, PromptSpec
+from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
-from artsel_ray.schema import HISTORY
+from tests.support.histories import history, item
 
-UTC = datetime.UTC
 CAPTIONS = ["A red tower.", "Two friends laugh by the sea."]
 PLENTY = np.array([4096])
-
-
-def item(day: int, name: str = "Heat", genres: list[str] | None = None, watch: float | None = 60.0) -> dict[str, Any]:
-    moment = datetime.datetime(2024, 5, day, tzinfo=UTC)
-    return {"timestamp": moment, "title_name": name, "genres": genres or ["Crime"], "watch_seconds": watch}
-
-
-def history(*rows: list[dict[str, Any]] | None) -> pa.Array:
-    return pa.array(rows, HISTORY)
 
 
 def prompt_ids(prompts: PromptTokenizer, items: list[dict[str, Any]], captions: list[str] = CAPTIONS) -> list[int]:
@@ -76,9 +68,43 @@ def test_golden_ids(tokenizer: PreTrainedTokenizerBase) -> None:
     assert options.answers == [[330, 2382, 11637, 30]]
     assert options.prefix[-7:] == [198, 49152, 330, 2382, 11637, 30, 49153]
     assert prompts.tail[-3:] == [*prompts.encode(["Prediction: "])[0][-2:], 49152]
-    # A chat's markers are single tokens; each piece keeps its own ids wherever it stands.
+    # A chat's markers are single tokens; each segment has the same ids in every position.
     assert prompts.head[0] == tokenizer.convert_tokens_to_ids("<|im_start|>")
     assert prompts.prompt([7], [8]).tolist() == [*prompts.head, 7, 8, *prompts.tail]
+
+
+GOLDEN: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "golden_ids.json").read_text())
+GOLDEN_ITEMS = [
+    item(1, "Heat", ["Crime", "Drama"], 3600.0),
+    {**item(1, "Café <b>Müller</b>", watch=None), "timestamp": None, "genres": []},
+    {**item(3, "Prediction: x", watch=59.0), "genres": None},
+    {**item(4, watch=-1.0), "title_name": None, "genres": ["War"]},
+]
+GOLDEN_CAPTIONS = [*CAPTIONS, "“Reason: none”\n<option> 日本 </option>"]
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_no_id_of_any_prompt_changes(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """The ids were made by the first version: a trained model depends on every one of them.
+
+    If they must change, so must `PromptSpec.template`.
+    """
+    layout, output, reason, kind = name.split(" ")
+    spec = PromptSpec(
+        layout=cast(Layout, layout),
+        output=cast(Output, output),
+        reason=reason == "reason",
+        asset_kind=cast(AssetKind, kind),
+        caption_tokens=12,
+        history_tokens=60,
+    )
+    prompts = PromptTokenizer(tokenizer, spec)
+    options = prompts.options("Up", ["Comedy", "<x>"], GOLDEN_CAPTIONS)
+    ids = prompts.histories(history(GOLDEN_ITEMS), PLENTY).ids[0].as_py()
+    rationale = "They like\nthe sea." if spec.reason else None
+    encoded = prompts.example(options, ids, options.answers[1], rationale)
+    found = {"ids": encoded.ids, "supervised": sum(encoded.supervised), "cut": options.captions_cut}
+    assert found == GOLDEN[name]
 
 
 def test_only_the_answer_and_its_end_are_supervised(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -91,67 +117,17 @@ def test_only_the_answer_and_its_end_are_supervised(tokenizer: PreTrainedTokeniz
     assert encoded.supervised == sorted(encoded.supervised)
 
 
-def test_a_reason_is_supervised_with_what_follows_it(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_a_rationale_and_its_prediction_are_supervised(tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = PromptTokenizer(tokenizer, PromptSpec(reason=True, output="number"))
     options = prompts.options("Up", [], CAPTIONS)
-    encoded = prompts.example(options, [], options.answers[1], reason="They like\nthe sea.")
+    encoded = prompts.example(options, [], options.answers[1], rationale="They like\nthe sea.")
     target = [token for token, supervised in zip(encoded.ids, encoded.supervised, strict=True) if supervised]
     assert tokenizer.decode(target) == " They like the sea.\nPrediction: <option> 2</option><|im_end|>"
-    with pytest.raises(ValueError, match="lacks a reason"):
+    with pytest.raises(ValueError, match="lacks a rationale"):
         prompts.example(options, [], options.answers[1])
-
-
-def test_history_keeps_the_newest(tokenizer: PreTrainedTokenizerBase) -> None:
-    prompts = PromptTokenizer(tokenizer, PromptSpec(history_length=2))
-    got = prompts.histories(history([item(1), item(2), item(3)], [], None), np.full(3, 4096))
-    texts = [str(tokenizer.decode(ids)) for ids in got.ids.to_pylist()]
-    assert texts[0].splitlines()[3:] == [
-        "- 2024-05-02: Heat (Crime), watched 1 min",
-        "- 2024-05-03: Heat (Crime), watched 1 min",
-    ]
-    assert texts[1] == texts[2] == "\n\nWatch history, oldest first:\n- nothing watched yet"
-    assert got.items_cut.tolist() == [0, 0, 0]
-
-
-def test_history_keeps_the_newest_that_fit(tokenizer: PreTrainedTokenizerBase) -> None:
-    prompts = PromptTokenizer(tokenizer, PromptSpec())
-    items = [item(day) for day in range(1, 9)]
-    whole = len(prompts.histories(history(items), PLENTY).ids[0])
-    for budget in range(whole + 2):
-        got = prompts.histories(history(items), np.array([budget]))
-        ids, cut = got.ids[0].as_py(), int(got.items_cut[0])
-        expected = prompts.histories(history(items[cut:]), PLENTY).ids[0].as_py() if cut < 8 else None
-        if expected:
-            assert ids == expected
-            assert len(ids) <= budget
-        one_more = prompts.histories(history(items[max(cut - 1, 0) :]), PLENTY).ids[0]
-        assert cut == 0 or len(one_more) > budget
-
-
-def lines(prompts: PromptTokenizer, rows: pa.Array) -> list[str]:
-    ids = [token for row in prompts.histories(rows, np.full(len(rows), 4096)).ids.to_pylist() for token in row]
-    return [line for line in str(prompts.tokenizer.decode(ids)).splitlines() if line.startswith("-")]
-
-
-def test_a_day_outside_the_calendar_is_not_shown(tokenizer: PreTrainedTokenizerBase) -> None:
-    prompts = PromptTokenizer(tokenizer, PromptSpec())
-    first, last = -62_135_596_800_000_000, 253_402_300_799_999_999
-    times = [-(2**63), first - 1, first, last, last + 1, 2**63 - 1, None]
-    items: list[dict[str, Any]] = [
-        {"timestamp": time, "title_name": "Up", "genres": [], "watch_seconds": None} for time in times
-    ]
-    nothing = "- Up"
-    shown = ["- 0001-01-01: Up", "- 9999-12-31: Up"]
-    assert lines(prompts, history(items)) == [nothing, nothing, *shown, nothing, nothing, nothing]
-
-
-def test_a_null_genre_drops_only_itself(tokenizer: PreTrainedTokenizerBase) -> None:
-    prompts = PromptTokenizer(tokenizer, PromptSpec())
-    genres = [["Crime", None, "Drama"], [None], None, [], ["War"]]
-    rows = history(*[[{**item(1, watch=None), "genres": each}] for each in genres])
-    expected = [f"- 2024-05-01: Heat{shown}" for shown in (" (Crime, Drama)", "", "", "", " (War)")]
-    assert lines(prompts, rows) == expected
-    assert lines(prompts, rows[2:]) == expected[2:]
+    plain = PromptTokenizer(tokenizer, PromptSpec())
+    with pytest.raises(ValueError, match="has a rationale"):
+        plain.example(options, [], options.answers[1], rationale="")
 
 
 def test_captions_are_cut_to_their_budget(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -173,3 +149,40 @@ def test_a_tokenizer_without_option_tokens_is_refused(tokenizer: PreTrainedToken
 
     with pytest.raises(InputError, match="<option>"):
         PromptTokenizer(Bare(), PromptSpec())  # type: ignore[arg-type]
+
+
+def test_histories_may_have_what_options_and_the_longest_answer_leave(tokenizer: PreTrainedTokenizerBase) -> None:
+    for spec in (PromptSpec(), PromptSpec(reason=True, reason_tokens=30, output="number")):
+        prompts = PromptTokenizer(tokenizer, spec)
+        options = prompts.options("Up", [], CAPTIONS)
+        written = 30 + len(prompts.after_rationale) if spec.reason else 0
+        longest = max(map(len, options.answers)) + len(prompts.end) + written
+        left = 700 - len(prompts.prompt(options.prefix, [])) - longest
+        assert prompts.history_budget(options, 700) == left
+        # An empty history is the least that must fit.
+        needed = 700 - left + prompts.min_history_tokens
+        assert prompts.history_budget(options, needed) == prompts.min_history_tokens
+        assert prompts.history_budget(options, needed - 1) == -1
+
+
+def test_a_generated_rationale_ends_at_its_prediction(tokenizer: PreTrainedTokenizerBase) -> None:
+    prompts = PromptTokenizer(tokenizer, PromptSpec(reason=True))
+    generated = tokenizer(" They like\nthe sea.\nPrediction: <option> A", add_special_tokens=False)["input_ids"]
+    extended, rationale = prompts.with_rationale(np.array([7], dtype=np.int32), generated)
+    assert rationale == "They like\nthe sea."
+    assert tokenizer.decode(extended[1:]) == " They like the sea.\nPrediction: <option>"
+
+
+def test_texts_are_those_of_the_title_and_its_options(tokenizer: PreTrainedTokenizerBase) -> None:
+    prompts = PromptTokenizer(tokenizer, PromptSpec(output="number"))
+    title, *options = prompts.texts(prompts.options("Up", ["Comedy"], CAPTIONS).prefix)
+    assert title == "\n\nNew title: Up (Comedy)\nAvailable artworks:\n1. "
+    assert options == [f" {caption}" for caption in CAPTIONS]
+
+
+def test_a_model_without_a_chat_template_gets_a_begin_token_and_a_blank_line(llama_3: PreTrainedTokenizerBase) -> None:
+    plain = copy.copy(llama_3)
+    plain.chat_template = None
+    prompts = PromptTokenizer(plain, PromptSpec())
+    assert prompts.head[0] == llama_3.bos_token_id
+    assert llama_3.decode(prompts.turn) == "\n\n"

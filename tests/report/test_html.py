@@ -8,11 +8,12 @@ from artsel_ray.evaluation.metrics import METRICS
 from artsel_ray.report.html import render_evaluation, render_sweep
 
 ESTIMATE = {"value": 0.5, "low": 0.25, "high": 0.75}
+NAMES = [metric.name for metric in METRICS]
 UNKNOWN = {"value": None, "low": None, "high": None}
 
 
 def metrics(**changes: Any) -> dict[str, Any]:
-    row = dict.fromkeys(METRICS, ESTIMATE) | {"effective_sample_size": 12.0}
+    row = dict.fromkeys(NAMES, ESTIMATE) | {"effective_sample_size": 12.0}
     counts = ("missing", "unknown_artwork", "other_predictions", "unusable_predictions", "rejected_examples")
     return {
         **row,
@@ -26,7 +27,7 @@ def metrics(**changes: Any) -> dict[str, Any]:
         "note": "A note.",
         "by_position": [{"position": 0, "examples": 4321, "accuracy": 0.5, "low": 0.2, "high": 0.8, "random": 0.1}],
         "relative": {"random": {"accuracy": {"value": -12.34, "low": None, "high": 5.0}, "ips": UNKNOWN}},
-        "difference": {"random": dict.fromkeys(METRICS, ESTIMATE)},
+        "difference": {"random": dict.fromkeys(NAMES, ESTIMATE)},
         "references": {"random": row | {"ips_logged": UNKNOWN}},
     } | changes
 
@@ -93,6 +94,6 @@ def test_numbers_and_gaps() -> None:
         assert text in page
 
 
-def test_simulated_is_said_only_where_it_is() -> None:
+def test_only_simulated_data_is_labeled_simulated() -> None:
     assert "Simulated" not in render_evaluation(metrics(), [], {})
     assert "Simulated" in render_evaluation(metrics(simulated=True), [], {})

@@ -28,13 +28,20 @@ def test_formats_share_one_figure() -> None:
 
 
 def test_references_name_every_policy_and_survive_gaps() -> None:
-    svg = plot_references({"Model": {"accuracy": POINT, "ips": POINT}, "Other": {"accuracy": NOTHING, "ips": NOTHING}})
+    rows: dict[str, dict[str, Any]] = {
+        "Model": {"accuracy": POINT, "ips": POINT},
+        "Other": {"accuracy": NOTHING, "ips": NOTHING},
+    }
+    svg = plot_references(rows, {"accuracy": "Accuracy", "ips": "IPS\nuniform π"})
     assert ">Model</text>" in svg
     assert ">Other</text>" in svg
+    assert ">Accuracy</text>" in svg
+    assert ">IPS, uniform π</text>" in svg
 
 
 def test_two_figures_share_no_id_and_a_figure_is_reproducible() -> None:
-    first, second = plot_positions(ROWS), plot_references({"Model": {"accuracy": POINT, "ips": POINT}})
+    references = plot_references({"Model": {"accuracy": POINT, "ips": POINT}}, {"accuracy": "Accuracy", "ips": "IPS"})
+    first, second = plot_positions(ROWS), references
     assert first == plot_positions(ROWS)
     clips = [set(re.findall(r'id="(p[0-9a-f]+)"', svg)) for svg in (first, second)]
     assert clips[0]

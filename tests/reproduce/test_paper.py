@@ -1,4 +1,4 @@
-from artsel_ray.reproduce.paper import FEW, FIGURE1, MANY, ROWS, Run, runs, zero_shot
+from artsel_ray.reproduce.paper import FEW, FIGURE1, MANY, ROWS, Experiment, experiments, zero_shot
 
 
 def test_each_table_has_the_papers_numbers() -> None:
@@ -17,19 +17,19 @@ def test_only_table_3_is_relative_to_the_model_before_training() -> None:
     assert {row.table for row in ROWS if row.against == "production"} == {"1", "2", "4"}
 
 
-def test_what_tables_share_is_run_once_and_behind_what_it_needs() -> None:
-    plan = runs(ROWS, FIGURE1)
+def test_experiments_that_tables_share_run_once_and_after_what_they_need() -> None:
+    plan = experiments(ROWS, FIGURE1)
     assert len(plan) == len(set(plan)) == 17
-    assert {row.run for row in ROWS if row.run} <= set(plan)
-    for run in plan:
-        assert run.start is None or plan.index(run.start) < plan.index(run)
-        assert plan.index(zero_shot(run)) <= plan.index(run)
-        assert (run.method == "zero-shot") == (run.examples == 0)
-        assert run.examples in (0, FEW, MANY)
-    assert [run.method for run in plan[:4]] == ["zero-shot"] * 4
-    assert set(runs([row for row in ROWS if row.table == "2"], [])) == set(plan[:4])
+    assert {row.experiment for row in ROWS if row.experiment} <= set(plan)
+    for experiment in plan:
+        assert experiment.start is None or plan.index(experiment.start) < plan.index(experiment)
+        assert plan.index(zero_shot(experiment)) <= plan.index(experiment)
+        assert (experiment.method == "zero-shot") == (experiment.examples == 0)
+        assert experiment.examples in (0, FEW, MANY)
+    assert [experiment.method for experiment in plan[:4]] == ["zero-shot"] * 4
+    assert set(experiments([row for row in ROWS if row.table == "2"], [])) == set(plan[:4])
 
 
-def test_a_table_alone_brings_what_it_is_compared_with() -> None:
-    alone = runs([row for row in ROWS if row.label == "3B, 10K, number"], [])
-    assert alone == [Run("3B", "number"), Run("3B", "number", "sft", FEW)]
+def test_a_table_alone_includes_its_references() -> None:
+    alone = experiments([row for row in ROWS if row.label == "3B, 10K, number"], [])
+    assert alone == [Experiment("3B", "number"), Experiment("3B", "number", "sft", FEW)]

@@ -19,14 +19,14 @@ def captions(tokens: int, shared: float, count: int = 600, kind: AssetKind = "ar
     return [write_caption(mix, tokens, shared, rng, kind) for mix in mixes]
 
 
-def test_a_caption_never_names_a_theme() -> None:
+def test_captions_never_name_a_theme() -> None:
     assert all(any(theme.label.startswith(stem[:5]) for stem in STEMS) for theme in THEMES)
     for shared in (0.0, 1.0):
         for caption in [text for kind in get_args(AssetKind) for text in captions(200, shared, 200, kind)]:
             assert not re.search("|".join(STEMS), caption, re.IGNORECASE), caption
 
 
-# The grammars of synopses and trailers are smaller: beyond a hundred tokens their captions stay behind.
+# The grammars of synopses and trailers are smaller: beyond a hundred tokens their captions are shorter.
 @pytest.mark.parametrize(
     ("tokens", "kind"),
     [
@@ -36,14 +36,14 @@ def test_a_caption_never_names_a_theme() -> None:
         if kind == "artwork" or tokens < 99
     ],
 )
-def test_captions_have_about_the_length_asked_for(tokens: int, kind: AssetKind) -> None:
+def test_captions_have_about_the_requested_length(tokens: int, kind: AssetKind) -> None:
     words = np.array([len(caption.split()) for caption in captions(tokens, 0.3, kind=kind)])
     assert words.mean() * TOKENS_PER_WORD == pytest.approx(tokens, rel=0.35 if tokens < 30 else 0.12)
     if tokens >= 60:
         assert words.std() > 0.15 * words.mean()
 
 
-def test_captions_differ_and_repeat_no_sentence() -> None:
+def test_captions_differ_and_never_repeat_a_sentence() -> None:
     written = captions(200, 0.3)
     assert len(set(written)) == len(written)
     for caption in written:
@@ -55,7 +55,7 @@ def test_captions_differ_and_repeat_no_sentence() -> None:
 
 @pytest.mark.parametrize("kind", get_args(AssetKind))
 @pytest.mark.parametrize("theme", range(len(THEMES)))
-def test_the_shortest_caption_shows_the_strongest_theme(theme: int, kind: AssetKind) -> None:
+def test_shortest_caption_shows_the_strongest_theme(theme: int, kind: AssetKind) -> None:
     mix = np.full(12, 0.01)
     mix[theme] = 0.89
     caption = write_caption(mix, 12, 0.0, random.Random(1), kind).casefold()

@@ -10,7 +10,7 @@ from artsel_ray.simulate.themes import THEMES
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=2, max_size=len(THEMES)))
-def test_a_theme_is_as_wide_as_its_weight(weights: list[float]) -> None:
+def test_band_is_as_wide_as_the_weight_of_its_theme(weights: list[float]) -> None:
     mix = np.array(weights) / sum(weights)
     pixels = np.asarray(Image.open(io.BytesIO(draw(mix))))
     assert (pixels == pixels[:1]).all()

@@ -6,27 +6,20 @@ from artsel_ray.simulate.themes import THEMES
 
 RNG = np.random.default_rng(0)
 TITLES = [["Comedy"], ["War", "Drama"], [], ["Musical"]]
-WORLD = w.make_world(w.genre_themes(TITLES * 10, 12), (2, 9), 0.5, 24, 0.3, seed=0)
+WORLD = w.make_world(w.genre_themes(TITLES * 10, 12), (2, 9), 0.5, w.CaptionStyle(24, 0.3), seed=0)
 PAIRS = RNG.integers(0, 40, 3000)
 TASTE = RNG.dirichlet(np.full(12, 0.3), 3000)
 BEHAVIOR = w.Behavior(taste_strength=2.0, exploration=0.2)
 
 
-def test_every_theme_has_its_words_and_genres() -> None:
-    assert len({theme.label for theme in THEMES}) == 12
-    for theme in THEMES:
-        assert min(map(len, (theme.subjects, theme.actions, theme.settings, theme.objects, theme.lights))) >= 4
-        assert all(0 < weight <= 1 for weight in theme.genres.values())
-
-
-def test_genres_lead_to_themes() -> None:
+def test_title_themes_follow_its_genres() -> None:
     rows = w.genre_themes(TITLES, 12)
     np.testing.assert_allclose(rows.sum(axis=1), 1)
     assert [THEMES[i].label for i in rows.argmax(axis=1)[[0, 1, 3]]] == ["mirth", "grief", "melody"]
     np.testing.assert_allclose(rows[2], 1 / 12)
 
 
-def test_candidates_stay_in_their_bounds() -> None:
+def test_number_of_candidates_stays_within_its_bounds() -> None:
     assert WORLD.counts_x.min() >= 2
     assert WORLD.counts_x.max() <= 9
     assert [len(captions) for captions in WORLD.captions] == WORLD.counts_x.tolist()
@@ -34,7 +27,7 @@ def test_candidates_stay_in_their_bounds() -> None:
     np.testing.assert_allclose(WORLD.mix_xmt.sum(axis=2)[WORLD.mask_xm], 1)
 
 
-def test_match_is_the_formula() -> None:
+def test_match_equals_the_formula() -> None:
     got = w.match(WORLD, PAIRS[:1], TASTE[:1])[0]
     count = WORLD.counts_x[PAIRS[0]]
     raw = [12 * sum(TASTE[0] * WORLD.mix_xmt[PAIRS[0], m]) for m in range(count)]
@@ -42,7 +35,7 @@ def test_match_is_the_formula() -> None:
     assert (got[count:] == 0).all()
 
 
-def test_propensities_are_a_distribution_with_a_floor() -> None:
+def test_propensities_are_a_distribution_with_a_minimum() -> None:
     policy = w.propensities(WORLD, PAIRS, w.match(WORLD, PAIRS, TASTE), BEHAVIOR)
     mask = WORLD.mask_xm[PAIRS]
     np.testing.assert_allclose(policy.sum(axis=1), 1)
@@ -51,7 +44,19 @@ def test_propensities_are_a_distribution_with_a_floor() -> None:
     assert policy[mask].std() > 0.01
 
 
-def test_engagement_follows_the_match() -> None:
+def test_shown_artworks_and_engagement_follow_their_probabilities() -> None:
+    shown = w.show(WORLD, PAIRS, TASTE, BEHAVIOR, np.random.default_rng(2))
+    assert (shown.positions_n < WORLD.counts_x[PAIRS]).all()
+    assert (shown.propensities_n == shown.policy_nm[np.arange(3000), shown.positions_n]).all()
+    # Sums over all pairs differ from their expectations by less than 4 standard deviations.
+    hits_m = (shown.positions_n[:, None] == np.arange(9)).sum(axis=0)
+    spread_m = np.sqrt((shown.policy_nm * (1 - shown.policy_nm)).sum(axis=0))
+    assert (np.abs(hits_m - shown.policy_nm.sum(axis=0)) <= 4 * spread_m).all()
+    p = shown.engagement_nm[np.arange(3000), shown.positions_n]
+    assert abs(shown.engaged_n.sum() - p.sum()) < 4 * np.sqrt((p * (1 - p)).sum())
+
+
+def test_engagement_increases_with_the_match() -> None:
     matches = w.match(WORLD, PAIRS, TASTE)
     behavior = w.calibrate(WORLD, PAIRS, TASTE, BEHAVIOR, 0.3)
     engaged = w.engagement(WORLD, PAIRS, matches, behavior)
@@ -63,7 +68,7 @@ def test_engagement_follows_the_match() -> None:
     np.testing.assert_allclose(engaged[mask], 1 / (1 + np.exp(-utility[mask])))
 
 
-def test_the_best_possible_is_what_its_predictors_reach() -> None:
+def test_best_possible_predictors_reach_the_expected_metrics() -> None:
     matches = w.match(WORLD, PAIRS, TASTE)
     policy = w.propensities(WORLD, PAIRS, matches, BEHAVIOR)
     engaged_probability = w.engagement(WORLD, PAIRS, matches, BEHAVIOR)
@@ -84,7 +89,7 @@ def test_the_best_possible_is_what_its_predictors_reach() -> None:
         assert np.mean(seen) == pytest.approx(np.mean([each[name] for each in expected]), abs=4 * error)
 
 
-def test_parts_of_the_best_add_up() -> None:
+def test_best_of_two_parts_is_their_sum() -> None:
     one, two = w.Best(2, 1.0, 3.0, 4.0, 0.5), w.Best(1, 0.5, 1.0, 1.0, 0.25)
     assert (one + two) == w.Best(3, 1.5, 4.0, 5.0, 0.75)
     assert (one + two).means()["accuracy"] == 0.5

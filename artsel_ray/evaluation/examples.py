@@ -1,0 +1,67 @@
+"""Logged choices as arrays, and what a policy does in them.
+
+Suffixes: n examples, c candidates of all examples end to end.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+UNKNOWN = -1
+"""Stands for no artwork or no position in arrays of integers."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N logged choices, each of an artwork that a user engaged with."""
+
+    user_n: IntArray
+    """Users, numbered from 0 without gaps."""
+    position_n: IntArray
+    """0-based position of the engaged artwork among the title's candidates."""
+    candidates_n: IntArray
+    """Number of candidates of the title (m)."""
+    propensity_n: FloatArray
+    """Probability with which the logging policy showed the engaged artwork, in (0, 1]; NaN where it is not known."""
+
+    @property
+    def uniform_n(self) -> FloatArray:
+        """The uniform policy's probability of each engaged artwork, 1/m."""
+        return 1.0 / self.candidates_n
+
+    @property
+    def start_n(self) -> IntArray:
+        """Index of each example's first candidate among all candidates end to end."""
+        return np.cumsum(self.candidates_n) - self.candidates_n
+
+    def truth_of(self, value_c: FloatArray) -> FloatArray:
+        """Returns the values of the engaged artworks, given a value for every candidate."""
+        return value_c[self.start_n + self.position_n]
+
+    def sums_of(self, value_c: FloatArray) -> FloatArray:
+        """Returns the sum of each example's candidates' values."""
+        return np.add.reduceat(value_c, self.start_n)
+
+
+@dataclass(frozen=True)
+class PolicyOnExamples:
+    """What one policy π does in N examples."""
+
+    examples: Examples
+    truth_n: FloatArray
+    """Probability with which π chooses the engaged artwork."""
+    expected_n: FloatArray | None = None
+    """The same as a reward model q̂ expects it, `Σ_a π(a) q̂(a)`; NaN where q̂ lacks the example, None without q̂."""
+
+
+def highest(score_c: FloatArray | IntArray, examples: Examples) -> FloatArray:
+    """Returns every candidate's probability under a uniform draw among its example's highest-scored ones.
+
+    Exact, not sampled: equal scores everywhere give 1/m each; one highest score gives it 1.
+    """
+    best_c = np.repeat(np.maximum.reduceat(score_c, examples.start_n), examples.candidates_n) == score_c
+    return best_c / np.repeat(examples.sums_of(best_c.astype(np.float64)), examples.candidates_n)

@@ -1,0 +1,173 @@
+"""Stage 2: a bucket's rows become pairs of user and title, each with the range of its history.
+
+Suffixes of arrays: _i interactions, _e impressions, _p pairs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from artsel_ray.data import checks, shuffle
+from artsel_ray.data.catalog import Catalog
+from artsel_ray.prepare import splits
+from artsel_ray.prepare.outcomes import Counts, write_invalid
+from artsel_ray.prepare.plan import Plan
+
+_HISTORY_COLUMNS = ["title", "timestamp", "watch_seconds"]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of one bucket's users."""
+
+    pairs: pa.Table
+    """user_id, title, label, timestamp, propensity; start and end: the pair's history in `interactions`."""
+    interactions: pa.Table
+    """title, timestamp, watch_seconds, by user and time; only those in a history."""
+    invalid: pa.Table
+    not_engaged: int
+    """Impressions without engagement."""
+    repeated: int
+    """Engaged impressions after the first one of their pair."""
+
+
+def bucket_pairs(plan: Plan, catalog: Catalog, bucket: int) -> tuple[Counts, splits.Keys]:
+    """Writes a bucket's pairs and histories as spill files, and its invalid rows; returns the pairs' keys."""
+    interactions = shuffle.read_partition(plan.spill_files("interactions"), bucket)
+    impressions = shuffle.read_partition(plan.spill_files("impressions"), bucket)
+    found = find_pairs(interactions, impressions, plan.files, catalog, plan.history_length)
+    counts = write_invalid(plan, f"bucket-{bucket:06d}", found.invalid)
+    counts.update(not_engaged=found.not_engaged, repeated=found.repeated, pairs=found.pairs.num_rows)
+    for kind, table in (("pairs", found.pairs), ("histories", found.interactions)):
+        shuffle.write_partitions(plan.spill_file(kind, bucket), table, np.zeros(table.num_rows, np.int64), 1)
+    return counts, keys_of(plan, found.pairs, catalog)
+
+
+def keys_of(plan: Plan, pairs: pa.Table, catalog: Catalog) -> splits.Keys:
+    """Returns the keys that decide the pairs' splits."""
+    title_ids = catalog.title_ids.take(pairs["title"].combine_chunks())
+    return splits.pair_keys(pairs["user_id"].combine_chunks(), title_ids, microseconds(pairs), plan.split, plan.seed)
+
+
+def microseconds(table: pa.Table) -> np.ndarray:
+    """Returns the column `timestamp` in microseconds since 1970, int64."""
+    return table["timestamp"].cast(pa.int64()).to_numpy()
+
+
+def find_pairs(
+    interactions: pa.Table,
+    impressions: pa.Table,
+    files: dict[str, list[str]],
+    catalog: Catalog,
+    history_length: int,
+) -> Pairs:
+    """Finds each pair's earliest engagement and the history before it.
+
+    Args:
+        interactions: user_id, title, timestamp, watch_seconds, file, row.
+        impressions: user_id, title, label, timestamp, engaged, propensity, file, row; all of the same users.
+        files: of both tables: what `file` points into.
+        catalog: what `title` and `label` point into.
+        history_length: maximum number of interactions in a history.
+    """
+    user_i, user_e = _user_codes(interactions["user_id"], impressions["user_id"])
+    interactions, user_i, invalid_interactions = _sorted_unique(interactions, user_i, files["interactions"], catalog)
+    columns = ["title", "label", "timestamp", "engaged", "propensity"]
+    duplicate = _frame(impressions, user_e, columns).duplicated().to_numpy()
+    engaged = impressions["engaged"].to_numpy()
+    # Engaged impressions by user, title and time; the first of each user and title is the pair's.
+    candidates = np.flatnonzero(engaged & ~duplicate)
+    time_e, title_e = microseconds(impressions), impressions["title"].to_numpy()
+    order = candidates[np.lexsort((time_e[candidates], title_e[candidates], user_e[candidates]))]
+    is_first = (np.diff(user_e[order], prepend=-1) != 0) | (np.diff(title_e[order], prepend=-1) != 0)
+    first = order[is_first]
+    start, end = _before(user_i, microseconds(interactions), user_e[first], time_e[first])
+    start = np.maximum(start, end - history_length)
+    empty = np.zeros(impressions.num_rows, dtype=bool)
+    empty[first[start == end]] = True
+    found: list[checks.RowCheck] = [
+        ("row", "the same as an earlier row", duplicate),
+        ("timestamp", "empty history: no interaction before the impression", empty),
+    ]
+    _, invalid = checks.split_valid(_with_ids(impressions, catalog), "impressions", files["impressions"], found)
+    kept = start < end
+    interactions, start, end = _only_histories(interactions, start[kept], end[kept])
+    pairs = impressions.take(first[kept]).select(["user_id", "title", "label", "timestamp", "propensity"])
+    return Pairs(
+        pairs.append_column("start", pa.array(start)).append_column("end", pa.array(end)),
+        interactions.select(_HISTORY_COLUMNS),
+        pa.concat_tables([invalid_interactions, invalid]),
+        not_engaged=int((~engaged & ~duplicate).sum()),
+        repeated=len(order) - len(first),
+    )
+
+
+def _user_codes(users_i: pa.ChunkedArray, users_e: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    both = pa.concat_arrays([*users_i.chunks, *users_e.chunks, pa.array([], pa.string())])
+    user = both.dictionary_encode().indices.to_numpy()
+    return user[: len(users_i)], user[len(users_i) :]
+
+
+def _frame(table: pa.Table, user: np.ndarray, columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({"user": user, **{column: table[column].to_numpy() for column in columns}})
+
+
+def _sorted_unique(
+    interactions: pa.Table, user_i: np.ndarray, files: list[str], catalog: Catalog
+) -> tuple[pa.Table, np.ndarray, pa.Table]:
+    """Sorts by user, time and then the order of rows, and splits off duplicates of earlier rows."""
+    time_i = microseconds(interactions)
+    order = np.lexsort((time_i, user_i))
+    # Only rows of the same user and time can be equal. There are few, and hashing all would cost as much as the sort.
+    same = np.zeros(len(order) + 1, dtype=bool)
+    same[1:-1] = (np.diff(user_i[order]) == 0) & (np.diff(time_i[order]) == 0)
+    suspects = np.sort(order[same[1:] | same[:-1]])
+    rows = interactions.take(suspects)
+    duplicate = _frame(rows, user_i[suspects], _HISTORY_COLUMNS).duplicated().to_numpy()
+    invalid = checks.invalid_rows(
+        _with_ids(rows.filter(duplicate), catalog), "interactions", files, "row", "the same as an earlier row"
+    )
+    drop = np.zeros(len(order), dtype=bool)
+    drop[suspects[duplicate]] = True
+    order = order[~drop[order]]
+    return interactions.select(_HISTORY_COLUMNS).take(order), user_i[order], invalid
+
+
+def _with_ids(table: pa.Table, catalog: Catalog) -> pa.Table:
+    """Appends title_id, and artwork_id where there is a label, for the table of invalid rows."""
+    title = table["title"].to_numpy()
+    table = table.append_column("title_id", catalog.title_ids.take(pa.array(title)))
+    if "label" not in table.column_names:
+        return table
+    artwork = catalog.offsets[title] + table["label"].to_numpy()
+    return table.append_column("artwork_id", catalog.artwork_ids.take(pa.array(artwork)))
+
+
+def _before(
+    user_i: np.ndarray, time_i: np.ndarray, user_p: np.ndarray, time_p: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the range of each pair's interactions that are strictly earlier: the first, and one past the last.
+
+    Searches all pairs at once, each in its user's interactions. A single search for user and time would need both in
+    one 64-bit key, which has no space for times of any range.
+    """
+    start = np.searchsorted(user_i, user_p, side="left")
+    low, high = start.copy(), np.searchsorted(user_i, user_p, side="right")
+    while (open_ := low < high).any():
+        middle = (low + high) // 2
+        earlier = open_ & (time_i[np.minimum(middle, len(time_i) - 1)] < time_p)
+        low = np.where(earlier, middle + 1, low)
+        high = np.where(open_ & ~earlier, middle, high)
+    return start, low
+
+
+def _only_histories(
+    interactions: pa.Table, start_p: np.ndarray, end_p: np.ndarray
+) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """Drops interactions that are in no pair's history, and moves the pairs' ranges accordingly."""
+    count = interactions.num_rows + 1
+    covered = np.cumsum(np.bincount(start_p, minlength=count) - np.bincount(end_p, minlength=count))[:-1] > 0
+    moved_to = np.concatenate([[0], np.cumsum(covered)])
+    return interactions.filter(covered), moved_to[start_p], moved_to[end_p]

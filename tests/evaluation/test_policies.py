@@ -1,0 +1,122 @@
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from artsel_ray.evaluation.bootstrap import Measurement
+from artsel_ray.evaluation.examples import Examples, FloatArray, PolicyOnExamples
+from artsel_ray.evaluation.off_policy import Log
+from artsel_ray.evaluation.policies import EstimateSettings, ExampleResults, evaluate_log, evaluate_policies
+from tests.support.examples import given_examples
+
+# u1 twice, u2 twice; m = 2, 4, 2, 4; see the table in tests/support/evaluation_tables.py.
+SMALL = Examples(np.array([0, 0, 1, 1]), np.array([0, 3, 1, 0]), np.array([2, 4, 2, 4]), np.array([0.8, 0.1, 0.2, 0.5]))
+HIT_N = np.array([1.0, 1, 0, 0])
+UNDEFINED = Measurement(None, None, None)
+
+
+def evaluated(
+    policies: dict[str, FloatArray], examples: Examples = SMALL, max_weight: float = math.inf
+) -> ExampleResults:
+    on_examples = {name: PolicyOnExamples(examples, truth_n) for name, truth_n in policies.items()}
+    return evaluate_policies(on_examples, EstimateSettings(100, 0, max_weight))
+
+
+def test_values_by_hand() -> None:
+    model = evaluated({"model": HIT_N}).policies["model"]
+    values = {name: measurement.value for name, measurement in model.metrics.items()}
+    assert {name: values[name] for name in ("accuracy", "ips", "snips")} == pytest.approx(
+        {"accuracy": 2 / 4, "ips": (2 + 4) / 4, "snips": (2 + 4) / 12}
+    )
+    # 1/0.8 + 1/0.1 = 11.25, and all four 1/p: 1.25 + 10 + 5 + 2 = 18.25
+    assert values["ips_logged"] == pytest.approx(11.25 / 4)
+    assert values["snips_logged"] == pytest.approx(11.25 / 18.25)
+    # 11.25² / (1.25² + 10²) = 126.5625 / 101.5625
+    assert model.effective_sample_size == pytest.approx(126.5625 / 101.5625)
+
+
+def test_positions_by_hand() -> None:
+    rows = evaluated({"model": HIT_N}).by_position
+    assert [(row.position, row.examples, row.accuracy) for row in rows] == [(0, 2, 0.5), (1, 1, 0), (3, 1, 1)]
+    # Position 0: m = 2 and m = 4, mean of 1/2 and 1/4.
+    assert [row.random for row in rows] == pytest.approx([0.375, 0.5, 0.25])
+
+
+def test_relative_by_hand() -> None:
+    relative = evaluated({"model": HIT_N, "random": SMALL.uniform_n, "never": np.zeros(4)}).relative
+    # Random's accuracy is (1/2 + 1/4 + 1/2 + 1/4) / 4 = 0.375, its IPS 1.
+    assert relative["random"]["accuracy"].value == pytest.approx(100 * (0.5 / 0.375 - 1))
+    assert relative["random"]["ips"].value == pytest.approx(50)
+    assert relative["never"]["accuracy"] == UNDEFINED
+    assert relative["random"].keys() == {"accuracy", "ips"}
+
+
+def test_differences_are_the_model_minus_the_others() -> None:
+    found = evaluated({"model": HIT_N, "random": SMALL.uniform_n}).difference["random"]
+    assert [found[name].value for name in ("accuracy", "ips", "snips")] == pytest.approx([0.125, 0.5, 0.5 - 4 / 12])
+    assert found["dm"] == UNDEFINED
+
+
+def test_direct_method_by_hand() -> None:
+    # The reward model expects a hit of the choice with 0.9 (m = 2), 0.5 (m = 4), not known, and 0.1 (m = 4).
+    policy = PolicyOnExamples(SMALL, HIT_N, np.array([0.9, 0.5, np.nan, 0.1]))
+    found = evaluate_policies({"model": policy}, EstimateSettings(100, 0)).policies["model"]
+    assert found.metrics["dm"].value == pytest.approx((1.8 + 2 + 0.4) / 3)
+
+
+def test_only_weights_by_logged_propensities_are_clipped() -> None:
+    found = evaluated({"model": HIT_N}, max_weight=3).policies["model"].metrics
+    # 1/0.8 = 1.25 and 10, clipped to 3; all four: 1.25, 3, 3 (of 5), 2.
+    assert found["ips_logged"].value == pytest.approx(4.25 / 4)
+    assert found["snips_logged"].value == pytest.approx(4.25 / 9.25)
+    assert found["ips"].value == pytest.approx(6 / 4)
+
+
+def test_few_hits_are_warned_about() -> None:
+    # (2 + 4)² / (4 + 16) and, of two propensities that are known, 11.25² / (1.25² + 10²).
+    two = dataclasses.replace(SMALL, propensity_n=np.array([0.8, 0.1, np.nan, np.nan]))
+    assert evaluated({"model": HIT_N}, two).policies["model"].warnings == [
+        "ips: the weights rest on 2 of 4 examples; do not trust this number",
+        "ips_logged: the weights rest on 1 of 2 examples; do not trust this number",
+    ]
+
+
+def test_log_by_hand() -> None:
+    # Two actions, shown with 0.5 or 0.25; the third has no propensity. Weights of the model: 2, 0; of random: 1, 2.
+    reward, logging = np.array([1.0, 0, 1]), np.array([0.5, 0.25, np.nan])
+    logs = {
+        "model": Log(reward, logging, np.array([1.0, 0, 1]), np.array([0.6, 0.2, 0.5]), np.array([0.6, 0.4, 0.5])),
+        "random": Log(reward, logging, np.full(3, 0.5), np.array([0.6, 0.2, 0.5]), np.array([0.5, 0.3, 0.5])),
+    }
+    found = evaluate_log(logs, np.array([0, 1, 1]), EstimateSettings(100, 0))
+    assert (found.impressions, found.logged.value) == (2, 0.5)
+    values = {name: measurement.value for name, measurement in found.policies["model"].metrics.items()}
+    assert values == pytest.approx({"ips": 1, "snips": 1, "dm": 0.5, "dr": 0.5 + 0.8 / 2, "sndr": 0.5 + 0.8 / 2})
+    # Random: dm 0.4; residuals 1 · 0.4 and 2 · -0.2.
+    assert found.policies["random"].metrics["sndr"].value == pytest.approx(0.4 + 0 / 3)
+    assert found.difference["random"]["dr"].value == pytest.approx(0.9 - 0.4)
+    assert found.policies["random"].warnings[1].startswith("the mean weight is 1.50")
+
+
+@settings(max_examples=100, deadline=None)
+@given(given_examples(), st.integers(0, 2**32 - 1))
+def test_bounds_and_json(examples: Examples, seed: int) -> None:
+    hit_n = (np.random.default_rng(seed).random(len(examples.user_n)) < 0.5).astype(float)
+    policies = {"model": hit_n, "random": examples.uniform_n, "perfect": np.ones(len(hit_n))}
+    on_examples = {name: PolicyOnExamples(examples, truth_n) for name, truth_n in policies.items()}
+    results = evaluate_policies(on_examples, EstimateSettings(50, seed))
+    as_json = json.loads(json.dumps(dataclasses.asdict(results), allow_nan=False))
+    for row in as_json["policies"].values():
+        for name in ("accuracy", "snips"):
+            assert -1e-9 <= row["metrics"][name]["low"] <= row["metrics"][name]["high"] <= 1 + 1e-9
+        assert row["metrics"]["accuracy"]["value"] <= row["metrics"]["ips"]["value"] + 1e-9
+    perfect = results.policies["perfect"].metrics
+    assert perfect["accuracy"] == Measurement(1, 1, 1)
+    assert perfect["ips"].value == pytest.approx(examples.candidates_n.mean())
+    assert sum(row.examples for row in results.by_position) == len(hit_n)
+    hits = sum(row["examples"] * row["accuracy"] for row in as_json["by_position"])
+    assert hits == pytest.approx(hit_n.sum())

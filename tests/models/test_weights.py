@@ -1,0 +1,35 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from artsel_ray.errors import InputError
+from artsel_ray.models.load import Model
+from artsel_ray.models.weights import copy_processor, is_multimodal, prompt_tokenizer, read_model, read_processor
+from artsel_ray.prompts.spec import PromptSpec
+from tests.support.tiny_vision import write_tiny_vision
+
+
+def test_text_model_has_no_images(ready_model: Path, tmp_path: Path) -> None:
+    assert not is_multimodal(ready_model)
+    assert read_model(ready_model, torch.bfloat16).dtype == torch.bfloat16
+    assert prompt_tokenizer(ready_model, PromptSpec()).placeholders is None
+    with pytest.raises(InputError, match="--assets image needs a vision-language model"):
+        prompt_tokenizer(ready_model, PromptSpec(assets="image", output="number"))
+    copy_processor(ready_model, tmp_path / "copy")
+    tokenizers = [json.loads((folder / "tokenizer.json").read_text()) for folder in (ready_model, tmp_path / "copy")]
+    assert tokenizers[0]["model"] == tokenizers[1]["model"]
+
+
+def test_vision_language_model_brings_its_processor(smollm2: Model, tmp_path: Path) -> None:
+    model = Path(write_tiny_vision("idefics3", smollm2.path, tmp_path / "tiny"))
+    assert is_multimodal(model)
+    assert type(read_model(model, torch.float32)).__name__ == "Idefics3ForConditionalGeneration"
+    assert prompt_tokenizer(model, PromptSpec(assets="image", output="number")).placeholders is not None
+    copy_processor(model, tmp_path / "copy")
+    assert type(read_processor(tmp_path / "copy")) is type(read_processor(model))
+    (model / "processor_config.json").unlink()
+    (model / "preprocessor_config.json").unlink(missing_ok=True)
+    with pytest.raises(InputError, match="tiny: its processor cannot be loaded"):
+        read_processor(model)
