@@ -1,7 +1,7 @@
-"""A tiny Llama learns from nothing who likes what, through our own jobs: how much of what there is to learn?
+"""A tiny Llama learns from random weights who likes what, through our own jobs: how much of what can be learned?
 
 `python benchmarks/learning.py --folder /tmp/learning` makes the world, trains on one machine and prints the curve;
-`benchmarks/results/learning.md` keeps what it gave.
+`benchmarks/results/learning.md` has the results.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from pathlib import Path
 import tyro
 
 from artsel_ray import storage
+from artsel_ray.config import from_flags
 from artsel_ray.evaluate.job import evaluate
 from artsel_ray.evaluate.settings import EvaluateConfig
 from artsel_ray.models.tiny import write_tiny
@@ -22,7 +23,7 @@ from artsel_ray.simulate.settings import SimulateConfig
 from artsel_ray.train.job import train
 from artsel_ray.train.settings import TrainConfig
 
-# Three themes, told in words that captions and histories share; almost no engagement without a match of taste.
+# Three themes in words that captions and histories share; almost no engagement where user and artwork do not match.
 WORLD = {
     "users": 6_000, "titles": 300, "interactions_per_user": 100.0, "themes": 3, "shared_words": 1.0,
     "taste_strength": 8.0, "engagement_rate": 0.03, "noise": 0.0, "exploration": 0.5, "min_candidates": 2,
@@ -32,7 +33,7 @@ WORLD = {
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Where it happens, and for how long."""
+    """Where the world and the model go, and how long to train."""
 
     folder: Path
     epochs: float = 2.0
@@ -40,24 +41,26 @@ class Benchmark:
 
 
 def main(benchmark: Benchmark) -> float:
-    """Simulates, prepares, trains, chooses for held-out pairs; prints and returns the share of what can be learned."""
+    """Simulates, prepares, trains and scores held-out pairs; prints and returns the share of what can be learned."""
     world, data, model = (str(benchmark.folder / name) for name in ("world", "data", "model"))
     output = benchmark.folder / f"trained-{benchmark.epochs:g}-{benchmark.seed}"
-    simulate(SimulateConfig(output=world, **WORLD))  # type: ignore[arg-type]
+    simulate(from_flags(SimulateConfig, output=world, **WORLD))
     prepare(PrepareConfig(input=world, output=data, history_length=16, validation_size=500, test_size=1000))
     write_tiny(f"{world}/titles", f"{world}/artworks", Path(model))
-    config = TrainConfig(
-        method="sft", examples=f"{data}/examples", model=model, output=str(output), history_length=16, lora_rank=0,
-        learning_rate=3e-3, epochs=benchmark.epochs, batch_size=32, micro_batch=32, checkpoint_steps=200, workers=0,
-        seed=benchmark.seed,
+    config = from_flags(
+        TrainConfig, method="sft", examples=f"{data}/examples", model=model, output=str(output), history_length=16,
+        lora_rank=0, learning_rate=3e-3, epochs=benchmark.epochs, batch_size=32, micro_batch=32, checkpoint_steps=200,
+        workers=0, seed=benchmark.seed,
     )  # fmt: skip
     train(config)
     predictions, evaluation = f"{output}/predictions", f"{output}/evaluation"
-    score(ScoreConfig(
-        requests=f"{data}/requests/test", titles=f"{world}/titles", artworks=f"{world}/artworks", model=str(output),
-        output=predictions, decoding="rank", engine="transformers",
+    score(from_flags(
+        ScoreConfig, requests=f"{data}/requests/test", titles=f"{world}/titles", artworks=f"{world}/artworks",
+        model=str(output), output=predictions, decoding="rank", engine="transformers",
     ))  # fmt: skip
-    evaluate(EvaluateConfig(f"{data}/examples/test", predictions, evaluation, oracle=f"{world}/oracle"))
+    evaluate(EvaluateConfig(
+        examples=f"{data}/examples/test", predictions=predictions, output=evaluation, oracle=f"{world}/oracle",
+    ))  # fmt: skip
     metrics = storage.read_json(f"{evaluation}/metrics.json")
     chance, best = (metrics["references"][name]["accuracy"]["value"] for name in ("random", "oracle"))
     print("| step | examples | accuracy | of the way from chance to the oracle |\n|---|---|---|---|")

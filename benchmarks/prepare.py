@@ -1,6 +1,6 @@
 """Prepares a large generated world with `prepare` and with one polars process, and compares speed and memory.
 
-`python benchmarks/prepare.py --folder /tmp/world` prints a Markdown table; results are in `benchmarks/results/prepare.md`.
+`python benchmarks/prepare.py --folder /tmp/world` prints a Markdown table; `benchmarks/results/prepare.md` keeps one.
 Both sides write the same examples, which `tests/prepare/test_job.py` checks on a small world. Polars does not write
 invalid rows with their sources.
 """

@@ -1,8 +1,8 @@
-"""Measures post-training: our batches beside TRL's defaults, and Ray Train beside the same steps in plain TRL.
+"""Measures post-training: our batches against TRL's defaults, and Ray Train against the same steps in plain TRL.
 
 `python benchmarks/training.py --folder /tmp/training` trains LoRA on titles of 4 to 40 artworks and writes a Markdown
-table; `benchmarks/results/training.md` keeps what it gave. Each way runs in a process of its own. Times are medians of
-a step, in seconds of the wall clock and of the processor: the second hardly notices what else the machine does.
+table; `benchmarks/results/training.md` has the results. Each method runs in a process of its own. Times are medians
+over steps, in seconds of the wall clock and of the processor; other load hardly changes the second.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from artsel_ray import schema, storage
 from artsel_ray.train.settings import TrainConfig
 
 DEFAULTS, PLAIN, OURS, RAY = "trl-defaults", "trl", "workers-0", "workers-1"
-_TOLD = {
+_LABELS = {
     DEFAULTS: "plain TRL, its defaults",
     PLAIN: "plain TRL, our order and settings",
     OURS: "ours, --workers 0",
@@ -37,7 +37,7 @@ _WORDS = ["red", "tower", "sea", "house", "light", "friends", "night", "city", "
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is trained, and for how long."""
+    """What is trained, and how long."""
 
     folder: str
     model: str = "smollm2"
@@ -49,12 +49,12 @@ class Benchmark:
     max_candidates: int = 40
     caption_words: int = 10
     history: int = 4
-    """Items of each history."""
-    ways: tuple[str, ...] = tuple(_TOLD)
+    """Number of items in each history."""
+    methods: tuple[str, ...] = tuple(_LABELS)
     repeats: int = 1
-    """How often each way runs, in turn."""
+    """Runs of each method, in turn."""
     only: str | None = None
-    """For the benchmark's own use: the way that this process runs."""
+    """The method that this process runs; set by the benchmark itself."""
 
 
 def write_examples(benchmark: Benchmark) -> None:
@@ -66,12 +66,12 @@ def write_examples(benchmark: Benchmark) -> None:
     for number in range(count):
         size = int(rng.integers(benchmark.min_candidates, benchmark.max_candidates + 1))
         captions = [" ".join(rng.choice(_WORDS, benchmark.caption_words)) for _ in range(size)]
-        candidates = [{"artwork_id": f"a{place}", "caption": caption} for place, caption in enumerate(captions)]
+        candidates = [{"artwork_id": f"a{index}", "caption": caption} for index, caption in enumerate(captions)]
         rows.append(
             {
                 "example_id": f"e{number}", "user_id": f"u{number}", "title_id": f"t{number}", "title_name": "Film",
                 "title_genres": ["Drama"], "history": [item] * benchmark.history, "candidates": candidates,
-                "label": int(rng.integers(size)), "propensity": None, "timestamp": day, "reason": None,
+                "label": int(rng.integers(size)), "propensity": None, "timestamp": day, "rationale": None,
             }
         )  # fmt: skip
     for split, some in (("train", rows), ("validation", rows[:1])):
@@ -79,11 +79,11 @@ def write_examples(benchmark: Benchmark) -> None:
         storage.write_table(storage.join(benchmark.folder, f"examples/{split}/part-0.parquet"), table, "examples")
 
 
-def config_for(benchmark: Benchmark, way: str) -> TrainConfig:
+def config_for(benchmark: Benchmark, method: str) -> TrainConfig:
     steps = benchmark.steps + _WARM_UP
     return TrainConfig(
-        method="sft", examples=f"{benchmark.folder}/examples", model=benchmark.model, workers=int(way == RAY),
-        output=f"{benchmark.folder}/{way}", max_steps=steps, batch_size=benchmark.batch_size,
+        method="sft", examples=f"{benchmark.folder}/examples", model=benchmark.model, workers=int(method == RAY),
+        output=f"{benchmark.folder}/{method}", max_steps=steps, batch_size=benchmark.batch_size,
         micro_batch=benchmark.micro_batch, checkpoint_steps=10 * steps, validation_size=1,
     )  # fmt: skip
 
@@ -92,10 +92,12 @@ class Clock(TrainerCallback):
     """Times every optimizer step and counts the ids of every batch; writes both at the end."""
 
     def __init__(self, result: str) -> None:
-        """Takes the file to write."""
+        """Writes into the file `result`."""
         self._result = Path(result)
-        self._placeholders: list[tuple[float, float]] = []
+        self._ends: list[tuple[float, float]] = []
+        """Wall-clock and processor time at the end of each step."""
         self._ids: list[tuple[int, int]] = []
+        """Real and all ids of each batch."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         def count(_: Any, __: Any, inputs: dict[str, Any]) -> None:
@@ -105,23 +107,23 @@ class Clock(TrainerCallback):
         model.register_forward_pre_hook(count, with_kwargs=True)
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self._placeholders.append((time.perf_counter(), time.process_time()))
+        self._ends.append((time.perf_counter(), time.process_time()))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        per_step = len(self._ids) // len(self._placeholders)
-        taken = np.diff(np.array(self._placeholders), axis=0)[_WARM_UP - 1 :]
-        ids, places = np.array(self._ids[per_step * _WARM_UP :]).sum(axis=0)
+        per_step = len(self._ids) // len(self._ends)
+        taken = np.diff(np.array(self._ends), axis=0)[_WARM_UP - 1 :]
+        ids, positions = np.array(self._ids[per_step * _WARM_UP :]).sum(axis=0)
         measured = {
             "wall": float(np.median(taken[:, 0])), "cpu": float(np.median(taken[:, 1])),
             "ids_second": float(ids / taken[:, 0].sum()), "ids_cpu_second": float(ids / taken[:, 1].sum()),
-            "padding": float(1 - ids / places), "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            "padding": float(1 - ids / positions), "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
             "losses": [entry["loss"] for entry in state.log_history if "loss" in entry],
         }  # fmt: skip
         self._result.write_text(json.dumps(measured))
 
 
 def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
-    """Trains with nothing but TRL and PEFT on our ids: as TRL comes, or in our order and with our settings."""
+    """Trains only with TRL and PEFT on our ids: with TRL's defaults, or with our order and settings."""
     import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
@@ -129,9 +131,10 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
 
     from artsel_ray.models import adapter
     from artsel_ray.models.load import load
+    from artsel_ray.models.weights import read_model
     from artsel_ray.prompts.spec import PromptSpec
     from artsel_ray.prompts.tokenizer import PromptTokenizer
-    from artsel_ray.train.data import read_train
+    from artsel_ray.train.reading import read_train
     from artsel_ray.train.trainers import Order
 
     path = load(config.model).path
@@ -155,7 +158,7 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
         completion_only_loss=True,
         disable_tqdm=True, **({} if defaults else ours),
     )  # fmt: skip
-    model = adapter.read_model(path, torch.float32)
+    model = read_model(path, torch.float32)
     trainer = SFTTrainer(
         model, args=arguments, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer, callbacks=[clock],
         peft_config=adapter.lora_config(
@@ -168,9 +171,9 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
 
 
 def work(settings: dict[str, Any]) -> None:
-    """Is Ray Train's worker, or what does the same without Ray."""
-    from artsel_ray.train.job import share_cpus
+    """Trains as Ray Train's worker, or the same without Ray."""
     from artsel_ray.train.loop import fit
+    from artsel_ray.train.ray_train import share_cpus
 
     callbacks: list[TrainerCallback] = [Clock(settings["result"])]
     if settings["on_ray"]:
@@ -178,17 +181,17 @@ def work(settings: dict[str, Any]) -> None:
 
         callbacks.append(RayTrainReportCallback())
         share_cpus()
-    config = TrainConfig(**settings["config"])
+    config = settings["config"]
     Path(config.output).mkdir(exist_ok=True)
     fit(config, config.output, None, callbacks, print)
 
 
-def run_way(benchmark: Benchmark, way: str, result: str) -> None:
-    config = config_for(benchmark, way)
-    settings = {"config": dataclasses.asdict(config), "result": result, "on_ray": way == RAY}
-    if way in (DEFAULTS, PLAIN):
-        train_plainly(config, way == DEFAULTS, Clock(result))
-    elif way == OURS:
+def run_method(benchmark: Benchmark, method: str, result: str) -> None:
+    config = config_for(benchmark, method)
+    settings = {"config": config, "result": result, "on_ray": method == RAY}
+    if method in (DEFAULTS, PLAIN):
+        train_plainly(config, method == DEFAULTS, Clock(result))
+    elif method == OURS:
         work(settings)
     else:
         import ray
@@ -209,39 +212,39 @@ def main(benchmark: Benchmark) -> None:
     if not storage.exists(f"{benchmark.folder}/examples"):
         write_examples(benchmark)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in dataclasses.asdict(benchmark).items()
-             if name not in ("ways", "only", "repeats")]  # fmt: skip
+             if name not in ("methods", "only", "repeats")]  # fmt: skip
     measured: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for turn in range(benchmark.repeats):
-        for way in benchmark.ways:
-            result = Path(benchmark.folder, f"{way}-{turn}.json")
-            subprocess.run([sys.executable, __file__, *flags, f"--only={way}"], check=True, stdout=sys.stderr)
+        for method in benchmark.methods:
+            result = Path(benchmark.folder, f"{method}-{turn}.json")
+            subprocess.run([sys.executable, __file__, *flags, f"--only={method}"], check=True, stdout=sys.stderr)
             Path(benchmark.folder, "result.json").rename(result)
-            measured[way].append(json.loads(result.read_text()))
+            measured[method].append(json.loads(result.read_text()))
     heads = (
         "",
         "padding",
         "ids/s",
         "ids/CPU s",
-        "s a step",
-        "CPU s a step",
+        "s per step",
+        "CPU s per step",
         "peak, GiB",
         "last loss",
-        "furthest from trl",
+        "largest difference from TRL",
     )
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
-    for way, results in measured.items():
+    for method, results in measured.items():
         middle = {name: float(np.median([each[name] for each in results])) for name in results[0] if name != "losses"}
         losses, plain = results[0]["losses"], measured.get(PLAIN, results)[0]["losses"]
-        furthest = max(abs(one - other) for one, other in zip(losses, plain, strict=True))
-        cells = [_TOLD[way], f"{middle['padding']:.0%}", f"{middle['ids_second']:,.0f}"]
+        difference = max(abs(one - other) for one, other in zip(losses, plain, strict=True))
+        cells = [_LABELS[method], f"{middle['padding']:.0%}", f"{middle['ids_second']:,.0f}"]
         cells += [f"{middle['ids_cpu_second']:,.0f}", f"{middle['wall']:.3f}", f"{middle['cpu']:.3f}"]
-        cells += [f"{middle['gib']:.1f}", f"{losses[-1]:.5f}", "" if way == DEFAULTS else f"{furthest:.0e}"]
+        cells += [f"{middle['gib']:.1f}", f"{losses[-1]:.5f}", "" if method == DEFAULTS else f"{difference:.0e}"]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
     arguments = tyro.cli(Benchmark)
     if arguments.only:
-        run_way(arguments, arguments.only, f"{arguments.folder}/result.json")
+        run_method(arguments, arguments.only, f"{arguments.folder}/result.json")
     else:
         main(arguments)

@@ -224,7 +224,11 @@ TRAIN = required(TrainConfig)
         (ReproduceConfig, {"models": ("a", "b", "c")}, "--models names 3 models; it must be one or two"),
         (ScoreConfig, {"explore": "epsilon"}, "add --decoding rank"),
         (ScoreConfig, {"label_prior": ("p",), "decoding": "rank"}, "add --decoding labels"),
-        (SimulateConfig, {"min_candidates": 5, "max_candidates": 4}, "--max-candidates is 4; it must be at least 5"),
+        (
+            SimulateConfig,
+            {"min_candidates": 5, "max_candidates": 4},
+            "--max-candidates is 4; it must be at least --min-candidates 5",
+        ),
         (SimulateConfig, {"source": "movielens", "users": 944}, "--users is 944; MovieLens 100K has 943"),
         (TrainConfig, {"batch_size": 6, "micro_batch": 4}, "--batch-size is 6; it must be a multiple of"),
         (TrainConfig, {"fsdp": True}, "--workers is 1; raise it"),

@@ -33,7 +33,10 @@ class CaptionSettings:
     def fingerprint(self, content: bytes, title_name: str | None) -> str:
         """Returns a digest of all that decides an image's caption: equal digests mean equal captions."""
         digest = blake2b(content, digest_size=16).hexdigest()
-        return storage.fingerprint(asdict(self), WORDING, title_name, digest)
+        settings = asdict(self)
+        # The field's first name, so that captions of earlier versions are still reused.
+        settings["kept_pixels"] = settings.pop("resize_to_pixels")
+        return storage.fingerprint(settings, WORDING, title_name, digest)
 
 
 class KnownCaptions:

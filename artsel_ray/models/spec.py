@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from artsel_ray import storage
-from artsel_ray.config import PromptSettings
+from artsel_ray.config import Output, PromptSettings
 from artsel_ray.errors import InputError
 from artsel_ray.prompts.spec import PromptSpec
 
@@ -46,37 +46,39 @@ def read_spec(uri: str) -> PromptSpec | None:
 
 
 def resolve_prompt_spec(
-    trained_for: PromptSpec | None, flags: PromptSettings, must_match: str = "", **more: Any
+    trained_for: PromptSpec | None,
+    flags: PromptSettings,
+    default_output: Output = "text",
+    must_match: str = "",
+    **more: Any,
 ) -> PromptSpec:
     """Returns a model's own prompt, or the default one for a model without one, with what the flags change.
 
     Args:
         trained_for: the model's own prompt, if it was trained.
-        flags: those that are None, or a layout of `auto`, leave the prompt as it is.
-        must_match: the model's name, if flags must not change its own prompt: scoring obeys it, training may go on
-            with another one.
+        flags: None, or a layout of `auto`, leaves a field as it is.
+        default_output: of a model without a prompt; images are always answered with numbers.
+        must_match: the model's name, if flags must not change its own prompt: scoring obeys it, training need not.
         more: other fields of the prompt by name; None leaves one as it is.
 
     Raises:
         InputError: if the prompt cannot be rendered, or is another one than the model's and must match.
     """
-    given = {name: value for name, value in _fields(flags, more).items() if value is not None}
-    if trained_for is None:
-        # Images have no text to answer with.
-        return PromptSpec(**{"output": "number" if flags.assets == "image" else "text", **given})
-    changed = [f"{name} {value}" for name, value in given.items() if getattr(trained_for, name) != value]
-    if changed and must_match:
-        raise InputError(f"{must_match} was trained for another prompt than {', '.join(changed)}; leave these out")
-    return dataclasses.replace(trained_for, **given)
-
-
-def _fields(flags: PromptSettings, more: dict[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a prompt as the flags give them."""
-    return {
-        "layout": None if flags.layout == "auto" else flags.layout,  # type: ignore[comparison-overlap]  # scoring's
+    layout: str | None = flags.layout
+    fields = {
+        "layout": None if layout == "auto" else layout,
         "output": flags.output_format,
         "history_length": flags.history_length,
         "asset_kind": flags.asset_kind,
         "assets": flags.assets,
         **more,
     }
+    given = {name: value for name, value in fields.items() if value is not None}
+    if trained_for is None:
+        return PromptSpec(**{"output": "number" if flags.assets == "image" else default_output, **given})
+    changed = [f"{name} {value}" for name, value in given.items() if getattr(trained_for, name) != value]
+    if changed and must_match:
+        raise InputError(
+            f"{must_match} was trained for another prompt than {', '.join(changed)}; leave these flags out"
+        )
+    return dataclasses.replace(trained_for, **given)

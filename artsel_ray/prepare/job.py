@@ -37,7 +37,8 @@ from artsel_ray.runtime.task_result import map_tasks
 
 _PROGRESS_SECONDS = 5.0
 _OUTPUTS = (*(f"examples/{name}" for name in splits.SPLITS), "requests/test", INVALID_FOLDER)
-_PART = re.compile(r"part-(\d{6}-\d{3}|empty|catalogue|(slice|bucket)-\d{6})\.parquet")
+_CATALOG_PART = "catalogue"  # spelled as in earlier outputs, whose parts a new run replaces
+_PART = re.compile(rf"part-(\d{{6}}-\d{{3}}|empty|{_CATALOG_PART}|(slice|bucket)-\d{{6}})\.parquet")
 
 
 class _Laps:
@@ -70,7 +71,7 @@ def prepare(config: PrepareConfig) -> None:
     catalog, invalid = _read_catalog(config, plan)
     laps.end("catalog")
     run = _claim(config)
-    counts = write_invalid(plan, "catalogue", invalid)
+    counts = write_invalid(plan, _CATALOG_PART, invalid)
     start_ray()
     laps.end("ray_start")
     try:

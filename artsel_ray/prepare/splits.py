@@ -74,9 +74,9 @@ def allot(pairs: int, train_size: int, validation_size: int, test_size: int) -> 
     held_out, half = validation_size + test_size, pairs // 2
     test, validation = test_size, validation_size
     if pairs < train_size + held_out and held_out > half:
-        least = int(pairs >= len(SPLITS))
-        test = max(half * test_size // held_out, min(test_size, least))
-        validation = max(half * validation_size // held_out, min(validation_size, least))
+        minimum = int(pairs >= len(SPLITS))
+        test = max(half * test_size // held_out, min(test_size, minimum))
+        validation = max(half * validation_size // held_out, min(validation_size, minimum))
     return {"test": test, "validation": validation, "train": min(train_size, pairs - test - validation)}
 
 

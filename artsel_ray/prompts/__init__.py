@@ -8,6 +8,7 @@ Read in this order:
 - `chat`: one user turn in a model's chat template.
 - `tokenizer`: from segments to token ids and loss masks.
 - `histories`: watch histories to token ids, by column.
+- `titles`: a title of the catalog as prompt segments.
 - `images`: image placeholders, for candidates that are images.
 - `leaks`: rationales that give the answer away; used by distill.
 - `rationale_checks`: rationales that must not be shown next to a choice; used by score.

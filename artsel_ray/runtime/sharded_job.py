@@ -99,14 +99,19 @@ class ShardedJob:
             InputError: that a stage raised, if another driver has taken the output, or for too many invalid rows.
         """
         metrics = RunMetrics(self.run.output, self.unit, self.shards, self.shards - len(missing), invalid)
-        if missing:
-            progress = Progress(len(missing), self.unit)
-            for statistics in results(self._dataset(missing)):
+        if not missing:
+            return
+        progress = Progress(len(missing), self.unit)
+        starts: Any = Starts.remote()
+        try:
+            for statistics in results(self._dataset(missing, starts)):
                 progress.add(statistics)
                 metrics.add(statistics, progress.seconds_left)
                 self.run.check()
                 if self.limit:
                     self.limit.check(progress.invalid)
+        finally:
+            ray.kill(starts)  # Ray Data keeps a handle to it: it would live as long as the driver
 
     def totals(self) -> Counter[str]:
         """Returns the statistics of all shards together.
@@ -129,7 +134,7 @@ class ShardedJob:
         self.run.publish({"parts": [part_name(index) for index in range(self.shards)], **manifest})
         report_published(self.run.output)
 
-    def _dataset(self, missing: list[int]) -> ray.data.Dataset:
+    def _dataset(self, missing: list[int], starts: Any) -> ray.data.Dataset:
         engines = self.pool.engines
         when = "" if self.engine.starts_at_once else " when first needed"
         print(f"starting {engines} engine(s){when}, which takes a minute or more", flush=True)
@@ -141,11 +146,9 @@ class ShardedJob:
         )
         processed = prepared.map_batches(
             EngineActor,
-            fn_constructor_args=[
-                self.engine, Starts.remote(), MAX_STARTS * engines, self.max_memory_gib, self.run.output,
-            ],
+            fn_constructor_args=[self.engine, starts, MAX_STARTS * engines, self.max_memory_gib, self.run.output],
             **actor_options(self.pool, self.gpus_per_engine),
-        )  # fmt: skip
+        )
         return processed.map_batches(
             WriteActor,
             fn_constructor_args=[self.run.output, self.table, self.finish],

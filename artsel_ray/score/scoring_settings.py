@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from artsel_ray.decoding.base import Decoder
 from artsel_ray.decoding.decoders import DECODERS
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model, load
+from artsel_ray.models.spec import resolve_prompt_spec
 from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.score.settings import ScoreConfig, ScorePrompt
@@ -93,15 +93,7 @@ def prompt_spec(model: Model, name: str, flags: ScorePrompt, decoding: str) -> P
         InputError: if flags contradict the model's prompt, or the decoding needs another output.
     """
     needed = DECODERS[decoding].output
-    given = _given(flags, "number" if flags.assets == "image" else needed, has_spec=model.spec is not None)
-    if model.spec is None:
-        spec = PromptSpec(**given)
-    else:
-        spec = model.spec
-        wrong = [f"{field} {value}" for field, value in given.items() if getattr(spec, field) != value]
-        if wrong:
-            raise InputError(f"{name} was trained for another prompt than {', '.join(wrong)}; leave these flags out")
-    spec.check()
+    spec = resolve_prompt_spec(model.spec, flags, default_output=needed or "text", must_match=name)
     if flags.layout == "auto" and spec.assets == "image":
         raise InputError("--layout auto: with images the title always comes first; leave it out")
     if flags.layout == "auto" and model.spec is not None:
@@ -109,15 +101,3 @@ def prompt_spec(model: Model, name: str, flags: ScorePrompt, decoding: str) -> P
     if needed and spec.output != needed:
         raise InputError(f"--decoding {decoding} needs a model that answers with a {needed}; use --decoding rank")
     return spec
-
-
-def _given(flags: ScorePrompt, default_output: str | None, has_spec: bool) -> dict[str, Any]:
-    """Returns the spec's fields that the flags set."""
-    values = {
-        "layout": None if flags.layout == "auto" else flags.layout,
-        "output": flags.output_format or (None if has_spec else default_output),
-        "history_length": flags.history_length,
-        "asset_kind": flags.asset_kind,
-        "assets": flags.assets,
-    }
-    return {field: value for field, value in values.items() if value is not None}

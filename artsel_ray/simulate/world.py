@@ -1,7 +1,7 @@
 """The simulated world in formulas: themes, tastes, the logging policy, engagement, and the oracle.
 
-Array suffixes: n pairs of user and title, u users, x titles, m candidates (padded to the most of a title), t themes.
-See docs/simulated-world.md.
+Array suffixes: n pairs of user and title, u users, x titles, m candidates (padded to the maximum), t themes. See
+docs/simulated-world.md.
 """
 
 import random
@@ -79,30 +79,32 @@ def make_world(
 ) -> World:
     """Draws every title's artworks and writes their captions.
 
-    The number of candidates is `fewest + (most - fewest) * Beta(1.2, 2.2)`. Each artwork has one strong theme, drawn
-    half of the time from the title's themes, otherwise uniformly.
+    The number of candidates is `minimum + (maximum - minimum) * Beta(1.2, 2.2)`. Each artwork has one strong theme,
+    drawn half of the time from the title's themes, otherwise uniformly.
 
     Args:
         themes_xt: [X, T] weights of each title's themes.
-        candidates: fewest and most artworks of a title.
+        candidates: minimum and maximum number of artworks of a title.
         noise: standard deviation of an artwork's appeal to every user.
         style: how captions are written.
         seed: source of all draws.
     """
-    fewest, most = candidates
+    minimum, maximum = candidates
     rng = np.random.default_rng([seed, 1])
     count, themes = themes_xt.shape
-    counts_x = fewest + np.rint((most - fewest) * rng.beta(1.2, 2.2, count)).astype(np.int64)
+    counts_x = minimum + np.rint((maximum - minimum) * rng.beta(1.2, 2.2, count)).astype(np.int64)
     strong_x = 0.5 * themes_xt + 0.5 / themes
-    strong = (rng.random((count, most, 1)) > np.cumsum(strong_x, axis=1)[:, None, :]).sum(axis=2).clip(max=themes - 1)
-    mix_xmt = 0.7 * np.eye(themes)[strong] + 0.3 * rng.dirichlet(np.full(themes, 0.5), (count, most))
-    mask = np.arange(most) < counts_x[:, None]
+    strong = (
+        (rng.random((count, maximum, 1)) > np.cumsum(strong_x, axis=1)[:, None, :]).sum(axis=2).clip(max=themes - 1)
+    )
+    mix_xmt = 0.7 * np.eye(themes)[strong] + 0.3 * rng.dirichlet(np.full(themes, 0.5), (count, maximum))
+    mask = np.arange(maximum) < counts_x[:, None]
     captions = [_captions(mix_xmt[x, : counts_x[x]], style, random.Random(f"{seed}:{x}")) for x in range(count)]
     return World(
         themes_xt=themes_xt,
         mix_xmt=np.where(mask[:, :, None], mix_xmt, 0.0),
-        appeal_xm=rng.normal(0.0, noise, (count, most)),
-        editorial_xm=rng.normal(0.0, EDITORIAL_SPREAD, (count, most)),
+        appeal_xm=rng.normal(0.0, noise, (count, maximum)),
+        editorial_xm=rng.normal(0.0, EDITORIAL_SPREAD, (count, maximum)),
         counts_x=counts_x,
         captions=captions,
     )

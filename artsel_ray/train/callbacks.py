@@ -45,8 +45,9 @@ class StopAtNonFinite(TrainerCallback):
         self.error = ""
         """Why the training was stopped, for the user; empty if it was not."""
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> Any:
+    def on_log(self, args: Any, state: Any, control: Any, **event: Any) -> Any:
         """Called with each step's loss, before a checkpoint is written."""
+        logs: dict[str, float] = event["logs"]
         for name, key in (("loss", "loss"), ("gradient", "grad_norm")):
             value = logs.get(key, 0.0)
             if not math.isfinite(value) and not self.error:
@@ -77,11 +78,11 @@ class ReportProgress(TrainerCallback):
         if state.global_step and state.is_world_process_zero:
             self._report(f"resuming from step {state.global_step:,}")
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **event: Any) -> None:
         """Called with each step's loss and each validation."""
         if not state.is_world_process_zero:
             return
-        now, step = time.monotonic(), state.global_step
+        logs, now, step = event["logs"], time.monotonic(), state.global_step
         if self._first_step is None:  # of this process; a resumed run does not start at 1
             self._first_step, self._since = step, now
         if "validation_ips" in logs:

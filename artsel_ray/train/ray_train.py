@@ -82,7 +82,7 @@ def _torch_trainer(config: TrainConfig, events: Queue, callbacks: list[UserCallb
             storage_filesystem=fs,
             failure_config=FailureConfig(max_failures=_MAX_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            callbacks=callbacks,
+            callbacks=callbacks,  # type: ignore[arg-type]  # annotated with the API before Ray Train V2
         ),
     )
 

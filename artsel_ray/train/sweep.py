@@ -23,9 +23,9 @@ from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.report.sweep import sweep_page
-from artsel_ray.s3 import open_file
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import DRIVER, Run, begin
+from artsel_ray.s3 import open_file
 from artsel_ray.train.job import check_inputs, train
 from artsel_ray.train.ray_train import CHECKPOINTS
 from artsel_ray.train.settings import SweepConfig, TrainConfig

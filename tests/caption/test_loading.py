@@ -110,3 +110,9 @@ def test_title_names_skip_invalid_rows_and_repeated_ids(tmp_path: Path) -> None:
 def test_fingerprint_depends_on_all_caption_settings(other: dict[str, Any]) -> None:
     changed = CaptionSettings(**(CAPTIONING.__dict__ | other))
     assert changed.fingerprint(b"1", "Up") != CAPTIONING.fingerprint(b"1", "Up")
+
+
+def test_fingerprints_are_those_of_earlier_versions() -> None:
+    # Else every stored caption would be computed again.
+    assert CAPTIONING.fingerprint(b"1", "Up") == "492ce5e2103bf5ad6a7755b0e29dd3ec"
+    assert CAPTIONING.fingerprint(b"1", None) == "cefc51d5efcb903a51970f076396dc71"

@@ -94,7 +94,9 @@ def rendered(tokenizer: PreTrainedTokenizerBase, spec: PromptSpec, texts: Texts)
     if spec.reason and spec.layout == "title_first":
         teacher = TeacherPrompts(prompts)
         found["teacher, explain"] = teacher.explain(options, history, last).tolist()
-        found["teacher, predict"] = teacher.predict(options, history, rationale_of(texts.rationale, False) or "").tolist()
+        found["teacher, predict"] = teacher.predict(
+            options, history, rationale_of(texts.rationale, False) or ""
+        ).tolist()
     return found
 
 

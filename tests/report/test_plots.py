@@ -28,7 +28,10 @@ def test_formats_share_one_figure() -> None:
 
 
 def test_references_name_every_policy_and_survive_gaps() -> None:
-    rows: dict[str, dict[str, Any]] = {"Model": {"accuracy": POINT, "ips": POINT}, "Other": {"accuracy": NOTHING, "ips": NOTHING}}
+    rows: dict[str, dict[str, Any]] = {
+        "Model": {"accuracy": POINT, "ips": POINT},
+        "Other": {"accuracy": NOTHING, "ips": NOTHING},
+    }
     svg = plot_references(rows, {"accuracy": "Accuracy", "ips": "IPS\nuniform π"})
     assert ">Model</text>" in svg
     assert ">Other</text>" in svg

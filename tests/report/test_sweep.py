@@ -1,17 +1,10 @@
-import json
 import re
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import pyarrow as pa
-import pytest
-
-from artsel_ray import schema, storage
-from artsel_ray.errors import InputError
 from artsel_ray.report.html import render_sweep
 from artsel_ray.report.plots import plot_learning_rates
-from artsel_ray.report.sweep import report_sweep
+from artsel_ray.report.sweep import sweep_page
 
 
 def trial(rate: float, status: str, ips: float | None, error: str | None = None) -> dict[str, Any]:
@@ -32,7 +25,7 @@ TRIALS = [
 ]
 
 
-def test_the_picture_shows_every_kind_of_end() -> None:
+def test_plot_shows_how_every_trial_ended() -> None:
     svg = plot_learning_rates(TRIALS, 1e-5)
     for text in ("finished", "stopped early", "best", "failed", "learning rate"):
         assert f">{text}</text>" in svg or f"> {text}</text>" in svg
@@ -40,7 +33,7 @@ def test_the_picture_shows_every_kind_of_end() -> None:
     assert "stopped" not in plot_learning_rates(TRIALS[1:3], 1e-5)
 
 
-def test_the_page_has_a_row_for_each_trial_by_learning_rate_and_escapes() -> None:
+def test_page_has_a_row_for_each_trial_by_learning_rate_and_escapes_text() -> None:
     page = render_sweep([*TRIALS, trial(1.0, "failed", None, "<script>")], TRIALS[2], {"model": "<b>"})
     rows = re.findall(r"<tr[^>]*><td>([^<]*)</td>", page)
     assert rows == ["1e-07", "1e-06", "1e-05", "0.0001", "1.0"]
@@ -50,22 +43,23 @@ def test_the_page_has_a_row_for_each_trial_by_learning_rate_and_escapes() -> Non
     assert "http" not in page
 
 
-def test_the_report_is_written_beside_the_table(tmp_path: Path) -> None:
-    output = str(tmp_path)
-    with pytest.raises(InputError, match=r"trials\.parquet"):
-        report_sweep(output)
-    storage.write_table(storage.join(output, "trials.parquet"), pa.Table.from_pylist(TRIALS, schema.TRIALS), "trials")
-    storage.write_json(storage.join(output, "summary.json"), {"best": TRIALS[2]})
+def test_page_shows_the_flags_without_what_is_private() -> None:
     flags: dict[str, Any] = {
         "method": "sft",
         "model": "s3://bucket/secret-place/a/model?key=k3y",
         "examples": "s3://bucket/private",
+        "seed": 3,
     }
     flags |= dict.fromkeys(("output_format", "reason", "layout", "epochs", "max_steps", "batch_size", "lora_rank"))
-    storage.write_json(storage.join(output, "config.json"), {"config": flags | {"seed": 3}})
-    report_sweep(output)
-    page = (tmp_path / "report.html").read_text()
+    page = sweep_page(TRIALS, TRIALS[2], flags)
     assert "1.750" in page
     assert "a/model" in page
+    assert "seed: 3" in page
     assert not [word for word in ("secret-place", "k3y", "private") if word in page]
-    assert json.loads((tmp_path / "config.json").read_text())["config"]["seed"] == 3
+
+
+def test_page_names_steps_or_epochs() -> None:
+    flags: dict[str, Any] = dict.fromkeys(("output_format", "reason", "layout", "batch_size", "lora_rank", "seed"))
+    flags |= {"method": "sft", "model": "m", "epochs": 1.0}
+    assert "epochs: 1.0" in sweep_page(TRIALS, TRIALS[2], flags | {"max_steps": None})
+    assert "max steps: 7" in sweep_page(TRIALS, TRIALS[2], flags | {"max_steps": 7})

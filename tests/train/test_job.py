@@ -1,64 +1,54 @@
-"""The job on Ray Train: wrong flags, workers and nodes that are lost, and what scores afterwards."""
+"""The job in one process: wrong flags, resuming, and what is published."""
 
-import contextlib
 import os
+import pickle
 import re
 import resource
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
-from ray.cluster_utils import Cluster
-from safetensors.numpy import load_file
 
 from artsel_ray import storage
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
-from artsel_ray.train.job import train
+from artsel_ray.train.job import final_metrics, train
+from artsel_ray.train.loop import Fitted
 from artsel_ray.train.settings import TrainConfig
-
-ROOT = Path(__file__).parent.parent.parent
-Tiny = Callable[[bool], str]
+from tests.support.training import TinyLlama, losses_of, train_config
 
 
-def config_for(examples: str, model: str, output: Path, **changes: Any) -> TrainConfig:
-    config = TrainConfig(
-        method="sft", examples=examples, model=model, output=str(output), learning_rate=1e-3, max_steps=30,
-        batch_size=4, micro_batch=2, checkpoint_steps=3, validation_size=4, lora_rank=4, workers=0,
-    )  # fmt: skip
-    return replace(config, **changes)
+def config_for(examples: str, model: str, output: Path | str, **changes: Any) -> TrainConfig:
+    flags: dict[str, Any] = {"learning_rate": 1e-3, "max_steps": 30, "checkpoint_steps": 3}
+    return train_config(examples, model, output, **flags | changes)
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"learning_rate": 0.0}, "--learning-rate is 0.0"),
+        ({"learning_rate": 0.0}, "--learning-rate is 0.0; it must be more than 0"),
         ({"learning_rate": -1.0}, "--learning-rate is -1.0"),
         ({"learning_rate": float("nan")}, "--learning-rate is nan"),
-        ({"micro_batch": 3}, "--batch-size 4 is no multiple of --micro-batch times --workers, 3"),
-        ({"workers": 4}, "--batch-size 4 is no multiple of --micro-batch times --workers, 8"),
-        ({"max_steps": 0}, "--max-steps is 0"),
+        ({"micro_batch": 3}, "--batch-size is 4; it must be a multiple of --micro-batch times --workers, 3"),
+        ({"workers": 4}, "--batch-size is 4; it must be a multiple of --micro-batch times --workers, 8"),
+        ({"max_steps": 0}, "--max-steps is 0; it must be at least 1"),
+        ({"fsdp": True}, "--fsdp shards a model over the GPUs of several workers, and --workers is 0"),
+        ({"output": "s3://bucket/T"}, "--output is s3://bucket/T; with --workers 0"),
         ({"examples": "/nowhere"}, "/nowhere/train"),
         ({"model": "/nowhere"}, "model '/nowhere' is neither"),
     ],
 )
-def test_what_cannot_be_is_one_clear_line(
-    changes: dict[str, Any], named: str, examples: str, tiny_llama: Tiny, tmp_path: Path
+def test_wrong_input_is_one_clear_line(
+    changes: dict[str, Any], named: str, examples: str, tiny_llama: TinyLlama, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=re.escape(named)):
         train(replace(config_for(examples, tiny_llama(True), tmp_path / "T"), **changes))
 
 
-def test_a_finished_training_is_kept_and_another_is_refused(
-    examples: str, tiny_llama: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_finished_training_is_kept_and_another_one_is_refused(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = config_for(examples, tiny_llama(True), tmp_path / "T", max_steps=2)
     metrics = train(config)
@@ -74,7 +64,7 @@ def test_a_finished_training_is_kept_and_another_is_refused(
 
 
 def test_mlflow_gets_each_step_and_validation(
-    examples: str, tiny_llama: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow
 
@@ -94,8 +84,8 @@ def test_mlflow_gets_each_step_and_validation(
     assert run.data.metrics["validation_accuracy"] == metrics["validation_accuracy"]
 
 
-def test_a_disk_that_is_full_is_one_clear_line_and_the_same_command_goes_on(
-    examples: str, tiny_llama: Tiny, tmp_path: Path
+def test_full_disk_is_one_clear_line_and_the_same_command_resumes(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path
 ) -> None:
     config = config_for(examples, tiny_llama(True), tmp_path / "T", max_steps=4, checkpoint_steps=2)
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -116,16 +106,19 @@ def test_a_disk_that_is_full_is_one_clear_line_and_the_same_command_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("damaged", "said"),
+    ("damaged", "reported"),
     [
-        (["checkpoint-4"], "1 checkpoint(s) not whole, passed over for an earlier one\ngoing on from step 2\n"),
-        (["checkpoint-2", "checkpoint-4"], "2 checkpoint(s), none of them whole: training starts anew\n"),
+        (["checkpoint-4"], "1 incomplete checkpoint(s), skipped for an earlier one\nresuming from step 2\n"),
+        (
+            ["checkpoint-2", "checkpoint-4"],
+            "2 incomplete checkpoint(s) and no complete one: training starts from the beginning\n",
+        ),
     ],
     ids=["newest", "all"],
 )
 @pytest.mark.parametrize("cut", [True, False], ids=["cut short", "missing"])
-def test_a_checkpoint_that_is_not_whole_is_passed_over(
-    damaged: list[str], said: str, cut: bool, examples: str, tiny_llama: Tiny, tmp_path: Path,
+def test_incomplete_checkpoint_is_skipped(
+    damaged: list[str], reported: str, cut: bool, examples: str, tiny_llama: TinyLlama, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     config = config_for(examples, tiny_llama(True), tmp_path / "T", max_steps=4, checkpoint_steps=2)
@@ -140,159 +133,26 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(
     (tmp_path / "T/_manifest.json").unlink()
     capsys.readouterr()
     train(config)
-    assert said in capsys.readouterr().out
+    assert reported in capsys.readouterr().out
     np.testing.assert_allclose(losses_of(config.output), losses, atol=1e-3)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_killed_job_goes_on_from_its_last_whole_checkpoint_and_ends_as_an_uninterrupted_one(
-    examples: str, tiny_llama: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import ray
-
-    config = config_for(examples, tiny_llama(False), tmp_path / "T", workers=1, max_steps=36)
-    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    checkpoints = tmp_path / "T/checkpoints/train"
-
-    def known() -> int:
-        """The checkpoints that Ray would go on from."""
-        try:
-            return len(storage.read_json(str(checkpoints / "checkpoint_manager_snapshot.json"))["checkpoint_results"])
-        except InputError:  # not yet, or just now
-            return 0
-
-    with subprocess.Popen(command_of(config), env=environment) as job:
-        while job.poll() is None and known() < 2:
-            time.sleep(0.05)
-        job.kill()
-    assert job.returncode == -signal.SIGKILL
-    # Its workers end with it.
-    while worker_processes():
-        time.sleep(0.1)
-    snapshot = storage.read_json(str(checkpoints / "checkpoint_manager_snapshot.json"))
-    newest = checkpoints / snapshot["latest_checkpoint_result"]["checkpoint_dir_name"] / "checkpoint/optimizer.pt"
-    os.truncate(newest, newest.stat().st_size // 2)
-    train(config)
-    told = capsys.readouterr().out
-    assert "1 checkpoint(s) not whole, passed over for an earlier one" in told
-    assert int(re.findall(r"going on from step (\d+)", told)[0]) >= 3
-    one = replace(config, output=str(tmp_path / "one"), workers=0)
-    train(one)
-    np.testing.assert_allclose(losses_of(config.output), losses_of(one.output), atol=1e-3)
-    ours, theirs = (load_file(f"{uri}/adapter/adapter_model.safetensors") for uri in (config.output, one.output))
-    for name, weights in ours.items():
-        np.testing.assert_allclose(weights, theirs[name], atol=1e-3)
+def test_missing_mlflow_is_one_clear_line(examples: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    monkeypatch.setattr("artsel_ray.train.job.is_mlflow_available", lambda: False)
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_URI is set and MLflow is not installed"):
+        train(config_for(examples, "smollm2", tmp_path / "T"))
 
 
-def losses_of(output: str) -> list[float]:
-    history = storage.read_json(storage.join(output, "summary.json"))["history"]
-    return [entry["loss"] for entry in history if "loss" in entry]
+def test_last_value_of_each_metric_is_final() -> None:
+    first = {"step": 1, "loss": 0.5, "validation_accuracy": 0.1, "validation_ips": 1.0}
+    assert final_metrics([first, {"step": 2, "loss": 0.25}]) == {
+        "loss": 0.25,
+        "validation_accuracy": 0.1,
+        "validation_ips": 1.0,
+    }
 
 
-def command_of(config: TrainConfig) -> list[str]:
-    flags = {name: value for name, value in vars(config).items() if value is not None and not isinstance(value, bool)}
-    return [sys.executable, str(ROOT / "jobs/train.py"), *(f"--{k.replace('_', '-')}={v}" for k, v in flags.items())]
-
-
-def worker_processes() -> list[int]:
-    return [process.pid for process in psutil.process_iter() if "RayTrainWorker" in title_of(process)]
-
-
-def title_of(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.Error):
-        return " ".join(process.cmdline())
-    return ""
-
-
-def workers_of(machines: list[Any]) -> dict[int, Any]:
-    """The workers' processes, and the node that each is on."""
-    raylets = {node.all_processes["raylet"][0].process.pid: node for node in machines}
-    found = {}
-    for pid in worker_processes():
-        with contextlib.suppress(psutil.Error):
-            parent = psutil.Process(pid).ppid()
-            if parent in raylets:
-                found[pid] = raylets[parent]
-    return found
-
-
-def lose_process(cluster: Cluster, machines: list[Any]) -> None:
-    os.kill(next(iter(workers_of(machines))), signal.SIGKILL)
-
-
-def lose_node(cluster: Cluster, machines: list[Any]) -> None:
-    node = next(iter(workers_of(machines).values()))
-    machines.remove(node)
-    cluster.remove_node(node, allow_graceful=False)
-
-
-def wait_for(true: Callable[[], bool], job: subprocess.Popen[bytes]) -> None:
-    while not true():
-        assert job.poll() is None, "the job ended before that"
-        time.sleep(0.1)
-
-
-@pytest.fixture
-def nodes(s3_credentials: None) -> Iterator[tuple[Cluster, list[Any]]]:
-    """A cluster of its own: a head without CPUs, and three nodes of one CPU."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    yield cluster, [cluster.add_node(num_cpus=1) for _ in range(3)]
-    cluster.shutdown()
-
-
-@pytest.mark.slow
-def test_two_workers_that_lose_a_process_and_a_node_end_as_one_process_would_and_the_model_scores(
-    nodes: tuple[Cluster, list[Any]], bucket: str, examples: str, tiny_llama: Tiny, tmp_path: Path
-) -> None:
-    cluster, machines = nodes
-    config = replace(config_for(examples, tiny_llama(False), tmp_path, workers=2), output=storage.join(bucket, "T"))
-
-    def checkpoints() -> int:
-        files = storage.find_files(storage.join(config.output, "checkpoints"), "")
-        return len([file for file in files if "/trainer_state.json" in file])
-
-    with subprocess.Popen(command_of(config), env={**os.environ, "RAY_ADDRESS": cluster.address}) as job:
-        for lose in (lose_process, lose_node):
-            wait_for(lambda: checkpoints() > 0 and len(workers_of(machines)) == 2, job)
-            before = workers_of(machines).keys()
-            lose(cluster, machines)
-            while before & workers_of(machines).keys():
-                time.sleep(0.1)
-    assert job.returncode == 0
-    assert len(machines) == 2
-    train(replace(config, output=str(tmp_path / "one"), workers=0))
-    losses = [losses_of(uri) for uri in (config.output, str(tmp_path / "one"))]
-    assert len(losses[0]) == 30
-    np.testing.assert_allclose(losses[0], losses[1], atol=1e-3)
-
-    # What was trained scores without any flag of the prompt.
-    rows = storage.read_table(f"{examples}/validation", "examples")
-    artworks = [
-        {"artwork_id": each["artwork_id"], "title_id": "t", "caption": each["caption"]}
-        for each in rows["candidates"][0].as_py()
-    ]
-    world = tmp_path / "W"
-    write_world(world, artworks, rows.to_pylist())
-    tables = [f"--{name}={world / name}" for name in ("requests", "titles", "artworks")]
-    command = [sys.executable, str(ROOT / "jobs/score.py"), *tables, f"--model={config.output}", "--decoding=rank"]
-    found = []
-    for engine in ("vllm", "transformers"):
-        own = {**os.environ, "RAY_ADDRESS": "local"}
-        subprocess.run([*command, f"--engine={engine}", f"--output={tmp_path / engine}"], check=True, env=own)
-        found.append(storage.read_table(str(tmp_path / engine), "predictions"))
-    assert found[0].num_rows == len(rows)
-    assert found[0]["artwork_id"].equals(found[1]["artwork_id"])
-    np.testing.assert_allclose(found[0]["probability"], found[1]["probability"], atol=1e-3)
-
-
-def write_world(world: Path, artworks: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
-    import pyarrow as pa
-
-    from artsel_ray.schema import ARTWORKS, REQUESTS, TITLES
-
-    title = {"title_id": "t", "name": "Up", "genres": ["Comedy"]}
-    requests = [{"user_id": row["example_id"], "history": row["history"], "title_ids": ["t"]} for row in rows]
-    tables = {"titles": ([title], TITLES), "artworks": (artworks, ARTWORKS), "requests": (requests, REQUESTS)}
-    for name, (content, schema) in tables.items():
-        storage.write_table(str(world / name / "a.parquet"), pa.Table.from_pylist(content, schema), name)
+def test_what_travels_to_and_from_workers_can_be_pickled(examples: str, tmp_path: Path) -> None:
+    for value in (config_for(examples, "smollm2", tmp_path, layout="user_first"), Fitted([{"step": 1.0}], "", 2)):
+        assert pickle.loads(pickle.dumps(value)) == value  # noqa: S301

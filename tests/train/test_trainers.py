@@ -1,21 +1,34 @@
-"""What SFT and DPO share: which positions cost anything, and the order of examples."""
+"""What the methods share: which positions cost anything, the order of examples, and what TRL leaves to us."""
 
-from collections.abc import Callable
+import pickle
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import trl.trainer.utils
 from peft import get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Trainer
+from trl import DPOTrainer, SFTTrainer
 
 from artsel_ray.models import adapter
 from artsel_ray.models.load import load
-from artsel_ray.train.trainers import Order, compute_targets_only
+from artsel_ray.models.weights import read_model
+from artsel_ray.train.methods import METHODS
+from artsel_ray.train.reading import read_train
+from artsel_ray.train.settings import Method
+from artsel_ray.train.trainers import Optimization, Order, TrainingTask, arguments, compute_targets_only
+from tests.support.training import TinyLlama, prompts_of
+
+OPTIMIZATION = Optimization(
+    output_dir="unused", run_name="run", learning_rate=1e-3, epochs=1.0, max_steps=None, batch_size=8, micro_batch=2,
+    workers=2, fsdp=False, seed=0,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_the_head_computes_targets_only_and_learns_the_same(
-    tied: bool, tiny_llama: Callable[[bool], str], monkeypatch: pytest.MonkeyPatch
+def test_head_computes_only_targets_and_learns_the_same(
+    tied: bool, tiny_llama: TinyLlama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kernel, rows = trl.trainer.utils._ChunkedLogProbFunction, []
 
@@ -53,7 +66,7 @@ def test_the_head_computes_targets_only_and_learns_the_same(
         torch.testing.assert_close(gradients[1][name], expected, atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_the_order_has_every_example_once_and_similar_lengths_side_by_side() -> None:
+def test_order_has_every_example_once_and_similar_lengths_side_by_side() -> None:
     lengths = [100 + index * 7919 % 1000 for index in range(800)]
     order = Order(lengths, 32, 0)
     first = list(order)
@@ -67,3 +80,36 @@ def test_the_order_has_every_example_once_and_similar_lengths_side_by_side() -> 
     order.set_epoch(0)
     assert list(order) == first
     assert list(Order(lengths, 32, 1)) != first
+
+
+def test_gradients_are_accumulated_to_the_batch_of_all_workers() -> None:
+    assert arguments(OPTIMIZATION)["gradient_accumulation_steps"] == 2
+    assert arguments(OPTIMIZATION)["max_steps"] == -1
+
+
+def test_settings_travel_to_workers() -> None:
+    assert pickle.loads(pickle.dumps(OPTIMIZATION)) == OPTIMIZATION  # noqa: S301
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_trainers_take_our_order_and_leave_the_indices_to_the_collator(
+    method: Method, examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
+    base = load(tiny_llama(True))
+    prompts = prompts_of(base)
+    prompts.tokenizer.pad_token = prompts.tokenizer.eos_token
+    read = read_train(f"{examples}/train", prompts, 2048, 0, False)
+    optimization = Optimization(**{**vars(OPTIMIZATION), "output_dir": str(tmp_path), "workers": 1})
+    model = read_model(base.path, torch.float32)
+    lora = adapter.lora_config(model, 2, 4, [prompts.option, prompts.option_end])
+    trainer: Any = METHODS[method](TrainingTask(read, model, lora, optimization, 0.1, "uniform"))
+    assert trainer.train_dataset.column_names == ["index"]
+    (batch,) = list(trainer.get_train_dataloader())[:1]
+    assert batch["input_ids"].shape[0] == 2 * (2 if method == "dpo" else 1)
+    assert trainer.get_train_dataloader().sampler is trainer.order or trainer._get_train_sampler() is trainer.order
+
+
+def test_trl_and_transformers_have_the_private_methods_that_we_replace() -> None:
+    for trainer in (SFTTrainer, DPOTrainer):
+        assert "_prepare_dataset" in vars(trainer)
+    assert "_get_train_sampler" in vars(Trainer)

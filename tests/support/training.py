@@ -1,0 +1,82 @@
+"""Examples as prepare writes them, and trainings that take seconds."""
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from transformers import PreTrainedTokenizerFast, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from artsel_ray import storage
+from artsel_ray.config import from_flags
+from artsel_ray.models.load import Model
+from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.prompts.tokenizer import PromptTokenizer
+from artsel_ray.schema import EXAMPLES
+from artsel_ray.train.examples import TrainingExamples
+from artsel_ray.train.loop import Fitted, fit
+from artsel_ray.train.settings import TrainConfig
+
+DAY = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
+CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "A lonely house."]
+
+TinyLlama = Callable[[bool], str]
+"""The fixture `tiny_llama`."""
+
+
+def example_row(number: int, label: int = 1, captions: list[str] = CAPTIONS, **changes: Any) -> dict[str, Any]:
+    """Returns one example with a history of `number` items."""
+    item = {"timestamp": DAY, "title_name": "Heat", "genres": ["Crime"], "watch_seconds": 60.0}
+    return {
+        "example_id": f"e{number}", "user_id": f"u{number}", "title_id": "t", "title_name": "Up",
+        "title_genres": ["Comedy"], "history": [item] * number,
+        "candidates": [{"artwork_id": f"a{index}", "caption": caption} for index, caption in enumerate(captions)],
+        "label": label, "propensity": None, "timestamp": DAY, "rationale": None, **changes,
+    }  # fmt: skip
+
+
+def write_examples(uri: str | Path, rows: list[dict[str, Any]]) -> str:
+    """Writes examples into a folder and returns it."""
+    file = storage.join(str(uri), "a.parquet")
+    storage.write_table(file, pa.Table.from_pylist(rows, EXAMPLES), "examples")
+    return str(uri)
+
+
+def prompts_of(model: Model, **spec: Any) -> PromptTokenizer:
+    """Returns the tokenizer of a model's prompts."""
+    return PromptTokenizer(PreTrainedTokenizerFast.from_pretrained(model.path), PromptSpec(**spec))
+
+
+def supervised_text(examples: TrainingExamples, index: int, epoch: int = 0) -> str:
+    """Returns the text of an example's supervised ids."""
+    encoded = examples.example(index, epoch)
+    ids = [token for token, supervised in zip(encoded.ids, encoded.supervised, strict=True) if supervised]
+    return str(examples.tokenizer.tokenizer.decode(ids))
+
+
+def train_config(examples: str, model: str, output: str | Path, **changes: Any) -> TrainConfig:
+    """Returns a training of a few steps in this process."""
+    flags: dict[str, Any] = {
+        "method": "sft", "workers": 0, "learning_rate": 1e-2, "max_steps": 4, "batch_size": 4, "micro_batch": 2,
+        "checkpoint_steps": 2, "validation_size": 4, "lora_rank": 4,
+    }  # fmt: skip
+    return from_flags(TrainConfig, examples=examples, model=model, output=str(output), **flags | changes)
+
+
+def fit_in(folder: Path, config: TrainConfig, callbacks: list[TrainerCallback] | None = None) -> Fitted:
+    """Trains as one worker with its checkpoints in a folder, resuming from the last one there."""
+    folder.mkdir(exist_ok=True)
+    return fit(config, str(folder), get_last_checkpoint(str(folder)), callbacks or [], lambda line: None)
+
+
+def logged(fitted: Fitted, name: str) -> list[float]:
+    """Returns all values of a metric."""
+    return [entry[name] for entry in fitted.history if name in entry]
+
+
+def losses_of(output: str) -> list[float]:
+    """Returns each step's loss of a finished training."""
+    history = storage.read_json(storage.join(output, "summary.json"))["history"]
+    return [entry["loss"] for entry in history if "loss" in entry]

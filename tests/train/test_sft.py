@@ -1,0 +1,20 @@
+from artsel_ray.models.load import load
+from artsel_ray.train.reading import read_train
+from artsel_ray.train.sft import SftCollator
+from artsel_ray.train.trainers import Order
+from tests.support.training import TinyLlama, prompts_of
+
+
+def test_batch_supervises_the_answer_and_nothing_else(examples: str, tiny_llama: TinyLlama) -> None:
+    prompts = prompts_of(load(tiny_llama(True)))
+    read_examples = read_train(f"{examples}/train", prompts, 2048, 0, False)
+    order = Order(read_examples.length_n, 4, 0)
+    batch = SftCollator(read_examples, order, 0)([{"index": 3}, {"index": 6}])
+    for line, index in enumerate((3, 6)):
+        prompt, answer = read_examples.prompt(index).tolist(), read_examples.titles[0].options.answers[index // 4]
+        target = [*answer, prompts.option_end, prompts.tokenizer.eos_token_id]
+        length = len(prompt) + len(target)
+        padding = batch["input_ids"].shape[1] - length
+        assert batch["input_ids"][line].tolist() == prompt + target + [0] * padding
+        assert batch["labels"][line].tolist() == [-100] * len(prompt) + target + [-100] * padding
+        assert batch["attention_mask"][line].tolist() == [1] * length + [0] * padding
