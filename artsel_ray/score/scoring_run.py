@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 
 from artsel_ray import storage
 from artsel_ray.config import Layout
@@ -18,8 +17,8 @@ from artsel_ray.errors import InputError
 from artsel_ray.runtime.engine_pool import EngineStage
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin, finished_parts
-from artsel_ray.runtime.sharded_job import PrepareStage, RejectLimit, ShardedJob, stage_seconds
-from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, done_shards
+from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
+from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY
 from artsel_ray.score.assignment import Assignment, assign, count_pairs
 from artsel_ray.score.engine import EngineLoader
 from artsel_ray.score.exploration import ServingPolicy
@@ -124,16 +123,8 @@ def score_requests(run: ScoringRun) -> None:
     seconds["exchange"] = time.perf_counter() - shuffle_started
 
     job = _sharded_job(run, claimed, shuffled, assignment.shards)
-    if job.limit:
-        job.limit.check(0)
-    print(f"{shuffled.pairs:,} pairs in {job.shards:,} shards; model {run.settings.model_id}", flush=True)
-    done = done_shards(run.output)
-    if done:
-        print(f"{len(done):,} shards are done already", flush=True)
-
     score_started = time.perf_counter()
-    missing = [shard for shard in range(job.shards) if shard not in done]
-    job.process(missing, invalid=0 if done else shuffled.rejected_pairs)
+    job.resume()
     seconds["score"] = time.perf_counter() - score_started
     seconds["total"] = time.perf_counter() - run.started
     _publish(run, job, shuffled, seconds)
@@ -155,19 +146,22 @@ def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shar
         run.settings, run.pool.engine, run.pool.dtype, run.pool.tensor_parallel, max_candidates,
         run.fake_tokens_per_second,
     )  # fmt: skip
-    requested = shuffled.pairs + shuffled.rejected_pairs
     return ShardedJob(
         run=claimed,
         table="predictions",
         unit="pairs",
         shards=shards,
-        prepare=PrepareStage("render", partial(make_renderer, ray.put(source), run.settings)),
+        rows=shuffled.pairs,
+        model_id=run.settings.model_id,
+        started=run.started,
+        prepare=PrepareStage("render", partial(make_renderer, run.settings), lambda: source),
         engine=EngineStage("score", partial(make_scorer, run.settings), load),
         pool=run.pool,
         gpus_per_engine=run.pool.gpus_per_engine,
         max_memory_gib=run.pool.engine_memory,
         finish=partial(serve, policy=run.serving),
-        limit=RejectLimit(run.max_reject_rate, requested, "pairs", run.output, shuffled.rejected_pairs),
+        max_reject_rate=run.max_reject_rate,
+        known_invalid=shuffled.rejected_pairs,
     )
 
 
