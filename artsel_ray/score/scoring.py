@@ -83,7 +83,7 @@ def _drop_wrong(
     """Drops the rationales about another user's history or another candidate, and counts them by kind."""
     names, decode = rationale_checks.Names(shard.names.to_pylist()), tokenizer.tokenizer.decode
     shown: list[str | None] = []
-    dropped = dict.fromkeys(rationale_checks.KINDS, 0)
+    dropped = dict.fromkeys(rationale_checks.FAULTS, 0)
     pairs = zip(shard.histories, rationales, chosen, strict=True)
     for group in shard.groups:
         title, *options = tokenizer.texts(group.options.prefix)
