@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from artsel_ray import schema
 from artsel_ray.data import checks
 from artsel_ray.decoding.base import Questions
-from artsel_ray.decoding.trie_decoders import Choose
+from artsel_ray.decoding.decoders import Choose
 from artsel_ray.distill.prompts import TeacherPrompts, rationale_of
 from artsel_ray.distill.questions import PreparedShard, TeacherQuestion, TeacherSettings
 from artsel_ray.engines.base import Engine, Sampling

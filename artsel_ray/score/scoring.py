@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from artsel_ray.decoding import label_prior
 from artsel_ray.decoding.base import Choices, Questions
-from artsel_ray.decoding.trie_decoders import most_likely
+from artsel_ray.decoding.decoders import most_likely
 from artsel_ray.engines.base import Engine
 from artsel_ray.errors import InputError
 from artsel_ray.prompts import rationale_checks
