@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from artsel_ray.errors import InputError
-from artsel_ray.prompts import chat
+from artsel_ray.prompts import text as render
 from artsel_ray.prompts.escaping import escape
 from artsel_ray.prompts.tokenizer import Ids
 
@@ -40,7 +40,7 @@ class CaptionPrompts:
         if not processor.chat_template:
             raise InputError("the model has no chat template, so it cannot be prompted; take an instruct model")
         content = [{"type": "image"}, {"type": "text", "text": f"{_BEFORE}{_NAME}{_AFTER}"}]
-        self.head, found, tail = chat.turn(processor, content).partition(_NAME)
+        self.head, found, tail = render.chat_turn(processor, content).partition(_NAME)
         """The text that every question begins with."""
         if not found:
             raise InputError("the model's chat template leaves out the question; take another model")

@@ -13,18 +13,18 @@ import pyarrow as pa
 from artsel_ray import schema
 from artsel_ray.data import checks
 from artsel_ray.decoding.base import Questions
-from artsel_ray.decoding.trie_decoders import Choose
+from artsel_ray.decoding.decoders import Choose
 from artsel_ray.distill.prompts import TeacherPrompts, rationale_of
 from artsel_ray.distill.questions import PreparedShard, TeacherQuestion, TeacherSettings
 from artsel_ray.engines.base import Engine, Sampling
-from artsel_ray.prompts import leaks
+from artsel_ray.prompts import rationale_checks
 from artsel_ray.runtime.engine_pool import Processed
 
 UNFINISHED = "not finished within --max-tokens"
 TOO_SHORT = "shorter than --min-words"
 TOO_LONG = "longer than --reason-tokens"
 MISMATCH = "the prediction from the rationale is not the truth"
-DROPPED = (UNFINISHED, TOO_SHORT, TOO_LONG, MISMATCH, *leaks.KINDS)
+DROPPED = (UNFINISHED, TOO_SHORT, TOO_LONG, MISMATCH, *rationale_checks.LEAKS)
 """Why a rationale is dropped, in the order in which it is checked."""
 
 _Fault = tuple[str, np.ndarray]
@@ -81,7 +81,7 @@ def _explain(
 
 def _unsound(rationales: Sequence[str | None], prompts: TeacherPrompts, settings: TeacherSettings) -> list[_Fault]:
     """Finds the rationales that nothing is predicted from."""
-    words = [len(leaks.words(rationale or "")) for rationale in rationales]
+    words = [len(rationale_checks.words(rationale or "")) for rationale in rationales]
     tokens = [len(ids) for ids in prompts.tokenizer.encode([f" {rationale or ''}" for rationale in rationales])]
     return [
         (UNFINISHED, np.array([rationale is None for rationale in rationales], dtype=bool)),
@@ -100,5 +100,5 @@ def _mismatches(engine: Engine, prompts: TeacherPrompts, sound: list[tuple[Teach
 
 def _leaks(questions: Sequence[TeacherQuestion], rationales: Sequence[str | None], quoted_words: int) -> list[_Fault]:
     pairs = zip(rationales, questions, strict=True)
-    found = [leaks.find_leak(rationale or "", each.caption, quoted_words) for rationale, each in pairs]
-    return [(kind, np.array([each == kind for each in found], dtype=bool)) for kind in leaks.KINDS]
+    found = [rationale_checks.find_leak(rationale or "", each.caption, quoted_words) for rationale, each in pairs]
+    return [(kind, np.array([each == kind for each in found], dtype=bool)) for kind in rationale_checks.LEAKS]

@@ -16,8 +16,7 @@ from artsel_ray.data.catalog import Catalog
 from artsel_ray.models import weights
 from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.prompts.titles import tokenize_title
-from artsel_ray.prompts.tokenizer import Options, PromptTokenizer
+from artsel_ray.prompts.tokenizer import Options, PromptTokenizer, tokenize_title
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.scoring_settings import ScoringSettings
 

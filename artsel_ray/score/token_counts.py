@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from artsel_ray.config import Layout
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.decoding.base import QuestionCost
-from artsel_ray.prompts.titles import tokenize_title
+from artsel_ray.prompts.tokenizer import tokenize_title
 from artsel_ray.runtime.task_result import map_tasks
 from artsel_ray.score.rendering import prompt_tokenizer
 from artsel_ray.score.requests import read_requests
