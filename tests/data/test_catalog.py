@@ -10,7 +10,7 @@ import pytest
 from artsel_ray import schema
 from artsel_ray.config import AssetKind
 from artsel_ray.data.catalog import Catalog, permuted, read_catalog
-from artsel_ray.simulate.drawing import draw
+from artsel_ray.simulate.artworks import draw
 
 
 def _write(path: Path, rows: list[dict], table: str) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from artsel_ray.data import image_validation, images
-from artsel_ray.simulate.drawing import draw
+from artsel_ray.simulate.artworks import draw
 
 
 @pytest.mark.usefixtures("ray_cluster")
