@@ -5,6 +5,7 @@ in that file. A mask is a numpy array of bool, True where a row is invalid. A ro
 fails. Invalid rows hold reasons and ids, never a title's name, a caption or a history.
 """
 
+from collections.abc import Iterable
 from typing import get_args
 
 import numpy as np
@@ -80,6 +81,11 @@ def missing(column: pa.ChunkedArray) -> np.ndarray:
         return mask(column.is_null())
     empty = pc.equal(pc.binary_length(column), 0)
     return mask(pc.fill_null(pc.or_(empty, pc.utf8_is_space(column)), True))
+
+
+def missing_checks(rows: pa.Table, columns: Iterable[str]) -> list[RowCheck]:
+    """Returns the checks that these columns are filled."""
+    return [(column, MISSING, missing(rows[column])) for column in columns]
 
 
 def mask(values: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -48,9 +48,9 @@ class Viewings:
 
     def part(self, start: int, stop: int) -> "Viewings":
         """Returns the viewings from `start` to `stop`, of the same users."""
-        watched = self.watch_seconds
-        columns = (each[start:stop] for each in (self.users, self.titles, self.seconds))
-        return Viewings(self.user_ids, self.taste_ut, *columns, None if watched is None else watched[start:stop])
+        users, titles, seconds = (each[start:stop] for each in (self.users, self.titles, self.seconds))
+        watch_seconds = None if self.watch_seconds is None else self.watch_seconds[start:stop]
+        return Viewings(self.user_ids, self.taste_ut, users, titles, seconds, watch_seconds)
 
 
 @dataclass(frozen=True)
