@@ -29,9 +29,9 @@ from artsel_ray.data.checked_reader import read_table
 from artsel_ray.prepare.job import prepare
 from artsel_ray.prepare.settings import PrepareConfig
 from artsel_ray.runtime.run import finished_parts
+from artsel_ray.simulate.artworks import THEMES, Theme
 from artsel_ray.simulate.job import simulate
 from artsel_ray.simulate.settings import SimulateConfig
-from artsel_ray.simulate.themes import THEMES, Theme
 
 _WORD = re.compile(r"[a-z]{4,}")
 
