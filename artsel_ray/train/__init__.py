@@ -5,9 +5,9 @@
 - `ray_train`: Ray Train's workers, and the checkpoint that they resume from.
 - `loop`: what one worker does: read, train, validate, export.
 - `examples`, `reading`: examples in memory, and how they get there from tables.
-- `methods`: the table of methods; `sft`, `dpo` are its entries, and `rejections` draws what DPO rejects.
-- `trainers`: what the methods share: settings, order of examples, rendering batch by batch.
-- `callbacks`: what happens between steps; `validation`, `checkpoints` do its two larger parts.
-- `export`, `model_card`: what a training leaves.
+- `methods`: the table of methods; `sft` and `dpo` are its entries.
+- `trainers`: what the methods share: the task, the order of examples, rendering batch by batch.
+- `callbacks`: what happens between steps, with validation; `checkpoints`: which ones are complete.
+- `model_card`: what a reader of the output sees.
 - `sweep`, `sweep_trials`: the sweep job, and the records of its trials.
 """

@@ -1,30 +1,69 @@
-"""What happens between a training's steps: validation, progress, sealed checkpoints, and the stop at a NaN."""
+"""What happens between a training's steps: validation, progress, sealed checkpoints, and the stop at a NaN.
+
+Validation chooses for held-out examples with a decoder that scores.
+"""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import Trainer, TrainerCallback
 
+from artsel_ray.decoding.base import Questions
+from artsel_ray.decoding.decoders import DECODERS
+from artsel_ray.engines.torch import TorchEngine
 from artsel_ray.train.checkpoints import seal
 from artsel_ray.train.examples import TrainingExamples
-from artsel_ray.train.validation import validate
 
 _PROGRESS_SECONDS = 5.0
+# Examples whose images are in memory together.
+_EXAMPLES_WITH_IMAGES = 32
+
+
+def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
+    """Chooses for the examples as scoring does; the workers share them.
+
+    Returns:
+        `validation_accuracy`, and `validation_ips`: the mean of hit · m, for π uniform over m candidates.
+    """
+    accelerator = trainer.accelerator
+    # A sharded model answers only when all workers ask the same number of questions: then each chooses for all.
+    workers = 1 if trainer.is_fsdp_enabled else accelerator.num_processes
+    own = range(accelerator.process_index % workers, len(examples), workers)
+    model: Any = trainer.model
+    engine = TorchEngine(model, examples.tokenizer.placeholders)
+    at_once = _EXAMPLES_WITH_IMAGES if examples.tokenizer.placeholders else max(len(own), 1)
+    hits: list[bool] = []
+    for start in range(0, len(own), at_once):
+        some = own[start : start + at_once]
+        chosen = zip(_choose(engine, examples, some), some, strict=True)
+        hits += [choice == examples.label_n[index] for choice, index in chosen]
+    weighted = [hit * len(examples.answers(index)) for hit, index in zip(hits, own, strict=True)]
+    sums = torch.tensor([len(own), sum(hits), sum(weighted)], dtype=torch.float32, device=accelerator.device)
+    count, *totals = accelerator.reduce(sums, "sum").tolist()
+    accuracy, ips = (total / count for total in totals)
+    return {"validation_accuracy": accuracy, "validation_ips": ips}
+
+
+def _choose(engine: TorchEngine, examples: TrainingExamples, indices: Sequence[int]) -> list[int]:
+    tokenizer = examples.tokenizer
+    prompts = [examples.prompt(index) for index in indices]
+    images = [examples.images(index) for index in indices]
+    if tokenizer.spec.reason:
+        stop = [tokenizer.option, *tokenizer.end]
+        written = engine.generate(prompts, tokenizer.spec.reason_tokens, stop, images=images)
+        prompts = [tokenizer.with_rationale(prompt, ids)[0] for prompt, ids in zip(prompts, written, strict=True)]
+    answers = [examples.answers(index) for index in indices]
+    return DECODERS["choose"].decode(engine, Questions(tokenizer, prompts, answers, images)).candidates
 
 
 class Validate(TrainerCallback):
     """Validates and asks for a checkpoint, every so many steps and at the end."""
 
     def __init__(self, trainer: Trainer, examples: TrainingExamples, checkpoint_steps: int) -> None:
-        """Validates a trainer's model.
-
-        Args:
-            examples: to choose for.
-            checkpoint_steps: optimizer steps between two checkpoints.
-        """
         self._trainer, self._examples, self._checkpoint_steps = trainer, examples, checkpoint_steps
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
@@ -41,7 +80,6 @@ class StopAtNonFinite(TrainerCallback):
     """Stops the training at a loss or gradient that is NaN or infinite, without a checkpoint of that step."""
 
     def __init__(self) -> None:
-        """Starts without an error."""
         self.error = ""
         """Why the training was stopped, for the user; empty if it was not."""
 
@@ -64,12 +102,7 @@ class ReportProgress(TrainerCallback):
     """Reports how far the training is, at most every few seconds, and each validation."""
 
     def __init__(self, report: Callable[[str], None]) -> None:
-        """Starts the clock.
-
-        Args:
-            report: shows a line to the user; called on the first worker only.
-        """
-        self._report = report
+        self._report = report  # shows a line to the user; called on the first worker only
         self._since = self._reported = time.monotonic()
         self._first_step: int | None = None
 

@@ -6,8 +6,10 @@ ids, and a tenth of that in this form.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import torch
 
 from artsel_ray.data.images import ArtworkImage, UnusableError, read_all
 from artsel_ray.errors import InputError
@@ -51,6 +53,8 @@ class TrainingExamples:
     shuffle_candidates: bool = False
     """Whether candidates have a new order in every epoch."""
     titles: list[Title] = field(default_factory=list)
+    known_titles: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    """Index into `titles` by what they show."""
     title_n: list[int] = field(default_factory=list)
     """Index into `titles`."""
     label_n: list[int] = field(default_factory=list)
@@ -65,8 +69,11 @@ class TrainingExamples:
     """Number of examples left out because they don't fit the model even without a history."""
 
     def __len__(self) -> int:
-        """Returns N."""
         return len(self.label_n)
+
+    def title(self, index: int) -> Title:
+        """Returns an example's title."""
+        return self.titles[self.title_n[index]]
 
     def example(self, index: int, epoch: int = 0) -> TokenizedExample:
         """Returns an example for SFT."""
@@ -92,15 +99,22 @@ class TrainingExamples:
 
     def prompt(self, index: int) -> Ids:
         """Returns the prompt as scoring renders it: candidates in their stored order."""
-        return self.tokenizer.prompt(self.titles[self.title_n[index]].options.prefix, self.history_n[index])
+        return self.tokenizer.prompt(self.title(index).options.prefix, self.history_n[index])
 
     def images(self, index: int) -> Sequence[ArtworkImage]:
         """Returns the images of `prompt`; none where candidates are captions."""
-        return self._images(self.titles[self.title_n[index]].contents)
+        return self._images(self.title(index).contents)
 
     def answers(self, index: int) -> list[list[int]]:
         """Returns each candidate's answer in their stored order; examples of one title share one list."""
-        return self.titles[self.title_n[index]].options.answers
+        return self.title(index).options.answers
+
+    def with_images(
+        self, batch: dict[str, torch.Tensor], images: list[Sequence[ArtworkImage]]
+    ) -> dict[str, torch.Tensor]:
+        """Returns a batch with the tensors of each row's images, where candidates are images."""
+        placeholders = self.tokenizer.placeholders
+        return batch if placeholders is None else batch | placeholders.inputs(batch["input_ids"], images)
 
     def _images(self, contents: list[str]) -> Sequence[ArtworkImage]:
         return () if self.tokenizer.placeholders is None else read_images(self.tokenizer, contents)
@@ -110,10 +124,9 @@ class TrainingExamples:
 
     def _options(self, index: int, epoch: int) -> tuple[Options, list[int]]:
         """Returns the options in the order of an epoch, and the stored index of the candidate at each position."""
-        title = self.titles[self.title_n[index]]
+        title = self.title(index)
         if not self.shuffle_candidates:
-            options = replace(title.options, images=self._images(title.contents))
-            return options, list(range(len(title.contents)))
+            return replace(title.options, images=self._images(title.contents)), list(range(len(title.contents)))
         rng = np.random.default_rng([self.seed, SHUFFLE_STREAM, epoch, index])
         order = rng.permutation(len(title.contents)).tolist()
         contents = [title.contents[candidate] for candidate in order]
@@ -121,22 +134,14 @@ class TrainingExamples:
 
 
 def tokenize_options(tokenizer: PromptTokenizer, name: str, genres: list[str], contents: list[str]) -> Options:
-    """Tokenizes a title with its candidates: captions, or where the model sees images those at these locations.
-
-    Raises:
-        InputError: if an image cannot be used.
-    """
+    """Tokenizes a title with its candidates: captions, or where the model sees images those at these locations."""
     if tokenizer.placeholders is None:
         return tokenizer.options(name, genres, contents)
     return tokenizer.image_options(name, genres, read_images(tokenizer, contents))
 
 
 def read_images(tokenizer: PromptTokenizer, locations: list[str]) -> list[ArtworkImage]:
-    """Reads a title's images in the size that the prompt shows them.
-
-    Raises:
-        InputError: if an image cannot be used.
-    """
+    """Reads a title's images in the size that the prompt shows them; raises an InputError if one cannot be used."""
     try:
         return read_all(locations, tokenizer.spec.resize_to_pixels)
     except UnusableError as error:

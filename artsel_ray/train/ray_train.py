@@ -21,29 +21,26 @@ from artsel_ray.errors import InputError
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray
 from artsel_ray.train.checkpoints import newest_complete
 from artsel_ray.train.loop import Fitted, fit
-from artsel_ray.train.settings import TrainConfig
+from artsel_ray.train.trainers import Training
 
 CHECKPOINTS = "checkpoints"
 """Folder of a training's output."""
 _MAX_FAILURES = 3
 
 
-def fit_on_ray(config: TrainConfig, callbacks: list[UserCallback]) -> Fitted:
+def fit_on_ray(training: Training, callbacks: list[UserCallback]) -> Fitted:
     """Trains on the cluster's workers, from the newest complete checkpoint in the output.
-
-    Args:
-        callbacks: of Ray Train's run.
 
     Raises:
         InputError: if the training failed, or the cluster has no GPUs to shard over.
     """
     start_ray()
-    print(f"starting {config.workers} worker(s), which takes half a minute", flush=True)
+    print(f"starting {training.optimization.workers} worker(s), which takes half a minute", flush=True)
     events, fitted = own_queue(), list[Fitted]()
     listener = Thread(target=_listen, args=(events, fitted), daemon=True)
     listener.start()
     try:
-        _torch_trainer(config, events, callbacks).fit()
+        _torch_trainer(training, events, callbacks).fit()
     except ray.train.TrainingFailedError as error:
         raise training_failed(str(error)) from None
     finally:
@@ -65,16 +62,16 @@ def share_cpus() -> None:
     torch.set_num_threads(max(1, machine // ray.train.get_context().get_local_world_size()))
 
 
-def _torch_trainer(config: TrainConfig, events: Queue, callbacks: list[UserCallback]) -> TorchTrainer:
+def _torch_trainer(training: Training, events: Queue, callbacks: list[UserCallback]) -> TorchTrainer:
     on_gpu = ray.cluster_resources().get("GPU", 0) > 0
-    if config.fsdp and not on_gpu:
+    if training.optimization.fsdp and not on_gpu:
         raise InputError("--fsdp shards a model over GPUs, and this cluster has none; leave it out")
-    fs, path = storage.filesystem(storage.join(config.output, CHECKPOINTS))
+    fs, path = storage.filesystem(storage.join(training.output, CHECKPOINTS))
     return TorchTrainer(
         _worker,
         # With callbacks this is a trial of a sweep, which has other trials next to it.
-        train_loop_config={"config": config, "events": events, "is_alone": not callbacks},
-        scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=on_gpu),
+        train_loop_config={"training": training, "events": events, "is_alone": not callbacks},
+        scaling_config=ScalingConfig(num_workers=training.optimization.workers, use_gpu=on_gpu),
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         run_config=RunConfig(
             name="train",
@@ -97,8 +94,7 @@ def _listen(events: Queue, fitted: list[Fitted]) -> None:
 
 
 def _worker(settings: dict[str, Any]) -> None:
-    """Trains as one of Ray Train's workers."""
-    config, events = settings["config"], settings["events"]
+    events = settings["events"]
     is_first = ray.train.get_context().get_world_rank() == 0
     if settings["is_alone"]:
         share_cpus()
@@ -107,7 +103,7 @@ def _worker(settings: dict[str, Any]) -> None:
         # Each worker has a folder of its own; Ray puts what they write into one checkpoint.
         with TemporaryDirectory() as scratch, checkpoint.as_directory() if checkpoint else nullcontext() as folder:
             resumed = str(Path(folder, "checkpoint")) if folder else None
-            fitted = fit(config, scratch, resumed, [RayTrainReportCallback()], events.put)
+            fitted = fit(settings["training"], scratch, resumed, [RayTrainReportCallback()], events.put)
     except InputError as error:  # Ray would retry it, and report a traceback
         fitted = Fitted(error=str(error))
     if is_first:

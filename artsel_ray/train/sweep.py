@@ -5,14 +5,15 @@ import logging
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import ray
 from ray import tune
+from ray.train import UserCallback
 from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler
 from ray.util.state import list_actors
@@ -21,31 +22,31 @@ from ray.util.state.exception import RayStateApiException
 from artsel_ray import schema, storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
-from artsel_ray.models.load import load
-from artsel_ray.report.sweep import sweep_page
+from artsel_ray.report.html import render_sweep
 from artsel_ray.runtime.ray_cluster import start_ray
-from artsel_ray.runtime.run import DRIVER, Run, begin
+from artsel_ray.runtime.run import DRIVER, Run
 from artsel_ray.s3 import open_file
-from artsel_ray.train.job import check_inputs, train
+from artsel_ray.train.job import begin_training, train
 from artsel_ray.train.ray_train import CHECKPOINTS
 from artsel_ray.train.settings import SweepConfig, TrainConfig
 from artsel_ray.train.sweep_trials import (
-    FAILED,
-    FINISHED,
     RECORD,
-    STOPPED,
     TRIALS,
     Recorder,
     Reporter,
+    Status,
     TrialRecord,
     best_of,
     read_record,
     trial_name,
     trial_output,
-)
+)  # fmt: skip
 
 BEST, TABLE = "best", "trials.parquet"
 _TUNE = "tune"
+_SHOWN = ("method", "model", "output_format", "reason", "layout", "batch_size", "lora_rank", "seed")
+_Train = Callable[[list[UserCallback]], dict[str, float]]
+"""A trial's training; takes callbacks of Ray Train's run."""
 _COPY_BYTES = 1 << 24
 # Flags that do not change a trial's result. Learning rates are among them, so that more can be tried later.
 _NOT_IDENTITY = ("output", "workers", "learning_rate", "learning_rates", "asha", "concurrent")
@@ -64,39 +65,21 @@ _ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True)
-class _Schedule:
-    """How Ray Tune runs the trials."""
-
-    output: str
-    at_once: int | None
-    """Trials at the same time; None is as many as fit."""
-    workers: int
-    """Workers of each trial."""
-    asha_steps: int | None
-    """Steps before ASHA may stop a trial; None stops none."""
-
-
 def sweep(config: SweepConfig) -> None:
     """Trains once for each learning rate, resuming what an earlier run left undone, and copies the best to best/.
 
     Raises:
         InputError: for wrong input, another sweep's output, or if no trial finished.
     """
-    check_inputs(config.examples)
-    started = time.monotonic()
-    flags = resolved(config)
-    identity = {name: value for name, value in flags.items() if name not in _NOT_IDENTITY}
-    run = begin(config.output, {**identity, "model": load(config.model).model_id}, flags)
+    started, flags = time.monotonic(), resolved(config)
+    run = begin_training(flags, _NOT_IDENTITY)
     records = {rate: read_record(config.output, rate) for rate in config.learning_rates}
-    missing = [rate for rate, record in records.items() if record is None or record.status == FAILED]
+    missing = [rate for rate, record in records.items() if record is None or record.status == "failed"]
     print(f"{len(records)} learning rates, {len(records) - len(missing)} done; {config.output}", flush=True)
     if missing:
         for ended in [storage.MANIFEST, *(f"{TRIALS}/{rate}/{RECORD}" for rate in missing)]:
             storage.delete(storage.join(config.output, ended))
-        asha_steps = config.checkpoint_steps if config.asha else None
-        schedule = _Schedule(config.output, config.concurrent, config.workers, asha_steps)
-        _run_trials({rate: trial_config(config, rate) for rate in missing}, schedule)
+        _run_trials(config, {rate: partial(train, trial_config(config, rate)) for rate in missing})
     found = [record for rate in config.learning_rates if (record := read_record(config.output, rate))]
     if len(found) < len(records):
         raise KeyboardInterrupt
@@ -109,40 +92,42 @@ def trial_config(config: SweepConfig, rate: float) -> TrainConfig:
     return TrainConfig(**{**shared, "learning_rate": rate, "output": trial_output(config.output, rate)})
 
 
-def _run_trials(trials: dict[float, TrainConfig], schedule: _Schedule) -> None:
+def _run_trials(config: SweepConfig, trials: dict[float, _Train]) -> None:
+    """Runs the trials on Ray Tune, as many at the same time as the flags or the cluster allow."""
     os.environ.update(_ENVIRONMENT | os.environ)
     keep_keys_out_of_logs()
     # A failed trial is reported in one line, by the recorder.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     start_ray(dashboard=True)
-    if schedule.asha_steps:
+    scheduler = None
+    if config.asha:
         _check_state_api()
-    fs, path = storage.filesystem(schedule.output)
+        scheduler = ASHAScheduler(time_attr="step", max_t=10**9, grace_period=config.optimization.checkpoint_steps)
+    # Trials that the cluster runs at the same time.
+    resources = ray.cluster_resources()
+    fitting = max(1, int(resources.get("GPU", 0) or resources.get("CPU", 1)) // config.optimization.workers)
+    fs, path = storage.filesystem(config.output)
     tune.Tuner(
         tune.with_resources(partial(_trial, trials), _WAITING),
         param_space={"learning_rate": tune.grid_search(list(trials))},
         tune_config=tune.TuneConfig(
             metric="validation_ips",
             mode="max",
-            max_concurrent_trials=schedule.at_once or _fitting(schedule.workers),
-            scheduler=_asha(schedule.asha_steps) if schedule.asha_steps else None,
+            max_concurrent_trials=config.concurrent or fitting,
+            scheduler=scheduler,
             trial_dirname_creator=trial_name,
             trial_name_creator=trial_name,
         ),
         run_config=tune.RunConfig(
-            name=_TUNE,
-            storage_path=path,
-            storage_filesystem=fs,
-            verbose=0,
-            callbacks=[Recorder(schedule.output)],
+            name=_TUNE, storage_path=path, storage_filesystem=fs, verbose=0, callbacks=[Recorder(config.output)]
         ),
     ).fit()
 
 
-def _trial(trials: dict[float, TrainConfig], parameters: dict[str, float]) -> None:
+def _trial(trials: dict[float, _Train], parameters: dict[str, float]) -> None:
     """Runs one trial, in a process of its own which waits for the trial's workers."""
     os.environ.update(_ENVIRONMENT | os.environ)
-    train(trials[parameters["learning_rate"]], [Reporter()])
+    trials[parameters["learning_rate"]]([Reporter()])
 
 
 def keep_keys_out_of_logs() -> None:
@@ -152,10 +137,6 @@ def keep_keys_out_of_logs() -> None:
     """
     # Private to Ray 2.60; tests/train/test_sweep.py fails when it changes.
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
-
-
-def _asha(steps: int) -> ASHAScheduler:
-    return ASHAScheduler(time_attr="step", max_t=10**9, grace_period=steps)
 
 
 def _check_state_api() -> None:
@@ -172,12 +153,6 @@ def _check_state_api() -> None:
         ) from None
 
 
-def _fitting(workers: int) -> int:
-    """Returns how many trials of so many workers the cluster runs at the same time."""
-    resources = ray.cluster_resources()
-    return max(1, int(resources.get("GPU", 0) or resources.get("CPU", 1)) // workers)
-
-
 def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], seconds: float) -> None:
     """Writes the table, best/, the report, the summary and, last, the manifest."""
     output, rows = run.output, [dataclasses.asdict(record) for record in records]
@@ -187,9 +162,9 @@ def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], second
         errors = [record.error for record in records if record.error]
         raise InputError(f"no trial finished; the first failed with: {errors[0]}")
     copy_best(output, best.learning_rate)
-    page = sweep_page(rows, dataclasses.asdict(best), flags)
+    page = render_sweep(rows, dataclasses.asdict(best), shown_flags(flags))
     storage.write_object(storage.join(output, "report.html"), page.encode())
-    counts = {status: sum(record.status == status for record in records) for status in (FINISHED, STOPPED, FAILED)}
+    counts = {status: sum(record.status == status for record in records) for status in get_args(Status)}
     summary = {"best": dataclasses.asdict(best), **counts, "seconds": seconds}
     storage.write_json(storage.join(output, "summary.json"), summary)
     run.publish({"best": best.learning_rate, "trials": len(records)})
@@ -199,6 +174,14 @@ def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], second
         f"{storage.join(output, 'report.html')}",
         flush=True,
     )
+
+
+def shown_flags(flags: dict[str, Any]) -> dict[str, Any]:
+    """Returns the flags that tell sweeps apart, for the report."""
+    length = "max_steps" if flags["max_steps"] else "epochs"
+    shown = {name: flags[name] for name in (*_SHOWN, length) if flags[name] is not None}
+    # Only the end of a path: a URI's query can be private, and reports are passed around.
+    return shown | {"model": "/".join(str(flags["model"]).partition("?")[0].rstrip("/").split("/")[-2:])}
 
 
 def copy_best(output: str, rate: float) -> None:

@@ -14,7 +14,6 @@ from artsel_ray.errors import InputError
 from artsel_ray.train.job import METRICS
 
 TRIALS, RECORD = "trials", "trial.json"
-FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 Status = Literal["finished", "stopped", "failed"]
 
 
@@ -68,7 +67,7 @@ def failure_of(traceback: str) -> str:
 
 def best_of(records: list[TrialRecord]) -> TrialRecord | None:
     """Returns the finished trial with the best IPS, then the best accuracy, then the first; None if none finished."""
-    finished = [record for record in records if record.status == FINISHED]
+    finished = [record for record in records if record.status == "finished"]
     return max(finished, key=lambda record: (record.validation_ips, record.validation_accuracy), default=None)
 
 
@@ -91,7 +90,6 @@ class Recorder(tune.Callback):
     """Prints and records each trial's result as soon as it is known, so that an interrupted sweep has the records."""
 
     def __init__(self, output: str) -> None:
-        """Records into a sweep's output."""
         self._output = output
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -114,10 +112,9 @@ class Recorder(tune.Callback):
         self._end(trial, "failed", failure_of(file.read_text() if file.is_file() else ""))
 
     def _end(self, trial: Trial, status: Status, error: str | None) -> None:
-        """Records how a trial ended, unless its own manifest says that it has finished."""
         rate, last = trial.config["learning_rate"], trial.last_result or {}
         record = read_record(self._output, rate)
-        if record is None:
+        if record is None:  # otherwise its own manifest says that it has finished
             numbers = {name: last.get(name) for name in (*METRICS, "step")}
             seconds = round(last.get("time_total_s", 0.0), 1)
             record = TrialRecord(rate, status, **numbers, seconds=seconds, error=error)

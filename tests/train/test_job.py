@@ -4,7 +4,6 @@ import os
 import pickle
 import re
 import resource
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ import pytest
 from artsel_ray import storage
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
-from artsel_ray.train.job import final_metrics, train
+from artsel_ray.train.job import final_metrics, train, training_of
 from artsel_ray.train.loop import Fitted
 from artsel_ray.train.settings import TrainConfig
-from tests.support.training import TinyLlama, losses_of, train_config
+from tests.support.training import TinyLlama, changed, losses_of, train_config
 
 
 def config_for(examples: str, model: str, output: Path | str, **changes: Any) -> TrainConfig:
@@ -44,7 +43,7 @@ def test_wrong_input_is_one_clear_line(
     changes: dict[str, Any], named: str, examples: str, tiny_llama: TinyLlama, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=re.escape(named)):
-        train(replace(config_for(examples, tiny_llama(True), tmp_path / "T"), **changes))
+        train(changed(config_for(examples, tiny_llama(True), tmp_path / "T"), **changes))
 
 
 def test_finished_training_is_kept_and_another_one_is_refused(
@@ -60,7 +59,7 @@ def test_finished_training_is_kept_and_another_one_is_refused(
     assert train(config) == metrics
     assert "complete already" in capsys.readouterr().out
     with pytest.raises(InputError, match="differs in: learning_rate"):
-        train(replace(config, learning_rate=1e-4))
+        train(changed(config, learning_rate=1e-4))
 
 
 def test_mlflow_gets_each_step_and_validation(
@@ -154,5 +153,6 @@ def test_last_value_of_each_metric_is_final() -> None:
 
 
 def test_what_travels_to_and_from_workers_can_be_pickled(examples: str, tmp_path: Path) -> None:
-    for value in (config_for(examples, "smollm2", tmp_path, layout="user_first"), Fitted([{"step": 1.0}], "", 2)):
+    training = training_of(config_for(examples, "smollm2", tmp_path, layout="user_first"))
+    for value in (training, Fitted([{"step": 1.0}], "", 2)):
         assert pickle.loads(pickle.dumps(value)) == value  # noqa: S301

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from artsel_ray.schema import ARTWORKS, REQUESTS, TITLES
 from artsel_ray.train.job import train
 from artsel_ray.train.ray_train import training_failed
 from artsel_ray.train.settings import TrainConfig
-from tests.support.training import TinyLlama, losses_of, train_config
+from tests.support.training import TinyLlama, changed, losses_of, train_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,7 +76,7 @@ def test_killed_job_resumes_from_its_last_complete_checkpoint(
     printed = capsys.readouterr().out
     assert "1 incomplete checkpoint(s), skipped for an earlier one" in printed
     assert int(re.findall(r"resuming from step (\d+)", printed)[0]) >= 3
-    one = replace(config, output=str(tmp_path / "one"), workers=0)
+    one = changed(config, output=str(tmp_path / "one"), workers=0)
     train(one)
     np.testing.assert_allclose(losses_of(config.output), losses_of(one.output), atol=1e-3)
     ours, theirs = (load_file(f"{uri}/adapter/adapter_model.safetensors") for uri in (config.output, one.output))
@@ -157,7 +156,7 @@ def test_training_survives_a_lost_process_and_a_lost_node_and_its_model_scores(
                 time.sleep(0.1)
     assert job.returncode == 0
     assert len(machines) == 2
-    train(replace(config, output=str(tmp_path / "one"), workers=0))
+    train(changed(config, output=str(tmp_path / "one"), workers=0))
     losses = [losses_of(uri) for uri in (config.output, str(tmp_path / "one"))]
     assert len(losses[0]) == 30
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-3)
