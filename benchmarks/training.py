@@ -84,8 +84,9 @@ def config_for(benchmark: Benchmark, method: str) -> TrainConfig:
     steps = benchmark.steps + _WARM_UP
     return from_flags(
         TrainConfig, method="sft", examples=f"{benchmark.folder}/examples", model=benchmark.model,
-        workers=int(method == RAY), output=f"{benchmark.folder}/{method}", max_steps=steps, batch_size=benchmark.batch_size,
-        micro_batch=benchmark.micro_batch, checkpoint_steps=10 * steps, validation_size=1,
+        workers=int(method == RAY), output=f"{benchmark.folder}/{method}", max_steps=steps,
+        batch_size=benchmark.batch_size, micro_batch=benchmark.micro_batch, checkpoint_steps=10 * steps,
+        validation_size=1,
     )  # fmt: skip
 
 
@@ -135,7 +136,7 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
     from artsel_ray.models.weights import read_model
     from artsel_ray.prompts.spec import PromptSpec
     from artsel_ray.prompts.tokenizer import PromptTokenizer
-    from artsel_ray.train.reading import read_train
+    from artsel_ray.train.examples import read_train
     from artsel_ray.train.trainers import Order
 
     path, flags = load(config.model).path, config.optimization
@@ -173,9 +174,8 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
 
 def work(settings: dict[str, Any]) -> None:
     """Trains as Ray Train's worker, or the same without Ray."""
-    from artsel_ray.train.job import training_of
+    from artsel_ray.train.job import share_cpus, training_of
     from artsel_ray.train.loop import fit
-    from artsel_ray.train.ray_train import share_cpus
 
     callbacks: list[TrainerCallback] = [Clock(settings["result"])]
     if settings["on_ray"]:

@@ -1,13 +1,12 @@
 """Post-training on Ray Train with TRL, and sweeps over learning rates. Read in this order:
 
 - `settings`: the flags of both jobs.
-- `job`: the training job: resume, run here or on Ray, publish.
-- `ray_train`: Ray Train's workers, and the checkpoint that they resume from.
+- `job`: the training job: resume, run here or on Ray Train's workers, publish.
 - `loop`: what one worker does: read, train, validate, export.
-- `examples`, `reading`: examples in memory, and how they get there from tables.
+- `examples`: examples in memory, and how they get there from tables.
 - `methods`: the table of methods; `sft` and `dpo` are its entries.
 - `trainers`: what the methods share: the task, the order of examples, rendering batch by batch.
-- `callbacks`: what happens between steps, with validation; `checkpoints`: which ones are complete.
+- `callbacks`: what happens between steps, with validation, and which checkpoints are complete.
 - `model_card`: what a reader of the output sees.
-- `sweep`, `sweep_trials`: the sweep job, and the records of its trials.
+- `sweep`: the sweep job, and the records of its trials.
 """

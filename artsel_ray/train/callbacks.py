@@ -1,33 +1,37 @@
 """What happens between a training's steps: validation, progress, sealed checkpoints, and the stop at a NaN.
 
-Validation chooses for held-out examples with a decoder that scores.
+Validation chooses for held-out examples with a decoder that scores. A checkpoint is complete when each worker has
+written a list of its files and their sizes, last.
 """
 
+import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs as pafs
 import torch
 from transformers import Trainer, TrainerCallback
 
+from artsel_ray import storage
 from artsel_ray.decoding.base import Questions
 from artsel_ray.decoding.decoders import DECODERS
 from artsel_ray.engines.torch import TorchEngine
-from artsel_ray.train.checkpoints import seal
+from artsel_ray.s3 import open_file
 from artsel_ray.train.examples import TrainingExamples
 
+_LIST = "files-"
 _PROGRESS_SECONDS = 5.0
 # Examples whose images are in memory together.
 _EXAMPLES_WITH_IMAGES = 32
 
 
 def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
-    """Chooses for the examples as scoring does; the workers share them.
+    """Chooses for the examples, which the workers share, as scoring does.
 
-    Returns:
-        `validation_accuracy`, and `validation_ips`: the mean of hit · m, for π uniform over m candidates.
+    Returns `validation_accuracy`, and `validation_ips`: the mean of hit · m, for π uniform over m candidates.
     """
     accelerator = trainer.accelerator
     # A sharded model answers only when all workers ask the same number of questions: then each chooses for all.
@@ -89,10 +93,8 @@ class StopAtNonFinite(TrainerCallback):
         for name, key in (("loss", "loss"), ("gradient", "grad_norm")):
             value = logs.get(key, 0.0)
             if not math.isfinite(value) and not self.error:
-                self.error = (
-                    f"the {name} is {value} at step {state.global_step}; lower --learning-rate. "
-                    "The last checkpoint before it is kept"
-                )
+                advice = "lower --learning-rate. The last checkpoint before it is kept"
+                self.error = f"the {name} is {value} at step {state.global_step}; {advice}"
         if self.error:
             control.should_training_stop, control.should_save = True, False
         return control
@@ -135,3 +137,41 @@ class SealCheckpoints(TrainerCallback):
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
         if folder.is_dir():  # Trainer makes it only on workers that have something to write
             seal(folder, args.process_index, args.world_size)
+
+
+def seal(folder: Path, rank: int, workers: int) -> None:
+    """Lists what this worker has written into its folder of a checkpoint; Ray merges the workers' folders."""
+    files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(_LIST)]
+    sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+    storage.write_json(str(folder / f"{_LIST}{rank}.json"), {"workers": workers, "sizes": sizes})
+
+
+def is_complete(fs: pafs.FileSystem, path: str) -> bool:
+    """Tells whether all workers' lists are there, and every listed file with its listed size."""
+    entries = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    found = {entry.path[len(path) :].lstrip("/"): entry.size for entry in entries if entry.is_file}
+    try:
+        lists = [_read(fs, f"{path}/{name}") for name in found if name.startswith(_LIST)]
+        listed = [entry for each in lists for entry in each["sizes"].items()]
+        return bool(lists) and len(lists) == lists[0]["workers"] and all(found.get(file) == n for file, n in listed)
+    except (ValueError, KeyError, TypeError):  # a list is itself cut short
+        return False
+
+
+def _read(fs: pafs.FileSystem, path: str) -> dict[str, Any]:
+    with open_file(fs, path) as file:
+        return json.loads(file.read())
+
+
+def newest_complete(fs: pafs.FileSystem, newest_first: Iterable[str], report: Callable[[str], None]) -> str | None:
+    """Returns the first path whose checkpoint is complete, or None; reports in one line what was skipped."""
+    incomplete = 0
+    for path in newest_first:
+        if is_complete(fs, path):
+            if incomplete:
+                report(f"{incomplete} incomplete checkpoint(s), skipped for an earlier one")
+            return path
+        incomplete += 1
+    if incomplete:
+        report(f"{incomplete} incomplete checkpoint(s) and no complete one: training starts from the beginning")
+    return None

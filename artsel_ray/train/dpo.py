@@ -8,13 +8,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from transformers import Trainer
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from artsel_ray.errors import InputError
-from artsel_ray.train.examples import RATIONALE_STREAM, REJECTED_STREAM, TrainingExamples
+from artsel_ray.train.examples import RATIONALE_STREAM, REJECTED_STREAM, Batch, TrainingExamples
 from artsel_ray.train.settings import Rejected
 from artsel_ray.train.trainers import Order, RendersItself, TrainingTask, arguments
 
@@ -75,7 +74,7 @@ class DpoCollator:
         self._examples, self._rejections, self.order = examples, rejections, order
         self._pad = DataCollatorForPreference(pad_token_id=pad_token_id)
 
-    def __call__(self, rows: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict[str, int]]) -> Batch:
         """Returns `input_ids`, `attention_mask` and `completion_mask`, and the images' tensors in the same order.
 
         Each is [2 · rows, longest], the chosen answers first.

@@ -20,8 +20,8 @@ from artsel_ray.models.spec import resolve_prompt_spec, write_spec
 from artsel_ray.models.weights import copy_processor, prompt_tokenizer, read_model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.train.callbacks import ReportProgress, SealCheckpoints, StopAtNonFinite, Validate
+from artsel_ray.train.examples import read_train, read_validation
 from artsel_ray.train.methods import METHODS
-from artsel_ray.train.reading import read_train, read_validation
 from artsel_ray.train.trainers import Training, TrainingTask, compute_targets_only
 
 # TRL's own files: its arguments are a pickle, its card knows nothing of this project.

@@ -14,13 +14,7 @@ _NOT_SHOWN = ("examples", "output")
 
 
 def write_card(output: str, flags: dict[str, Any], metrics: dict[str, float], history: list[dict[str, float]]) -> None:
-    """Writes README.md and the plot that it shows into a training's output.
-
-    Args:
-        flags: all flags, by name.
-        metrics: the last value of each.
-        history: what was logged, each with its `step`.
-    """
+    """Writes README.md and the plot that it shows into a training's output; `history` has the `step` of each entry."""
     storage.write_object(storage.join(output, _PLOT), _plot(history))
     storage.write_object(storage.join(output, "README.md"), _text(flags, metrics).encode())
 

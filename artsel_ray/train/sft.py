@@ -1,16 +1,14 @@
 """SFT: the model learns to answer with the engaged artwork. Loss on the answer alone, `-log p(a* | x, u)`."""
 
-import torch
 from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from artsel_ray.prompts.tokenizer import TokenizedExample
-from artsel_ray.train.examples import TrainingExamples
+from artsel_ray.train.examples import Batch, TrainingExamples
 from artsel_ray.train.trainers import Order, RendersItself, TrainingTask, arguments
 
-_IGNORED = -100
-"""The label that torch's cross-entropy leaves out."""
+_IGNORED = -100  # the label that torch's cross-entropy leaves out
 
 
 class SftCollator:
@@ -20,7 +18,7 @@ class SftCollator:
         self._examples, self.order = examples, order
         self._pad = DataCollatorForLanguageModeling(pad_token_id=pad_token_id)
 
-    def __call__(self, rows: list[dict[str, int]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict[str, int]]) -> Batch:
         """Returns `input_ids`, `attention_mask` and `labels`, each [rows, longest], and the images' tensors.
 
         Every id that is not part of the answer is labeled -100.

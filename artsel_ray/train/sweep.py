@@ -1,4 +1,7 @@
-"""A sweep over learning rates: each trial of Ray Tune is a Ray Train run of `job.train`, with an output of its own."""
+"""A sweep over learning rates: each trial of Ray Tune is a Ray Train run of `job.train`, with an output of its own.
+
+A resumed sweep trusts the records of its trials, which are written as soon as a trial ends.
+"""
 
 import dataclasses
 import logging
@@ -6,8 +9,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -15,6 +20,8 @@ import ray
 from ray import tune
 from ray.train import UserCallback
 from ray.tune.execution import class_cache
+from ray.tune.experiment import Trial
+from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.util.state import list_actors
 from ray.util.state.exception import RayStateApiException
@@ -26,24 +33,11 @@ from artsel_ray.report.html import render_sweep
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import DRIVER, Run
 from artsel_ray.s3 import open_file
-from artsel_ray.train.job import begin_training, train
-from artsel_ray.train.ray_train import CHECKPOINTS
+from artsel_ray.train.job import CHECKPOINTS, METRICS, begin_training, train
 from artsel_ray.train.settings import SweepConfig, TrainConfig
-from artsel_ray.train.sweep_trials import (
-    RECORD,
-    TRIALS,
-    Recorder,
-    Reporter,
-    Status,
-    TrialRecord,
-    best_of,
-    read_record,
-    trial_name,
-    trial_output,
-)  # fmt: skip
 
-BEST, TABLE = "best", "trials.parquet"
-_TUNE = "tune"
+BEST, TABLE, TRIALS, RECORD = "best", "trials.parquet", "trials", "trial.json"
+Status = Literal["finished", "stopped", "failed"]
 _SHOWN = ("method", "model", "output_format", "reason", "layout", "batch_size", "lora_rank", "seed")
 _Train = Callable[[list[UserCallback]], dict[str, float]]
 """A trial's training; takes callbacks of Ray Train's run."""
@@ -63,6 +57,23 @@ _ENVIRONMENT = {
     # A trial that was complete already ends without reporting its metrics again.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
 }
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial that has ended: a row of the table of trials."""
+
+    learning_rate: float
+    status: Status
+    """`stopped` is a trial that ASHA ended early."""
+    validation_ips: float | None = None
+    validation_accuracy: float | None = None
+    loss: float | None = None
+    step: int | None = None
+    """The last step that was validated."""
+    seconds: float = 0.0
+    error: str | None = None
+    """Why it failed."""
 
 
 def sweep(config: SweepConfig) -> None:
@@ -111,17 +122,13 @@ def _run_trials(config: SweepConfig, trials: dict[float, _Train]) -> None:
         tune.with_resources(partial(_trial, trials), _WAITING),
         param_space={"learning_rate": tune.grid_search(list(trials))},
         tune_config=tune.TuneConfig(
-            metric="validation_ips",
-            mode="max",
-            max_concurrent_trials=config.concurrent or fitting,
-            scheduler=scheduler,
-            trial_dirname_creator=trial_name,
-            trial_name_creator=trial_name,
+            metric="validation_ips", mode="max", max_concurrent_trials=config.concurrent or fitting,
+            scheduler=scheduler, trial_dirname_creator=trial_name, trial_name_creator=trial_name,
         ),
         run_config=tune.RunConfig(
-            name=_TUNE, storage_path=path, storage_filesystem=fs, verbose=0, callbacks=[Recorder(config.output)]
+            name="tune", storage_path=path, storage_filesystem=fs, verbose=0, callbacks=[Recorder(config.output)]
         ),
-    ).fit()
+    ).fit()  # fmt: skip
 
 
 def _trial(trials: dict[float, _Train], parameters: dict[str, float]) -> None:
@@ -142,8 +149,7 @@ def keep_keys_out_of_logs() -> None:
 def _check_state_api() -> None:
     """Checks that Ray's state API answers, with which Ray Train frees the resources of a stopped trial's workers.
 
-    Raises:
-        InputError: if there is no dashboard; each stopped trial would then keep its CPUs or GPUs (ray#54305).
+    Without a dashboard each stopped trial would keep its CPUs or GPUs (ray#54305).
     """
     try:
         list_actors(limit=1)
@@ -162,16 +168,15 @@ def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], second
         errors = [record.error for record in records if record.error]
         raise InputError(f"no trial finished; the first failed with: {errors[0]}")
     copy_best(output, best.learning_rate)
-    page = render_sweep(rows, dataclasses.asdict(best), shown_flags(flags))
-    storage.write_object(storage.join(output, "report.html"), page.encode())
+    report, page = storage.join(output, "report.html"), render_sweep(rows, dataclasses.asdict(best), shown_flags(flags))
+    storage.write_object(report, page.encode())
     counts = {status: sum(record.status == status for record in records) for status in get_args(Status)}
     summary = {"best": dataclasses.asdict(best), **counts, "seconds": seconds}
     storage.write_json(storage.join(output, "summary.json"), summary)
     run.publish({"best": best.learning_rate, "trials": len(records)})
     print(
         f"sweep: {', '.join(f'{count} {status}' for status, count in counts.items())}; best learning rate "
-        f"{best.learning_rate} with validation IPS {best.validation_ips:.4f}; {storage.join(output, BEST)}\n"
-        f"{storage.join(output, 'report.html')}",
+        f"{best.learning_rate} with validation IPS {best.validation_ips:.4f}; {storage.join(output, BEST)}\n{report}",
         flush=True,
     )
 
@@ -198,3 +203,92 @@ def copy_best(output: str, rate: float) -> None:
         # Streamed: a copy within S3 is limited to 5 GB.
         with open_file(fs, f"{path}/{name}") as reader, fs.open_output_stream(to) as writer:
             shutil.copyfileobj(reader, writer, _COPY_BYTES)
+
+
+def trial_output(output: str, rate: float) -> str:
+    """Returns where a trial's training goes."""
+    return storage.join(output, TRIALS, str(rate))
+
+
+def read_record(output: str, rate: float) -> TrialRecord | None:
+    """Returns the record of a trial, or None if it has not ended."""
+    trained = trial_output(output, rate)
+    # A manifest says that the training has finished, whatever was recorded before.
+    if storage.read_manifest(trained) is not None:
+        summary = storage.read_json(storage.join(trained, "summary.json"))
+        step = max(entry["step"] for entry in summary["history"])
+        metrics = {name: summary[name] for name in METRICS}
+        return TrialRecord(rate, "finished", **metrics, step=step, seconds=summary["seconds"])
+    ended = storage.join(trained, RECORD)
+    return TrialRecord(**storage.read_json(ended)) if storage.exists(ended) else None
+
+
+def failure_of(traceback: str) -> str:
+    """Returns why a trial failed, in one line.
+
+    An `InputError`'s message is for users. Of any other error only the type is shown, for its message may hold data.
+    """
+    lines = traceback.strip().splitlines() or ["no cause is known"]
+    for line in reversed(lines):
+        kind, _, message = line.partition(": ")
+        if kind == f"{InputError.__module__}.{InputError.__name__}":
+            return message
+    return f"{lines[-1].partition(': ')[0]}; see tune/*/error.txt"
+
+
+def best_of(records: list[TrialRecord]) -> TrialRecord | None:
+    """Returns the finished trial with the best IPS, then the best accuracy, then the first; None if none finished."""
+    finished = [record for record in records if record.status == "finished"]
+    return max(finished, key=lambda record: (record.validation_ips, record.validation_accuracy), default=None)
+
+
+def trial_name(trial: Trial) -> str:
+    """Returns a trial's name in its output, in lines and in TensorBoard: its learning rate."""
+    return str(trial.config["learning_rate"])
+
+
+class Reporter(TuneReportCallback):
+    """Reports a trial's metrics to Ray Tune after each validation."""
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """Called after all workers have reported; passes numbers on and leaves checkpoints to Ray Train."""
+        numbers = {name: metrics[0][name] for name in (*METRICS, "step") if name in metrics[0]}
+        if "validation_ips" in numbers:
+            super().after_report(run_context, [numbers], None)
+
+
+class Recorder(tune.Callback):
+    """Prints and records each trial's result as soon as it is known, so that an interrupted sweep has the records."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Called after a trial's process has started."""
+        print(f"sweep: learning rate {trial_name(trial)} starts", flush=True)
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **_: Any) -> None:
+        """Called after each validation."""
+        shown = ", ".join(f"{name.replace('_', ' ')} {result[name]:.4f}" for name in METRICS if name in result)
+        print(f"sweep: learning rate {trial_name(trial)}, step {result['step']}: {shown}", flush=True)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Called after a trial has finished, or ASHA has stopped it."""
+        self._end(trial, "stopped", None)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Called after a trial has failed."""
+        # Ray Tune has written the traceback on this machine; it reaches the output's storage later.
+        file = Path(trial.error_file or "")
+        self._end(trial, "failed", failure_of(file.read_text() if file.is_file() else ""))
+
+    def _end(self, trial: Trial, status: Status, error: str | None) -> None:
+        rate, last = trial.config["learning_rate"], trial.last_result or {}
+        record = read_record(self._output, rate)
+        if record is None:  # otherwise its own manifest says that it has finished
+            numbers = {name: last.get(name) for name in (*METRICS, "step")}
+            seconds = round(last.get("time_total_s", 0.0), 1)
+            record = TrialRecord(rate, status, **numbers, seconds=seconds, error=error)
+            path = storage.join(trial_output(self._output, rate), RECORD)
+            storage.write_json(path, dataclasses.asdict(record))
+        print(f"sweep: learning rate {rate} {record.status}{f': {error}' if error else ''}", flush=True)

@@ -17,8 +17,7 @@ from artsel_ray.config import PromptSettings
 from artsel_ray.train.examples import TrainingExamples
 from artsel_ray.train.settings import LearningSettings, Method, OptimizationSettings
 
-MLFLOW = "MLFLOW_TRACKING_URI"
-"""The environment variable with MLflow's address, as MLflow names it."""
+MLFLOW = "MLFLOW_TRACKING_URI"  # the environment variable with MLflow's address, as MLflow names it
 
 
 @dataclass(frozen=True)
@@ -115,30 +114,16 @@ def arguments(training: Training, output_dir: str) -> dict[str, Any]:
     """Returns the training arguments that all methods share; `output_dir` is a local folder for checkpoints."""
     on_gpu, flags = torch.cuda.is_available(), training.optimization
     return {
-        "output_dir": output_dir,
         "per_device_train_batch_size": flags.micro_batch,
         "gradient_accumulation_steps": flags.batch_size // (flags.micro_batch * max(flags.workers, 1)),
-        "learning_rate": training.learning_rate,
-        "warmup_steps": 0.03,
-        "lr_scheduler_type": "cosine",
-        "num_train_epochs": flags.epochs,
-        "max_steps": -1 if flags.max_steps is None else flags.max_steps,
-        "max_length": None,
-        "bf16": on_gpu,
-        "use_cpu": not on_gpu,
+        "num_train_epochs": flags.epochs, "max_steps": -1 if flags.max_steps is None else flags.max_steps,
+        "learning_rate": training.learning_rate, "warmup_steps": 0.03, "lr_scheduler_type": "cosine",
+        "seed": flags.seed, "max_length": None, "remove_unused_columns": False, "dataloader_num_workers": 0,
+        "bf16": on_gpu, "use_cpu": not on_gpu, "fsdp": flags.fsdp or None, "ddp_find_unused_parameters": False,
         # Not FSDP's own activation checkpointing: it renames modules, and PEFT then saves an empty adapter.
         "gradient_checkpointing": on_gpu,
-        "fsdp": flags.fsdp or None,
-        "ddp_find_unused_parameters": False,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "eval_strategy": "no",
-        "save_strategy": "no",
-        "save_total_limit": 2,
+        "output_dir": output_dir, "eval_strategy": "no", "save_strategy": "no", "save_total_limit": 2,
+        "logging_steps": 1, "logging_nan_inf_filter": False, "disable_tqdm": True,
         "report_to": ["mlflow"] if os.environ.get(MLFLOW) else [],
         "run_name": training.output.partition("?")[0].rstrip("/").rpartition("/")[2],
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_num_workers": 0,
-        "seed": flags.seed,
-    }
+    }  # fmt: skip

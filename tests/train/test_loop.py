@@ -19,9 +19,9 @@ from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
+from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
 from artsel_ray.train.loop import export
-from artsel_ray.train.reading import read_train
 from artsel_ray.train.trainers import Order
 from tests.support.training import TinyLlama, changed, example_row, fit_in, logged, train_config, write_examples
 

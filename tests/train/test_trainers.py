@@ -14,9 +14,9 @@ from trl import DPOTrainer, SFTTrainer
 from artsel_ray.models import adapter
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
+from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
 from artsel_ray.train.methods import METHODS
-from artsel_ray.train.reading import read_train
 from artsel_ray.train.settings import Method
 from artsel_ray.train.trainers import Order, TrainingTask, arguments, compute_targets_only
 from tests.support.training import TinyLlama, changed, prompts_of, train_config
