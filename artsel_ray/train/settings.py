@@ -17,21 +17,9 @@ Rejected = Literal["uniform", "logged"]
 
 
 @settings
-class TrainConfig:
-    """Post-trains a model on examples with LoRA, on Ray Train. Run again to resume from the last checkpoint."""
+class OptimizationSettings:
+    """How a training runs, whatever it learns."""
 
-    method: Method
-    """sft: learn the engaged artwork. dpo: prefer the engaged artwork to another candidate."""
-    examples: Uri
-    """Folder with train/ and validation/, such as data/examples: a path or URI."""
-    model: ModelName
-    """'smollm2' (bundled), a hub id, a local path, or the output of an earlier training, whose prompt is kept."""
-    output: Uri
-    """Where adapter/, merged/, spec.json, README.md and summary.json go: a path or URI."""
-    reason: bool = False
-    """Learn to write the examples' rationale first; implied by an earlier training that did."""
-    learning_rate: LearningRate = 1e-5
-    """Peak learning rate, after warming up over the first steps."""
     epochs: Positive = 1.0
     """Passes over the examples, unless --max-steps is given."""
     max_steps: Count | None = None
@@ -42,26 +30,14 @@ class TrainConfig:
     """Examples that a worker processes at once; fewer need less memory."""
     checkpoint_steps: Count = 200
     """Steps between two checkpoints, each with a validation."""
-    validation_size: Count = 1_000
-    """Most validation examples to choose for at each checkpoint."""
-    shuffle_candidates: bool = False
-    """Show the candidates in a new order in every epoch, against position bias."""
-    rejected: Rejected = "uniform"
-    """With dpo, the rejected candidate: any other one, or one that was probably shown, drawn by the mean propensity
-    that the title's examples log for each artwork."""
-    beta: Positive = 0.1
-    """With dpo, how close to the reference model it stays."""
     lora_rank: Annotated[int, Ge(0)] = 16
     """Rank of LoRA; 0 trains all weights."""
-    max_model_length: Annotated[int, Ge(64)] = 8192
-    """Longest example in tokens, at most what the model takes; a longer one first loses its oldest history."""
     workers: Annotated[int, Ge(0)] = 1
     """Training processes, each on a GPU where the cluster has some; 0 trains in this process without Ray."""
     fsdp: bool = False
     """Shard the model over the workers' GPUs (FSDP2): for one that does not fit one GPU. Needs GPUs."""
     seed: Seed = 0
     """Seed of the order of examples, of shuffled and rejected candidates, and of LoRA's initial weights."""
-    prompt: PromptSettings = PromptSettings()
 
     @model_validator(mode="after")
     def _batch_fits_workers(self) -> Self:
@@ -75,6 +51,44 @@ class TrainConfig:
                 f"--fsdp shards a model over the GPUs of several workers, and --workers is {self.workers}; raise it"
             )
         return self
+
+
+@settings
+class LearningSettings:
+    """What is learned from the examples."""
+
+    reason: bool = False
+    """Learn to write the examples' rationale first; implied by an earlier training that did."""
+    validation_size: Count = 1_000
+    """Most validation examples to choose for at each checkpoint."""
+    shuffle_candidates: bool = False
+    """Show the candidates in a new order in every epoch, against position bias."""
+    rejected: Rejected = "uniform"
+    """With dpo, the rejected candidate: any other one, or one that was probably shown, drawn by the mean propensity
+    that the title's examples log for each artwork."""
+    beta: Positive = 0.1
+    """With dpo, how close to the reference model it stays."""
+    max_model_length: Annotated[int, Ge(64)] = 8192
+    """Longest example in tokens, at most what the model takes; a longer one first loses its oldest history."""
+
+
+@settings
+class TrainConfig:
+    """Post-trains a model on examples with LoRA, on Ray Train. Run again to resume from the last checkpoint."""
+
+    method: Method
+    """sft: learn the engaged artwork. dpo: prefer the engaged artwork to another candidate."""
+    examples: Uri
+    """Folder with train/ and validation/, such as data/examples: a path or URI."""
+    model: ModelName
+    """'smollm2' (bundled), a hub id, a local path, or the output of an earlier training, whose prompt is kept."""
+    output: Uri
+    """Where adapter/, merged/, spec.json, README.md and summary.json go: a path or URI."""
+    learning_rate: LearningRate = 1e-5
+    """Peak learning rate, after warming up over the first steps."""
+    optimization: OptimizationSettings = OptimizationSettings()
+    learning: LearningSettings = LearningSettings()
+    prompt: PromptSettings = PromptSettings()
 
 
 @settings
@@ -100,6 +114,6 @@ class SweepConfig(TrainConfig):
         if not rates or len(set(rates)) < len(rates):
             listed = " ".join(map(str, rates))
             raise InputError(f"--learning-rates is '{listed}'; it must be one or more different numbers")
-        if self.workers < 1:
+        if self.optimization.workers < 1:
             raise InputError("--workers is 0; a sweep runs on Ray and needs 1 or more for each trial")
         return self
