@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from pydantic import model_validator
 
 from artsel_ray.config import (
@@ -50,6 +50,21 @@ class ScoreEngines(EngineSettings):
 
 
 @settings
+class ServingSettings:
+    """Which artwork is served."""
+
+    explore: Exploration = "none"
+    """Which artwork is served, with --decoding rank or labels. none: the most likely. epsilon: any, with probability
+    --epsilon. softmax: drawn by the model's probabilities at --temperature. The propensity is written with it."""
+    epsilon: Share = 0.05
+    """Share of the pairs for which --explore epsilon draws among all candidates."""
+    temperature: Positive = 1.0
+    """Temperature of --explore softmax: higher explores more."""
+    seed: Seed = 0
+    """Seed of the draws of --explore; give a different one to every run."""
+
+
+@settings
 class ScoreConfig:
     """Chooses an artwork for every user-title pair of the requests. Run again to resume."""
 
@@ -82,26 +97,18 @@ class ScoreConfig:
     previous: Uri | None = None
     """Output of an earlier run: pairs with the same fingerprint (model, prompt, history, candidates) are reused from
     it, the others are scored."""
-    explore: Exploration = "none"
-    """Which artwork is served, with --decoding rank or labels. none: the most likely. epsilon: any, with probability
-    --epsilon. softmax: drawn by the model's probabilities at --temperature. The propensity is written with it."""
-    epsilon: Share = 0.05
-    """Share of the pairs for which --explore epsilon draws among all candidates."""
-    temperature: Annotated[float, Gt(0)] = 1.0
-    """Temperature of --explore softmax: higher explores more."""
-    seed: Seed = 0
-    """Seed of the draws of --explore; give a different one to every run."""
     max_reject_rate: Share = 0.05
     """Stop, with exit code 1, if a larger share of the pairs is invalid."""
+    serving: ServingSettings = ServingSettings()
     prompt: ScorePrompt = ScorePrompt()
     engine_pool: ScoreEngines = ScoreEngines()
 
     @model_validator(mode="after")
     def _flags_fit(self) -> Self:
-        if self.explore != "none" and not DECODERS[self.decoding].gives_distribution:
-            raise InputError(f"--explore {self.explore} needs every candidate's probability; add --decoding rank")
+        explore = self.serving.explore
+        if explore != "none" and not DECODERS[self.decoding].gives_distribution:
+            raise InputError(f"--explore {explore} needs every candidate's probability; add --decoding rank")
         if self.label_prior and self.decoding != "labels":
-            raise InputError(
-                f"--label-prior is of the options' numbers, --decoding is {self.decoding}; add --decoding labels"
-            )
+            message = f"--label-prior is of the options' numbers, --decoding is {self.decoding}; add --decoding labels"
+            raise InputError(message)
         return self
