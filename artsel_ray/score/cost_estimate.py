@@ -59,7 +59,6 @@ def estimate_cost(run: ScoringRun) -> None:
 
 
 def _count(run: ScoringRun) -> tuple[TokenCounts, int]:
-    """Returns what a run's requests cost, and the number of its shards."""
     counts = count_pairs(run.files)
     assignment = run.assign(counts)
     shards = {title_id: number for title_id, (_, number) in assignment.shard_of.items()}

@@ -143,7 +143,6 @@ def _read_pairs(index: int, source: ShardSource, spec: PromptSpec) -> tuple[pa.T
 
 
 def _repeated(user_ids: pa.ChunkedArray, title: np.ndarray) -> np.ndarray:
-    """Returns where a pair occurs in an earlier row of the shard."""
     users = pc.dictionary_encode(user_ids).combine_chunks().indices.to_numpy().astype(np.int64)
     repeated = np.ones(len(title), dtype=bool)
     repeated[np.unique(users * (title.max(initial=0) + 2) + title, return_index=True)[1]] = False
@@ -162,7 +161,6 @@ def _groups(catalog: Catalog, titles: np.ndarray, title: np.ndarray, options: li
 
 
 def _names(histories: pa.ChunkedArray, catalog: Catalog) -> pa.Array:
-    """Returns all titles' names, of the catalog and of the histories."""
     watched = pc.struct_field(pc.list_flatten(histories), "title_name").drop_null()
     return pc.unique(pa.chunked_array([catalog.names, *watched.chunks]))
 

@@ -134,24 +134,22 @@ def read_requests(files: list[str], index: int) -> Iterator[CheckedBatch]:
 
 
 def _requested(table: pa.Table) -> int:
-    """Returns how many pairs rows ask for, counting a row that asks for none as one."""
+    """Returns how many pairs rows ask for, at least one per row."""
     return int(np.maximum(pc.fill_null(pc.list_value_length(table["title_ids"]), 0).to_numpy(), 1).sum())
 
 
 def _row_checks(table: pa.Table) -> list[checks.RowCheck]:
     """Finds the rows that ask for nothing, or whose history cannot be true."""
     timestamps, rows = checks.items(table["history"], "timestamp")
-    latest = int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6)
-    late = checks.rows_with(checks.later_than(timestamps, latest), rows, table.num_rows)
+    late = checks.later_than(timestamps, int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6))
     # An unknown time is NaN here, neither before nor after another. Microseconds are exact until the year 2255.
     backwards = np.diff(timestamps.cast(pa.int64()).cast(pa.float64(), safe=False).to_numpy()) < 0
-    unordered = np.zeros(table.num_rows, dtype=bool)
-    unordered[rows[1:][backwards & (rows[1:] == rows[:-1])]] = True
+    unordered = checks.rows_with(backwards & (rows[1:] == rows[:-1]), rows[1:], table.num_rows)
     count = pc.fill_null(pc.list_value_length(table["title_ids"]), 0).to_numpy()
     return [
         ("user_id", checks.MISSING, checks.missing(table["user_id"])),
         ("title_ids", "no title is asked for", count == 0),
-        ("history", "an interaction later than now", late),
+        ("history", "an interaction later than now", checks.rows_with(late, rows, table.num_rows)),
         ("history", "not in order of time, newest last", unordered),
         *checks.history_checks(table["history"]),
     ]
@@ -169,7 +167,6 @@ def _slices(table: pa.Table) -> Iterator[pa.Table]:
 
 
 def _explode(table: pa.Table) -> pa.Table:
-    """Returns one row per user and title: user_id, title_id, history, file, row."""
     title_ids = table["title_ids"].combine_chunks()
     pairs = table.select(["user_id", "history", "file", "row"]).take(pc.list_parent_indices(title_ids))
     return pairs.add_column(1, "title_id", pc.fill_null(title_ids.flatten(), ""))

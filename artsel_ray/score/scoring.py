@@ -81,12 +81,10 @@ def score_shard(shard: RenderedShard, engine: Engine, settings: ScoringSettings)
         choices = most_likely([label_prior.divide(each, settings.label_prior) for each in choices.distributions])
     if any(value is not None and np.isnan(value) for value in choices.probabilities):
         raise InputError(f"{settings.model} answers with NaN; score with another --dtype or --model")
-    counts = {"unmatched": choices.unmatched}
-    shown: list[str | None] | None = None
+    shown, kept = None, {}
     if rationales is not None:
-        shown, dropped = _drop_wrong(shard, questions.tokenizer, rationales, choices.candidates)
-        counts |= dropped
-    return _predictions(shard, choices, shown, settings.model_id), counts
+        shown, kept = _drop_wrong(shard, questions.tokenizer, rationales, choices.candidates)
+    return _predictions(shard, choices, shown, settings.model_id), {"unmatched": choices.unmatched, **kept}
 
 
 def _questions(shard: RenderedShard, tokenizer: PromptTokenizer) -> Questions:

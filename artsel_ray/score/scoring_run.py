@@ -133,7 +133,6 @@ def _cheapest_layout(run: ScoringRun, counts: Counter[str]) -> Layout:
 
 
 def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shards: int) -> ShardedJob:
-    """Returns the run as stages: render, score, and finally decide what is served."""
     config, pool = run.config, run.config.engine_pool
     source = ShardSource(shuffled.uris, shuffled.previous, run.files, run.catalog)
     max_candidates = int(np.diff(run.catalog.offsets).max(initial=1))
@@ -176,8 +175,5 @@ def _publish(run: ScoringRun, job: ShardedJob, shuffled: ShuffledRequests, secon
     job.publish(summary, {"pairs": counted["pairs"], "rejected": rejected, **model})
     storage.delete(storage.join(output, SPILL_FOLDER))
     share = totals["cached_tokens"] / max(totals["prompt_tokens"], 1)
-    print(
-        f"{counted['pairs']:,} pairs scored, {rejected:,} rejected, {share:.0%} of {counted['prompt_tokens']:,} prompt "
-        f"tokens from cache; {output}",
-        flush=True,
-    )
+    cached = f"{share:.0%} of {counted['prompt_tokens']:,} prompt tokens from cache"
+    print(f"{counted['pairs']:,} pairs scored, {rejected:,} rejected, {cached}; {output}", flush=True)
