@@ -1,4 +1,4 @@
-"""What all jobs' settings share: types with their bounds, groups of flags, and the way from a command line to a job.
+"""Shared parts of the jobs' settings: bounded types, groups of flags, and parsing of the command line.
 
 Each job's settings are a dataclass in its own folder, made by `@settings`. tyro parses the command line; pydantic
 checks every value, and its errors name the flag. Imports neither torch, ray, vllm, transformers nor pyarrow, so that
@@ -137,11 +137,11 @@ class EngineSettings:
     engines: Count = 1
     """Number of engines, each on its own GPU or its own share of the CPUs."""
     tensor_parallel: Count = 1
-    """GPUs that share one engine, for models that do not fit one; vLLM only."""
+    """GPUs that share one engine, for models that do not fit on one; vLLM only."""
     dtype: Dtype = "auto"
     """Number format of the weights; 'auto' is float32 on CPUs and the model's own on GPUs."""
     max_model_length: Annotated[int, Ge(64)] = 8192
-    """Longest prompt and answer together, in tokens; never more than the model takes."""
+    """Maximum length of prompt and answer together, in tokens; limited by the model's own maximum."""
 
 
 @settings
@@ -151,11 +151,11 @@ class PromptSettings:
     layout: Layout | None = None
     """Order of the prompt. Default: title_first."""
     output_format: Output | None = None
-    """What the model answers with. Default: text."""
+    """Form of the model's answer: the caption's text or the option's number. Default: text."""
     history_length: Annotated[int, Ge(0)] | None = None
     """Number of most recent interactions in the prompt. Default: 50."""
     asset_kind: AssetKind | None = None
-    """What the candidates are: rows of the artworks table with this asset_kind. Default: artwork."""
+    """Kind of the candidates: rows of the artworks table with this asset_kind. Default: artwork."""
     assets: Assets | None = None
     """What the model sees of a candidate: its caption, or its image, for a vision-language model, which then answers
     with numbers. Default: caption."""
