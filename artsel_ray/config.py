@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_type_hints
 
@@ -101,19 +101,19 @@ _KINDS = {
 def _input_error(config_type: type, error: pydantic.ValidationError) -> InputError:
     """Returns pydantic's errors in the words of the command line: its own have field names, jargon and URLs."""
     details = error.errors(include_url=False)
-    found = {}
+    found: dict[str, str] = {}
     for each in details:
         name = _field(config_type, each["loc"])
         if each["type"] == "missing":
-            found[flag(name), "is missing"] = ""
+            found[f"{flag(name)} is missing"] = ""
         elif each["type"] == "unexpected_keyword_argument":
-            found[flag(name), f"is no flag of {config_type.__name__}"] = ""
+            found[f"{flag(name)} is no flag of {config_type.__name__}"] = ""
         else:
             expected = {**_BOUNDS, **_KINDS}.get(each["type"], each["msg"]).format(**each.get("ctx", {}))
             # A value that fits no member of a union has an error for each.
-            key = flag(name), f"is {each['input']!r}; it must be"
-            found[key] = f"{found[key]} or {expected}" if key in found else expected
-    message = "; ".join(f"{name} {problem} {expected}".rstrip() for (name, problem), expected in found.items())
+            problem = f"{flag(name)} is {each['input']!r}; it must be "
+            found[problem] = f"{found[problem]} or {expected}" if problem in found else expected
+    message = "; ".join(problem + expected for problem, expected in found.items())
     is_bound = any(each["type"] in _BOUNDS for each in details)
     return InputError(message) if is_bound else FlagValueError(message)
 
@@ -162,17 +162,13 @@ class PromptSettings:
 
 
 def run(config_type: type[T], job: str) -> None:
-    """Parses the command line, then imports the job and runs it, so that `--help` stays fast.
+    """Parses the command line, then imports and calls the job, `package.module:function`, so that `--help` stays fast.
 
     Prints an `InputError` as one line on standard error and exits with 1; with 2 if the command line cannot be parsed.
-
-    Args:
-        job: the function to call with the settings, as `package.module:function`.
     """
     try:
         config = parse(config_type, sys.argv[1:])
-        function: Callable[[T], object] = pkgutil.resolve_name(job)
-        function(config)
+        pkgutil.resolve_name(job)(config)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, FlagValueError) else 1)

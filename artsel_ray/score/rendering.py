@@ -10,15 +10,13 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.models import weights
 from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.prompts.titles import tokenize_title
-from artsel_ray.prompts.tokenizer import Options, PromptTokenizer
+from artsel_ray.prompts.tokenizer import Options, PromptTokenizer, tokenize_title
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.scoring_settings import ScoringSettings
 
@@ -70,15 +68,10 @@ def prompt_tokenizer(model: str, spec: PromptSpec) -> PromptTokenizer:
     return weights.prompt_tokenizer(load(model).path, spec)
 
 
-def make_renderer(source: ray.ObjectRef, settings: ScoringSettings) -> Callable[[int], RenderedShard]:
-    """Returns the function that renders a shard, given its index.
-
-    Args:
-        source: a `ShardSource` in the object store.
-    """
+def make_renderer(settings: ScoringSettings, source: ShardSource) -> Callable[[int], RenderedShard]:
+    """Returns the function that renders a shard, given its index."""
     prompt_tokenizer(settings.model, settings.spec)  # loads while the engines start
-    read_from: ShardSource = ray.get(source)
-    return lambda index: render_shard(index, read_from, settings)
+    return lambda index: render_shard(index, source, settings)
 
 
 def render_shard(index: int, source: ShardSource, settings: ScoringSettings) -> RenderedShard:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from artsel_ray.decoding import label_prior
 from artsel_ray.decoding.base import Choices, Questions
-from artsel_ray.decoding.trie_decoders import most_likely
+from artsel_ray.decoding.decoders import most_likely
 from artsel_ray.engines.base import Engine
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
@@ -115,7 +115,7 @@ def _drop_wrong(
     """Drops the rationales about another user's history or another candidate, and counts them by kind."""
     names, decode = rationale_checks.Names(shard.names.to_pylist()), tokenizer.tokenizer.decode
     shown: list[str | None] = []
-    dropped = dict.fromkeys(rationale_checks.KINDS, 0)
+    dropped = dict.fromkeys(rationale_checks.FAULTS, 0)
     pairs = zip(shard.histories, rationales, chosen, strict=True)
     for group in shard.groups:
         title, *options = tokenizer.texts(group.options.prefix)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 
 from artsel_ray import storage
 from artsel_ray.config import Layout, resolved
@@ -18,8 +17,8 @@ from artsel_ray.errors import InputError
 from artsel_ray.runtime.engine_pool import EngineStage
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin, finished_parts
-from artsel_ray.runtime.sharded_job import PrepareStage, RejectLimit, ShardedJob, stage_seconds
-from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, done_shards
+from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
+from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY
 from artsel_ray.score.assignment import Assignment, assign, count_pairs
 from artsel_ray.score.rendering import ShardSource, make_renderer
 from artsel_ray.score.requests import SPILL_FOLDER, ShuffledRequests, shuffle_all
@@ -109,16 +108,8 @@ def score_requests(run: ScoringRun) -> None:
     seconds["exchange"] = time.perf_counter() - shuffle_started
 
     job = _sharded_job(run, claimed, shuffled, assignment.shards)
-    if job.limit:
-        job.limit.check(0)
-    print(f"{shuffled.pairs:,} pairs in {job.shards:,} shards; model {run.settings.model_id}", flush=True)
-    done = done_shards(output)
-    if done:
-        print(f"{len(done):,} shards are done already", flush=True)
-
     score_started = time.perf_counter()
-    missing = [shard for shard in range(job.shards) if shard not in done]
-    job.process(missing, invalid=0 if done else shuffled.rejected_pairs)
+    job.resume()
     seconds["score"] = time.perf_counter() - score_started
     seconds["total"] = time.perf_counter() - run.started
     _publish(run, job, shuffled, seconds)
@@ -137,19 +128,22 @@ def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shar
     source = ShardSource(shuffled.uris, shuffled.previous, run.files, run.catalog)
     max_candidates = int(np.diff(run.catalog.offsets).max(initial=1))
     load = EngineLoader(run.settings, pool, max_candidates, config.tokens_per_second)
-    requested = shuffled.pairs + shuffled.rejected_pairs
     return ShardedJob(
         run=claimed,
         table="predictions",
         unit="pairs",
         shards=shards,
-        prepare=PrepareStage("render", partial(make_renderer, ray.put(source), run.settings)),
+        rows=shuffled.pairs,
+        model_id=run.settings.model_id,
+        started=run.started,
+        prepare=PrepareStage("render", partial(make_renderer, run.settings), lambda: source),
         engine=EngineStage("score", partial(make_scorer, run.settings), load),
         pool=pool,
         gpus_per_engine=pool.gpus_per_engine,
         max_memory_gib=pool.engine_memory,
         finish=partial(serve, policy=config.serving),
-        limit=RejectLimit(config.max_reject_rate, requested, "pairs", config.output, shuffled.rejected_pairs),
+        max_reject_rate=config.max_reject_rate,
+        known_invalid=shuffled.rejected_pairs,
     )
 
 

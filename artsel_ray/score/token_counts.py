@@ -21,8 +21,7 @@ from artsel_ray.config import Layout
 from artsel_ray.data import checks
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.decoding.base import QuestionCost
-from artsel_ray.prompts.titles import tokenize_title
-from artsel_ray.prompts.tokenizer import PromptTokenizer
+from artsel_ray.prompts.tokenizer import PromptTokenizer, tokenize_title
 from artsel_ray.runtime.task_result import map_tasks
 from artsel_ray.score.rendering import prompt_tokenizer
 from artsel_ray.score.requests import read_requests

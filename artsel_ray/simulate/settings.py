@@ -8,8 +8,6 @@ from pydantic import model_validator
 from artsel_ray.config import AssetKind, Seed, Share, Uri, settings
 from artsel_ray.errors import InputError
 
-_MOVIELENS_USERS, _MOVIELENS_TITLES = 943, 1682
-
 
 @settings
 class SimulateConfig:
@@ -61,7 +59,7 @@ class SimulateConfig:
                 f"--max-candidates is {self.max_candidates}; it must be at least --min-candidates {self.min_candidates}"
             )
         if self.source == "movielens":
-            for name, most in (("users", _MOVIELENS_USERS), ("titles", _MOVIELENS_TITLES)):
+            for name, most in (("users", 943), ("titles", 1682)):
                 if (getattr(self, name) or 0) > most:
                     raise InputError(f"--{name} is {getattr(self, name)}; MovieLens 100K has {most:,}")
         return self

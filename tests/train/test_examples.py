@@ -11,7 +11,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.models.weights import prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.simulate.drawing import draw
+from artsel_ray.simulate.artworks import draw
 from artsel_ray.train.examples import tokenize_options
 from artsel_ray.train.reading import read_train
 from tests.support.tiny_vision import write_tiny_vision
