@@ -1,8 +1,9 @@
-"""The choices of predictions and of the oracle, joined to the examples.
+"""The choices of predictions and of the oracle, joined to the examples, and these and their references as policies.
 
 Suffixes: n examples, p distinct user-title pairs of the examples, o oracle rows, c candidates end to end.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,13 @@ from artsel_ray import storage
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.errors import InputError
-from artsel_ray.evaluate.example_table import ExampleTable, codes, list_lengths
-from artsel_ray.evaluation.examples import UNKNOWN, FloatArray, IntArray
+from artsel_ray.evaluate.example_table import ExampleTable, codes, find, list_lengths
+from artsel_ray.evaluation.examples import UNKNOWN, FloatArray, IntArray, PolicyOnExamples, highest
+from artsel_ray.evaluation.policies import PermutedChoices
 from artsel_ray.runtime.shards import INVALID_FOLDER
 from artsel_ray.schema import INVALID_ROWS
+
+ORACLE, EXPECTED_BEST = "oracle", "expected_best"
 
 
 @dataclass(frozen=True)
@@ -74,20 +78,13 @@ class _ChosenArtworks:
     """Collects one choice for each pair, and joins them to the examples."""
 
     def __init__(self, table: ExampleTable):
-        self._table = table
-        self._pairs, self._artworks, self._probabilities = (
-            [np.zeros(0, np.int64)],
-            [np.zeros(0, np.int64)],
-            [np.zeros(0)],
-        )
-        self._other = 0
+        self._table, self._other = table, 0
+        self._found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
 
     def add(self, pair: IntArray, artwork: IntArray, probability: FloatArray) -> None:
         """Adds choices; those of `UNKNOWN` pairs are only counted."""
         is_known = pair >= 0
-        self._pairs.append(pair[is_known])
-        self._artworks.append(artwork[is_known])
-        self._probabilities.append(probability[is_known])
+        self._found.append((pair[is_known], artwork[is_known], probability[is_known]))
         self._other += int((~is_known).sum())
 
     def joined(self, uri: str, invalid: pa.Table, candidates: tuple[FloatArray, FloatArray]) -> PredictedChoices:
@@ -96,24 +93,27 @@ class _ChosenArtworks:
         Raises:
             InputError: if a pair has several choices.
         """
-        table, pair = self._table, np.concatenate(self._pairs)
-        _check_unique(pair, table, uri)
-        artwork_p, probability_p = np.full(len(table.key_p), UNKNOWN), np.full(len(table.key_p), np.nan)
-        artwork_p[pair], probability_p[pair] = np.concatenate(self._artworks), np.concatenate(self._probabilities)
-        missing_p = np.ones(len(table.key_p), dtype=bool)
-        missing_p[pair] = False
-        artwork_n, missing_n = artwork_p[table.pair_n], missing_p[table.pair_n]
+        table = self._table
+        pair, artwork, probability = (np.concatenate(arrays) for arrays in zip(*self._found, strict=True))
+        repeated = np.flatnonzero(np.bincount(pair, minlength=len(table.key_p)) > 1)
+        if len(repeated):
+            several = f"{len(repeated)} pairs occur more than once, such as {table.pair_ids(repeated[0])}"
+            raise InputError(f"{uri}: {several}; keep one row of each")
+        row_p = np.full(len(table.key_p), UNKNOWN)
+        row_p[pair] = np.arange(len(pair))
+        row_n = row_p[table.pair_n]
+        # `UNKNOWN` is the index of the last row, which stands for a pair without a prediction.
+        artwork_n, missing_n = np.append(artwork, UNKNOWN)[row_n], row_n == UNKNOWN
         is_candidate_n = table.is_candidate(artwork_n)
-        probability_c, shown_position_c = candidates
         return PredictedChoices(
             artwork_n=np.where(is_candidate_n, artwork_n, UNKNOWN),
-            probability_n=probability_p[table.pair_n],
+            probability_n=np.append(probability, np.nan)[row_n],
             missing_n=missing_n,
             unknown_artwork=int((~is_candidate_n & ~missing_n).sum()),
             other=self._other,
             invalid=invalid,
-            probability_c=probability_c,
-            shown_position_c=shown_position_c,
+            probability_c=candidates[0],
+            shown_position_c=candidates[1],
         )
 
 
@@ -137,11 +137,9 @@ class _RankedCandidates:
     def joined(self) -> tuple[FloatArray, FloatArray]:
         """Returns probability and position of every candidate of the examples; NaN where it is in no list."""
         key, first = np.unique(np.concatenate(self._keys), return_index=True)
-        pair_c = np.repeat(self._table.pair_n, self._table.examples.candidates_n)
-        wanted_c = pair_c * len(self._table.artworks) + self._table.candidate_c
-        found_c = np.searchsorted(key, wanted_c).clip(max=len(key) - 1)
-        value_c2 = np.concatenate(self._values)[first[found_c]]
-        value_c2[key[found_c] != wanted_c] = np.nan
+        index_c = find(self._table.artwork_keys(self._table.pair_n), key)
+        # The first key is `UNKNOWN`, without a value.
+        value_c2 = np.concatenate(self._values)[first[np.where(index_c == UNKNOWN, 0, index_c)]]
         return value_c2[:, 0], value_c2[:, 1]
 
 
@@ -158,10 +156,8 @@ def prediction_files(uri: str) -> list[str]:
         return storage.list_files(uri)
     files = [storage.join(uri, name) for name in manifest["parts"]]
     if absent := set(files) - set(storage.find_files(uri)):
-        raise InputError(
-            f"{uri}: {len(absent)} of the {len(files)} files in {storage.MANIFEST} are not there, such as "
-            f"{min(absent)}; copy the complete folder, or score again into another --output"
-        )
+        lacking = f"{len(absent)} of the {len(files)} files in {storage.MANIFEST} are not there, such as {min(absent)}"
+        raise InputError(f"{uri}: {lacking}; copy the complete folder, or score again into another --output")
     return files
 
 
@@ -169,14 +165,6 @@ def count_invalid(uri: str) -> int:
     """Returns the number of rows that the scoring run found invalid, from the files' footers."""
     files = storage.find_files(storage.join(uri, INVALID_FOLDER))
     return sum(storage.open_parquet(file).metadata.num_rows for file in files)
-
-
-def _check_unique(pair: IntArray, table: ExampleTable, source: str) -> None:
-    count_p = np.bincount(pair, minlength=len(table.key_p))
-    repeated = np.flatnonzero(count_p > 1)
-    if len(repeated):
-        first = table.pair_ids(repeated[0])
-        raise InputError(f"{source}: {len(repeated)} pairs occur more than once, such as {first}; keep one row of each")
 
 
 def read_oracle(uri: str, table: ExampleTable) -> PredictedChoices:
@@ -210,9 +198,8 @@ def _best(rows: pa.Table, table: ExampleTable, source: str) -> tuple[IntArray, F
     lists = [rows[column] for column in ("artwork_ids", "engagement_probabilities", "propensities")]
     size_o, *other_sizes = [list_lengths(values) for values in lists]
     if (size_o == 0).any() or any((sizes != size_o).any() for sizes in other_sizes):
-        raise InputError(
-            f"{source}: an oracle row's three lists are empty or differ in length; simulate the world again"
-        )
+        wrong = "an oracle row's three lists are empty or differ in length"
+        raise InputError(f"{source}: {wrong}; simulate the world again")
     artwork_c = codes(pc.list_flatten(lists[0]), table.artworks)
     joint_c = np.prod([pc.list_flatten(values).to_numpy() for values in lists[1:]], axis=0)
     start_o = np.cumsum(size_o) - size_o
@@ -223,3 +210,61 @@ def _best(rows: pa.Table, table: ExampleTable, source: str) -> tuple[IntArray, F
     # Of equal candidates the first: the lowest index among those that reach the best.
     index_c = np.where(joint_c == np.repeat(best_o, size_o), np.arange(len(joint_c)), len(joint_c))
     return artwork_c[np.minimum.reduceat(index_c, start_o)], best_o / total_o
+
+
+def read_permuted(uris: list[str], table: ExampleTable) -> PermutedChoices:
+    """Reads runs of `jobs/score.py --permutation` for the table's examples.
+
+    Raises:
+        InputError: if two runs showed the same order; otherwise as `read_choices`.
+    """
+    runs = [read_choices(uri, table, ranked=True) for uri in uris]
+    for (before, first), (uri, second) in itertools.combinations(zip(uris, runs, strict=True), 2):
+        shown_c = second.shown_position_c
+        if np.isfinite(shown_c).any() and np.array_equal(shown_c, first.shown_position_c, equal_nan=True):
+            raise InputError(f"{uri} shows candidates in the same order as {before}; use another --permutation")
+    return PermutedChoices(
+        choice_rn=np.stack([run.artwork_n for run in runs]),
+        hit_rn=np.stack([run.artwork_n == table.truth_n for run in runs]),
+        chosen_rn=np.stack([_chosen_positions(run, table) for run in runs]),
+        truth_rn=np.stack([_as_positions(table.examples.truth_of(run.shown_position_c)) for run in runs]),
+    )
+
+
+def _chosen_positions(run: PredictedChoices, table: ExampleTable) -> IntArray:
+    """Returns the position of each choice; `UNKNOWN` where there is none, or no list that contains it."""
+    position_n = table.examples.sums_of(np.where(run.policy_c(table) > 0, run.shown_position_c, 0.0))
+    return np.where(run.artwork_n == UNKNOWN, UNKNOWN, _as_positions(position_n))
+
+
+def _as_positions(position_n: FloatArray) -> IntArray:
+    return np.nan_to_num(position_n, nan=UNKNOWN).astype(np.int64)
+
+
+def policies_of(
+    table: ExampleTable, choices: dict[str, PredictedChoices], engagements_c: IntArray | None
+) -> dict[str, PolicyOnExamples]:
+    """Returns the policies by name, in the order in which the report shows them.
+
+    `expected_best` is the oracle under its own distribution: the accuracy that it reaches on average.
+
+    Args:
+        choices: of the model and, if given, of the oracle and the baseline, whose probabilities are the reward model.
+        engagements_c: engagements with each candidate in the train examples, if there are some.
+    """
+    examples = table.examples
+    reward_model_c = choices["baseline"].probability_c if "baseline" in choices else None
+
+    def policy(policy_c: FloatArray) -> PolicyOnExamples:
+        expected_n = None if reward_model_c is None else examples.sums_of(policy_c * reward_model_c)
+        return PolicyOnExamples(examples, examples.truth_of(policy_c), expected_n)
+
+    policies = {"model": policy(choices["model"].policy_c(table)), "random": policy(examples.uniform_c)}
+    if engagements_c is not None:
+        policies["popularity"] = policy(highest(engagements_c, examples))
+    if ORACLE in choices:
+        policies[ORACLE] = policy(choices[ORACLE].policy_c(table))
+        policies[EXPECTED_BEST] = PolicyOnExamples(examples, np.nan_to_num(choices[ORACLE].probability_n))
+    if "baseline" in choices:
+        policies["baseline"] = policy(choices["baseline"].policy_c(table))
+    return policies

@@ -6,14 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from artsel_ray.evaluate.choices import PredictedChoices
+from artsel_ray.evaluate.choices import EXPECTED_BEST, ORACLE, PredictedChoices
 from artsel_ray.evaluate.example_table import ExampleTable
 from artsel_ray.evaluate.impressions import LogEvaluation
-from artsel_ray.evaluate.policies import EXPECTED_BEST, ORACLE
-from artsel_ray.evaluation.bootstrap import Measurement
 from artsel_ray.evaluation.metrics import METRICS
-from artsel_ray.evaluation.policies import MODEL, EstimateSettings, ExampleResults, PolicyResult
-from artsel_ray.evaluation.position_bias import PositionBias
+from artsel_ray.evaluation.policies import MODEL, EstimateSettings, ExampleResults, PositionBias
 
 
 @dataclass(frozen=True)
@@ -34,13 +31,13 @@ class Findings:
 
 def metrics_content(findings: Findings) -> dict[str, Any]:
     """Returns the content of metrics.json."""
-    table, results, settings = findings.table, findings.results, findings.settings
+    table, results, settings = findings.table, asdict(findings.results), findings.settings
     known = int(np.isfinite(table.examples.propensity_n).sum())
-    compared = [name for name in results.difference if name != EXPECTED_BEST]
+    compared = [name for name in results["difference"] if name != EXPECTED_BEST]
     return {
         "examples": len(table.examples.user_n),
         "users": len(table.users),
-        **_row(results.policies[MODEL]),
+        **_row(results["policies"][MODEL]),
         "warnings": _warnings(findings),
         **_counts(findings.choices[MODEL]),
         "rejected_examples": table.invalid.num_rows,
@@ -50,21 +47,17 @@ def metrics_content(findings: Findings) -> dict[str, Any]:
         "max_weight": settings.max_weight if math.isfinite(settings.max_weight) else None,
         "simulated": findings.simulated,
         "note": " ".join(_notes(findings, known)),
-        "by_position": [asdict(row) for row in results.by_position],
-        "relative": {name: _plain(results.relative[name]) for name in compared},
-        "difference": {name: _plain(results.difference[name]) for name in compared},
-        "references": {name: _reference(findings, name) for name in compared},
+        "by_position": results["by_position"],
+        "relative": {name: results["relative"][name] for name in compared},
+        "difference": {name: results["difference"][name] for name in compared},
+        "references": {name: _reference(name, results["policies"], findings.choices) for name in compared},
         "log": _log(findings.log) if findings.log else None,
         "permutations": asdict(findings.position_bias) if findings.position_bias else None,
     }
 
 
-def _row(result: PolicyResult) -> dict[str, Any]:
-    return {**_plain(result.metrics), "effective_sample_size": result.effective_sample_size}
-
-
-def _plain(measured: dict[str, Measurement]) -> dict[str, Any]:
-    return {name: asdict(measurement) for name, measurement in measured.items()}
+def _row(result: dict[str, Any]) -> dict[str, Any]:
+    return {**result["metrics"], "effective_sample_size": result["effective_sample_size"]}
 
 
 def _counts(choices: PredictedChoices) -> dict[str, int]:
@@ -76,31 +69,26 @@ def _counts(choices: PredictedChoices) -> dict[str, int]:
     }
 
 
-def _reference(findings: Findings, name: str) -> dict[str, Any]:
-    row = _row(findings.results.policies[name])
-    if name in findings.choices:
-        row |= _counts(findings.choices[name])
+def _reference(name: str, policies: dict[str, Any], choices: dict[str, PredictedChoices]) -> dict[str, Any]:
+    row = _row(policies[name])
+    if name in choices:
+        row |= _counts(choices[name])
     if name == ORACLE:
-        best = findings.results.policies[EXPECTED_BEST].metrics
-        row["expected_best"] = {metric.name: asdict(best[metric.name]) for metric in METRICS if metric.is_headline}
+        best = policies[EXPECTED_BEST]["metrics"]
+        row["expected_best"] = {metric.name: best[metric.name] for metric in METRICS if metric.is_headline}
     return row
 
 
 def _log(log: LogEvaluation) -> dict[str, Any]:
-    return {
-        "impressions": log.results.impressions,
-        "logged": asdict(log.results.logged),
-        "policies": {name: _row(result) for name, result in log.results.policies.items()},
-        "difference": {name: _plain(measured) for name, measured in log.results.difference.items()},
-        "left_out": log.left_out,
-        "rejected_impressions": log.invalid,
-    }
+    results = asdict(log.results)
+    results["policies"] = {name: _row(result) for name, result in results["policies"].items()}
+    return {**results, "left_out": log.left_out, "rejected_impressions": log.invalid}
 
 
 def _warnings(findings: Findings) -> list[str]:
     """Returns the diagnostics' warnings, each with its policy."""
-    policies = {name: result for name, result in findings.results.policies.items() if name != EXPECTED_BEST}
-    warnings = [f"{name}, {text}" for name, result in policies.items() for text in result.warnings]
+    policies = [(name, result) for name, result in findings.results.policies.items() if name != EXPECTED_BEST]
+    warnings = [f"{name}, {text}" for name, result in policies for text in result.warnings]
     if log := findings.log:
         warnings += [f"log: {text}" for text in log.warnings]
         results = log.results.policies.items()
@@ -109,11 +97,7 @@ def _warnings(findings: Findings) -> list[str]:
 
 
 def _notes(findings: Findings, known: int) -> list[str]:
-    """Returns how to read the numbers, in sentences.
-
-    Args:
-        known: number of examples with a usable propensity.
-    """
+    """Returns how to read the numbers; `known` examples have a usable propensity."""
     settings, table, policies = findings.settings, findings.table, findings.results.policies
     examples, users = len(table.examples.user_n), len(table.users)
     notes = [

@@ -48,9 +48,11 @@ class ExampleTable:
     def pairs_of(self, rows: pa.Table) -> IntArray:
         """Returns the pair of each row by its user_id and title_id; `UNKNOWN` for one that is not in the examples."""
         user, title = codes(rows["user_id"], self.users), codes(rows["title_id"], self.titles)
-        key = np.where((user < 0) | (title < 0), UNKNOWN, user * len(self.titles) + title)
-        pair = np.searchsorted(self.key_p, key).clip(max=len(self.key_p) - 1)
-        return np.where(self.key_p[pair] == key, pair, UNKNOWN)
+        return find(np.where((user < 0) | (title < 0), UNKNOWN, user * len(self.titles) + title), self.key_p)
+
+    def artwork_keys(self, owner_n: IntArray) -> IntArray:
+        """Returns a key of owner and artwork for every candidate, given each example's owner, such as its title."""
+        return np.repeat(owner_n, self.examples.candidates_n) * len(self.artworks) + self.candidate_c
 
     def pair_ids(self, pair: int) -> str:
         """Returns a pair's ids, for a message."""
@@ -68,6 +70,12 @@ def codes(ids: pa.ChunkedArray, vocabulary: pa.Array) -> IntArray:
     return checks.codes(ids, vocabulary).astype(np.int64)
 
 
+def find(wanted: IntArray, keys: IntArray) -> IntArray:
+    """Returns each wanted key's index among the sorted, distinct keys, one or more; `UNKNOWN` where it is absent."""
+    index = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+    return np.where(keys[index] == wanted, index, UNKNOWN)
+
+
 def read_examples(uri: str) -> ExampleTable:
     """Reads the examples that can be evaluated, and counts the propensities that cannot be used.
 
@@ -76,15 +84,16 @@ def read_examples(uri: str) -> ExampleTable:
     Raises:
         InputError: if there is no example that can be evaluated, or an example_id occurs twice.
     """
-    reader = CheckedReader(
-        storage.list_files(uri), "examples", ["example_id", *_COLUMNS, "propensity"], _example_checks
-    )
-    batch = reader.all()
+    columns = ["example_id", *_COLUMNS, "propensity"]
+    batch = CheckedReader(storage.list_files(uri), "examples", columns, _example_checks).all()
     if not batch.valid.num_rows:
-        raise InputError(
-            f"{uri}: no example to evaluate ({batch.invalid.num_rows} rows are invalid); give held-out examples"
-        )
-    _check_unique(batch.valid["example_id"], uri)
+        invalid = f"{batch.invalid.num_rows} rows are invalid"
+        raise InputError(f"{uri}: no example to evaluate ({invalid}); give held-out examples")
+    counts = pc.value_counts(batch.valid["example_id"].drop_null()).flatten()
+    repeated = counts[0].filter(pc.greater(counts[1], 1))
+    if len(repeated):
+        several = f"{len(repeated)} example_ids occur more than once, such as {repeated[0].as_py()!r}"
+        raise InputError(f"{uri}: {several}; keep one row of each")
     return number_ids(batch.valid, batch.invalid.sort_by([("file", "ascending"), ("row", "ascending")]))
 
 
@@ -142,23 +151,10 @@ def number_ids(rows: pa.Table, invalid: pa.Table) -> ExampleTable:
     )
 
 
-def _check_unique(ids: pa.ChunkedArray, uri: str) -> None:
-    counts = pc.value_counts(ids.drop_null()).flatten()
-    repeated = counts[0].filter(pc.greater(counts[1], 1))
-    if len(repeated):
-        raise InputError(
-            f"{uri}: {len(repeated)} example_ids occur more than once, such as {repeated[0].as_py()!r}; "
-            "keep one row of each"
-        )
-
-
 def _number(ids: pa.ChunkedArray) -> tuple[pa.Array, IntArray]:
     """Returns the sorted distinct ids, and each id's index among them, which depends on no order of rows."""
-    encoded = pc.dictionary_encode(ids).combine_chunks()
-    order = pc.sort_indices(encoded.dictionary).to_numpy()
-    index = np.empty(len(order), np.int64)
-    index[order] = np.arange(len(order))
-    return encoded.dictionary.take(pa.array(order)), index[encoded.indices.to_numpy()]
+    distinct = pc.unique(ids).sort()
+    return distinct, codes(ids, distinct)
 
 
 def count_engagements(uri: str, table: ExampleTable) -> IntArray:
@@ -171,7 +167,5 @@ def count_engagements(uri: str, table: ExampleTable) -> IntArray:
         title_n, artwork_n = codes(rows["title_id"], table.titles), codes(engaged, table.artworks)
         keys.append((title_n * len(table.artworks) + artwork_n)[(title_n >= 0) & (artwork_n >= 0)])
     key, count = np.unique(np.concatenate(keys), return_counts=True)
-    title_c = np.repeat(table.title_n, table.examples.candidates_n)
-    wanted_c = title_c * len(table.artworks) + table.candidate_c
-    index_c = np.searchsorted(key, wanted_c).clip(max=len(key) - 1)
-    return np.where(key[index_c] == wanted_c, count[index_c], 0)
+    index_c = find(table.artwork_keys(table.title_n), key)
+    return np.where(index_c == UNKNOWN, 0, count[index_c])

@@ -15,7 +15,6 @@ from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.choices import prediction_files, read_choices
 from artsel_ray.evaluate.example_table import ExampleTable, list_lengths, number_ids
-from artsel_ray.evaluate.policies import random_policy_c
 from artsel_ray.evaluation.examples import UNKNOWN, FloatArray
 from artsel_ray.evaluation.off_policy import Log, selection_warnings
 from artsel_ray.evaluation.policies import EstimateSettings, LogResults, evaluate_log
@@ -120,26 +119,14 @@ def evaluate_impressions(
     used_n = impressions.reward_n[is_usable_n]
     size_c = np.repeat(examples.candidates_n, examples.candidates_n)
     reward_c = np.minimum(1.0, float(used_n.mean()) * size_c * baseline.probability_c)
-    logging_n = np.where(is_usable_n, examples.propensity_n, np.nan)
+    predicted_n, logging_n = examples.truth_of(reward_c), np.where(is_usable_n, examples.propensity_n, np.nan)
 
     def seen_by(policy_c: FloatArray) -> Log:
-        return Log(
-            reward_n=impressions.reward_n,
-            logging_n=logging_n,
-            target_n=examples.truth_of(policy_c),
-            predicted_n=examples.truth_of(reward_c),
-            expected_n=examples.sums_of(policy_c * reward_c),
-        )
+        target_n, expected_n = examples.truth_of(policy_c), examples.sums_of(policy_c * reward_c)
+        return Log(impressions.reward_n, logging_n, target_n, predicted_n, expected_n)
 
-    logs = {
-        "model": seen_by(model.policy_c(table)),
-        "random": seen_by(random_policy_c(table)),
-        "baseline": seen_by(baseline.policy_c(table)),
-    }
+    policies = {"model": model.policy_c(table), "random": examples.uniform_c, "baseline": baseline.policy_c(table)}
+    logs = {name: seen_by(policy_c) for name, policy_c in policies.items()}
     left_out = np.concatenate([impressions.unmatched_rewards, impressions.reward_n[~is_usable_n]])
-    return LogEvaluation(
-        results=evaluate_log(logs, examples.user_n, settings),
-        left_out=len(left_out),
-        invalid=impressions.invalid.num_rows,
-        warnings=selection_warnings(used_n, left_out),
-    )
+    results, warnings = evaluate_log(logs, examples.user_n, settings), selection_warnings(used_n, left_out)
+    return LogEvaluation(results, len(left_out), impressions.invalid.num_rows, warnings)

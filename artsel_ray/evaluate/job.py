@@ -2,30 +2,27 @@
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from artsel_ray import storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
-from artsel_ray.evaluate.choices import PredictedChoices, count_invalid, read_choices, read_oracle
+from artsel_ray.evaluate import choices as predicted
+from artsel_ray.evaluate.choices import PredictedChoices, read_choices
 from artsel_ray.evaluate.content import Findings, metrics_content
 from artsel_ray.evaluate.example_table import ExampleTable, count_engagements, read_examples
-from artsel_ray.evaluate.impressions import evaluate_impressions, read_impressions
-from artsel_ray.evaluate.permutations import read_permuted
-from artsel_ray.evaluate.policies import policies_of
+from artsel_ray.evaluate.impressions import Impressions, evaluate_impressions, read_impressions
 from artsel_ray.evaluate.settings import EvaluateConfig
 from artsel_ray.evaluation.examples import UNKNOWN, IntArray
-from artsel_ray.evaluation.policies import EstimateSettings, evaluate_policies
-from artsel_ray.evaluation.position_bias import measure_position_bias
+from artsel_ray.evaluation.policies import EstimateSettings, evaluate_policies, measure_position_bias
 from artsel_ray.report.html import render_evaluation
 from artsel_ray.report.terminal import evaluation_lines
 from artsel_ray.runtime.shards import INVALID_FOLDER
 
 _SHOWN_EXAMPLES = 24
-_INVALID_TABLES = ("examples", "model", "baseline", "impressions")
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -44,38 +41,39 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.baseline:
         choices["baseline"] = read_choices(config.baseline, table, ranked=True)
     if config.oracle:
-        choices["oracle"] = read_oracle(config.oracle, table)
+        choices["oracle"] = predicted.read_oracle(config.oracle, table)
     engagements_c = _train_engagements(config.examples, config.train, table)
     impressions = read_impressions(config.impressions, str(config.baseline)) if config.impressions else None
-    permuted = read_permuted([config.predictions, *config.permutations], table) if config.permutations else None
+    permuted = (
+        predicted.read_permuted([config.predictions, *config.permutations], table) if config.permutations else None
+    )
     read_seconds = time.monotonic() - started
 
     settings = EstimateSettings(config.resamples, config.seed, config.max_weight or math.inf)
-    log = None
-    if impressions:
-        log = evaluate_impressions(impressions, config.predictions, str(config.baseline), settings)
+    log = impressions and evaluate_impressions(impressions, config.predictions, str(config.baseline), settings)
     metrics = metrics_content(
         Findings(
             table=table,
             choices=choices,
-            results=evaluate_policies(policies_of(table, choices, engagements_c), settings),
+            results=evaluate_policies(predicted.policies_of(table, choices, engagements_c), settings),
             log=log,
             position_bias=measure_position_bias(permuted, table.examples, settings) if permuted else None,
             settings=settings,
-            scoring_invalid=count_invalid(config.predictions),
+            scoring_invalid=predicted.count_invalid(config.predictions),
             simulated=bool(config.oracle) or _is_simulated(config.examples),
         )
     )
 
-    flags = resolved(config)
-    invalid = {"examples": table.invalid, **{name: each.invalid for name, each in choices.items()}}
-    if impressions:
-        invalid["impressions"] = impressions.invalid
-    _write_invalid(config.output, invalid)
-    storage.write_json(storage.join(config.output, "config.json"), flags)
-    report = render_evaluation(metrics, _shown(table, choices["model"], config.seed), _sources(flags))
-    uris = _write_results(config.output, metrics, report, {"read": read_seconds}, started)
-    print("\n".join([*evaluation_lines(metrics), *uris]))
+    _write_invalid(config.output, {"examples": table, "impressions": impressions, "baseline": None, **choices})
+    storage.write_json(storage.join(config.output, "config.json"), resolved(config))
+    metrics_uri, report_uri = (storage.join(config.output, name) for name in ("metrics.json", "report.html"))
+    storage.write_json(metrics_uri, metrics)
+    report = render_evaluation(metrics, _shown(table, choices["model"], config.seed), _sources(resolved(config)))
+    storage.write_object(report_uri, report.encode())
+    summary: dict[str, Any] = {name: value for name, value in metrics.items() if isinstance(value, int)}
+    summary["seconds"] = {"read": read_seconds, "total": time.monotonic() - started}
+    storage.write_json(storage.join(config.output, "summary.json"), summary)
+    print("\n".join([*evaluation_lines(metrics), metrics_uri, report_uri]))
 
 
 def _train_engagements(examples: str, train: str | None, table: ExampleTable) -> IntArray | None:
@@ -102,26 +100,13 @@ def _above(uri: str, levels: int) -> str:
     return f"{scheme}://{'/'.join(parts[: max(1, len(parts) - levels)])}{separator}{query}"
 
 
-def _write_invalid(output: str, invalid: dict[str, pa.Table]) -> None:
-    """Writes the invalid rows of each input, and deletes those of an earlier evaluation."""
-    for name in _INVALID_TABLES:
-        uri, rows = storage.join(output, INVALID_FOLDER, f"{name}.parquet"), invalid.get(name)
+def _write_invalid(output: str, inputs: Mapping[str, ExampleTable | PredictedChoices | Impressions | None]) -> None:
+    """Writes the invalid rows of each input, and deletes those of an earlier evaluation, also of an absent input."""
+    for name, found in inputs.items():
+        uri = storage.join(output, INVALID_FOLDER, f"{name}.parquet")
         storage.delete(uri)
-        if rows is not None and rows.num_rows:
-            storage.write_table(uri, rows, "invalid_rows")
-
-
-def _write_results(
-    output: str, metrics: dict[str, Any], report: str, seconds: dict[str, float], started: float
-) -> list[str]:
-    """Writes metrics.json, report.html and summary.json; returns the URIs of the first two."""
-    uris = [storage.join(output, name) for name in ("metrics.json", "report.html")]
-    storage.write_json(uris[0], metrics)
-    storage.write_object(uris[1], report.encode())
-    summary = {name: value for name, value in metrics.items() if isinstance(value, int)}
-    seconds = {**seconds, "total": time.monotonic() - started}
-    storage.write_json(storage.join(output, "summary.json"), {**summary, "seconds": seconds})
-    return uris
+        if found and found.invalid.num_rows:
+            storage.write_table(uri, found.invalid, "invalid_rows")
 
 
 def _shown(table: ExampleTable, choices: PredictedChoices, seed: int) -> list[dict[str, Any]]:
