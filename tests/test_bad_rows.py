@@ -33,7 +33,7 @@ from artsel_ray.score.assignment import assign_titles, count_titles
 from artsel_ray.score.rendering import ShardSource, prompt_tokenizer, render_shard
 from artsel_ray.score.requests import shuffle_previous, shuffle_requests
 from artsel_ray.score.scoring_settings import ScoringSettings
-from artsel_ray.train.reading import read_train
+from artsel_ray.train.examples import read_train
 
 Row = dict[str, Any]
 Outcome = tuple[Any, list[Row], int]

@@ -48,7 +48,7 @@ def simulate(config: SimulateConfig) -> None:
     summary = {
         "simulated": ["artworks", "captions", "impressions", "engagement", *["images"] * config.images],
         "source": config.source,
-        "licence": LICENSE if config.source == "movielens" else None,
+        "license": LICENSE if config.source == "movielens" else None,
         "titles": len(world.counts_x),
         "artworks": int(world.counts_x.sum()),
         **counts,

@@ -42,7 +42,7 @@ class SimulateConfig:
     engagement_rate: Annotated[float, Ge(0.001), Le(0.999)] = 0.2
     """Share of impressions that the user engages with. A lower rate reveals more of the taste and is easier."""
     noise: Annotated[float, Ge(0), Le(100)] = 0.5
-    """Standard deviation of an artwork's appeal to all users, unrelated to taste. Less is easier."""
+    """Standard deviation of an artwork's appeal to all users, unrelated to taste. Lower is easier."""
     exploration: Annotated[float, Ge(0.001), Le(1)] = 0.2
     """Share of impressions for which the logging policy draws the artwork uniformly."""
     asset_kind: AssetKind = "artwork"

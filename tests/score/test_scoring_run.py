@@ -138,7 +138,8 @@ def test_invalid_earlier_prediction_is_rejected_and_its_pair_scored(world: Path,
 def test_exploration_writes_propensities_and_redraws_reused_predictions(world: Path, smollm2: Model) -> None:
     first = config_for(world, "smollm2", decoding="rank", explore="epsilon", epsilon=0.5)
     score(first)
-    score(replace(first, output=str(world / "P2"), previous=first.output, seed=1))
+    serving = replace(first.serving, seed=1)
+    score(replace(first, output=str(world / "P2"), previous=first.output, serving=serving))
     assert storage.read_json(str(world / "P2/summary.json"))["reused"] == 24
     runs = [predictions(world / name).to_pylist() for name in ("P", "P2")]
     for row in runs[0] + runs[1]:
@@ -189,7 +190,7 @@ def test_shard_size_does_not_change_the_choices(world: Path, smollm2: Model) -> 
 @pytest.mark.usefixtures("ray_cluster")
 def test_too_many_invalid_pairs_stop_the_run(world: Path, smollm2: Model, write_requests: Callable[..., None]) -> None:
     write_requests(str(world / "requests/part-2.parquet"), [(f"v{i}", [], ["t9"]) for i in range(9)])
-    with pytest.raises(InputError, match=r"more than --max-reject-rate 0\.05; the reasons are in"):
+    with pytest.raises(InputError, match=r"more than --max-reject-rate 0\.05 allows; the reasons are in"):
         score(config_for(world, "smollm2"))
     assert storage.read_manifest(str(world / "P")) is None
     score(config_for(world, "smollm2", max_reject_rate=0.5))
