@@ -6,8 +6,7 @@ import pyarrow.compute as pc
 from artsel_ray.errors import InputError
 from artsel_ray.schema import TABLES
 
-_RENAMED = {"rationale": "reason"}
-"""Columns and their names in an earlier version, whose outputs still load."""
+_RENAMED = {"rationale": "reason"}  # columns and their names in an earlier version, whose outputs still load
 
 
 def source_names(schema: pa.Schema, columns: list[str]) -> dict[str, str]:
@@ -24,12 +23,8 @@ def conform(schema: pa.Schema, table: str, source: str, columns: list[str] | Non
     and zone of a timestamp with a zone.
 
     Args:
-        table: the table's name, as in `schema.TABLES`.
-        source: the file's name, for the error.
+        source: the file's name, for the `InputError`, which shows the difference and both schemas.
         columns: the columns to check; all if None.
-
-    Raises:
-        InputError: naming the source, the difference, and both schemas.
     """
     expected = TABLES[table]
     names = columns or expected.names
@@ -39,10 +34,9 @@ def conform(schema: pa.Schema, table: str, source: str, columns: list[str] | Non
         count = len(schema.get_all_field_indices(present.get(field.name, field.name)))
         if count > 1:
             problems.append(f"column '{field.name}' occurs {count} times")
-        elif not count:
-            if not field.nullable:
-                problems.append(f"column '{field.name}' ({field.type}) is missing")
-        elif not _compatible(got := schema.field(present[field.name]).type, field.type):
+        elif not count and not field.nullable:
+            problems.append(f"column '{field.name}' ({field.type}) is missing")
+        elif count and not _compatible(got := schema.field(present[field.name]).type, field.type):
             problems.append(f"column '{field.name}' is {got}, expected {field.type}")
     if problems:
         raise InputError(
@@ -85,12 +79,8 @@ def cast(table: pa.Table, name: str, source: str, fields: list[pa.Field] | None 
 
     Args:
         table: rows of a schema that `conform` accepts.
-        name: the table's name, as in `schema.TABLES`.
-        source: the file's name, for the error.
+        source: the file's name, for the `InputError` if a value does not fit the type.
         fields: the fields to return, in this order; all if None.
-
-    Raises:
-        InputError: if a value does not fit the type.
     """
     fields = [field.with_nullable(True) for field in fields or TABLES[name]]
     present = source_names(table.schema, [field.name for field in fields])

@@ -24,8 +24,7 @@ from artsel_ray.runtime.ray_cluster import start_ray
 _CONTENTS: dict[Assets | None, str] = {"caption": "caption", "image": "image_uri", None: "artwork_id"}
 # Images of one task, images that it decodes at once, and the pixels to which it resizes them.
 _TASK_IMAGES, _THREADS, _RESIZE_TO_PIXELS = 256, 4, 1024
-_PROGRESS_SECONDS = 5.0
-_RETRY_WAITS_SECONDS = (1.0, 4.0)
+_PROGRESS_SECONDS, _RETRY_WAITS_SECONDS = 5.0, (1.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,6 @@ def read_catalog(
         asset_kind: the kind of asset that becomes candidates.
         assets: what the contents are: captions, or images, which are then validated on Ray; None to read ids only.
         folder: base of relative image paths.
-
-    Raises:
-        InputError: if a file is broken or is not such a table.
     """
     valid_titles, invalid_titles = _read_titles(titles)
     title_ids = _combined(valid_titles["title_id"])

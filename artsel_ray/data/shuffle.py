@@ -24,10 +24,6 @@ def write_partitions(uri: str, table: pa.Table, partition: np.ndarray, partition
 
     Args:
         partition: each row's partition, integers in `[0, partitions)`.
-
-    Raises:
-        InputError: if the storage refuses.
-        ValueError: if a row's partition is out of range, or not every row has one.
     """
     if len(partition) != table.num_rows:
         raise ValueError(f"{len(partition)} partitions for {table.num_rows} rows")
@@ -51,13 +47,9 @@ def write_partitions(uri: str, table: pa.Table, partition: np.ndarray, partition
 
 
 def read_partition(uris: list[str], partition: int) -> pa.Table:
-    """Returns one partition's rows from all spill files, in the order of the files and then of their rows.
+    """Returns one partition's rows from spill files, at least one, in the order of the files and then of their rows.
 
-    Args:
-        uris: spill files of `write_partitions`, at least one, all with the same columns.
-
-    Raises:
-        InputError: if a spill file is absent or broken.
+    An absent or broken file is an `InputError`.
     """
     return pa.concat_tables([_read(uri, partition) for uri in uris])
 
