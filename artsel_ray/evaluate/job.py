@@ -50,7 +50,9 @@ def evaluate(config: EvaluateConfig) -> None:
     read_seconds = time.monotonic() - started
 
     settings = EstimateSettings(config.resamples, config.seed, config.max_weight or math.inf)
-    log = impressions and evaluate_impressions(impressions, config.predictions, str(config.baseline), settings)
+    log = None
+    if impressions:
+        log = evaluate_impressions(impressions, config.predictions, str(config.baseline), settings)
     metrics = metrics_content(
         Findings(
             table=table,
