@@ -16,15 +16,11 @@ def source_names(schema: pa.Schema, columns: list[str]) -> dict[str, str]:
 
 
 def conform(schema: pa.Schema, table: str, source: str, columns: list[str] | None = None) -> None:
-    """Checks that a file's schema can be cast to the named table's.
+    """Checks that a file's schema, or the given columns of it, can be cast to the named table's.
 
     Only nullable columns may be missing; additional columns are ignored. Other types of the same kind are accepted:
     any width of integers and floats, integers for floats, `large_string` and dictionaries for `string`, and any unit
-    and zone of a timestamp with a zone.
-
-    Args:
-        source: the file's name, for the `InputError`, which shows the difference and both schemas.
-        columns: the columns to check; all if None.
+    and zone of a timestamp with a zone. Else the `InputError` names the `source` and shows both schemas.
     """
     expected = TABLES[table]
     names = columns or expected.names
@@ -72,15 +68,10 @@ def _compatible(got: pa.DataType, expected: pa.DataType) -> bool:
 
 
 def cast(table: pa.Table, name: str, source: str, fields: list[pa.Field] | None = None) -> pa.Table:
-    """Returns the table with exactly the named table's columns, order and types; absent columns are null.
+    """Returns the named table's columns, or only `fields`, in their order and types; absent columns are null.
 
     Nulls in required columns stay null: those rows are invalid, and checked later. Fractions of a microsecond are
-    dropped, and integers are rounded to the nearest float.
-
-    Args:
-        table: rows of a schema that `conform` accepts.
-        source: the file's name, for the `InputError` if a value does not fit the type.
-        fields: the fields to return, in this order; all if None.
+    dropped, and integers are rounded to the nearest float. The `InputError` for a wrong value names the `source`.
     """
     fields = [field.with_nullable(True) for field in fields or TABLES[name]]
     present = source_names(table.schema, [field.name for field in fields])

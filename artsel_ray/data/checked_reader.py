@@ -110,7 +110,6 @@ class CheckedReader:
         return file
 
     def _fields(self) -> list[pa.Field]:
-        """Returns the fields to read; that of `candidates.artwork_id` is `candidates` with one field."""
         fields = []
         for name, inner in self._names().items():
             field = TABLES[self.table].field(name)

@@ -81,8 +81,7 @@ def example_batches(
 ) -> Iterator[pa.Table]:
     """Yields examples, ordered by example_id, in batches of bounded size, however long the captions.
 
-    Candidates are dictionary arrays: a batch holds each caption once, not once for every example. The pairs are those
-    of `Pairs.pairs`, with ranges that point into the interactions.
+    Candidates are dictionary arrays: a batch holds each caption once. The pairs are those of `Pairs.pairs`.
     """
     pairs = pairs.append_column("example_id", pa.array(example_ids(pairs, catalog), pa.string()))
     pairs = pairs.sort_by("example_id")

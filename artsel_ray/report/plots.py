@@ -26,11 +26,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """Returns the figure as an SVG element.
-
-    Args:
-        name: keeps the ids of two figures on one page apart.
-    """
+    """`name` keeps the ids of two figures on one page apart."""
     stream = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
@@ -44,11 +40,7 @@ def _svg(figure: Figure, name: str) -> str:
 
 
 def plot_positions(rows: list[dict[str, Any]]) -> str:
-    """Plots Figure 1 of the paper: accuracy by the position of the engaged artwork, above the number of examples.
-
-    Args:
-        rows: `by_position` of metrics.json.
-    """
+    """Plots Figure 1 of the paper from `by_position` of metrics.json: accuracy above the number of examples."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.4, 4.4), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -74,11 +66,7 @@ def plot_positions(rows: list[dict[str, Any]]) -> str:
 
 
 def plot_formats(series: dict[str, list[dict[str, Any]]]) -> str:
-    """Plots Figure 1 of the paper for several outputs: accuracy by the position of the engaged artwork.
-
-    Args:
-        series: for each label, `by_position` as in metrics.json.
-    """
+    """Plots Figure 1 of the paper for several outputs: for each label, `by_position` of metrics.json."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.4, 3.6), layout="constrained")
         axes = figure.subplots()
@@ -101,12 +89,7 @@ def plot_formats(series: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def plot_references(rows: dict[str, dict[str, Any]], metrics: dict[str, str]) -> str:
-    """Plots metrics of every policy with their intervals, one policy below the other.
-
-    Args:
-        rows: for each label, the policy's metrics.
-        metrics: headings of the metrics to show, by name.
-    """
+    """Plots policies' metrics with their intervals: `rows` are by label, `metrics` are headings by name."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.4, 0.9 + 0.42 * len(rows)), layout="constrained")
         subplots = figure.subplots(1, len(metrics), sharey=True)
@@ -132,12 +115,7 @@ def _plot_intervals(axes: Axes, estimates: list[dict[str, Any]]) -> None:
 
 
 def plot_learning_rates(trials: list[dict[str, Any]], best: float) -> str:
-    """Plots IPS and accuracy on validation over the learning rate, and which trials stopped early or failed.
-
-    Args:
-        trials: rows of the table of trials.
-        best: the chosen learning rate.
-    """
+    """Plots IPS and accuracy on validation over the learning rate, and which trials stopped early or failed."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.4, 3.6), layout="constrained")
         for axes, metric, name in zip(

@@ -14,28 +14,17 @@ def render_user_segments(
 ) -> str:
     """Returns the page of user segments as one HTML file without scripts or links.
 
-    Args:
-        rows: of the table `user_segments`.
-        names: of the titles, by title id.
-        captions: of the artworks, by artwork id; where one is missing, the id is shown.
-        min_users: smallest segment that is described.
+    `names` are by title id, `captions` by artwork id; where a caption is missing, the id is shown.
     """
     return render("user_segments.html", **_by_title(rows), names=names, captions=captions, min_users=min_users)
 
 
 def render_proposals(rows: Sequence[dict[str, Any]], names: Mapping[str, str], min_users: int) -> str:
-    """Returns the page of proposals as one HTML file without scripts or links.
-
-    Args:
-        rows: of the table `proposals`.
-        names: of the titles, by title id.
-        min_users: smallest group that gets a proposal.
-    """
+    """Returns the page of proposals as one HTML file without scripts or links; `names` are by title id."""
     return render("proposals.html", **_by_title(rows), names=names, min_users=min_users)
 
 
 def _by_title(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the rows to show for each title, titles of most users first, and how many titles there are."""
     by_title: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: -row["users"]):
         by_title.setdefault(row["title_id"], []).append(row)
