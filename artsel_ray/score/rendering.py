@@ -154,18 +154,19 @@ def _names(histories: pa.ChunkedArray, catalog: Catalog) -> pa.Array:
 
 
 def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, settings: ScoringSettings) -> list[str]:
-    """Hashes the prompt spec by its values, in the order of its fields: a field may be renamed, not moved."""
     digests, of_title = [], {}  # a title may have many groups, where users stay whole
     values, bounds = histories.values.to_numpy(), itertools.pairwise(histories.offsets.to_pylist())
+    # The field's first name, so that predictions of earlier versions are still reused.
+    spec = repr(settings.spec).replace("resize_to_pixels=", "kept_pixels=")
     for group in groups:
         if group.title_id not in of_title:
-            shared: tuple[object, ...] = (settings.model_id, dataclasses.astuple(settings.spec), settings.decoding)
-            shared += (group.artwork_ids, group.options.prefix)
+            shared = [repr(settings.model_id), spec, repr(settings.decoding)]
+            shared += [repr(group.artwork_ids), repr(group.options.prefix)]
             if group.options.images:
-                shared += (tuple(image.digest for image in group.options.images),)
+                shared.append(repr(tuple(image.digest for image in group.options.images)))
             if settings.label_prior:
-                shared += (settings.label_prior,)
-            of_title[group.title_id] = hashlib.blake2b(repr(shared).encode(), digest_size=16)
+                shared.append(repr(settings.label_prior))
+            of_title[group.title_id] = hashlib.blake2b(f"({', '.join(shared)})".encode(), digest_size=16)
         for start, end in itertools.islice(bounds, group.users):
             digest = of_title[group.title_id].copy()
             digest.update(values[start:end].tobytes())
