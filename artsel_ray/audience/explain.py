@@ -12,7 +12,7 @@ from artsel_ray.audience.user_segments import find_segments
 from artsel_ray.config import resolved
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.data.checked_reader import CheckedReader
-from artsel_ray.report.titles import render_user_segments
+from artsel_ray.report.html import render_user_segments
 from artsel_ray.runtime.run import begin, finished_parts
 from artsel_ray.schema import USER_SEGMENTS
 

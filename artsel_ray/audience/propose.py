@@ -16,7 +16,7 @@ from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.report.titles import render_proposals
+from artsel_ray.report.html import render_proposals
 from artsel_ray.runtime.engine_pool import EngineStage
 from artsel_ray.runtime.run import begin, finished_parts
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob

@@ -2,8 +2,7 @@
 
 This layer stands below the jobs: it knows neither their settings nor their files. Read in this order:
 
-- `html`: pages from the Jinja templates next to it; `style.html` is in all of them.
+- `html`: the page of each job, from the Jinja templates next to it; `style.html` is in all of them.
 - `plots`: figures as inline SVG.
-- `titles`: the pages of user segments and of proposals.
 - `terminal`: the table that an evaluation prints.
 """

@@ -1,5 +1,6 @@
 """Self-contained HTML pages from Jinja templates, which escape everything that comes from data."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,12 +16,11 @@ _PAPER_TABLES = {
     "4": "Table 4: DPO",
 }
 _POLICIES = {
-    "model": "Model",
-    "random": "Random draw",
-    "popularity": "Most engaged with",
-    "oracle": "Oracle",
+    "model": "Model", "random": "Random draw", "popularity": "Most engaged with", "oracle": "Oracle",
     "baseline": "Baseline",
-}
+}  # fmt: skip
+# A page of more titles would not open.
+_MAX_TITLES = 200
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -37,12 +37,9 @@ def _with_breaks(text: str) -> Markup:
 
 def render(template: str, **values: Any) -> str:
     """Returns a template of this package with its values filled in."""
+    loader = PackageLoader("artsel_ray.report", ".")
     environment = Environment(
-        loader=PackageLoader("artsel_ray.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": _number, "percent": _percent, "with_breaks": _with_breaks}
     return environment.get_template(template).render(values)
@@ -102,3 +99,37 @@ def render_reproduction(
         positions=Markup(plot_formats(positions)) if positions else None,
         facts=facts,
     )
+
+
+def render_user_segments(
+    rows: Sequence[dict[str, Any]], names: Mapping[str, str], captions: Mapping[str, str], min_users: int
+) -> str:
+    """Returns the page of user segments: which segment gets which artwork.
+
+    Args:
+        rows: of the table `user_segments`.
+        names: of the titles, by title id.
+        captions: of the artworks, by artwork id; where one is missing, the id is shown.
+        min_users: smallest segment that is described.
+    """
+    return render("user_segments.html", **_by_title(rows), names=names, captions=captions, min_users=min_users)
+
+
+def render_proposals(rows: Sequence[dict[str, Any]], names: Mapping[str, str], min_users: int) -> str:
+    """Returns the page of proposals: which artwork is missing.
+
+    Args:
+        rows: of the table `proposals`.
+        names: of the titles, by title id.
+        min_users: smallest group that gets a proposal.
+    """
+    return render("proposals.html", **_by_title(rows), names=names, min_users=min_users)
+
+
+def _by_title(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the rows to show for each title, titles of most users first, and how many titles there are."""
+    by_title: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: -row["users"]):
+        by_title.setdefault(row["title_id"], []).append(row)
+    shown = dict(sorted(by_title.items(), key=lambda item: -sum(row["users"] for row in item[1]))[:_MAX_TITLES])
+    return {"by_title": shown, "titles": len(by_title)}

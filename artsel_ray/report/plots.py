@@ -22,11 +22,21 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": _MUTED,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": _GRID,
+    "legend.frameon": False,
+    "legend.borderaxespad": 0,
 }
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """`name` keeps the ids of two figures on one page apart."""
+    """Returns the figure as an SVG element.
+
+    Args:
+        name: keeps the ids of two figures on one page apart.
+    """
     stream = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
@@ -34,39 +44,40 @@ def _svg(figure: Figure, name: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     # Namespaces are URLs, and a page has none; the page scales the figure, so it has no size of its own.
     svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
-    return re.sub(
-        r'<svg ([^>]*?)width="[^"]*"', r'<svg \1role="img"', re.sub(r' height="[\d.]+pt"', "", svg, count=1), count=1
-    )
+    svg = re.sub(r' height="[\d.]+pt"', "", svg, count=1)
+    return re.sub(r'<svg ([^>]*?)width="[^"]*"', r'<svg \1role="img"', svg, count=1)
 
 
 def plot_positions(rows: list[dict[str, Any]]) -> str:
-    """Plots Figure 1 of the paper from `by_position` of metrics.json: accuracy above the number of examples."""
+    """Plots Figure 1 of the paper: accuracy by the position of the engaged artwork, above the number of examples.
+
+    Args:
+        rows: `by_position` of metrics.json.
+    """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.4, 4.4), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        position = [row["position"] for row in rows]
-        top.vlines(
-            position, *([row[end] or 0 for row in rows] for end in ("low", "high")), color=_MODEL, alpha=0.35, lw=4
-        )
+        position, random = ([row[name] for row in rows] for name in ("position", "random"))
+        low, high = ([row[end] or 0 for row in rows] for end in ("low", "high"))
+        top.vlines(position, low, high, color=_MODEL, alpha=0.35, lw=4)
         top.plot(position, [row["accuracy"] for row in rows], "o", color=_MODEL, ms=5, label="model, 95 % interval")
-        top.plot(
-            position, [row["random"] for row in rows], "--", color=_MUTED, lw=1.5, label="random draw, mean of 1/m"
-        )
+        top.plot(position, random, "--", color=_MUTED, lw=1.5, label="random draw, mean of 1/m")
         top.set_ylabel("accuracy")
-        top.set_ylim(0, 1.05 * max([row["high"] or 0 for row in rows] + [row["random"] for row in rows]))
-        top.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
+        top.set_ylim(0, 1.05 * max(high + random))
+        top.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
         bottom.bar(position, [row["examples"] for row in rows], color=_BAR, width=0.8)
         bottom.set_ylabel("examples")
         bottom.set_xlabel("position of the engaged artwork among the candidates (0 is first)")
         bottom.xaxis.get_major_locator().set_params(integer=True)
-        for axes in (top, bottom):
-            axes.grid(axis="y", color=_GRID)
-            axes.set_axisbelow(True)
         return _svg(figure, "positions")
 
 
 def plot_formats(series: dict[str, list[dict[str, Any]]]) -> str:
-    """Plots Figure 1 of the paper for several outputs: for each label, `by_position` of metrics.json."""
+    """Plots Figure 1 of the paper for several outputs: accuracy by the position of the engaged artwork.
+
+    Args:
+        series: for each label, `by_position` as in metrics.json.
+    """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.4, 3.6), layout="constrained")
         axes = figure.subplots()
@@ -82,15 +93,18 @@ def plot_formats(series: dict[str, list[dict[str, Any]]]) -> str:
         axes.set_ylabel("accuracy")
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)
-        axes.grid(axis="y", color=_GRID)
-        axes.set_axisbelow(True)
+        axes.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
         return _svg(figure, "formats")
 
 
 def plot_references(rows: dict[str, dict[str, Any]], metrics: dict[str, str]) -> str:
-    """Plots policies' metrics with their intervals: `rows` are by label, `metrics` are headings by name."""
-    with mpl.rc_context(_STYLE):
+    """Plots metrics of every policy with their intervals, one policy below the other.
+
+    Args:
+        rows: for each label, the policy's metrics.
+        metrics: headings of the metrics to show, by name.
+    """
+    with mpl.rc_context({**_STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(8.4, 0.9 + 0.42 * len(rows)), layout="constrained")
         subplots = figure.subplots(1, len(metrics), sharey=True)
         for axes, (name, heading) in zip(subplots, metrics.items(), strict=True):
@@ -108,25 +122,24 @@ def _plot_intervals(axes: Axes, estimates: list[dict[str, Any]]) -> None:
             axes.hlines(index, estimate["low"], estimate["high"], color=color, lw=4, alpha=0.4)
             axes.plot([estimate["value"]], [index], "o", color=color, ms=7)
     axes.set_xlim(left=0)
-    axes.grid(axis="x", color=_GRID)
-    axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
 
 
 def plot_learning_rates(trials: list[dict[str, Any]], best: float) -> str:
-    """Plots IPS and accuracy on validation over the learning rate, and which trials stopped early or failed."""
+    """Plots IPS and accuracy on validation over the learning rate, and which trials stopped early or failed.
+
+    Args:
+        trials: rows of the table of trials.
+        best: the chosen learning rate.
+    """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.4, 3.6), layout="constrained")
-        for axes, metric, name in zip(
-            figure.subplots(1, 2),
-            ("validation_ips", "validation_accuracy"),
-            ("IPS, uniform π", "accuracy"),
-            strict=True,
-        ):
+        names = {"validation_ips": "IPS, uniform π", "validation_accuracy": "accuracy"}
+        for axes, (metric, name) in zip(figure.subplots(1, 2), names.items(), strict=True):
             _plot_over_rates(axes, trials, metric, best)
             axes.set_ylabel(f"{name}, validation")
-        figure.axes[0].legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
+        figure.axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
         return _svg(figure, "learning-rates")
 
 
@@ -136,21 +149,14 @@ def _plot_over_rates(axes: Axes, trials: list[dict[str, Any]], metric: str, best
     finished = [row for row in rows if row["status"] == "finished"]
     axes.plot(*_points(finished, metric), "-", color=_BAR, lw=2)
     axes.plot(*_points(finished, metric), "o", color=_MUTED, ms=6, label="finished")
-    stopped = [row for row in rows if row["status"] == "stopped"]
-    if stopped:
+    if stopped := [row for row in rows if row["status"] == "stopped"]:
         axes.plot(*_points(stopped, metric), "o", mfc="none", color=_MUTED, ms=6, label="stopped early")
-    axes.plot(
-        *_points([row for row in rows if row["learning_rate"] == best], metric), "o", color=_MODEL, ms=9, label="best"
-    )
-    for row in trials:
-        if row["status"] == "failed":
-            axes.axvline(row["learning_rate"], color=_MUTED, ls=":", lw=1)
-            axes.text(
-                row["learning_rate"], 0.02, " failed", rotation=90, transform=axes.get_xaxis_transform(), ha="right"
-            )
+    chosen = [row for row in rows if row["learning_rate"] == best]
+    axes.plot(*_points(chosen, metric), "o", color=_MODEL, ms=9, label="best")
+    for rate in [row["learning_rate"] for row in trials if row["status"] == "failed"]:
+        axes.axvline(rate, color=_MUTED, ls=":", lw=1)
+        axes.text(rate, 0.02, " failed", rotation=90, transform=axes.get_xaxis_transform(), ha="right")
     axes.set_xlabel("learning rate")
-    axes.grid(axis="y", color=_GRID)
-    axes.set_axisbelow(True)
 
 
 def _points(rows: list[dict[str, Any]], metric: str) -> tuple[list[float], list[float]]:

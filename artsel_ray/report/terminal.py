@@ -6,13 +6,9 @@ from typing import Any
 from artsel_ray.evaluation.metrics import LOG_METRICS, METRICS, Metric
 
 _COUNTS = (
-    "missing",
-    "unknown_artwork",
-    "other_predictions",
-    "unusable_predictions",
-    "rejected_examples",
+    "missing", "unknown_artwork", "other_predictions", "unusable_predictions", "rejected_examples",
     "invalid_propensities",
-)
+)  # fmt: skip
 _NAME_WIDTH, _CELL_WIDTH = 12, 28
 
 

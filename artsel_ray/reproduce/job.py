@@ -6,9 +6,8 @@ import traceback
 from artsel_ray import storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
-from artsel_ray.reproduce.paper import FIGURE1, ROWS, experiments
+from artsel_ray.reproduce.paper import FIGURE1, ROWS, SCALES
 from artsel_ray.reproduce.results import Reproduction, publish
-from artsel_ray.reproduce.scales import SCALES
 from artsel_ray.reproduce.settings import ReproduceConfig
 from artsel_ray.reproduce.study import Study
 from artsel_ray.runtime.run import begin
@@ -24,37 +23,22 @@ def reproduce(config: ReproduceConfig) -> None:
     if scale.training.get("workers") == 0 and storage.is_uri(config.output):
         raise InputError(f"--scale {config.scale} trains in this process and needs a local --output")
     scale = dataclasses.replace(scale, models=config.models or scale.models, teacher=config.teacher or scale.teacher)
-    study = Study(config.output, scale, config.world, config.workers, config.engines, config.seed)
+    study = Study(config, scale)
     identity = {"scale": config.scale, "models": list(scale.models), "teacher": scale.teacher,
                 "world": config.world, "seed": config.seed}  # fmt: skip
     begin(config.output, identity, resolved(config))
 
     rows = [row for row in ROWS if config.table in ("all", row.table)]
     figure = FIGURE1 if config.table in ("all", "figure1") else ()
-    needed = experiments(rows, figure)
-    reproduction = Reproduction(
-        rows=rows,
-        figure=figure,
-        names={experiment: study.name(experiment) for experiment in needed},
-        predictions={experiment: study.predictions(experiment) for experiment in needed},
-        production=study.production,
-        examples=study.test_examples,
-        scale=config.scale,
-        models=scale.models,
-        simulated=not config.world,
-        seed=config.seed,
-    )
+    reproduction = Reproduction(study, rows, figure)
     study.prepare_data()
-    errors = _run(study, reproduction, config.output)
-    if errors:
+    if errors := _run(reproduction):
         name, error = next(iter(errors.items()))
-        raise InputError(
-            f"{len(errors)} of {len(set(reproduction.names.values()))} experiments failed, the first being {name}: "
-            f"{error}; run the same command again to retry them"
-        )
+        failed = f"{len(errors)} of {len(set(reproduction.names.values()))} experiments failed"
+        raise InputError(f"{failed}, the first being {name}: {error}; run the same command again to retry them")
 
 
-def _run(study: Study, reproduction: Reproduction, output: str) -> dict[str, str]:
+def _run(reproduction: Reproduction) -> dict[str, str]:
     """Runs the experiments and publishes the results after each; returns the errors by the experiments' names."""
     plan = {name: experiment for experiment, name in reproduction.names.items()}
     rationales = max((experiment.examples for experiment in plan.values() if experiment.rationale), default=0)
@@ -62,12 +46,12 @@ def _run(study: Study, reproduction: Reproduction, output: str) -> dict[str, str
     for number, (name, experiment) in enumerate(plan.items(), start=1):
         print(f"experiment {number} of {len(plan)}: {name}", flush=True)
         try:
-            has_news = study.run(experiment, rationales)
+            has_news = reproduction.study.run(experiment, rationales)
         except InputError as error:
             errors[name], has_news = str(error), True
         except Exception as error:  # noqa: BLE001, whatever it is, it must not stop the other experiments
             traceback.print_exc()
             errors[name], has_news = f"{type(error).__name__}, see the job's log", True
         if has_news or number == len(plan):
-            publish(output, reproduction, errors)
+            publish(reproduction, errors)
     return errors

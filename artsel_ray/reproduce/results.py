@@ -12,29 +12,24 @@ from artsel_ray.evaluate.example_table import ExampleTable, read_examples
 from artsel_ray.evaluation.examples import PolicyOnExamples
 from artsel_ray.evaluation.policies import EstimateSettings, ExampleResults, evaluate_policies
 from artsel_ray.report.html import render_reproduction
-from artsel_ray.reproduce.paper import Experiment, Row, zero_shot
+from artsel_ray.reproduce.paper import Experiment, Row, experiments, zero_shot
+from artsel_ray.reproduce.study import Study, is_finished
 
 _RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What a reproduction compares, and where its results are."""
+    """What a reproduction compares."""
 
+    study: Study
     rows: Sequence[Row]
     figure: Sequence[Experiment]
-    names: Mapping[Experiment, str]
-    predictions: Mapping[Experiment, str]
-    """URIs; one without a manifest is not there yet."""
-    production: str
-    """URI of the baseline's predictions."""
-    examples: str
-    """URI of the test examples."""
-    scale: str
-    models: Sequence[str]
-    simulated: bool
-    seed: int
-    """Seed of the bootstrap."""
+
+    @property
+    def names(self) -> dict[Experiment, str]:
+        """The experiments that are needed, in the order in which to run them, and their names."""
+        return {experiment: self.study.name(experiment) for experiment in experiments(self.rows, self.figure)}
 
 
 @dataclass(frozen=True)
@@ -58,22 +53,23 @@ class _Outcome:
         return evaluate_policies(policies, self.settings)
 
 
-def publish(output: str, reproduction: Reproduction, errors: Mapping[str, str]) -> None:
+def publish(reproduction: Reproduction, errors: Mapping[str, str]) -> None:
     """Writes results.parquet and report.html below the output.
 
     Args:
         errors: why an experiment failed, by its name.
     """
-    table = read_examples(reproduction.examples)
+    study = reproduction.study
+    table = read_examples(study.test_examples)
     outcome = _read(table, reproduction)
-    rows = [_result(row, reproduction, errors, outcome.against_references(row)) for row in reproduction.rows]
+    rows = [_result(row, study, errors, outcome.against_references(row)) for row in reproduction.rows]
     results = pa.Table.from_pylist(rows, schema.RESULTS)
-    storage.write_table(storage.join(output, "results.parquet"), results, "results")
-    facts = {"scale": reproduction.scale, "models": reproduction.models, "simulated": reproduction.simulated,
+    storage.write_table(storage.join(study.config.output, "results.parquet"), results, "results")
+    facts = {"scale": study.config.scale, "models": study.scale.models, "simulated": not study.config.world,
              "examples": len(table.examples.user_n), "users": len(table.users)}  # fmt: skip
-    uri = storage.join(output, "report.html")
+    uri = storage.join(study.config.output, "report.html")
     storage.write_object(uri, render_reproduction(rows, _positions(reproduction.figure, outcome), facts).encode())
-    done = {reproduction.names[experiment] for experiment in outcome.experiments}
+    done = {study.name(experiment) for experiment in outcome.experiments}
     print(f"{len(done)} of {len(set(reproduction.names.values()))} experiments are in {uri}", flush=True)
 
 
@@ -81,34 +77,24 @@ def _read(table: ExampleTable, reproduction: Reproduction) -> _Outcome:
     def policy(uri: str) -> PolicyOnExamples:
         return PolicyOnExamples(table.examples, read_choices(uri, table).hit_n(table))
 
-    return _Outcome(
-        production=policy(reproduction.production),
-        experiments={
-            experiment: policy(uri)
-            for experiment, uri in reproduction.predictions.items()
-            if storage.read_manifest(uri) is not None
-        },
-        settings=EstimateSettings(_RESAMPLES, reproduction.seed),
-    )
+    study = reproduction.study
+    predictions = {experiment: study.predictions(experiment) for experiment in reproduction.names}
+    finished = {experiment: policy(uri) for experiment, uri in predictions.items() if is_finished(uri)}
+    return _Outcome(policy(study.production), finished, EstimateSettings(_RESAMPLES, study.config.seed))
 
 
 def _positions(figure: Sequence[Experiment], outcome: _Outcome) -> dict[str, list[dict[str, Any]]]:
     """Returns the curves of Figure 1 that are there by now."""
-    return {
-        f"{experiment.size}, {experiment.output}": [
-            asdict(position)
-            for position in evaluate_policies({"model": outcome.experiments[experiment]}, outcome.settings).by_position
-        ]
-        for experiment in figure
-        if experiment in outcome.experiments
-    }
+    curves = {}
+    for experiment in (each for each in figure if each in outcome.experiments):
+        results = evaluate_policies({"model": outcome.experiments[experiment]}, outcome.settings)
+        curves[f"{experiment.size}, {experiment.output}"] = [asdict(position) for position in results.by_position]
+    return curves
 
 
-def _result(
-    row: Row, reproduction: Reproduction, errors: Mapping[str, str], results: ExampleResults | None
-) -> dict[str, Any]:
+def _result(row: Row, study: Study, errors: Mapping[str, str], results: ExampleResults | None) -> dict[str, Any]:
     """Returns a row of the table of results, without our numbers if they are not there yet."""
-    name = reproduction.names[row.experiment] if row.experiment else "random"
+    name = study.name(row.experiment) if row.experiment else "random"
     result: dict[str, Any] = {
         "table": row.table, "row": row.label, "run": name, "paper_is_over": row.against,
         "paper_accuracy": row.accuracy, "paper_ips": row.ips, "error": errors.get(name),

@@ -15,8 +15,8 @@ from artsel_ray.distill.settings import DistillConfig
 from artsel_ray.models.tiny import write_tiny
 from artsel_ray.prepare.job import prepare
 from artsel_ray.prepare.settings import PrepareConfig
-from artsel_ray.reproduce.paper import FEW, MANY, SIZES, Experiment
-from artsel_ray.reproduce.scales import TINY, Scale
+from artsel_ray.reproduce.paper import FEW, MANY, SIZES, TINY, Experiment, Scale
+from artsel_ray.reproduce.settings import ReproduceConfig
 from artsel_ray.score.job import score
 from artsel_ray.score.settings import ScoreConfig
 from artsel_ray.simulate.job import simulate
@@ -33,16 +33,9 @@ _LAYOUT = "user_first"
 class Study:
     """The steps of a reproduction, each a job with its flags."""
 
-    output: str
+    config: ReproduceConfig
     scale: Scale
     """With the models and the teacher to use."""
-    world: str | None
-    """Folder with titles, artworks, interactions and impressions; None simulates one."""
-    workers: int
-    """Processes of each training."""
-    engines: int
-    """Engines of each scoring run and of the teacher."""
-    seed: int
 
     def name(self, experiment: Experiment) -> str:
         """Returns an experiment's name and folder; experiments that differ only in the paper share one."""
@@ -70,26 +63,17 @@ class Study:
 
     def prepare_data(self) -> None:
         """Produces what experiments share: world, examples, the baseline."""
-        scale = self.scale
-        if not self.world and not _is_finished(self._world()):
-            simulate(from_flags(SimulateConfig, output=self._world(), seed=self.seed, **scale.world))
+        scale, seed = self.scale, self.config.seed
+        if not self.config.world and not is_finished(self._world()):
+            simulate(from_flags(SimulateConfig, output=self._world(), seed=seed, **scale.world))
         for size in sorted({scale.examples[size] for size in (FEW, MANY)}):
-            if not _is_finished(output := self._at(f"data-{size}")):
+            if not is_finished(output := self._at(f"data-{size}")):
                 prepare(from_flags(
                     PrepareConfig, input=self._world(), output=output, history_length=scale.history_length,
-                    train_size=size, validation_size=scale.validation, test_size=scale.test, seed=self.seed,
+                    train_size=size, validation_size=scale.validation, test_size=scale.test, seed=seed,
                 ))  # fmt: skip
-        if not _is_finished(output := self._at("baseline")):
-            baseline(BaselineConfig(examples=self._data(MANY, "examples"), output=output, seed=self.seed))
-
-    def _write_rationales(self, examples: int) -> None:
-        """Has the teacher write the rationales of the train examples."""
-        if not _is_finished(output := self._data(examples, "with-reasons", "train")):
-            distill(from_flags(
-                DistillConfig, examples=self._data(examples, "examples", "train"), output=output,
-                teacher=self._path(self.scale.teacher), engines=self.engines,
-                history_length=self.scale.history_length, seed=self.seed, **self.scale.distilling,
-            ))  # fmt: skip
+        if not is_finished(output := self._at("baseline")):
+            baseline(BaselineConfig(examples=self._data(MANY, "examples"), output=output, seed=seed))
 
     def run(self, experiment: Experiment, rationales: int) -> bool:
         """Trains the experiment's model, if it is trained, and chooses for the test examples.
@@ -101,7 +85,7 @@ class Study:
             False if that was done before.
         """
         predictions = self.predictions(experiment)
-        if _is_finished(predictions):
+        if is_finished(predictions):
             return False
         if experiment.method == "zero-shot":
             flags = {
@@ -112,8 +96,8 @@ class Study:
             flags = {"model": self._train(experiment, rationales)}
         score(from_flags(
             ScoreConfig, requests=self._data(MANY, "requests", "test"), titles=storage.join(self._world(), "titles"),
-            artworks=storage.join(self._world(), "artworks"), output=predictions, engines=self.engines,
-            engine=self.scale.engine, **flags,
+            artworks=storage.join(self._world(), "artworks"), output=predictions,
+            engines=self.config.engines, engine=self.scale.engine, **flags,
         ))  # fmt: skip
         return True
 
@@ -127,9 +111,9 @@ class Study:
         flags = {
             "method": experiment.method, "output": output, "output_format": experiment.output,
             "reason": experiment.rationale, "layout": _LAYOUT, "history_length": scale.history_length,
-            "validation_size": scale.validation, "workers": self.workers, "seed": self.seed, **scale.training,
+            "validation_size": scale.validation, "workers": self.config.workers, "seed": self.config.seed,
+            **scale.training, "examples": examples,
             "model": self._train(start, rationales) if start else self._path(self._model(experiment)),
-            "examples": examples,
         }  # fmt: skip
         if len(scale.learning_rates) == 1:
             train(from_flags(TrainConfig, learning_rate=scale.learning_rates[0], **flags))
@@ -142,9 +126,14 @@ class Study:
 
         The teacher explains each example once: smaller sets of examples are among the largest one's.
         """
-        self._write_rationales(rationales)
+        if not is_finished(output := self._data(rationales, "with-reasons", "train")):
+            distill(from_flags(
+                DistillConfig, examples=self._data(rationales, "examples", "train"), output=output,
+                teacher=self._path(self.scale.teacher), engines=self.config.engines,
+                history_length=self.scale.history_length, seed=self.config.seed, **self.scale.distilling,
+            ))  # fmt: skip
         folder, largest = self._data(examples, "with-reasons"), self._data(rationales, "with-reasons")
-        if not _is_finished(folder):
+        if not is_finished(folder):
             if folder != largest:
                 _select(storage.join(largest, "train"), self._data(examples, "examples", "train"), folder)
             for file in storage.list_files(self._data(examples, "examples", "validation")):
@@ -165,16 +154,17 @@ class Study:
         return self.scale.models[min(SIZES.index(experiment.size), len(self.scale.models) - 1)]
 
     def _world(self) -> str:
-        return self.world or self._at("world")
+        return self.config.world or self._at("world")
 
     def _data(self, examples: int, *names: str) -> str:
         return self._at(f"data-{self.scale.examples[examples]}", *names)
 
     def _at(self, *names: str) -> str:
-        return storage.join(self.output, *names)
+        return storage.join(self.config.output, *names)
 
 
-def _is_finished(uri: str) -> bool:
+def is_finished(uri: str) -> bool:
+    """Returns whether a run's manifest is there."""
     return storage.read_manifest(uri) is not None
 
 

@@ -1,52 +1,56 @@
+import dataclasses
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray import storage
-from artsel_ray.reproduce.paper import Experiment, Row
+from artsel_ray.reproduce.paper import FEW, SCALES, Experiment, Row
 from artsel_ray.reproduce.results import Reproduction, publish
+from artsel_ray.reproduce.settings import ReproduceConfig
+from artsel_ray.reproduce.study import Study
 from tests.support.evaluation_tables import prediction, write, write_small
 
-ZERO_SHOT, SFT, LATE = Experiment("3B"), Experiment("3B", "text", "sft", 10), Experiment("8B")
-NAMES = {ZERO_SHOT: "zero-shot", SFT: "sft", LATE: "late"}
+ZERO_SHOT, SFT, LATE = Experiment("3B"), Experiment("3B", "text", "sft", FEW), Experiment("8B")
+SCALE = dataclasses.replace(SCALES["small"], models=("m3", "m8"))
+LATE_NAME = "m8-zero-shot-text"
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     write_small(tmp_path)
+    (tmp_path / "data-10000").mkdir()
+    (tmp_path / "examples").rename(tmp_path / "data-10000/examples")
     return tmp_path
 
 
 def reproduction(small: Path) -> Reproduction:
     """Production is right for one of the four examples, zero-shot for two, SFT for three."""
-    chosen = {"production": ["t1-0"], "zero-shot": ["t1-0", "t2-3"], "sft": ["t1-0", "t2-3", "t1-1"]}
+    study = Study(ReproduceConfig(output=str(small), scale="small"), SCALE)
+    chosen = {
+        study.production: ["t1-0"],
+        study.predictions(ZERO_SHOT): ["t1-0", "t2-3"],
+        study.predictions(SFT): ["t1-0", "t2-3", "t1-1"],
+    }
     pairs = [("u1", "t1"), ("u1", "t2"), ("u2", "t1")]
-    for name, artworks in chosen.items():
+    for folder, artworks in chosen.items():
         rows = [prediction(*pair, artwork) for pair, artwork in zip(pairs, artworks, strict=False)]
-        uri = write(small / name, "predictions", rows)
+        uri = write(Path(folder), "predictions", rows)
         storage.write_manifest(uri, {"parts": ["part-0.parquet"]})
     return Reproduction(
+        study=study,
         rows=[
             Row("1", "random draw", None, "production", 1.0, 2.0),
             Row("1", "SFT", SFT, "production", 3.0, 4.0),
             Row("2", "late", LATE, "production", 5.0, 6.0),
         ],
         figure=[ZERO_SHOT, LATE],
-        names=NAMES,
-        predictions={experiment: str(small / name) for experiment, name in NAMES.items()},
-        production=str(small / "production"),
-        examples=str(small / "examples/test"),
-        scale="small",
-        models=["m"],
-        simulated=True,
-        seed=0,
     )
 
 
 def test_rows_by_hand(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    publish(str(small / "R"), reproduction(small), {"late": "no such model"})
-    random, sft, late = pq.read_table(small / "R/results.parquet").to_pylist()
+    publish(reproduction(small), {LATE_NAME: "no such model"})
+    random, sft, late = pq.read_table(small / "results.parquet").to_pylist()
     # m is 2, 4, 2, 4: a random draw is right with 1/2, 1/4, 1/2, 1/4, production in the first example.
     assert (random["run"], random["accuracy"], random["accuracy_over_production"]) == ("random", 0.375, 50)
     assert random["accuracy_over_zero_shot"] is None
@@ -59,8 +63,8 @@ def test_rows_by_hand(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_report_has_the_curves_that_are_there_and_the_errors(small: Path) -> None:
-    publish(str(small / "R"), reproduction(small), {"late": "no such model"})
-    page = (small / "R/report.html").read_text()
+    publish(reproduction(small), {LATE_NAME: "no such model"})
+    page = (small / "report.html").read_text()
     assert ">3B, text</text>" in page
     assert ">8B, text</text>" not in page
     assert "late failed: no such model" in page

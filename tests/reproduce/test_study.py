@@ -7,8 +7,8 @@ import pytest
 from artsel_ray import storage
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.reproduce import study
-from artsel_ray.reproduce.paper import FEW, MANY, ROWS, Experiment
-from artsel_ray.reproduce.scales import SCALES
+from artsel_ray.reproduce.paper import FEW, MANY, ROWS, SCALES, Experiment
+from artsel_ray.reproduce.settings import ReproduceConfig
 from artsel_ray.reproduce.study import Study
 from tests.support.evaluation_tables import example, write
 
@@ -17,7 +17,7 @@ SFT = Experiment("8B", "text", "sft", FEW, rationale=True)
 
 def made(output: Path, scale: str = "smoke", **changes: Any) -> Study:
     scale_used = dataclasses.replace(SCALES[scale], **changes)
-    return Study(str(output), scale_used, world=None, workers=1, engines=1, seed=0)
+    return Study(ReproduceConfig(output=str(output)), scale_used)
 
 
 class Jobs:
