@@ -82,7 +82,7 @@ def test_parsed_config_reaches_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
         (fail, ["--seed", "-1"], 1, "error: --seed is -1; it must be at least 0\n"),
         (fail, ["--resamples", "x"], 2, "error: --resamples is 'x'; it must be a whole number\n"),
         (fail, ["--impressions", "i"], 1,
-         "error: --impressions needs a --baseline: its probabilities are the reward model\n"),
+         "error: --impressions needs --baseline, whose probabilities are the reward model; add --baseline\n"),
     ],
 )  # fmt: skip
 def test_expected_errors_are_one_line_and_an_exit_code(
@@ -219,11 +219,11 @@ TRAIN = required(TrainConfig)
         (BaselineConfig, {"learning_rates": ()}, "--learning-rates is empty"),
         (BaselineConfig, {"weight_decays": ()}, "--weight-decays is empty"),
         (CaptionConfig, {"engine": "transformers", "tensor_parallel": 2}, "--tensor-parallel is for --engine vllm"),
-        (EvaluateConfig, {"impressions": "i"}, "--impressions needs a --baseline"),
+        (EvaluateConfig, {"impressions": "i"}, "--impressions needs --baseline"),
         (EvaluateConfig, {"output": "/examples/"}, "--output /examples/ is an input's folder"),
         (ReproduceConfig, {"models": ("a", "b", "c")}, "--models names 3 models; it must be one or two"),
         (ScoreConfig, {"explore": "epsilon"}, "add --decoding rank"),
-        (ScoreConfig, {"label_prior": ("p",), "decoding": "rank"}, "add --decoding labels"),
+        (ScoreConfig, {"label_prior": ("p",), "decoding": "rank"}, "--label-prior needs --decoding labels"),
         (
             SimulateConfig,
             {"min_candidates": 5, "max_candidates": 4},

@@ -55,7 +55,7 @@ def test_predictions_beyond_the_tables_are_refused(tmp_path: Path) -> None:
     write_scored_run(tmp_path, 4, lambda *_: {"fear": 1.0})
     with pytest.raises(InputError, match="'user_id' is not in the tables"):
         read_scored_run(finished_parts(str(tmp_path / "predictions")), [], read_tables(tmp_path), ranked=False)
-    with pytest.raises(InputError, match="has not finished"):
+    with pytest.raises(InputError, match="is not finished"):
         finished_parts(str(tmp_path / "requests"))
 
 

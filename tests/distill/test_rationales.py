@@ -8,17 +8,7 @@ from artsel_ray.distill import rationales
 from artsel_ray.distill.rationales import explain_shard
 from artsel_ray.prompts import rationale_checks
 from artsel_ray.runtime.engine_pool import Processed
-from tests.support.teacher import (
-    BEFORE,
-    CAPTIONS,
-    GOOD,
-    SETTINGS,
-    TeacherEngine,
-    example,
-    files,
-    prepare,
-    prompts,
-)
+from tests.support.teacher import BEFORE, CAPTIONS, GOOD, SETTINGS, TeacherEngine, example, files, prepare, prompts
 
 
 def explain(folder: Path, rows: list[dict[str, Any]], engine: TeacherEngine) -> Processed:

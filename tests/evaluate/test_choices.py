@@ -72,12 +72,7 @@ def test_a_pair_predicted_twice_is_refused(small: Path, table: ExampleTable) -> 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_invalid_rows_and_hidden_files_are_ignored(small: Path, table: ExampleTable, slash: str) -> None:
     folder = small / "predictions"
-    row = dict.fromkeys(schema.INVALID_ROWS.names) | {
-        "table": "requests",
-        "file": "f",
-        "column": "c",
-        "reason": "r",
-    }
+    row = dict.fromkeys(schema.INVALID_ROWS.names) | {"table": "requests", "file": "f", "column": "c", "reason": "r"}
     invalid = pa.Table.from_pylist([row] * 3, schema.INVALID_ROWS)
     storage.write_table(str(folder / "rejected/part-0.parquet"), invalid, "invalid_rows")
     for name in ("_work/part-0.parquet", ".part-0.parquet.tmp.parquet"):

@@ -100,7 +100,7 @@ def test_engines_that_complete_no_shard_are_not_started_forever(starts: Any) -> 
     # Ray makes an actor that died again: each of these is such a restart.
     outcomes = [str(unwrap(actor(starts, process=fail)(item()))) for _ in range(5)]
     assert outcomes[:4] == ["not completed"] * 4
-    assert "the engine does not start: it died every time before it completed a shard" in outcomes[4]
+    assert "the engine does not start: it crashed at every start before completing a shard" in outcomes[4]
 
 
 def test_completed_shard_resets_the_count_of_starts(starts: Any) -> None:

@@ -54,4 +54,4 @@ def test_killed_head_is_one_clear_line(tmp_path: Path, free_address: str) -> Non
     for place in ({"RAY_ADDRESS": free_address}, {"RAY_TMPDIR": str(tmp_path)}):
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         done = subprocess.run(START, env={**environment, **place}, capture_output=True, text=True, timeout=60)
-        assert f"InputError: no Ray answers at {free_address}" in done.stderr
+        assert f"InputError: no Ray cluster at {free_address}" in done.stderr

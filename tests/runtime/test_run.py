@@ -33,7 +33,7 @@ def test_folder_with_other_parquet_files_is_refused(tmp_path: Path) -> None:
 
 
 def test_finished_parts_are_those_of_the_manifest(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no _manifest\.json: that run has not finished"):
+    with pytest.raises(InputError, match=r"has no _manifest\.json: that run is not finished"):
         finished_parts(str(tmp_path))
     begin(str(tmp_path), {}, {}).publish({"parts": ["part-000000.parquet"]})
     storage.write_object(str(tmp_path / "part-000009.parquet"), b"of another run")

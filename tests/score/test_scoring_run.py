@@ -149,7 +149,7 @@ def test_exploration_writes_propensities_and_redraws_reused_predictions(world: P
 
 
 def test_previous_run_must_have_finished(world: Path, smollm2: Model) -> None:
-    with pytest.raises(InputError, match=r"nowhere has no _manifest\.json: that run has not finished"):
+    with pytest.raises(InputError, match=r"nowhere has no _manifest\.json: that run is not finished"):
         score(config_for(world, "smollm2", previous=str(world / "nowhere")))
 
 
@@ -261,7 +261,7 @@ def test_engine_that_keeps_dying_ends_the_run(world: Path, smollm2: Model) -> No
     try:
         # So slow that no shard is completed before its engine is found.
         with pytest.raises(
-            InputError, match="the engine does not start: it died every time before it completed a shard"
+            InputError, match="the engine does not start: it crashed at every start before completing a shard"
         ):
             score(config_for(world, "smollm2", tokens_per_second=1.0))
     finally:

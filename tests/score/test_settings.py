@@ -37,5 +37,5 @@ def test_exploration_needs_every_candidates_probability() -> None:
 
 
 def test_label_prior_needs_labels() -> None:
-    with pytest.raises(InputError, match="add --decoding labels"):
+    with pytest.raises(InputError, match="--label-prior needs --decoding labels"):
         score_config(Path("W"), label_prior=("a",), decoding="rank")

@@ -12,10 +12,7 @@ from artsel_ray.simulate.settings import SimulateConfig
     [
         ({"themes": 13}, "--themes is 13; it must be at most 12"),
         ({"themes": 1}, "--themes is 1; it must be at least 2"),
-        (
-            {"min_candidates": 9, "max_candidates": 4},
-            "--max-candidates is 4; it must be at least --min-candidates 9",
-        ),
+        ({"min_candidates": 9, "max_candidates": 4}, "--max-candidates is 4; it must be at least --min-candidates 9"),
         ({"source": "movielens", "users": 944}, "--users is 944; MovieLens 100K has 943"),
         ({"source": "movielens", "titles": 1683}, "--titles is 1683; MovieLens 100K has 1,682"),
         ({"shared_words": 1.5}, "--shared-words is 1.5; it must be at most 1"),

@@ -66,10 +66,7 @@ def genre_fans(count: int, seed: int, titles: str = "t") -> list[dict[str, Any]]
 def sized(vocabulary: Vocabulary, recipe: Recipe = RECIPE) -> Recipe:
     """Returns the recipe for a network of the vocabulary's size."""
     sizes = dataclasses.replace(
-        recipe.sizes,
-        artworks=len(vocabulary.artwork_ids),
-        names=len(vocabulary.names),
-        genres=len(vocabulary.genres),
+        recipe.sizes, artworks=len(vocabulary.artwork_ids), names=len(vocabulary.names), genres=len(vocabulary.genres)
     )
     return dataclasses.replace(recipe, sizes=sizes)
 

@@ -46,7 +46,7 @@ def config_for(examples: str, model: str, output: Path | str, **changes: Any) ->
         ({"micro_batch": 3}, "--batch-size is 4; it must be a multiple of --micro-batch times --workers, 3"),
         ({"workers": 4}, "--batch-size is 4; it must be a multiple of --micro-batch times --workers, 8"),
         ({"max_steps": 0}, "--max-steps is 0; it must be at least 1"),
-        ({"fsdp": True}, "--fsdp shards a model over the GPUs of several workers, and --workers is 0"),
+        ({"fsdp": True}, "--fsdp needs at least 2 workers, and --workers is 0"),
         ({"output": "s3://bucket/T"}, "--output is s3://bucket/T; with --workers 0"),
         ({"examples": "/nowhere"}, "/nowhere/train"),
         ({"model": "/nowhere"}, "model '/nowhere' is neither"),
