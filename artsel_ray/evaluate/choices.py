@@ -75,24 +75,18 @@ def read_choices(uri: str, table: ExampleTable, ranked: bool = False) -> Predict
 
 
 class _ChosenArtworks:
-    """Collects one choice for each pair, and joins them to the examples."""
+    """Collects one choice for each pair, and joins them to the examples; only counts those of `UNKNOWN` pairs."""
 
     def __init__(self, table: ExampleTable):
         self._table, self._other = table, 0
         self._found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
 
     def add(self, pair: IntArray, artwork: IntArray, probability: FloatArray) -> None:
-        """Adds choices; those of `UNKNOWN` pairs are only counted."""
         is_known = pair >= 0
         self._found.append((pair[is_known], artwork[is_known], probability[is_known]))
         self._other += int((~is_known).sum())
 
     def joined(self, uri: str, invalid: pa.Table, candidates: tuple[FloatArray, FloatArray]) -> PredictedChoices:
-        """Returns the choice for each example.
-
-        Raises:
-            InputError: if a pair has several choices.
-        """
         table = self._table
         pair, artwork, probability = (np.concatenate(arrays) for arrays in zip(*self._found, strict=True))
         repeated = np.flatnonzero(np.bincount(pair, minlength=len(table.key_p)) > 1)
@@ -125,7 +119,6 @@ class _RankedCandidates:
         self._keys, self._values = [np.full(1, UNKNOWN)], [np.full((1, 2), np.nan)]
 
     def add(self, pair: IntArray, lists: pa.ChunkedArray) -> None:
-        """Adds the lists of these pairs' candidates; those of `UNKNOWN` pairs are ignored."""
         artworks, row = checks.items(lists, "artwork_id")
         probabilities, _ = checks.items(lists, "probability")
         position = np.arange(len(row)) - np.searchsorted(row, row)

@@ -112,7 +112,7 @@ def test_pairs_selected_by_engagement_are_warned_about(tmp_path: Path) -> None:
 
 
 def test_logs_that_cannot_be_used_are_refused(log: Path) -> None:
-    with pytest.raises(InputError, match="--impressions needs a --baseline"):
+    with pytest.raises(InputError, match="--impressions needs --baseline"):
         evaluated(log, baseline=None)
     with pytest.raises(InputError, match=r"--max-weight is 0\.0; it must be more than 0"):
         evaluated(log, max_weight=0.0)
