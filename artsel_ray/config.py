@@ -1,8 +1,7 @@
 """Shared parts of the jobs' settings: bounded types, groups of flags, and parsing of the command line.
 
-Each job's settings are a dataclass in its own folder, made by `@settings`. tyro parses the command line; pydantic
-checks every value, and its errors name the flag. Imports neither torch, ray, vllm, transformers nor pyarrow, so that
-`--help` is fast.
+tyro parses the command line; pydantic checks every value, and its errors name the flag. Imports neither torch, ray,
+vllm, transformers nor pyarrow, so that `--help` is fast.
 """
 
 import dataclasses
@@ -53,9 +52,7 @@ class FlagValueError(InputError):
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def settings(cls: type[T]) -> type[T]:
-    """Makes a frozen dataclass of flags: pydantic checks types and their bounds, validators everything else.
-
-    A validator raises `InputError`, which pydantic passes on.
+    """Makes a frozen dataclass of flags: pydantic checks types and bounds, validators everything else.
 
     Raises:
         InputError: from the class's constructor, naming each wrong flag, its value and what it must be.
@@ -119,14 +116,12 @@ def _input_error(config_type: type, error: pydantic.ValidationError) -> InputErr
 
 
 def _field(config_type: type, location: Iterable[object]) -> str:
-    """Returns the field that an error's location names: it may be in a group, and the location may go on in it."""
     names = [part for part in location if isinstance(part, str)]
     group = next((each for each in _groups(config_type) if each.name == names[0]), None)
     return names[1] if group and len(names) > 1 else names[0]
 
 
 def _groups(config_type: Any) -> list[dataclasses.Field[Any]]:
-    """Returns the fields that are groups of flags, such as `engine_pool`; the command line shows no group's name."""
     return [field for field in dataclasses.fields(config_type) if dataclasses.is_dataclass(field.default)]
 
 
@@ -217,7 +212,6 @@ def _number(kind: type[int] | type[float], text: str) -> float | str:
 
 
 def _renamed(args: list[str]) -> list[str]:
-    """Returns the arguments with the previous version's names replaced, and warns about each."""
     renamed: list[str] = []
     for index, arg in enumerate(args):
         name, sign, value = arg.partition("=")

@@ -68,14 +68,11 @@ class _RetriedFile(io.RawIOBase):
 
 
 def put_if_absent(fs: pafs.S3FileSystem, path: str, content: bytes, query: str) -> bool:
-    """Writes an object if there is none; of several writers at once, one succeeds (`If-None-Match: *`).
+    """Writes an object if there is none (`If-None-Match: *`), and returns whether; of several writers, one succeeds.
 
     Args:
         path: `bucket/key`.
         query: the URI's options, which Arrow's filesystem does not reveal: `endpoint_override=…&scheme=…`.
-
-    Returns:
-        Whether it was written.
 
     Raises:
         OSError: if the storage refuses or does not answer.

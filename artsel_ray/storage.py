@@ -41,8 +41,6 @@ def join(uri: str, *names: str) -> str:
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """Returns the filesystem of a URI and the path on it.
 
-    A `file:` URI's path is unquoted; other URIs' names are taken as they are.
-
     Raises:
         InputError: for a scheme that pyarrow does not know, or options that it refuses.
     """
@@ -84,7 +82,6 @@ def _path(scheme: str, base: str, key: str) -> str:
 
 @contextlib.contextmanager
 def _as_input_error(action: str, uri: str, form: str = "") -> Iterator[None]:
-    """Turns the storage's errors into an `InputError` of one line."""
     try:
         yield
     except (OSError, pa.ArrowInvalid) as error:
@@ -94,8 +91,7 @@ def _as_input_error(action: str, uri: str, form: str = "") -> Iterator[None]:
 def list_files(uri: str, suffix: str = ".parquet") -> list[str]:
     """Returns the URIs of the files below `uri` (or `uri` itself, if it is a file), sorted by name.
 
-    Skips names that start with `_` or `.` and folders named `rejected`, where jobs write invalid rows, with everything
-    below them.
+    Skips names that start with `_` or `.`, and folders named `rejected`, with everything below them.
 
     Raises:
         InputError: if nothing is there, or the storage does not answer.
@@ -184,12 +180,9 @@ def write_object(uri: str, content: bytes | pa.Buffer) -> None:
 
 
 def create(uri: str, content: bytes) -> bool:
-    """Writes one object if there is none; of several writers at once, one succeeds.
+    """Writes one object if there is none, and returns whether it did; of several writers at once, one succeeds.
 
     Only local disks and S3 guarantee that: on other stores, writers that come at the same moment may all succeed.
-
-    Returns:
-        Whether it was written.
 
     Raises:
         InputError: if the storage refuses or does not answer.
@@ -219,7 +212,6 @@ def _create_local(path: str, content: bytes) -> bool:
 
 @contextlib.contextmanager
 def _temporary_file(path: str, content: bytes | pa.Buffer) -> Iterator[str]:
-    """Writes a hidden file next to `path`, yields its path, and deletes it if it is still there at the end."""
     temporary = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{uuid.uuid4().hex}"
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:

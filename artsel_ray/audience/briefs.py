@@ -72,10 +72,7 @@ class BriefWriter:
     max_model_length: int
 
     def __call__(self, requests: list[BriefRequest], get_engine: GetEngine) -> Processed:
-        """Returns a proposal for each request.
-
-        A title whose question exceeds the model is counted as `rejected`, and has a row without a brief.
-        """
+        """A title whose question exceeds the model is counted as `rejected`, and has a row without a brief."""
         questions = [self._question(each) for each in requests]
         fitting = [n for n, ids in enumerate(questions) if len(ids) + self.max_tokens <= self.max_model_length]
         sampling = Sampling(_TEMPERATURE, _TOP_P, 0, [requests[n].seed for n in fitting])

@@ -42,7 +42,6 @@ class ScoredRun:
     user_n: IntArray
     title_n: IntArray
     artwork_n: IntArray
-    """The chosen artwork."""
     kl_divergence_n: FloatArray
     """How personalized a prediction is, in nats: the Kullback-Leibler divergence of the candidates' probabilities from
     their mean over the title's users. 0 if not read."""
@@ -100,8 +99,7 @@ def read_scored_run(parts: list[str], requests: list[str], catalog: Catalog, ran
     """Reads the files of a run's predictions and requests; `kl_divergence_n` only if `ranked`.
 
     Raises:
-        InputError: if a user, title or artwork of a prediction is not in the tables, or if it is `ranked` and has no
-            candidates' probabilities.
+        InputError: if a prediction's id is in no table, or if `ranked` and it has no candidates' probabilities.
     """
     user_genres = read_user_genres(requests)
     columns = ["user_id", "title_id", "artwork_id", "rationale", *(["candidates"] if ranked else [])]

@@ -127,7 +127,6 @@ def split_genres(genres: pa.Array) -> pa.Array:
 
 
 def _row_checks(rows: pa.Table) -> list[checks.RowCheck]:
-    """Finds the rows that lack an id, a name, a time, or an engaged artwork among candidates with ids."""
     candidates = pc.fill_null(pc.list_value_length(rows["candidates"]), 0).to_numpy()
     label = pc.fill_null(rows["label"], -1).to_numpy()
     artwork_ids, owners = checks.items(rows["candidates"], "artwork_id")

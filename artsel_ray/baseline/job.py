@@ -106,7 +106,6 @@ def _plain(trial: Trial) -> dict[str, float | None]:
 def _write_predictions(
     output: str, inputs: dict[str, NetworkInputs], rows: dict[str, ExampleArrays], model_id: str
 ) -> dict[str, int]:
-    """Predicts the held-out splits with the model as it was written; returns the predictions' counts."""
     network, _ = read_model(storage.join(output, "model"))
     counts = {}
     for name in _HELD_OUT:
@@ -119,7 +118,6 @@ def _write_predictions(
 def _fit(
     work: str, workers: int, recipe: Recipe, train: NetworkInputs, validation: NetworkInputs
 ) -> tuple[Weights, Trial, list[Trial]]:
-    """Runs the trials on Ray Train's workers and prints their lines; see `run_trials`."""
     start_ray()
     print(f"starting {workers} worker(s), which takes half a minute", flush=True)
     lines = own_queue()
@@ -199,7 +197,6 @@ def _choose(network: Towers, inputs: NetworkInputs) -> tuple[np.ndarray, IntArra
 
 
 def _fingerprint(rows: ExampleArrays, inputs: NetworkInputs, n: int, model_id: str) -> str:
-    """Returns a digest of the model and of everything that it reads of an example."""
     candidates = slice(inputs.first_candidate_n[n], inputs.first_candidate_n[n] + rows.candidates_n[n])
     history = slice(inputs.first_history_n[n], inputs.first_history_n[n] + rows.history_n[n])
     artworks = pa.array(rows.artwork_c[candidates])

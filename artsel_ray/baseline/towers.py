@@ -42,7 +42,6 @@ class Towers(nn.Module):
     """
 
     def __init__(self, sizes: Sizes) -> None:
-        """Initializes the weights with torch's global seed."""
         super().__init__()
         width = sizes.width
         self.id_dropout = sizes.id_dropout

@@ -66,7 +66,6 @@ class Captioner:
 
     @cached_property
     def _prompts(self) -> tuple[CaptionPrompts, list[int]]:
-        """The model's prompts, and the ids that end its texts."""
         path = load(self.model, options=False).path
         processor = read_processor(path)
         return CaptionPrompts(processor), stop_tokens(path, processor.tokenizer)

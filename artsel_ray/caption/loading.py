@@ -88,7 +88,6 @@ class Sources:
     known: KnownCaptions
     captioning: CaptionSettings
     max_pixels: int
-    """Images of more pixels are not decoded."""
 
 
 def load_shard(files: list[str], rows: RowRange, sources: Sources) -> LoadedShard:

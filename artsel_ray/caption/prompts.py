@@ -41,7 +41,6 @@ class CaptionPrompts:
             raise InputError("the model has no chat template, so it cannot be prompted; take an instruct model")
         content = [{"type": "image"}, {"type": "text", "text": f"{_BEFORE}{_NAME}{_AFTER}"}]
         self.head, found, tail = render.chat_turn(processor, content).partition(_NAME)
-        """The text that every question begins with."""
         if not found:
             raise InputError("the model's chat template leaves out the question; take another model")
         self._head, self._tail = (

@@ -6,8 +6,7 @@ import pyarrow.compute as pc
 from artsel_ray.errors import InputError
 from artsel_ray.schema import TABLES
 
-_RENAMED = {"rationale": "reason"}
-"""Columns and their names in an earlier version, whose outputs still load."""
+_RENAMED = {"rationale": "reason"}  # columns and their names in an earlier version, whose outputs still load
 
 
 def source_names(schema: pa.Schema, columns: list[str]) -> dict[str, str]:
@@ -17,19 +16,11 @@ def source_names(schema: pa.Schema, columns: list[str]) -> dict[str, str]:
 
 
 def conform(schema: pa.Schema, table: str, source: str, columns: list[str] | None = None) -> None:
-    """Checks that a file's schema can be cast to the named table's.
+    """Checks that a file's schema, or the given columns of it, can be cast to the named table's.
 
     Only nullable columns may be missing; additional columns are ignored. Other types of the same kind are accepted:
     any width of integers and floats, integers for floats, `large_string` and dictionaries for `string`, and any unit
-    and zone of a timestamp with a zone.
-
-    Args:
-        table: the table's name, as in `schema.TABLES`.
-        source: the file's name, for the error.
-        columns: the columns to check; all if None.
-
-    Raises:
-        InputError: naming the source, the difference, and both schemas.
+    and zone of a timestamp with a zone. Else the `InputError` names the `source` and shows both schemas.
     """
     expected = TABLES[table]
     names = columns or expected.names
@@ -39,10 +30,9 @@ def conform(schema: pa.Schema, table: str, source: str, columns: list[str] | Non
         count = len(schema.get_all_field_indices(present.get(field.name, field.name)))
         if count > 1:
             problems.append(f"column '{field.name}' occurs {count} times")
-        elif not count:
-            if not field.nullable:
-                problems.append(f"column '{field.name}' ({field.type}) is missing")
-        elif not _compatible(got := schema.field(present[field.name]).type, field.type):
+        elif not count and not field.nullable:
+            problems.append(f"column '{field.name}' ({field.type}) is missing")
+        elif count and not _compatible(got := schema.field(present[field.name]).type, field.type):
             problems.append(f"column '{field.name}' is {got}, expected {field.type}")
     if problems:
         raise InputError(
@@ -78,19 +68,10 @@ def _compatible(got: pa.DataType, expected: pa.DataType) -> bool:
 
 
 def cast(table: pa.Table, name: str, source: str, fields: list[pa.Field] | None = None) -> pa.Table:
-    """Returns the table with exactly the named table's columns, order and types; absent columns are null.
+    """Returns the named table's columns, or only `fields`, in their order and types; absent columns are null.
 
     Nulls in required columns stay null: those rows are invalid, and checked later. Fractions of a microsecond are
-    dropped, and integers are rounded to the nearest float.
-
-    Args:
-        table: rows of a schema that `conform` accepts.
-        name: the table's name, as in `schema.TABLES`.
-        source: the file's name, for the error.
-        fields: the fields to return, in this order; all if None.
-
-    Raises:
-        InputError: if a value does not fit the type.
+    dropped, and integers are rounded to the nearest float. The `InputError` for a wrong value names the `source`.
     """
     fields = [field.with_nullable(True) for field in fields or TABLES[name]]
     present = source_names(table.schema, [field.name for field in fields])

@@ -1,7 +1,4 @@
-"""The valid titles and their artworks, as arrays that a title's index points into.
-
-Images are validated before anything relies on them: each is fetched and decoded once, on Ray.
-"""
+"""The valid titles and their artworks, as arrays that a title's index points into."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +21,7 @@ from artsel_ray.runtime.ray_cluster import start_ray
 _CONTENTS: dict[Assets | None, str] = {"caption": "caption", "image": "image_uri", None: "artwork_id"}
 # Images of one task, images that it decodes at once, and the pixels to which it resizes them.
 _TASK_IMAGES, _THREADS, _RESIZE_TO_PIXELS = 256, 4, 1024
-_PROGRESS_SECONDS = 5.0
-_RETRY_WAITS_SECONDS = (1.0, 4.0)
+_PROGRESS_SECONDS, _RETRY_WAITS_SECONDS = 5.0, (1.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -55,12 +51,8 @@ def read_catalog(
     """Reads files of titles and artworks; returns the catalog, and the invalid rows of both tables.
 
     Args:
-        asset_kind: the kind of asset that becomes candidates.
         assets: what the contents are: captions, or images, which are then validated on Ray; None to read ids only.
         folder: base of relative image paths.
-
-    Raises:
-        InputError: if a file is broken or is not such a table.
     """
     valid_titles, invalid_titles = _read_titles(titles)
     title_ids = _combined(valid_titles["title_id"])
@@ -127,7 +119,6 @@ def _read_unique(reader: CheckedReader, key: str) -> tuple[pa.Table, pa.Table]:
 
 
 def _locate_images(table: pa.Table, files: list[str], folder: str) -> tuple[pa.Table, pa.Table]:
-    """Replaces each image's URI by its location, and splits off the artworks with unusable images."""
     images = validate_images(table["image_uri"].to_pylist(), folder)
     locations = pa.array([image.location for image in images], pa.string())
     faults = np.array([image.fault for image in images], dtype=object)

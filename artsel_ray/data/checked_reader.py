@@ -2,7 +2,8 @@
 
 Types are cast, then text is checked (Parquet readers do not check that strings are UTF-8, and Arrow's functions, Python
 and tokenizers fail on other bytes), then the caller's row checks run. Valid rows have two more columns than their
-table: `file`, an index into the files, and `row`, the row's number in that file.
+table: `file`, an index into the files, and `row`, the row's number in that file. A file that is broken or is not such
+a table is an `InputError`.
 """
 
 import itertools
@@ -41,9 +42,8 @@ class CheckedBatch:
     read: pa.Table
     """All rows, cast to the table's types."""
     valid: pa.Table
-    """The valid rows, with the columns `file` and `row`."""
     invalid: pa.Table
-    """The invalid rows, as the table `invalid_rows`."""
+    """As the table `invalid_rows`."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,18 @@ class CheckedReader:
 
     files: list[str]
     table: str
-    """The table's name, as in `schema.TABLES`."""
     columns: list[str] | None = None
     """Only these columns, if given. `candidates.artwork_id` reads the column `candidates` with this field only."""
     row_checks: RowChecks | None = None
     """Returns the checks of a batch, whose text is valid; by default only text is checked."""
 
     def batches(self, batch_rows: int = _BATCH_ROWS) -> Iterator[CheckedBatch]:
-        """Yields the rows of all files.
-
-        Raises:
-            InputError: if a file is broken or is not such a table.
-        """
+        """Yields the rows of all files."""
         for index in range(len(self.files)):
             yield from self.file_batches(index, batch_rows)
 
     def file_batches(self, index: int, batch_rows: int = _BATCH_ROWS) -> Iterator[CheckedBatch]:
-        """Yields the rows of one file; see `batches`."""
+        """Yields the rows of one file."""
         uri, first_row = self.files[index], 0
         file = self._open(uri)
         try:
@@ -79,7 +74,7 @@ class CheckedReader:
             raise InputError(f"cannot read {uri} as Parquet: {first_line(error)}") from None
 
     def rows(self, wanted: RowRange) -> CheckedBatch:
-        """Returns a range of rows; see `batches`."""
+        """Returns a range of rows."""
         uri = self.files[wanted.file]
         file = self._open(uri)
         ends, last_row = np.cumsum(_group_rows(file)), wanted.first_row + wanted.rows - 1
@@ -92,18 +87,14 @@ class CheckedReader:
         return self._checked(table.slice(wanted.first_row - before, wanted.rows), wanted.file, wanted.first_row)
 
     def all(self) -> CheckedBatch:
-        """Returns the rows of all files together; see `batches`."""
+        """Returns the rows of all files together."""
         empty = self._checked(TABLES[self.table].empty_table(), 0, 0)
         found = [empty, *self.batches()]
         parts = ([batch.read, batch.valid, batch.invalid] for batch in found)
         return CheckedBatch(*map(pa.concat_tables, zip(*parts, strict=True)))
 
     def valid_batches(self, batch_rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
-        """Yields the rows of all files, for a caller that needs every row to be valid; see `batches`.
-
-        Raises:
-            InputError: also at the first invalid row, naming file, row, column and reason.
-        """
+        """Yields the rows of all files; an invalid row is an `InputError` that names file, row, column and reason."""
         for batch in self.batches(batch_rows):
             if batch.invalid.num_rows:
                 row = batch.invalid.sort_by("row").slice(0, 1).to_pylist()[0]
@@ -115,27 +106,26 @@ class CheckedReader:
 
     def _open(self, uri: str) -> pq.ParquetFile:
         file = storage.open_parquet(uri)
-        conform(file.schema_arrow, self.table, uri, [field.name for field in self._fields()])
+        conform(file.schema_arrow, self.table, uri, list(self._names()))
         return file
 
     def _fields(self) -> list[pa.Field]:
-        """Returns the fields to read; that of `candidates.artwork_id` is `candidates` with one field."""
         fields = []
-        for name, inner in self._names():
+        for name, inner in self._names().items():
             field = TABLES[self.table].field(name)
             only = field.type.value_type.field(inner) if inner else None
             fields.append(field.with_type(pa.list_(pa.struct([only]))) if only else field)
         return fields
 
-    def _names(self) -> list[tuple[str, str]]:
-        """Returns each column, and its one wanted field, or an empty text for all of it."""
-        columns = self.columns or TABLES[self.table].names
-        return [(name, inner) for name, _, inner in (column.partition(".") for column in columns)]
+    def _names(self) -> dict[str, str]:
+        """Returns the wanted field of each column, an empty text for all of it."""
+        parts = (column.partition(".") for column in self.columns or TABLES[self.table].names)
+        return {name: inner for name, _, inner in parts}
 
     def _leaves(self, file: pq.ParquetFile) -> list[str]:
         """Returns the Parquet leaf columns of the fields, so that nothing else is decoded."""
-        names = source_names(file.schema_arrow, [name for name, _ in self._names()])
-        wanted = {names[name]: inner for name, inner in self._names() if name in names}
+        names = source_names(file.schema_arrow, list(self._names()))
+        wanted = {names[name]: inner for name, inner in self._names().items() if name in names}
         paths = (file.schema.column(index).path for index in range(len(file.schema)))
         return [
             path
@@ -154,11 +144,7 @@ class CheckedReader:
 
 
 def read_table(uri: str, table: str, columns: list[str] | None = None) -> pa.Table:
-    """Reads all files below a URI as one table, in the order of their names.
-
-    Raises:
-        InputError: if nothing is there, a file is broken or is not such a table, or a row's text is not UTF-8.
-    """
+    """Reads all files below a URI, at least one, as one table, in the order of their names; all text must be UTF-8."""
     empty = CheckedReader([], table, columns).all().valid
     reader = CheckedReader(storage.list_files(uri), table, columns)
     # By position, without the sources of the rows: the table `invalid_rows` has columns of the same names.
@@ -170,12 +156,8 @@ def row_ranges(files: list[str], table: str, rows: int, whole_groups: bool = Fal
     """Cuts files into ranges of rows, which together hold every row once; reads only the files' footers.
 
     Args:
-        table: the table's name, as in `schema.TABLES`.
         rows: maximum number of rows in a range; with `whole_groups` the minimum, except for each file's last range.
         whole_groups: cut only between Parquet row groups, so that no group is decoded twice.
-
-    Raises:
-        InputError: if a file is broken or is not such a table.
     """
 
     def of_file(index: int) -> list[RowRange]:

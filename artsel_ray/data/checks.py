@@ -28,12 +28,7 @@ WRONG_KIND = f"none of {', '.join(get_args(AssetKind))}"
 
 
 def split_valid(table: pa.Table, name: str, files: list[str], checks: list[RowCheck]) -> tuple[pa.Table, pa.Table]:
-    """Returns the rows that pass all checks, and the others as the table `invalid_rows`.
-
-    Args:
-        table: with the columns `file`, which points into `files`, and `row`.
-        name: the table's name, as in `schema.TABLES`.
-    """
+    """Returns the rows of the named table that pass all checks, and the others as the table `invalid_rows`."""
     passed, invalid = np.ones(table.num_rows, dtype=bool), [INVALID_ROWS.empty_table()]
     for column, reason, failed in checks:
         if (first := passed & failed).any():
@@ -75,8 +70,7 @@ def missing_checks(rows: pa.Table, columns: Iterable[str]) -> list[RowCheck]:
 
 
 def _required_checks(rows: pa.Table, schema: pa.Schema) -> list[RowCheck]:
-    names = (field.name for field in schema if not field.nullable and field.name in rows.column_names)
-    return missing_checks(rows, names)
+    return missing_checks(rows, [f.name for f in schema if not f.nullable and f.name in rows.column_names])
 
 
 def mask(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -120,11 +114,12 @@ def probability_is_wrong(probability: pa.ChunkedArray) -> np.ndarray:
     return mask(pc.invert(pc.and_(pc.greater_equal(probability, 0), pc.less_equal(probability, 1))))
 
 
-def items(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, np.ndarray]:
-    """Returns one field of all structs in a column of lists of structs, and each struct's row."""
+def items(column: pa.ChunkedArray, name: str | None = None) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """Returns the items of all lists in a column, or one field of items that are structs, and each item's row."""
     lists = column.combine_chunks()
-    values = pa.chunked_array([pc.struct_field(pc.list_flatten(lists), name)])
-    return values, pc.list_parent_indices(lists).to_numpy()
+    values = pc.list_flatten(lists)
+    chunked = pa.chunked_array([values if name is None else pc.struct_field(values, name)])
+    return chunked, pc.list_parent_indices(lists).to_numpy()
 
 
 def rows_with(failed: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
@@ -134,9 +129,8 @@ def rows_with(failed: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
 
 def null_genre(genres: pa.ChunkedArray) -> np.ndarray:
     """Returns where a list of genres contains a null."""
-    lists = genres.combine_chunks()
-    nulls = mask(pc.list_flatten(lists).is_null())
-    return rows_with(nulls, pc.list_parent_indices(lists).to_numpy(), len(lists))
+    values, rows = items(genres)
+    return rows_with(mask(values.is_null()), rows, len(genres))
 
 
 def history_checks(history: pa.ChunkedArray) -> list[RowCheck]:
@@ -156,10 +150,9 @@ def example_checks(rows: pa.Table, assets: Assets = "caption") -> list[RowCheck]
     count = pc.fill_null(pc.list_value_length(rows["candidates"]), 0)
     labeled = pc.and_(pc.greater_equal(rows["label"], 0), pc.less(rows["label"], count))
     if assets == "image":
-        lists = rows["image_uris"].combine_chunks()
-        images = pa.chunked_array([pc.list_flatten(lists)])
-        lacking = rows_with(missing(images), pc.list_parent_indices(lists).to_numpy(), rows.num_rows)
-        lacking |= mask(pc.not_equal(pc.fill_null(pc.list_value_length(lists), -1), count))
+        images, owners = items(rows["image_uris"])
+        lacking = rows_with(missing(images), owners, rows.num_rows)
+        lacking |= mask(pc.not_equal(pc.fill_null(pc.list_value_length(rows["image_uris"]), -1), count))
         contents = ("image_uris", "a candidate without an image; prepare with --assets image", lacking)
     else:
         captions, owners = items(rows["candidates"], "caption")

@@ -1,7 +1,7 @@
 """Images of artworks, read from any storage into plain RGB of a bounded size.
 
 An image is untrusted input: its size is checked before it is decoded, only four formats are accepted, and nothing but
-its pixels is passed on.
+its pixels is passed on. Whatever makes an image unusable is an `UnusableError`.
 """
 
 import io
@@ -41,7 +41,7 @@ BROKEN = "a broken image"
 Pixels = NDArray[np.uint8]
 """RGB, [height, width, 3]."""
 
-# Errors of Pillow's decoders for broken files, in addition to OSError.
+# Of Pillow's decoders for broken files, in addition to OSError.
 _DECODER_ERRORS = (SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
 
 
@@ -60,11 +60,7 @@ class ArtworkImage:
 
 @lru_cache(maxsize=512)
 def read(uri: str, resize_to_pixels: int) -> ArtworkImage:
-    """Returns an image at a location that `locate` returned, resized to at most about `resize_to_pixels`.
-
-    Raises:
-        UnusableError: naming the image and what is wrong with it.
-    """
+    """Returns an image at a location that `locate` returned, resized to at most about `resize_to_pixels`."""
     try:
         content = fetch(uri)
         pixels = decode(content, MAX_PIXELS, resize_to_pixels)
@@ -80,11 +76,7 @@ def read_all(uris: Sequence[str], resize_to_pixels: int) -> list[ArtworkImage]:
 
 
 def locate(uri: str, folder: str) -> str:
-    """Returns the location of an image that the data names by a URI, a path, or a path in the artworks' folder.
-
-    Raises:
-        UnusableError: if the URI contains credentials or settings.
-    """
+    """Returns the location of an image that the data names by a URI, a path, or a path in the artworks' folder."""
     # An endpoint from the data would receive requests signed with the environment's credentials.
     if storage.is_uri(uri) and ("?" in uri or "@" in uri.partition("://")[2].partition("/")[0]):
         raise UnusableError(SETTINGS)
@@ -92,11 +84,7 @@ def locate(uri: str, folder: str) -> str:
 
 
 def fetch(uri: str) -> bytes:
-    """Returns the content of an image file at a location that `locate` returned.
-
-    Raises:
-        UnusableError: if the file is absent, too large or unreadable.
-    """
+    """Returns the content of an image file at a location that `locate` returned."""
     try:
         fs, path = storage.filesystem(uri)
         info = fs.get_file_info(path)
@@ -114,9 +102,6 @@ def decode(content: bytes, max_pixels: int, resize_to_pixels: int) -> Pixels:
     """Decodes an image: upright, transparency on white, and only the first frame of an animation.
 
     A larger image than `max_pixels` is refused before it is decoded; the result has at most about `resize_to_pixels`.
-
-    Raises:
-        UnusableError: if the format is not accepted, or the image is broken, too large or too small.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -147,7 +132,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _resized(image: Image.Image, resize_to_pixels: int) -> Image.Image:
     scale = math.sqrt(resize_to_pixels / (image.width * image.height))
-    if scale >= 1:
-        return image
-    size = (max(MIN_SIDE, round(image.width * scale)), max(MIN_SIDE, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.LANCZOS)
+    width, height = (max(MIN_SIDE, round(side * scale)) for side in image.size)
+    return image if scale >= 1 else image.resize((width, height), Image.Resampling.LANCZOS)

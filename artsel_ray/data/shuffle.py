@@ -19,15 +19,8 @@ _PARTITIONS = b"partitions"
 def write_partitions(uri: str, table: pa.Table, partition: np.ndarray, partitions: int) -> None:
     """Writes rows as one spill file, an Arrow IPC file with LZ4 compression, sorted by partition.
 
-    Rows of one partition keep their order. Partitions without rows take no space. A few copies of the table must fit
-    into memory.
-
-    Args:
-        partition: each row's partition, integers in `[0, partitions)`.
-
-    Raises:
-        InputError: if the storage refuses.
-        ValueError: if a row's partition is out of range, or not every row has one.
+    Rows of one partition, each an integer in `[0, partitions)`, keep their order. Partitions without rows take no
+    space. A few copies of the table must fit into memory.
     """
     if len(partition) != table.num_rows:
         raise ValueError(f"{len(partition)} partitions for {table.num_rows} rows")
@@ -51,14 +44,7 @@ def write_partitions(uri: str, table: pa.Table, partition: np.ndarray, partition
 
 
 def read_partition(uris: list[str], partition: int) -> pa.Table:
-    """Returns one partition's rows from all spill files, in the order of the files and then of their rows.
-
-    Args:
-        uris: spill files of `write_partitions`, at least one, all with the same columns.
-
-    Raises:
-        InputError: if a spill file is absent or broken.
-    """
+    """Returns a partition's rows from one or more files, in their order; an absent or broken one is an `InputError`."""
     return pa.concat_tables([_read(uri, partition) for uri in uris])
 
 

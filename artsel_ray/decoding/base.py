@@ -43,7 +43,6 @@ class QuestionCost(NamedTuple):
     """What a pair costs an engine in addition to its prompt; the mean over candidates if it depends on the choice."""
 
     questions: float
-    """Number of questions to the engine."""
     path_tokens: float
     """Tokens after the prompt, summed over all questions."""
     distinct_path_tokens: float

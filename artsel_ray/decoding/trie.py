@@ -55,11 +55,7 @@ def build(answers: Sequence[list[int]], end: int) -> Trie:
 
 
 def _add(branches: list[Branch], sequences: list[list[int]], order: list[int]) -> int:
-    """Adds the branches below a node; returns the index of the first, or LEAF if there is none.
-
-    Args:
-        order: the candidates below the node, sorted by sequence, duplicates ascending.
-    """
+    """Returns the first new branch's index, or LEAF; `order` is sorted by sequence, duplicates ascending."""
     # In sorted order, what the first and the last sequence share is shared by all.
     first, index = sequences[order[0]], len(branches)
     pairs = enumerate(zip(first, sequences[order[-1]], strict=False))
@@ -86,9 +82,7 @@ class Choice(NamedTuple):
 def choose(engine: "Engine", prompts: "Prompts", tries: Sequence[Trie], images: "Images" = ()) -> list[Choice]:
     """Returns the candidate that greedy decoding, constrained to the candidates' sequences, generates.
 
-    Args:
-        prompts: [N] ids up to the answer.
-        tries: [N] from `build`; prompts of one title may share one.
+    `prompts` are [N] ids up to the answer, `tries` are [N] from `build`; prompts of one title may share one.
     """
     candidate, log_probability = [0] * len(prompts), [0.0] * len(prompts)
     open_at = {index: 0 for index, trie in enumerate(tries) if trie.branches}

@@ -106,7 +106,6 @@ def _explainer(files: list[str], settings: TeacherSettings) -> Callable[[Prepare
 
 
 def _described(totals: Counter[str], output: str) -> str:
-    """Returns a run's counts as a line."""
     counts = [
         f"{int(totals['examples']):,} examples, {int(totals['kept']):,} rationales kept, "
         f"{int(totals['predicted']):,} predicted from"

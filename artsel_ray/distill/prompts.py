@@ -84,8 +84,7 @@ class TeacherPrompts:
 def rationale_of(generated: str, thinks_first: bool) -> str | None:
     """Returns the rationale in a teacher's text, as one line: without its thinking and without a label before it.
 
-    None if the thinking, which the prompt has opened if `thinks_first`, has not ended. The rationale is escaped, as all
-    text from data is.
+    None if the thinking, opened by the prompt if `thinks_first`, has not ended. The rationale is escaped.
     """
     _, ended, rationale = generated.rpartition(_THINK_END)
     if _THINK in rationale or (thinks_first and not ended):

@@ -80,7 +80,6 @@ def _explain(
 
 
 def _unsound(rationales: Sequence[str | None], prompts: TeacherPrompts, settings: TeacherSettings) -> list[_Fault]:
-    """Finds the rationales that nothing is predicted from."""
     words = [len(rationale_checks.words(rationale or "")) for rationale in rationales]
     tokens = [len(ids) for ids in prompts.tokenizer.encode([f" {rationale or ''}" for rationale in rationales])]
     return [

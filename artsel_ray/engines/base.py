@@ -67,22 +67,13 @@ class Engine(Protocol):
     """Answers batches of questions about the next tokens of N prompts."""
 
     usage: UsageCounter
-    """Everything since the last `take`."""
 
     def logprobs(self, prompts: Prompts, allowed: Sequence[list[int]], images: Images = ()) -> list[np.ndarray]:
-        """Returns the log-probabilities of each prompt's allowed next tokens: [N] arrays as long as its allowed ids.
-
-        They belong to the distribution over the whole vocabulary: the caller renormalizes.
-        """
+        """Returns [N] arrays: allowed next tokens' log-probabilities over the whole vocabulary, not renormalized."""
         ...
 
     def generate(
         self, prompts: Prompts, max_tokens: int, stop: list[int], sampling: Sampling | None = None, images: Images = ()
     ) -> list[list[int]]:
-        """Returns each prompt's continuation, without the stop token that ended it; greedy if `sampling` is None.
-
-        Args:
-            max_tokens: length of a continuation that no stop token ended.
-            stop: ids that end a continuation.
-        """
+        """Returns each prompt's continuation, without the stop token that ended it; greedy if `sampling` is None."""
         ...

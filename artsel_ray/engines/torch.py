@@ -20,12 +20,7 @@ _BATCH_TOKENS = 16_384
 
 
 class TorchEngine:
-    """Runs a model in this process, as it is at the moment, with its adapters; never changes it.
-
-    Args:
-        model: a causal model, or a vision-language one.
-        placeholders: the model's image placeholders, if prompts have any.
-    """
+    """Runs a model in this process, as it is at the moment, with its adapters; never changes it."""
 
     def __init__(self, model: PreTrainedModel, placeholders: ImagePlaceholders | None = None) -> None:
         self._model, self._placeholders = model, placeholders
@@ -77,20 +72,17 @@ class TorchEngine:
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Turns dropout off inside the `with` block."""
         training = self._model.training
         self._model.eval()
         yield
         self._model.train(training)
 
     def _expanded(self, prompts: Prompts, images: Images) -> Prompts:
-        """Returns prompts with each placeholder replaced by the tokens of its image."""
         if self._placeholders is None:
             return prompts
         return [self._placeholders.expand(prompt, shown) for prompt, shown in zip(prompts, images, strict=True)]
 
     def _inputs(self, prompts: Prompts, images: Images, batch: list[int], padding: int) -> dict[str, torch.Tensor]:
-        """Returns the model's inputs for a batch."""
         rows = [torch.from_numpy(prompts[index]).long() for index in batch]
         inputs = {"input_ids": left_padded(rows, padding)}
         inputs["attention_mask"] = left_padded([torch.ones_like(row) for row in rows], 0)
@@ -132,7 +124,6 @@ def model_inputs(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch
 
 
 def _batches(prompts: Prompts) -> list[list[int]]:
-    """Returns the prompts' indices in batches of similar length."""
     batches: list[list[int]] = []
     for index in sorted(range(len(prompts)), key=lambda index: -len(prompts[index])):
         # The first prompt of a batch is its longest.

@@ -93,7 +93,6 @@ class VllmEngine:
         return [ids[:-1] if ids and ids[-1] in stop else ids for ids in generated]
 
     def _generate(self, prompts: Prompts, params: list[Any], images: Images) -> list[Any]:
-        """Returns vLLM's output for each prompt, and counts the usage."""
         from vllm.inputs import TokensPrompt
 
         if not prompts:
@@ -115,7 +114,6 @@ class VllmEngine:
 
 
 def _attach(inputs: Sequence[Any], images: Images) -> None:
-    """Adds each prompt's images to vLLM's input; prompts that show the same image share one object."""
     distinct = {image.digest: image for shown in images for image in shown}
     pil_images = {digest: Image.fromarray(image.pixels) for digest, image in distinct.items()}
     for each, shown in zip(inputs, images, strict=True):

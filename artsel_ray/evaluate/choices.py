@@ -57,8 +57,7 @@ class PredictedChoices:
 def read_choices(uri: str, table: ExampleTable, ranked: bool = False) -> PredictedChoices:
     """Reads the predictions below `uri` for the table's examples: the parts of a finished run, or else every file.
 
-    Args:
-        ranked: also read every candidate's probability and position.
+    If `ranked`, also reads every candidate's probability and position.
 
     Raises:
         InputError: if a pair is predicted twice, the run has not finished, a part is absent, or nothing is there.
@@ -112,8 +111,6 @@ class _ChosenArtworks:
 
 
 class _RankedCandidates:
-    """Collects the predictions' lists of candidates, and finds the examples' candidates in them."""
-
     def __init__(self, table: ExampleTable):
         self._table = table
         self._keys, self._values = [np.full(1, UNKNOWN)], [np.full((1, 2), np.nan)]
@@ -128,7 +125,6 @@ class _RankedCandidates:
         self._values.append(np.stack([probabilities.to_numpy(), position], axis=1)[is_known])
 
     def joined(self) -> tuple[FloatArray, FloatArray]:
-        """Returns probability and position of every candidate of the examples; NaN where it is in no list."""
         key, first = np.unique(np.concatenate(self._keys), return_index=True)
         index_c = find(self._table.artwork_keys(self._table.pair_n), key)
         # The first key is `UNKNOWN`, without a value.
@@ -161,14 +157,11 @@ def count_invalid(uri: str) -> int:
 
 
 def read_oracle(uri: str, table: ExampleTable) -> PredictedChoices:
-    """Reads the best policy of a simulated world for the table's examples.
+    """Reads the best policy of a simulated world for the table's examples; `probability_n` is max q.
 
     With π0 the logging policy and p the engagement probability, an engaged artwork is a with `q(a) ∝ π0(a) · p(a)`.
     The choice is `argmax q`, the first of equals. It is the best for accuracy and, as m is the same for all candidates
     of an example, for IPS with uniform π. (The best for IPS with logged propensities would be `argmax p`.)
-
-    Returns:
-        Choices whose `probability_n` is max q, the probability that the choice is right.
 
     Raises:
         InputError: if a row's lists differ in length or hold no positive, finite probability, or a pair occurs twice.
@@ -187,7 +180,6 @@ def read_oracle(uri: str, table: ExampleTable) -> PredictedChoices:
 
 
 def _best(rows: pa.Table, table: ExampleTable, source: str) -> tuple[IntArray, FloatArray]:
-    """Returns argmax q and max q of each row of the oracle."""
     lists = [rows[column] for column in ("artwork_ids", "engagement_probabilities", "propensities")]
     size_o, *other_sizes = [list_lengths(values) for values in lists]
     if (size_o == 0).any() or any((sizes != size_o).any() for sizes in other_sizes):
@@ -225,7 +217,6 @@ def read_permuted(uris: list[str], table: ExampleTable) -> PermutedChoices:
 
 
 def _chosen_positions(run: PredictedChoices, table: ExampleTable) -> IntArray:
-    """Returns the position of each choice; `UNKNOWN` where there is none, or no list that contains it."""
     position_n = table.examples.sums_of(np.where(run.policy_c(table) > 0, run.shown_position_c, 0.0))
     return np.where(run.artwork_n == UNKNOWN, UNKNOWN, _as_positions(position_n))
 

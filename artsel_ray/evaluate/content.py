@@ -25,7 +25,6 @@ class Findings:
     position_bias: PositionBias | None
     settings: EstimateSettings
     scoring_invalid: int
-    """Number of rows that the scoring run found invalid."""
     simulated: bool
 
 
@@ -86,7 +85,6 @@ def _log(log: LogEvaluation) -> dict[str, Any]:
 
 
 def _warnings(findings: Findings) -> list[str]:
-    """Returns the diagnostics' warnings, each with its policy."""
     policies = [(name, result) for name, result in findings.results.policies.items() if name != EXPECTED_BEST]
     warnings = [f"{name}, {text}" for name, result in policies for text in result.warnings]
     if log := findings.log:
@@ -97,7 +95,6 @@ def _warnings(findings: Findings) -> list[str]:
 
 
 def _notes(findings: Findings, known: int) -> list[str]:
-    """Returns how to read the numbers; `known` examples have a usable propensity."""
     settings, table, policies = findings.settings, findings.table, findings.results.policies
     examples, users = len(table.examples.user_n), len(table.users)
     notes = [

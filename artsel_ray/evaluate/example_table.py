@@ -30,7 +30,6 @@ class ExampleTable:
     artworks: pa.Array
     title_n: IntArray
     candidate_c: IntArray
-    """Artwork of each candidate."""
     pair_n: IntArray
     """Each example's user-title pair, an index into `key_p`."""
     key_p: IntArray
@@ -78,8 +77,6 @@ def find(wanted: IntArray, keys: IntArray) -> IntArray:
 
 def read_examples(uri: str) -> ExampleTable:
     """Reads the examples that can be evaluated, and counts the propensities that cannot be used.
-
-    A propensity is usable in (0, 1]; null or NaN means not known; anything else is invalid and counts as not known.
 
     Raises:
         InputError: if there is no example that can be evaluated, or an example_id occurs twice.

@@ -44,9 +44,7 @@ class LogEvaluation:
     left_out: int
     """Number of impressions without a prediction or a usable propensity."""
     invalid: int
-    """Number of rows that are no impression."""
     warnings: list[str]
-    """What not to trust of all values."""
 
 
 def read_impressions(uri: str, reward_model: str) -> Impressions:
@@ -80,14 +78,12 @@ def _impression_checks(rows: pa.Table) -> list[checks.RowCheck]:
 
 
 def _read_candidates(predictions: str) -> pa.Table:
-    """Reads the pairs with their lists of candidates, of the predictions that have some."""
     columns = ["user_id", "title_id", "candidates.artwork_id"]
     found = CheckedReader(prediction_files(predictions), "predictions", columns).all().valid
     return found.filter(pc.greater(pc.list_value_length(found["candidates"]), 0))
 
 
 def _with_candidates(impressions: pa.Table, candidates: pa.Table) -> pa.Table:
-    """Returns the impressions with their pairs' lists of candidates, null where there is none."""
     # Arrow cannot join columns of lists, so it joins their row numbers.
     keys = candidates.select(["user_id", "title_id"])
     keys = keys.append_column("list", pa.array(np.arange(candidates.num_rows)))
@@ -102,11 +98,8 @@ def evaluate_impressions(
 
     The reward model is `r̂(a|x) = min(1, v · m · q̂(a|x))`, with q̂ the baseline's probability that an engaged artwork
     is a, and v the log's mean reward: right if artworks were shown uniformly and titles differed in nothing. It
-    need not be right for DR, whose expectation it does not change (v, from the same log, adds O(1/N)).
-
-    Args:
-        predictions: URI of the model's predictions.
-        reward_model: URI of the baseline's predictions.
+    need not be right for DR, whose expectation it does not change (v, from the same log, adds O(1/N)). `predictions`
+    and `reward_model` are the URIs of the model's and the baseline's predictions.
     """
     table, examples = impressions.table, impressions.table.examples
     model, baseline = read_choices(predictions, table), read_choices(reward_model, table, ranked=True)

@@ -49,7 +49,9 @@ def evaluate(config: EvaluateConfig) -> None:
     read_seconds = time.monotonic() - started
 
     settings = EstimateSettings(config.resamples, config.seed, config.max_weight or math.inf)
-    log = impressions and evaluate_impressions(impressions, config.predictions, str(config.baseline), settings)
+    log = None
+    if impressions:
+        log = evaluate_impressions(impressions, config.predictions, str(config.baseline), settings)
     findings = Findings(
         table=table,
         choices=choices,
@@ -75,7 +77,6 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def _train_engagements(examples: str, train: str | None, table: ExampleTable) -> IntArray | None:
-    """Counts engagements in `train`; if it is not given, in `../train` if that exists."""
     sibling = storage.join(_above(examples, 1), "train")
     if train is None and not storage.find_files(sibling):
         return None
@@ -83,7 +84,6 @@ def _train_engagements(examples: str, train: str | None, table: ExampleTable) ->
 
 
 def _is_simulated(examples: str) -> bool:
-    """Returns whether the summary of the prepared data says that its input is simulated."""
     summary = storage.join(_above(examples, 2), "summary.json")
     return storage.exists(summary) and bool(storage.read_json(summary).get("simulated"))
 
@@ -99,7 +99,6 @@ def _above(uri: str, levels: int) -> str:
 
 
 def _write_invalid(output: str, inputs: Mapping[str, ExampleTable | PredictedChoices | Impressions | None]) -> None:
-    """Writes the invalid rows of each input, and deletes those of an earlier evaluation, also of an absent input."""
     for name, found in inputs.items():
         uri = storage.join(output, INVALID_FOLDER, f"{name}.parquet")
         storage.delete(uri)
@@ -108,7 +107,6 @@ def _write_invalid(output: str, inputs: Mapping[str, ExampleTable | PredictedCho
 
 
 def _shown(table: ExampleTable, choices: PredictedChoices, seed: int) -> list[dict[str, Any]]:
-    """Returns some examples drawn at random, as ids."""
     count = len(table.pair_n)
     drawn = np.sort(np.random.default_rng(seed).choice(count, min(count, _SHOWN_EXAMPLES), replace=False))
     return [

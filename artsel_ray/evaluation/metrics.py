@@ -24,7 +24,6 @@ class Metric(Generic[T]):
     formula: str
     """As docs/evaluation.md has it, in Markdown."""
     description: str
-    """One line, as docs/evaluation.md has it, in Markdown."""
     terms: Callable[[T, float], Terms]
     """Returns the ratio of sums, given the policy and the clipping limit of importance weights."""
     plus: str | None = None

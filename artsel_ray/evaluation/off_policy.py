@@ -100,7 +100,6 @@ class Log:
     """N logged impressions, engaged with or not, as a policy π and a reward model r̂ see them."""
 
     reward_n: FloatArray
-    """Reward of the shown artwork."""
     logging_n: FloatArray
     """Probability with which the logging policy π0 showed it; NaN leaves the impression out."""
     target_n: FloatArray
@@ -182,9 +181,7 @@ def overlap_warnings(weight_n: FloatArray, logging_n: FloatArray) -> list[str]:
 def selection_warnings(evaluated_n: FloatArray, left_out_n: FloatArray) -> list[str]:
     """Warns if the impressions of a log to evaluate on were selected by their own reward, which biases any estimator.
 
-    Args:
-        evaluated_n: rewards, 0 or 1, of the impressions that are evaluated; one or more.
-        left_out_n: rewards of the log's other impressions.
+    Rewards are 0 or 1; `evaluated_n` has at least one, `left_out_n` those of the log's other impressions.
     """
     rate, count = float(evaluated_n.mean()), len(evaluated_n)
     if rate == 1:

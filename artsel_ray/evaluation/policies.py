@@ -1,7 +1,5 @@
 """Several policies side by side: every metric with its interval, the model against the others, and warnings.
 
-Also how much a candidate's position decides: the same examples with their candidates in several orders.
-
 Suffixes: n examples or impressions, r runs (one order of the candidates each).
 """
 
@@ -34,7 +32,6 @@ class EstimateSettings:
     """How estimates and their intervals are computed."""
 
     resamples: int
-    """Bootstrap resamples of the users."""
     seed: int
     max_weight: float = math.inf
     """Clipping limit of importance weights by logged propensities."""
@@ -48,7 +45,6 @@ class PolicyResult:
     effective_sample_size: float
     """Kish's size of the importance weights."""
     warnings: list[str]
-    """What not to trust."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,6 @@ class PermutedChoices:
     choice_rn: IntArray
     """The chosen artwork, by any numbering; `UNKNOWN` where a run has none."""
     hit_rn: NDArray[np.bool_]
-    """Whether it is the engaged one."""
     chosen_rn: IntArray
     """0-based position at which it was shown, or `UNKNOWN`."""
     truth_rn: IntArray
@@ -121,24 +116,18 @@ class PositionPreference:
 class PositionBias:
     """`permutations` of metrics.json.
 
-    If positions decide nothing, agreement is 1, and in orders drawn at random every position is chosen as often as by
-    a random draw.
+    If positions decide nothing, agreement is 1 and random orders choose every position as often as a random draw.
     """
 
     runs: int
     agreement: Measurement
     """How often two runs choose the same artwork, over all pairs of runs that both have a choice."""
     accuracy: Measurement
-    """Over all runs."""
     by_place: list[PositionPreference]
 
 
 def evaluate_policies(policies: Mapping[str, PolicyOnExamples], settings: EstimateSettings) -> ExampleResults:
-    """Returns every metric of every policy, and the model's against the others'.
-
-    Args:
-        policies: by name, the model among them, all on the same examples. Their order does not change the draws.
-    """
+    """Returns every metric of every policy, by name, and `MODEL`'s against the others'; all on the same examples."""
     model, examples = policies[MODEL], policies[MODEL].examples
     positions = np.unique(examples.position_n).tolist()
 
@@ -165,8 +154,7 @@ def evaluate_log(logs: Mapping[str, Log], user_n: IntArray, settings: EstimateSe
     """Returns the rewards that each policy would have got from a log of impressions, and those that were got.
 
     Args:
-        logs: for each policy, the model among them, the log as it sees it: the same impressions, rewards and
-            propensities.
+        logs: for each policy, `MODEL` among them, the same impressions, rewards and propensities as it sees them.
         user_n: each impression's user, numbered from 0 without gaps.
     """
     log = logs[MODEL]
@@ -264,7 +252,6 @@ def _order_terms(choices: PermutedChoices, examples: Examples, positions: range)
 
 
 def _agreement(choice_rn: IntArray) -> Terms:
-    """Counts, over all pairs of runs with a choice each, those that are the same."""
     pairs = list(itertools.combinations(choice_rn, 2))
     both = [(a_n != UNKNOWN) & (b_n != UNKNOWN) for a_n, b_n in pairs]
     same = [(a_n == b_n) & both_n for (a_n, b_n), both_n in zip(pairs, both, strict=True)]

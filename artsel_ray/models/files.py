@@ -1,7 +1,4 @@
-"""The files that make a model: how they get onto this machine, what is refused, and the digest that identifies them.
-
-No pickle is read, and no code that comes with a model is run.
-"""
+"""The files that make a model: how they get onto this machine, what is refused, and the digest that identifies them."""
 
 import hashlib
 import shutil
@@ -28,10 +25,7 @@ def is_folder(name: str) -> bool:
 
 
 def cached(key: str, make: Callable[[Path], None]) -> Path:
-    """Returns the cache's folder of a key, made by `make(folder)` if it is not there yet.
-
-    A process that dies leaves no partial folder, and one process waits for another that makes the same one.
-    """
+    """Returns a key's folder in the cache, made by `make(folder)` if absent: completely, and by only one process."""
     folder = packages.cache_folder() / "models" / key
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):

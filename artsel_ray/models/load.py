@@ -60,7 +60,6 @@ def load(name: str, options: bool = True) -> Model:
 
 
 def _fetch(name: str) -> tuple[Path, PromptSpec | None]:
-    """Returns a model's folder on this machine, as it came, and the prompt that it was trained for."""
     if not is_folder(name):
         return files.download(name), None
     spec = read_spec(name)
@@ -72,7 +71,6 @@ def _fetch(name: str) -> tuple[Path, PromptSpec | None]:
 
 
 def _merge(name: str) -> Path:
-    """Merges an adapter that came without its merged model into its base, once."""
     from artsel_ray.models import adapter, weights
 
     folder = local_copy(name)
@@ -88,7 +86,6 @@ def _merge(name: str) -> Path:
 
 
 def _convert_smollm2(to: Path) -> None:
-    """Writes the bundled model as a Llama with the option tokens."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -113,7 +110,6 @@ def has_options(folder: Path) -> bool:
 
 
 def _add_options(source: Path, to: Path) -> None:
-    """Writes a copy of a model whose tokenizer and embeddings have the tokens."""
     from transformers import AutoTokenizer
 
     from artsel_ray.models import weights

@@ -54,7 +54,6 @@ def _tokenizer(words: list[str]) -> "PreTrainedTokenizerFast":
 
 
 def _words(titles: str, artworks: str) -> list[str]:
-    """Returns the distinct words of names, genres and captions, sorted."""
     table = read_table(titles, "titles", ["name", "genres"])
     genres = pa.chunked_array([pc.list_flatten(table["genres"].combine_chunks())])
     texts = [table["name"], genres, read_table(artworks, "artworks", ["caption"])["caption"].drop_null()]

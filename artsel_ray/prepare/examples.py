@@ -62,12 +62,11 @@ def write_examples(folder: str, bucket: int, batches: Iterator[pa.Table]) -> Non
 
 def write_empty_splits(output: str, counts: Counts) -> None:
     """Writes a part without rows for each split without examples or requests, so that its readers find a table."""
-    names = {f"examples/{name}": "examples" for name in splits.SPLITS if not counts[f"examples/{name}"]}
-    if not counts["requests"]:
-        names["requests/test"] = "requests"
-    for folder, table in names.items():
-        uri = storage.join(output, *folder.split("/"), "part-empty.parquet")
-        storage.write_table(uri, schema.TABLES[table].empty_table(), table)
+    for folder in (*(f"examples/{name}" for name in splits.SPLITS), "requests/test"):
+        table, _, name = folder.partition("/")
+        if not counts["requests" if table == "requests" else folder]:
+            uri = storage.join(output, table, name, "part-empty.parquet")
+            storage.write_table(uri, schema.TABLES[table].empty_table(), table)
 
 
 def example_ids(pairs: pa.Table, catalog: Catalog) -> list[str]:
@@ -82,8 +81,7 @@ def example_batches(
 ) -> Iterator[pa.Table]:
     """Yields examples, ordered by example_id, in batches of bounded size, however long the captions.
 
-    Candidates are dictionary arrays: a batch holds each caption once, not once for every example. The pairs are those
-    of `Pairs.pairs`, with ranges that point into the interactions.
+    Candidates are dictionary arrays: a batch holds each caption once. The pairs are those of `Pairs.pairs`.
     """
     pairs = pairs.append_column("example_id", pa.array(example_ids(pairs, catalog), pa.string()))
     pairs = pairs.sort_by("example_id")

@@ -37,12 +37,10 @@ _PART = re.compile(rf"part-(\d{{6}}-\d{{3}}|empty|{_CATALOG_PART}|(slice|bucket)
 def prepare(config: PrepareConfig) -> None:
     """Writes examples/{train,validation,test}, requests/test, rejected, config.json, summary.json, the manifest.
 
-    Deletes what an earlier run left in those folders, after the input was checked. docs/data.md lists which rows are
-    invalid.
+    Deletes what an earlier run left in those folders, after the input was checked.
 
     Raises:
-        InputError: if a table or a file is wrong, the output holds files of something else, more impressions are
-            invalid than `max_reject_rate` allows, or no example is left.
+        InputError: for wrong input, an output of something else, too many invalid impressions, or no example left.
     """
     ends = {"": time.monotonic()}
     plan = make_plan(config)
@@ -81,8 +79,8 @@ def make_plan(config: PrepareConfig) -> Plan:
 
 
 def _read_catalog(config: PrepareConfig, plan: Plan) -> tuple[Catalog, Any]:
-    files, folder = (plan.files["titles"], plan.files["artworks"]), storage.join(config.input, "artworks")
-    catalog, invalid = read_catalog(*files, config.asset_kind, config.assets, folder)
+    titles, artworks, folder = plan.files["titles"], plan.files["artworks"], storage.join(config.input, "artworks")
+    catalog, invalid = read_catalog(titles, artworks, config.asset_kind, config.assets, folder)
     if config.assets == "image":  # whoever reads the examples has the storage's settings: they are not written
         contents = pc.replace_substring_regex(catalog.contents, r"^(\w+://[^?]*)\?.*$", r"\1")
         catalog = dataclasses.replace(catalog, contents=contents)
@@ -90,7 +88,6 @@ def _read_catalog(config: PrepareConfig, plan: Plan) -> tuple[Catalog, Any]:
 
 
 def _claim(config: PrepareConfig) -> Run:
-    """Claims the output for this run: deletes an earlier run's files and writes config.json."""
     path = storage.join(config.output, CONFIG)
     known = storage.read_json(path) if storage.exists(path) else None
     if known is None and storage.find_files(config.output):
@@ -111,7 +108,6 @@ def _claim(config: PrepareConfig) -> Run:
 
 
 def _run_stages(config: PrepareConfig, plan: Plan, catalog: Catalog, counts: Counts, ends: dict[str, float]) -> None:
-    """Runs the stages, adding to the counts and to the ends of the steps."""
     # Once in the object store; tasks on the same node map the catalog's arrays without a copy.
     known = (ray.put(plan), ray.put(catalog))
     for found in _stage("partition", partition_slice, known, len(plan.slices)):
@@ -132,7 +128,6 @@ def _run_stages(config: PrepareConfig, plan: Plan, catalog: Catalog, counts: Cou
 
 
 def _stage(name: str, function: Callable[..., Any], known: tuple[ray.ObjectRef, ...], items: int) -> Iterator[Any]:
-    """Yields `function(*known, item)` for every item, in the order in which they finish."""
     started = printed = time.monotonic()
     results = map_tasks(items, lambda item: function(*ray.get(list(known)), item))
     for done, result in enumerate(results, start=1):
@@ -144,7 +139,6 @@ def _stage(name: str, function: Callable[..., Any], known: tuple[ray.ObjectRef, 
 
 
 def _files(output: str, name: str) -> list[str]:
-    """Returns the files of one of the outputs, relative to the output folder."""
     folder = storage.join(output, name)
     prefix = len(folder.partition("?")[0])
     return [name + uri.partition("?")[0][prefix:] for uri in storage.find_files(folder)]

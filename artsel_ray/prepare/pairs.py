@@ -155,7 +155,6 @@ def _duplicated(table: pa.Table, user: np.ndarray, columns: list[str]) -> np.nda
 def _sorted_unique(
     interactions: pa.Table, user_i: np.ndarray, files: list[str], catalog: Catalog
 ) -> tuple[pa.Table, np.ndarray, pa.Table]:
-    """Sorts by user, time and then the order of rows, and splits off duplicates of earlier rows."""
     time_i = microseconds(interactions)
     order = np.lexsort((time_i, user_i))
     # Only rows of the same user and time can be equal. There are few, and hashing all would cost as much as the sort.
@@ -171,7 +170,6 @@ def _sorted_unique(
 
 
 def _with_ids(table: pa.Table, catalog: Catalog) -> pa.Table:
-    """Appends title_id, and artwork_id where there is a label, for the table of invalid rows."""
     title = table["title"].to_numpy()
     table = table.append_column("title_id", catalog.title_ids.take(pa.array(title)))
     if "label" not in table.column_names:
@@ -201,7 +199,6 @@ def _before(
 def _only_histories(
     interactions: pa.Table, start_p: np.ndarray, end_p: np.ndarray
 ) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    """Drops interactions that are in no pair's history, and moves the pairs' ranges accordingly."""
     count = interactions.num_rows + 1
     covered = np.cumsum(np.bincount(start_p, minlength=count) - np.bincount(end_p, minlength=count))[:-1] > 0
     moved_to = np.concatenate([[0], np.cumsum(covered)])

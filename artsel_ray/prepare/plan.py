@@ -62,8 +62,7 @@ class Plan:
 def find_slices(folder: str) -> tuple[dict[str, list[str]], list[Slice]]:
     """Returns the input's files by table, and its logs cut into slices of about `SLICE_ROWS` rows.
 
-    Raises:
-        InputError: if the input is incomplete, a file is broken or is not such a table, or a log has no rows.
+    An incomplete input, a log without rows, and a file that is broken or is no such table, are each an `InputError`.
     """
     if storage.exists(storage.join(folder, CONFIG)) and storage.read_manifest(folder) is None:
         raise InputError(f"{folder} is incomplete: it has a {CONFIG} but no {storage.MANIFEST}; finish that run first")

@@ -58,11 +58,10 @@ def hash_texts(texts: pa.Array, **options: str) -> np.ndarray:
 
 
 def allot(pairs: int, train_size: int, validation_size: int, test_size: int) -> dict[str, int]:
-    """Returns the number of pairs in each split.
+    """Returns the number of pairs in each split: test and validation get their sizes, train the rest, up to its size.
 
-    Test and validation get exactly their sizes, and train gets the rest, at most its own size. Only with fewer pairs
-    than the three sizes together, of which test and validation would take more than half, these two share that half in
-    proportion, each at least one pair if there are three.
+    Only with fewer pairs than the three sizes together, of which test and validation would take more than half, these
+    two share that half in proportion, each at least one pair if there are three.
     """
     held_out, half = validation_size + test_size, pairs // 2
     test, validation = test_size, validation_size

@@ -84,7 +84,6 @@ class HistoryTokenizer:
 
 
 def _lists(parts: list[np.ndarray], parts_per_list: int = 1) -> pa.ListArray:
-    """Returns lists of ids, each joined from so many consecutive parts."""
     offsets = np.cumsum([0, *map(len, parts)], dtype=np.int32)[::parts_per_list]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate([np.empty(0, np.int32), *parts])))
 

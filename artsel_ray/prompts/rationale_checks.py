@@ -68,11 +68,9 @@ _COMPILED = {kind: re.compile(pattern, re.IGNORECASE) for kind, pattern in _PATT
 
 
 def find_leak(rationale: str, caption: str, quoted_words: int) -> str | None:
-    """Returns the first of `LEAKS` that applies to a rationale, or None.
+    """Returns the first of `LEAKS` that applies to a rationale, one escaped line, or None.
 
     Args:
-        rationale: one escaped line.
-        caption: the caption of the artwork that it explains.
         quoted_words: number of consecutive words of the caption that make a quote. For a shorter caption, all words do.
     """
     found = next((kind for kind, pattern in _COMPILED.items() if pattern.search(rationale)), None)
@@ -107,7 +105,6 @@ def find_fault(rationale: str, shown: str, captions: Sequence[str], chosen: int,
         shown: the user's history and the title, as the prompt shows them; the rationale may name what they name.
         captions: [M] all candidates' captions.
         chosen: index of the chosen candidate.
-        names: the names of all titles.
     """
     own_words = f" {' '.join(_WORD.findall(escape(shown)))} "
     if any(f" {' '.join(name)} " not in own_words for name in names.found(rationale)):
@@ -126,6 +123,5 @@ def words(text: str) -> list[str]:
 
 
 def _runs(text: str, length: int) -> set[tuple[str, ...]]:
-    """Returns all runs of `length` consecutive words of a text."""
     found = words(text)
     return {tuple(found[start : start + length]) for start in range(len(found) - length + 1)}

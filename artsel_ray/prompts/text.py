@@ -75,10 +75,9 @@ def answer_text(index: int, caption: str, output: Output) -> str:
 
 
 def chat_turn(renderer: Any, content: str | list[dict[str, str]]) -> str:
-    """Returns the text of a user's message and of the start of the model's answer.
+    """Returns the text of a user's message and of the start of the model's answer, by a chat template.
 
     Args:
-        renderer: a tokenizer, or a processor of images and text, with a chat template.
         content: text, or for processors its parts, `{"type": "text", "text": …}` or `{"type": "image"}`.
     """
     messages = [{"role": "user", "content": content}]

@@ -79,7 +79,6 @@ class PromptTokenizer:
         segments = [render.instruction(spec.asset_kind), render.question(spec), render.REASON, render.PREDICTION, "\n"]
         instruction, question, reason, prediction, line_break = self.encode(segments)
         self.head = head + instruction
-        """Ids that every prompt begins with."""
         self.prediction = [*prediction, self.option]
         """Ids of `Prediction: <option>`."""
         self.after_rationale = line_break + self.prediction
@@ -126,7 +125,6 @@ class PromptTokenizer:
         return Options(prefix, self._numbers(len(images)), 0, len(prefix) + added, images)
 
     def _prefix(self, name: str, genres: Sequence[str], contents: list[list[int]]) -> list[int]:
-        """Returns the ids of a title's line and of its options with these contents."""
         prefix = self.encode([render.new_title(name, genres, self.spec.asset_kind)])[0]
         heads = self.encode([render.option_head(index, self.spec.output) for index in range(len(contents))])
         for head, ids in zip(heads, contents, strict=True):

@@ -46,13 +46,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def render_evaluation(metrics: dict[str, Any], shown: list[dict[str, Any]], sources: dict[str, str]) -> str:
-    """Returns the page of an evaluation.
-
-    Args:
-        metrics: the content of metrics.json.
-        shown: examples of choices, ids only.
-        sources: what was evaluated, by the name of the flag.
-    """
+    """Returns the page of an evaluation: metrics.json, examples of choices (ids only), and the inputs by flag."""
     rows = _labeled({"model": metrics, **metrics["references"]})
     headline = [metric for metric in METRICS if metric.is_headline]
     log = metrics["log"] or {"policies": {}, "difference": {}}
@@ -79,13 +73,7 @@ def _labeled(rows: dict[str, Any]) -> dict[str, Any]:
 
 
 def render_sweep(trials: list[dict[str, Any]], best: dict[str, Any], flags: dict[str, Any]) -> str:
-    """Returns the page of a sweep.
-
-    Args:
-        trials: rows of the table of trials.
-        best: the chosen row.
-        flags: the sweep's flags to show, by name.
-    """
+    """Returns the page of a sweep: its table of trials, the row that was chosen, and the flags to show."""
     return render(
         "sweep.html",
         trials=sorted(trials, key=lambda row: row["learning_rate"]),
@@ -101,7 +89,6 @@ def render_reproduction(
     """Returns the page of a reproduction.
 
     Args:
-        rows: rows of the table of results.
         positions: for each label of Figure 1, `by_position` as in metrics.json.
         facts: scale, models, simulated, examples and users.
     """

@@ -13,11 +13,7 @@ _NAME_WIDTH, _CELL_WIDTH = 12, 28
 
 
 def evaluation_lines(metrics: dict[str, Any]) -> list[str]:
-    """Returns the headline metrics of every policy, what was left out or invalid, and the warnings.
-
-    Args:
-        metrics: the content of metrics.json.
-    """
+    """Returns metrics.json's headline metrics of every policy, what was left out or invalid, and the warnings."""
     columns = [metric for metric in METRICS if metric.is_headline]
     lines = [_row("", [_short(metric) for metric in columns])]
     lines += [_policy(name, row, columns) for name, row in {"model": metrics, **metrics["references"]}.items()]

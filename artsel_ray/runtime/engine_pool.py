@@ -45,9 +45,7 @@ class EngineStage:
     name: str
     """Its time is counted as `NAME_seconds`."""
     make: Callable[[], Callable[[Any, GetEngine], Processed]]
-    """Makes, in the actor, the function from a shard's item to what came of it."""
     load: GetEngine
-    """Loads the engine, in the actor."""
     starts_at_once: bool = True
     """Whether to load the engine with the actor, or when it is first asked for."""
 
@@ -68,12 +66,10 @@ class _Starts:
         self._count = 0
 
     def add(self) -> int:
-        """Counts one more; returns the count."""
         self._count += 1
         return self._count
 
     def clear(self) -> None:
-        """Starts over."""
         self._count = 0
 
 
@@ -87,14 +83,7 @@ class EngineActor:
     def __init__(
         self, stage: EngineStage, starts: Any, max_starts: int, max_memory_gib: float | None, output: str
     ) -> None:
-        """Loads the engine, unless engines died too often.
-
-        Args:
-            starts: the actor that counts the starts of all engines.
-            max_starts: of all engines, without a completed shard.
-            max_memory_gib: restart this actor, between two shards, when its process holds more.
-            output: of the run, for its metrics.
-        """
+        """Loads the engine; `max_starts` limits the starts of all engines without a completed shard."""
         self._stage, self._starts, self._max_starts = stage, starts, max_starts
         self._max_memory_gib, self._memory_gib = max_memory_gib or math.inf, 0.0
         self._engine: Engine | None = None

@@ -21,13 +21,7 @@ class RunMetrics:
     """What the driver knows. Counters count what this driver has seen: a run's are the sum over its drivers."""
 
     def __init__(self, output: str, unit: str, shards: int, done: int, invalid: int) -> None:
-        """Registers the metrics.
-
-        Args:
-            unit: what shards hold, such as `pairs`.
-            done: shards that are done.
-            invalid: units that were rejected before the first shard.
-        """
+        """Registers the metrics; `invalid` units were rejected before the first shard."""
         counted = {unit: f"Finished {unit}, reused ones included", f"rejected_{unit}": f"Rejected {unit}", **_TOKENS}
         self._counters = {name: _tagged(Counter, name, text, output) for name, text in counted.items()}
         self._done = _tagged(Gauge, "shards_done", "Finished shards", output)

@@ -9,12 +9,7 @@ class Progress:
     """Prints how far a run is, at most every few seconds."""
 
     def __init__(self, shards: int, unit: str) -> None:
-        """Starts the clock.
-
-        Args:
-            shards: to be done.
-            unit: what they hold: the name of its count in their statistics.
-        """
+        """Starts the clock; `unit` is the name of the units' count in the shards' statistics."""
         self._shards, self._unit = shards, unit
         self._since = self._printed = time.perf_counter()
         self._done_shards = self._done_units = self._skipped_units = 0

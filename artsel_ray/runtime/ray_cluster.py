@@ -15,12 +15,7 @@ _TIMEOUT_SECONDS = 10
 
 
 def start_ray(dashboard: bool = False) -> None:
-    """Connects to the cluster of `RAY_ADDRESS` or of `ray start` on this machine, or starts one for this job alone.
-
-    Ray's own progress bars and logs stay off: a job prints its own progress. Does nothing if connected already.
-
-    Args:
-        dashboard: give a cluster that is started for this job a dashboard, and print its address.
+    """Connects, unless connected, to the cluster of `RAY_ADDRESS` or `ray start`, or starts one for this job alone.
 
     Raises:
         InputError: if there should be a cluster and none answers.
@@ -45,10 +40,7 @@ def own_queue() -> Queue:
 
 
 def _check_reachable() -> None:
-    """Makes sure that a Ray answers at the address where one should be: a killed head leaves its address behind.
-
-    Ray would wait for it silently.
-    """
+    """A killed head leaves its address behind, and Ray would wait for it silently."""
     address = os.environ.get("RAY_ADDRESS") or read_ray_address() or ""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or "/" in host:  # `auto`, or a client's address

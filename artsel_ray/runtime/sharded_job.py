@@ -151,7 +151,6 @@ class ShardedJob:
         report_published(self.run.output)
 
     def _check_invalid(self, in_shards: int) -> None:
-        """Stops a run with too many invalid rows."""
         invalid, rows = in_shards + self.known_invalid, self.rows + self.known_invalid
         if invalid > self.max_reject_rate * rows:
             raise InputError(
@@ -191,7 +190,6 @@ class PrepareActor:
     """Prepares shards. An actor, not a task: Ray ends idle workers, and each new one loads everything again."""
 
     def __init__(self, name: str, make: Callable[..., Callable[[int], Any]], shared: Sequence[ray.ObjectRef]) -> None:
-        """Makes the stage's function, as `PrepareStage` says."""
         self._name = name
         self._prepare: Any = capture(make, *ray.get(list(shared)))
 
@@ -211,7 +209,6 @@ class WriteActor:
     """Writes shards, and passes their statistics on."""
 
     def __init__(self, output: str, table: str, finish: Callable[[pa.Table], pa.Table] | None) -> None:
-        """Writes to an output, as `ShardedJob` says."""
         self._output, self._table, self._finish = output, table, finish
 
     def __call__(self, batch: dict[str, Any]) -> "dict[str, np.ndarray]":

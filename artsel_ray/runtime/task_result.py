@@ -58,10 +58,7 @@ def results(dataset: ray.data.Dataset) -> Iterator[Any]:
 
 
 def map_tasks(items: Sequence[Any] | int, function: Callable[[Any], Any], num_cpus: float = 1) -> Iterator[Any]:
-    """Yields what a function returns for each item, one Ray task each, in the order in which they finish.
-
-    Args:
-        items: or how many: then the function is called with 0, 1, ….
+    """Yields a function's result for each item, or each index below a number, from one Ray task each, as they finish.
 
     Raises:
         InputError: that the function raised.

@@ -1,9 +1,4 @@
-"""Which shard each pair belongs to, so that what prompts share is computed once.
-
-Where prompts begin with the title, titles are packed whole into shards of about the same work; a title with more pairs
-than a shard holds gets several, and its users are spread over them by a hash of their id. Where prompts begin with the
-user, whole users are spread over the shards.
-"""
+"""Which shard each pair belongs to, so that what prompts share is computed once."""
 
 import math
 from collections import Counter
@@ -34,10 +29,7 @@ class Assignment:
     pairs: int
 
     def shards_of(self, pairs: pa.Table) -> np.ndarray:
-        """Returns the shard of each row, given its user_id and title_id: int64 [N].
-
-        A title's users are spread over its shards by a stable hash of their id.
-        """
+        """Returns each row's shard, int64 [N]; a stable hash of user_id spreads a title's users over its shards."""
         titles = pc.dictionary_encode(pairs["title_id"]).combine_chunks()
         spans = np.array([self.shard_of[title] for title in titles.dictionary.to_pylist()]).reshape(-1, 2)
         first, count = spans[titles.indices.to_numpy()].T
@@ -64,11 +56,7 @@ def count_titles(file: str) -> Counter[str]:
 
 
 def assign(counts: Counter[str], shard_pairs: int, catalog: Catalog, spec: PromptSpec) -> Assignment:
-    """Assigns pairs to shards of about the same work, at most `shard_pairs` pairs each.
-
-    The cost of a title's options is a guess from the captions' letters or the images' pixels, relative to a pair with
-    a full history.
-    """
+    """Assigns pairs to shards of about the same work, at most `shard_pairs` pairs each."""
     if spec.layout == "user_first":
         return assign_users(counts, shard_pairs)
     pair_tokens = min(_TOKENS_PER_INTERACTION * spec.history_length, spec.history_tokens) + 1

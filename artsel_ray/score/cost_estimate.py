@@ -34,7 +34,6 @@ class Speed:
     """Pairs that were measured; 0 if the speed was given."""
     start_seconds: float = 0.0
     bytes_per_pair: float | None = None
-    """Size of the predictions."""
     further: float = 1.0
     """Questions after each pair's first one, measured over counted: with `choose` they depend on the answers."""
     decoded: float = 1.0
@@ -67,7 +66,6 @@ def _count(run: ScoringRun) -> tuple[TokenCounts, int]:
 
 
 def _measure_sample(run: ScoringRun, layout: Layout) -> Speed:
-    """Scores a sample of the requests the ordinary way, with one engine, and deletes what that wrote."""
     folder = storage.join(run.config.output, _CALIBRATION)
     storage.delete(folder)  # of an estimate that was interrupted
     requests = storage.join(folder, "requests")
@@ -91,7 +89,6 @@ def _measure_sample(run: ScoringRun, layout: Layout) -> Speed:
 
 
 def _sample(files: list[str]) -> pa.Table:
-    """Returns requests of a few users for the most requested titles, from the first rows."""
     tables = (batch.valid for index in range(len(files)) for batch in read_requests(files, index))
     table = next((table for table in tables if table.num_rows), None)
     if table is None:
@@ -107,7 +104,6 @@ def _sample(files: list[str]) -> pa.Table:
 
 
 def _speed(output: str, expected: TokenCounts) -> Speed:
-    """Returns what a finished run over the sample measured, against the tokens that were counted for it."""
     summary = storage.read_json(storage.join(output, "summary.json"))
     if not summary["pairs"]:
         advice = "see what a run without --estimate-cost rejects, or give --tokens-per-second"

@@ -4,9 +4,11 @@ import time
 
 from artsel_ray import storage
 from artsel_ray.data.catalog import permuted, read_catalog
+from artsel_ray.models.load import load
+from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.score.cost_estimate import estimate_cost
 from artsel_ray.score.scoring_run import ScoringRun, score_requests
-from artsel_ray.score.scoring_settings import resolve_settings
+from artsel_ray.score.scoring_settings import ScoringSettings, prompt_spec, read_label_prior
 from artsel_ray.score.settings import ScoreConfig
 
 
@@ -27,3 +29,23 @@ def score(config: ScoreConfig) -> None:
         estimate_cost(run)
     else:
         score_requests(run)
+
+
+def resolve_settings(config: ScoreConfig) -> ScoringSettings:
+    """Prepares the model on this machine and settles how its prompts read.
+
+    Raises:
+        InputError: if there is no such model, it does not fit the flags, or a label prior cannot be read.
+    """
+    model = load(config.model)
+    spec = prompt_spec(model, config.model, config.prompt, config.decoding)
+    if spec.assets == "image":
+        prompt_tokenizer(model.path, spec)  # refuses a model that takes no images before anything is written
+    return ScoringSettings(
+        model=config.model,
+        model_id="fake" if config.engine_pool.engine == "fake" else model.model_id,
+        spec=spec,
+        max_model_length=min(config.engine_pool.max_model_length, model_length(model.path)),
+        decoding=config.decoding,
+        label_prior=read_label_prior(config.label_prior) if config.label_prior else (),
+    )

@@ -52,7 +52,6 @@ class RenderedShard:
     """In the order of the pairs; their `users` sum to N."""
     user_ids: pa.ChunkedArray
     histories: pa.ListArray
-    """Lists of ids."""
     fingerprints: list[str]
     reused: pa.Table
     """An earlier run's predictions with unchanged fingerprints."""
@@ -117,10 +116,7 @@ def render_shard(index: int, source: ShardSource, settings: ScoringSettings) -> 
 
 
 def _read_pairs(index: int, source: ShardSource, spec: PromptSpec) -> tuple[pa.Table, pa.Table]:
-    """Returns a shard's valid pairs, with the title's index in the catalog as `title`, and the invalid rows.
-
-    Pairs whose prompts begin with the same tokens are next to each other.
-    """
+    """Returns valid pairs, with `title` as index in the catalog and shared prefixes adjacent, and the invalid rows."""
     pairs, catalog = shuffle.read_partition(source.requests, index), source.catalog
     title = checks.codes(pairs["title_id"], catalog.title_ids)
     candidates = np.append(np.diff(catalog.offsets), 0)  # the last is for unknown titles, whose code is -1
@@ -143,7 +139,6 @@ def _repeated(user_ids: pa.ChunkedArray, title: np.ndarray) -> np.ndarray:
 
 
 def _groups(catalog: Catalog, titles: np.ndarray, title: np.ndarray, options: list[Options]) -> list[TitleGroup]:
-    """Groups consecutive pairs with the same title, given distinct titles' indices in the catalog and each pair's."""
     starts = np.flatnonzero(np.diff(title, prepend=-1))
     groups = []
     for code, users in zip(title[starts].tolist(), np.diff(starts, append=len(title)).tolist(), strict=True):
@@ -159,21 +154,19 @@ def _names(histories: pa.ChunkedArray, catalog: Catalog) -> pa.Array:
 
 
 def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, settings: ScoringSettings) -> list[str]:
-    """Returns a digest of all that decides a pair's answer, for each pair.
-
-    The prompt spec counts by its values, in the order of its fields: a field may be renamed, not moved.
-    """
     digests, of_title = [], {}  # a title may have many groups, where users stay whole
     values, bounds = histories.values.to_numpy(), itertools.pairwise(histories.offsets.to_pylist())
+    # The field's first name, so that predictions of earlier versions are still reused.
+    spec = repr(settings.spec).replace("resize_to_pixels=", "kept_pixels=")
     for group in groups:
         if group.title_id not in of_title:
-            shared: tuple[object, ...] = (settings.model_id, dataclasses.astuple(settings.spec), settings.decoding)
-            shared += (group.artwork_ids, group.options.prefix)
+            shared = [repr(settings.model_id), spec, repr(settings.decoding)]
+            shared += [repr(group.artwork_ids), repr(group.options.prefix)]
             if group.options.images:
-                shared += (tuple(image.digest for image in group.options.images),)
+                shared.append(repr(tuple(image.digest for image in group.options.images)))
             if settings.label_prior:
-                shared += (settings.label_prior,)
-            of_title[group.title_id] = hashlib.blake2b(repr(shared).encode(), digest_size=16)
+                shared.append(repr(settings.label_prior))
+            of_title[group.title_id] = hashlib.blake2b(f"({', '.join(shared)})".encode(), digest_size=16)
         for start, end in itertools.islice(bounds, group.users):
             digest = of_title[group.title_id].copy()
             digest.update(values[start:end].tobytes())
@@ -193,7 +186,6 @@ def _possible(previous: pa.Table, catalog: Catalog, with_distribution: bool) -> 
 
 
 def _reuse(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.Table) -> RenderedShard:
-    """Returns the shard without the pairs that an earlier run has answered with the same fingerprint."""
     # Find each pair's first earlier prediction.
     keys = ["user_id", "title_id", "fingerprint"]
     pairs = pa.table([shard.user_ids, title_ids, pa.array(shard.fingerprints, pa.string())], names=keys)

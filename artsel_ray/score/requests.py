@@ -1,8 +1,7 @@
 """The shuffle: requests by user become pairs by shard.
 
 Each slice of the requests is written as one spill file, ordered by shard, from which every shard reads its own rows. So
-memory does not grow with the requests, and histories are stored once per pair, on disk. An earlier run's predictions
-are shuffled the same way, so that a shard meets its own.
+memory does not grow with the requests, and histories are stored once per pair, on disk.
 """
 
 import dataclasses
@@ -42,7 +41,6 @@ class ShuffledRequests:
     """Spill files of the requests."""
     pairs: int
     rejected_rows: int
-    """Rows of the requests that cannot be used."""
     rejected_pairs: int
     """Pairs that these rows ask for, at least one per row."""
     previous: list[str]
@@ -61,11 +59,7 @@ class PartitionResult(NamedTuple):
 
 
 def shuffle_all(output: str, files: list[str], assignment: Assignment, previous: str | None) -> ShuffledRequests:
-    """Writes the spill files of a run on Ray, or returns those that an interrupted run has written.
-
-    Args:
-        previous: output of an earlier, finished run, if any.
-    """
+    """Writes the spill files of a run on Ray, or returns those that an interrupted run has written."""
     spill, invalid = storage.join(output, SPILL_FOLDER), storage.join(output, INVALID_FOLDER)
     known = storage.read_manifest(spill)
     if known is not None:
@@ -113,12 +107,7 @@ def shuffle_requests(files: list[str], index: int, assignment: Assignment, spill
 
 
 def shuffle_previous(parts: list[str], uri: str, assignment: Assignment, invalid: str) -> int:
-    """Writes an earlier run's predictions as one spill file: those of titles that are requested again.
-
-    Args:
-        parts: the earlier run's objects.
-        invalid: the object of the invalid rows, whose number is returned.
-    """
+    """Writes an earlier run's predictions of requested titles as one spill file; returns the number of invalid rows."""
     read = CheckedReader(parts, "predictions", row_checks=checks.prediction_checks).all()
     if read.invalid.num_rows:
         storage.write_table(invalid, read.invalid, "invalid_rows")
@@ -134,12 +123,10 @@ def read_requests(files: list[str], index: int) -> Iterator[CheckedBatch]:
 
 
 def _requested(table: pa.Table) -> int:
-    """Returns how many pairs rows ask for, at least one per row."""
     return int(np.maximum(pc.fill_null(pc.list_value_length(table["title_ids"]), 0).to_numpy(), 1).sum())
 
 
 def _row_checks(table: pa.Table) -> list[checks.RowCheck]:
-    """Finds the rows that ask for nothing, or whose history cannot be true."""
     timestamps, rows = checks.items(table["history"], "timestamp")
     late = checks.later_than(timestamps, int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6))
     # An unknown time is NaN here, neither before nor after another. Microseconds are exact until the year 2255.
@@ -156,7 +143,6 @@ def _row_checks(table: pa.Table) -> list[checks.RowCheck]:
 
 
 def _slices(table: pa.Table) -> Iterator[pa.Table]:
-    """Yields consecutive rows with at most `_SLICE_PAIRS` pairs, or one row with more."""
     ends = np.cumsum(pc.list_value_length(table["title_ids"]).to_numpy())
     start = 0
     while start < table.num_rows:

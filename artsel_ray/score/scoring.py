@@ -31,7 +31,6 @@ class EngineLoader:
     settings: ScoringSettings
     pool: ScoreEngines
     max_candidates: int
-    """Most candidates of a title."""
     fake_tokens_per_second: float | None
     """Speed that the fake engine simulates; as fast as it can if None."""
 
@@ -88,7 +87,6 @@ def score_shard(shard: RenderedShard, engine: Engine, settings: ScoringSettings)
 
 
 def _questions(shard: RenderedShard, tokenizer: PromptTokenizer) -> Questions:
-    """Returns each pair's prompt with its candidates' answers; a title's users share the lists of answers."""
     prompts, answers, images = [], [], []
     histories = (history.values.to_numpy() for history in shard.histories)
     for group in shard.groups:
@@ -100,7 +98,6 @@ def _questions(shard: RenderedShard, tokenizer: PromptTokenizer) -> Questions:
 
 
 def _generate_rationales(engine: Engine, questions: Questions) -> tuple[Questions, list[str]]:
-    """Has the model write a rationale after each prompt; returns the prompts continued up to the answer."""
     tokenizer = questions.tokenizer
     stop = [tokenizer.option, *tokenizer.end]
     written = engine.generate(questions.prompts, tokenizer.spec.reason_tokens, stop, images=questions.images)
@@ -112,7 +109,6 @@ def _generate_rationales(engine: Engine, questions: Questions) -> tuple[Question
 def _drop_wrong(
     shard: RenderedShard, tokenizer: PromptTokenizer, rationales: list[str], chosen: list[int]
 ) -> tuple[list[str | None], dict[str, int]]:
-    """Drops the rationales about another user's history or another candidate, and counts them by kind."""
     names, decode = rationale_checks.Names(shard.names.to_pylist()), tokenizer.tokenizer.decode
     shown: list[str | None] = []
     dropped = dict.fromkeys(rationale_checks.FAULTS, 0)
@@ -150,7 +146,6 @@ def _predictions(
 
 
 def _candidates(shard: RenderedShard, choices: Choices) -> pa.Array:
-    """Returns the column `candidates`: each pair's candidates with their probabilities; null from other decoders."""
     kind = PREDICTIONS.field("candidates").type
     if choices.distributions is None:
         return pa.nulls(len(choices.candidates), kind)

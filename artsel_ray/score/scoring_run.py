@@ -35,7 +35,6 @@ class ScoringRun:
 
     config: ScoreConfig
     files: list[str]
-    """Files of the requests."""
     catalog: Catalog
     """With each title's candidates in the run's permutation."""
     invalid_catalog_rows: pa.Table
@@ -116,7 +115,6 @@ def score_requests(run: ScoringRun) -> None:
 
 
 def _cheapest_layout(run: ScoringRun, counts: Counter[str]) -> Layout:
-    """Returns the layout in which an engine computes fewer tokens, and prints why."""
     totals = TokenCounter(run.settings, cache_block_tokens()).count(run.files, counts, run.catalog)
     layout = totals.cheapest_layout()
     print(f"layout {layout}: " + ", ".join(f"{totals.computed(name):,.0f} tokens {name}" for name in LAYOUTS))
@@ -148,7 +146,6 @@ def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shar
 
 
 def _publish(run: ScoringRun, job: ShardedJob, shuffled: ShuffledRequests, seconds: dict[str, float]) -> None:
-    """Sums up the shards, writes the summary and last the manifest, and deletes the spill files."""
     totals, invalid, settings, output = job.totals(), run.invalid_catalog_rows, run.settings, run.config.output
     if invalid.num_rows:
         storage.write_table(storage.join(output, INVALID_FOLDER, "catalogue.parquet"), invalid, "invalid_rows")

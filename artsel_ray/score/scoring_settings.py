@@ -11,11 +11,10 @@ from artsel_ray.decoding import label_prior
 from artsel_ray.decoding.base import Decoder
 from artsel_ray.decoding.decoders import DECODERS
 from artsel_ray.errors import InputError
-from artsel_ray.models.load import Model, load
+from artsel_ray.models.load import Model
 from artsel_ray.models.spec import resolve_prompt_spec
-from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.score.settings import ScoreConfig, ScorePrompt
+from artsel_ray.score.settings import ScorePrompt
 
 
 @dataclass(frozen=True)
@@ -37,26 +36,6 @@ class ScoringSettings:
     def decoder(self) -> Decoder:
         """What `decoding` names."""
         return DECODERS[self.decoding]
-
-
-def resolve_settings(config: ScoreConfig) -> ScoringSettings:
-    """Prepares the model on this machine and settles how its prompts read.
-
-    Raises:
-        InputError: if there is no such model, it does not fit the flags, or a label prior cannot be read.
-    """
-    model = load(config.model)
-    spec = prompt_spec(model, config.model, config.prompt, config.decoding)
-    if spec.assets == "image":
-        prompt_tokenizer(model.path, spec)  # refuses a model that takes no images before anything is written
-    return ScoringSettings(
-        model=config.model,
-        model_id="fake" if config.engine_pool.engine == "fake" else model.model_id,
-        spec=spec,
-        max_model_length=min(config.engine_pool.max_model_length, model_length(model.path)),
-        decoding=config.decoding,
-        label_prior=read_label_prior(config.label_prior) if config.label_prior else (),
-    )
 
 
 def read_label_prior(uris: Sequence[str]) -> tuple[float, ...]:

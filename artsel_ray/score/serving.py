@@ -48,10 +48,7 @@ def draw(propensity_m: NDArray, seed: int, user_id: str, title_id: str) -> int:
 
 
 def serve(predictions: pa.Table, policy: ServingSettings) -> pa.Table:
-    """Returns predictions with `artwork_id`, `probability` and `propensity` as the policy decides.
-
-    Rows that another run has drawn are drawn again, from their candidates' probabilities.
-    """
+    """Returns predictions whose `artwork_id`, `probability` and `propensity` follow the policy, redrawn if drawn."""
     explores = policy.explore != "none"
     if not explores and predictions["propensity"].null_count == predictions.num_rows:
         return predictions

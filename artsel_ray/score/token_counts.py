@@ -55,7 +55,6 @@ class TokenCounts:
     user_first_computed: float = 0
 
     def __add__(self, other: "TokenCounts") -> "TokenCounts":
-        """Returns the counts of both together."""
         both = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
         return TokenCounts(*(mine + others for mine, others in both))
 
@@ -102,12 +101,7 @@ class TokenCounter:
     def count(
         self, files: list[str], pairs: Counter[str], catalog: Catalog, shards: Mapping[str, int] | None = None
     ) -> TokenCounts:
-        """Counts all files of requests, in tasks on Ray.
-
-        Args:
-            pairs: of each title, as `count_pairs` returns them.
-            shards: number of each title's shards, 1 by default.
-        """
+        """Counts all files of requests on Ray, given each title's `pairs` and its number of `shards`, 1 by default."""
         costs = self._measure_titles(pairs, catalog)
         known = ray.put(costs)
 
@@ -123,7 +117,6 @@ class TokenCounter:
         return prompt_tokenizer(self.settings.model, self.settings.spec)
 
     def _measure_titles(self, pairs: Counter[str], catalog: Catalog) -> TitleCosts:
-        """Tokenizes all titles that are requested, in tasks on Ray."""
         titles = pc.index_in(pa.array(sorted(pairs), pa.string()), catalog.title_ids).drop_null().to_numpy()
         slices = [titles[start : start + _TITLES_PER_TASK] for start in range(0, len(titles), _TITLES_PER_TASK)]
         shared = ray.put(catalog)
@@ -137,7 +130,6 @@ class TokenCounter:
         return TitleCosts(catalog.title_ids.take(pa.array(titles)), *costs.reshape(-1, 5).T)
 
     def _title_cost(self, tokenizer: PromptTokenizer, catalog: Catalog, title: int) -> tuple[float, ...]:
-        """Returns a title's values in the columns of `TitleCosts`."""
         options = tokenize_title(tokenizer, catalog, title)
         budget = tokenizer.history_budget(options, self.settings.max_model_length) if options.answers else -1
         # A model that writes a rationale is asked once.
@@ -146,10 +138,7 @@ class TokenCounter:
         return options.length, budget, *cost
 
     def _count_rows(self, table: pa.Table, costs: TitleCosts) -> TokenCounts:
-        """Counts what requests cost, except what is computed once per title and shard.
-
-        Pairs of titles that are not in `costs`, and those that do not fit the model, are left out.
-        """
+        """Leaves out what is computed once per title and shard, and pairs of unknown titles or that do not fit."""
         tokenizer = self._tokenizer
         histories = tokenizer.histories(table["history"], np.full(table.num_rows, self.settings.max_model_length))
 
@@ -197,7 +186,6 @@ class TokenCounter:
         )
 
     def _whole_blocks(self, tokens: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Returns how many of the first tokens fill whole blocks."""
         return tokens // self.block_tokens * self.block_tokens
 
 
@@ -207,6 +195,5 @@ def cache_block_tokens() -> int:
 
 
 def _bytes(history: pa.ChunkedArray) -> NDArray[np.float64]:
-    """Returns each row's share of the column's size."""
     lengths = pc.fill_null(pc.list_value_length(history), 0).to_numpy()
     return lengths * (history.nbytes / max(lengths.sum(), 1))

@@ -69,11 +69,7 @@ class CaptionStyle:
 
 
 def write_caption(mix: np.ndarray, style: CaptionStyle, rng: random.Random) -> str:
-    """Returns a caption for an artwork with a mix of themes, [T] weights that sum to 1.
-
-    The first sentence shows the mix's strongest theme. Each further sentence shows a theme drawn from the mix, or a
-    detail unrelated to any theme. A headline begins with its subject.
-    """
+    """Returns a caption for an artwork with a mix of themes, [T] weights that sum to 1; the strongest comes first."""
     words_wanted = style.tokens / TOKENS_PER_WORD * rng.lognormvariate(0.0, _LENGTH_SPREAD)
     grammar, strongest = GRAMMARS[style.kind], THEMES[int(np.argmax(mix))]
     sentences = [_themed(strongest, grammar, grammar.first, 0.0, rng)]
@@ -96,7 +92,6 @@ def write_caption(mix: np.ndarray, style: CaptionStyle, rng: random.Random) -> s
 
 
 def _themed(theme: Theme, grammar: Grammar, templates: tuple[str, ...], shared_words: float, rng: random.Random) -> str:
-    """Returns a sentence from the templates about a theme, or, with chance `shared_words`, one about its genres."""
     if rng.random() < shared_words:
         (genre,) = rng.choices(list(theme.genres), list(theme.genres.values()))
         return rng.choice(grammar.genre).format(genre=genre.lower())

@@ -43,7 +43,6 @@ class Viewings:
     """[I]; None if unknown."""
 
     def __len__(self) -> int:
-        """Returns the number of viewings."""
         return len(self.users)
 
     def part(self, start: int, stop: int) -> "Viewings":
@@ -79,7 +78,6 @@ def synthetic_histories(
     """Generates titles, and the viewings of users who prefer the themes of their taste.
 
     Args:
-        interactions_per_user: mean number of viewings of a user.
         shared_words: chance that a title is named after an object that captions of its themes show.
     """
     rng = np.random.default_rng([seed, 2])

@@ -103,7 +103,6 @@ def write_catalog(output: str, titles: pa.Table, world: World, kind: AssetKind, 
 def _log(
     group: Viewings, world: World, behavior: Behavior, artworks: pa.Table, rng: np.random.Generator
 ) -> tuple[dict[str, pa.Table], Best]:
-    """Returns a group's interactions, impressions and oracle, and what the best predictors reach on them."""
     parts, best = [], Best()
     for start in range(0, len(group), _BATCH_PAIRS):
         viewings = group.part(start, start + _BATCH_PAIRS)

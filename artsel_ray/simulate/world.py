@@ -56,9 +56,8 @@ def make_world(
 ) -> World:
     """Draws every title's artworks and writes their captions.
 
-    The number of candidates is `minimum + (maximum - minimum) * Beta(1.2, 2.2)`. Each artwork has one strong theme,
-    drawn half of the time from the title's themes, otherwise uniformly. `noise` is the standard deviation of an
-    artwork's appeal to every user.
+    The number of candidates is `minimum + (maximum - minimum) * Beta(1.2, 2.2)`. `noise` is the standard deviation of
+    an artwork's appeal to every user.
     """
     minimum, maximum = candidates
     rng = np.random.default_rng([seed, 1])
@@ -78,7 +77,6 @@ def make_world(
 
 
 def _captions(mix_mt: np.ndarray, style: CaptionStyle, rng: random.Random) -> list[str]:
-    """Returns a title's captions, all different."""
     captions: list[str] = []
     for mix in mix_mt:
         attempt = style
@@ -163,7 +161,6 @@ class Best:
     random_accuracy: float = 0.0
 
     def __add__(self, other: "Best") -> "Best":
-        """Returns the sums over both parts."""
         return Best(*map(operator.add, astuple(self), astuple(other)))
 
     def means(self) -> dict[str, float]:

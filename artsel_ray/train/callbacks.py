@@ -1,8 +1,4 @@
-"""What happens between a training's steps: validation, progress, sealed checkpoints, and the stop at a NaN.
-
-Validation chooses for held-out examples with a decoder that scores. A checkpoint is complete when each worker has
-written a list of its files and their sizes, last.
-"""
+"""What happens between a training's steps: validation, progress, sealed checkpoints, and the stop at a NaN."""
 
 import json
 import math
@@ -29,10 +25,7 @@ _EXAMPLES_WITH_IMAGES = 32
 
 
 def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
-    """Chooses for the examples, which the workers share, as scoring does.
-
-    Returns `validation_accuracy`, and `validation_ips`: the mean of hit · m, for π uniform over m candidates.
-    """
+    """Returns `validation_accuracy`, and `validation_ips`: the mean of hit · m, for π uniform over m candidates."""
     accelerator = trainer.accelerator
     # A sharded model answers only when all workers ask the same number of questions: then each chooses for all.
     workers = 1 if trainer.is_fsdp_enabled else accelerator.num_processes

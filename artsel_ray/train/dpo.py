@@ -22,7 +22,6 @@ class Rejections:
     """Draws each example's rejected candidate, by the example's seed, index and epoch alone."""
 
     def __init__(self, examples: TrainingExamples, method: Rejected) -> None:
-        """Collects what the examples log about each title's candidates; see `LearningSettings.rejected`."""
         self._examples, self._method = examples, method
         propensities: defaultdict[tuple[int, int], list[float]] = defaultdict(list)
         self._rationales: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
@@ -39,11 +38,7 @@ class Rejections:
         return [index for index in range(len(self._examples)) if len(self._examples.title(index).contents) > 1]
 
     def draw(self, index: int, epoch: int) -> tuple[int, str | None]:
-        """Returns the rejected candidate's index in its stored order, and what speaks for it.
-
-        Its rationale was written for another example of the title, whose user engaged with that candidate. Where there
-        is none it is the example's own, so that only the prediction differs.
-        """
+        """Returns the rejected candidate's stored index and its rationale: another example's, else this example's."""
         examples = self._examples
         weights = self._weights(examples.title_n[index], examples.label_n[index])
         rng = np.random.default_rng([examples.seed, REJECTED_STREAM, epoch, index])
@@ -75,10 +70,7 @@ class DpoCollator:
         self._pad = DataCollatorForPreference(pad_token_id=pad_token_id)
 
     def __call__(self, rows: list[dict[str, int]]) -> Batch:
-        """Returns `input_ids`, `attention_mask` and `completion_mask`, and the images' tensors in the same order.
-
-        Each is [2 · rows, longest], the chosen answers first.
-        """
+        """Returns tensors [2 · rows, longest], the chosen answers first, and the images' tensors in the same order."""
         epoch, pairs, images = self.order.epoch, [], []
         for row in rows:
             pair = self._examples.preference(row["index"], epoch, *self._rejections.draw(row["index"], epoch))

@@ -57,7 +57,6 @@ class TrainingExamples:
     """N examples that fit the model, in the order in which they were read."""
 
     uri: str
-    """Where they come from, for messages."""
     tokenizer: PromptTokenizer
     seed: int = 0
     shuffle_candidates: bool = False
@@ -92,12 +91,7 @@ class TrainingExamples:
         return self.tokenizer.example(options, self.history_n[index], answer, self._rationale(index))
 
     def preference(self, index: int, epoch: int, rejected: int, rejected_rationale: str | None) -> Preference:
-        """Returns an example for DPO.
-
-        Args:
-            rejected: index of the rejected candidate in its stored order.
-            rejected_rationale: what speaks for it, where the model writes rationales.
-        """
+        """Returns an example for DPO; `rejected` is the rejected candidate's index in its stored order."""
         options, order = self._options(index, epoch)
         answers = ((self.label_n[index], self._rationale(index)), (rejected, rejected_rationale))
         chosen, other = (
@@ -189,7 +183,6 @@ def _read(examples: TrainingExamples, columns: list[str], max_model_length: int,
 
 
 def _add(examples: TrainingExamples, table: pa.Table, max_model_length: int) -> None:
-    """Tokenizes rows and adds those that fit the model."""
     tokenizer, spec = examples.tokenizer, examples.tokenizer.spec
     rows = table.drop_columns(["history"]).to_pylist()
     titles = [_title(examples, row) for row in rows]
@@ -210,7 +203,6 @@ def _add(examples: TrainingExamples, table: pa.Table, max_model_length: int) -> 
 
 
 def _title(examples: TrainingExamples, row: dict[str, Any]) -> int:
-    """Returns the index of a row's title, which is tokenized when it first occurs."""
     tokenizer = examples.tokenizer
     if "rationale" in row and not row["rationale"]:
         raise InputError(

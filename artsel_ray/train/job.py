@@ -43,9 +43,6 @@ _NOT_IDENTITY = ("output", "workers", "fsdp")
 def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> dict[str, float]:
     """Trains, resuming what an earlier run has left undone, and returns the last value of each of `METRICS`.
 
-    Args:
-        callbacks: of Ray Train's run, such as the one that reports to Ray Tune.
-
     Raises:
         InputError: for a wrong model or examples, another run's output, or a training that failed.
     """
@@ -94,7 +91,6 @@ def final_metrics(history: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _fit_here(training: Training) -> Fitted:
-    """Trains in this process, from the newest complete checkpoint in the output."""
     if storage.is_uri(training.output):
         raise InputError(
             f"--output is {training.output}; with --workers 0, which keeps its checkpoints there, it must be a local "
@@ -115,7 +111,6 @@ def _fit_here(training: Training) -> Fitted:
 
 
 def _fit_on_ray(training: Training, callbacks: list[UserCallback]) -> Fitted:
-    """Trains on the cluster's workers, from the newest complete checkpoint in the output."""
     start_ray()
     print(f"starting {training.optimization.workers} worker(s), which takes half a minute", flush=True)
     events, fitted = own_queue(), list[Fitted]()
@@ -164,7 +159,6 @@ def _torch_trainer(training: Training, events: Queue, callbacks: list[UserCallba
 
 
 def _listen(events: Queue, fitted: list[Fitted]) -> None:
-    """Prints the first worker's lines, and keeps its result."""
     for event in iter(events.get, None):
         if isinstance(event, Fitted):
             fitted.append(event)
@@ -190,7 +184,6 @@ def _worker(settings: dict[str, Any]) -> None:
 
 
 def _complete_checkpoint(report: Callable[[str], None]) -> Checkpoint | None:
-    """Returns the checkpoint that Ray resumes from or, if it is incomplete, the newest complete one before it."""
     last = ray.train.get_checkpoint()
     if last is None:
         return None

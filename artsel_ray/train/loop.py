@@ -37,7 +37,6 @@ class Fitted:
     error: str = ""
     """Why it was stopped, for the user; empty if it finished."""
     too_long: int = 0
-    """Number of examples left out because they don't fit the model."""
 
 
 def fit(
@@ -49,8 +48,6 @@ def fit(
     Args:
         output_dir: local folder for checkpoints.
         checkpoint: local folder of the checkpoint to resume from.
-        callbacks: more callbacks of the trainer, called after validation.
-        report: shows a line to the user; called on the first worker.
 
     Raises:
         InputError: if the model, the examples or the checkpoint cannot be used.
@@ -85,7 +82,6 @@ def fit(
 
 
 def _read_weights(name: str, path: Path, is_frozen: bool) -> PreTrainedModel:
-    """Reads the weights to train, or those to train an adapter on."""
     # Frozen weights may be bfloat16. Trained ones may not: small steps would be lost in 8 bits.
     is_half = torch.cuda.is_available() and is_frozen
     model = read_model(path, torch.bfloat16 if is_half else torch.float32)
@@ -97,7 +93,6 @@ def _read_weights(name: str, path: Path, is_frozen: bool) -> PreTrainedModel:
 
 
 def _run(trainer: Trainer, callbacks: list[TrainerCallback], checkpoint: str | None, output: str) -> None:
-    """Trains to the end, or until a callback stops it."""
     for callback in callbacks:
         trainer.add_callback(callback)
     trainer.remove_callback(PrinterCallback)
@@ -110,10 +105,7 @@ def _run(trainer: Trainer, callbacks: list[TrainerCallback], checkpoint: str | N
 
 
 def export(trainer: Trainer, training: Training, base: Model, spec: PromptSpec) -> None:
-    """Writes adapter/, merged/ and spec.json, whose prompt `base` was trained for, into the training's output.
-
-    Every worker calls it, to gather a sharded model, and the first one writes.
-    """
+    """Writes adapter/, merged/ and spec.json on the first worker; all call it, to gather a sharded model."""
     has_adapter = training.optimization.lora_rank > 0
     with TemporaryDirectory() as scratch:
         saved, merged = Path(scratch, ADAPTER), Path(scratch, MERGED)

@@ -19,10 +19,7 @@ class SftCollator:
         self._pad = DataCollatorForLanguageModeling(pad_token_id=pad_token_id)
 
     def __call__(self, rows: list[dict[str, int]]) -> Batch:
-        """Returns `input_ids`, `attention_mask` and `labels`, each [rows, longest], and the images' tensors.
-
-        Every id that is not part of the answer is labeled -100.
-        """
+        """Returns tensors [rows, longest], and the images'; ids that are not part of the answer are labeled -100."""
         encoded = [self._examples.example(row["index"], self.order.epoch) for row in rows]
         batch = self._pad([{"input_ids": each.ids, "labels": _labels(each)} for each in encoded])
         return self._examples.with_images(batch, [each.images for each in encoded])

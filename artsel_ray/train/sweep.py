@@ -40,7 +40,6 @@ BEST, TABLE, TRIALS, RECORD = "best", "trials.parquet", "trials", "trial.json"
 Status = Literal["finished", "stopped", "failed"]
 _SHOWN = ("method", "model", "output_format", "reason", "layout", "batch_size", "lora_rank", "seed")
 _Train = Callable[[list[UserCallback]], dict[str, float]]
-"""A trial's training; takes callbacks of Ray Train's run."""
 _COPY_BYTES = 1 << 24
 # Flags that do not change a trial's result. Learning rates are among them, so that more can be tried later.
 _NOT_IDENTITY = ("output", "workers", "learning_rate", "learning_rates", "asha", "concurrent")
@@ -73,7 +72,6 @@ class TrialRecord:
     """The last step that was validated."""
     seconds: float = 0.0
     error: str | None = None
-    """Why it failed."""
 
 
 def sweep(config: SweepConfig) -> None:
@@ -104,7 +102,6 @@ def trial_config(config: SweepConfig, rate: float) -> TrainConfig:
 
 
 def _run_trials(config: SweepConfig, trials: dict[float, _Train]) -> None:
-    """Runs the trials on Ray Tune, as many at the same time as the flags or the cluster allow."""
     os.environ.update(_ENVIRONMENT | os.environ)
     keep_keys_out_of_logs()
     # A failed trial is reported in one line, by the recorder.
@@ -132,25 +129,18 @@ def _run_trials(config: SweepConfig, trials: dict[float, _Train]) -> None:
 
 
 def _trial(trials: dict[float, _Train], parameters: dict[str, float]) -> None:
-    """Runs one trial, in a process of its own which waits for the trial's workers."""
     os.environ.update(_ENVIRONMENT | os.environ)
     trials[parameters["learning_rate"]]([Reporter()])
 
 
 def keep_keys_out_of_logs() -> None:
-    """Keeps Ray Tune from passing AWS keys on in the trials' runtime environments, which Ray writes into its logs.
-
-    Workers have the keys from their machine, or from the job's own environment.
-    """
+    """Keeps AWS keys out of the trials' runtime environments, which Ray logs: workers have keys of their own."""
     # Private to Ray 2.60; tests/train/test_sweep.py fails when it changes.
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
 
 def _check_state_api() -> None:
-    """Checks that Ray's state API answers, with which Ray Train frees the resources of a stopped trial's workers.
-
-    Without a dashboard each stopped trial would keep its CPUs or GPUs (ray#54305).
-    """
+    """Without a dashboard's state API each stopped trial would keep its CPUs or GPUs (ray#54305)."""
     try:
         list_actors(limit=1)
     except RayStateApiException:
@@ -160,7 +150,6 @@ def _check_state_api() -> None:
 
 
 def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], seconds: float) -> None:
-    """Writes the table, best/, the report, the summary and, last, the manifest."""
     output, rows = run.output, [dataclasses.asdict(record) for record in records]
     storage.write_table(storage.join(output, TABLE), pa.Table.from_pylist(rows, schema.TRIALS), "trials")
     best = best_of(records)
@@ -224,10 +213,7 @@ def read_record(output: str, rate: float) -> TrialRecord | None:
 
 
 def failure_of(traceback: str) -> str:
-    """Returns why a trial failed, in one line.
-
-    An `InputError`'s message is for users. Of any other error only the type is shown, for its message may hold data.
-    """
+    """Returns why a trial failed: an `InputError`'s message, of others only the type, for messages may hold data."""
     lines = traceback.strip().splitlines() or ["no cause is known"]
     for line in reversed(lines):
         kind, _, message = line.partition(": ")

@@ -86,7 +86,6 @@ class RendersItself:
     """
 
     def __init__(self, task: TrainingTask, args: Any, indices: Sequence[int], collator: Any) -> None:
-        """Makes TRL's trainer of the examples at these indices, in the order that the collator knows."""
         super().__init__(
             model=task.model, args=args, train_dataset=Dataset.from_dict({"index": indices}), data_collator=collator,
             processing_class=task.examples.tokenizer.tokenizer, peft_config=task.lora,

@@ -9,7 +9,7 @@ CONFIG = EvaluateConfig(examples="data/examples/test", predictions="predictions"
 
 
 def test_impressions_need_a_baseline() -> None:
-    with pytest.raises(InputError, match="--impressions needs a --baseline"):
+    with pytest.raises(InputError, match="--impressions needs --baseline, whose probabilities are the reward model"):
         dataclasses.replace(CONFIG, impressions="log")
     assert dataclasses.replace(CONFIG, impressions="log", baseline="baseline").impressions == "log"
 

@@ -34,8 +34,8 @@ def publish_small(small: Path, errors: dict[str, str]) -> None:
     }
     pairs = [("u1", "t1"), ("u1", "t2"), ("u2", "t1")]
     for folder, artworks in chosen.items():
-        rows = [prediction(*pair, artwork) for pair, artwork in zip(pairs, artworks, strict=False)]
-        uri = write(Path(folder), "predictions", rows)
+        predicted = [prediction(*pair, artwork) for pair, artwork in zip(pairs, artworks, strict=False)]
+        uri = write(Path(folder), "predictions", predicted)
         storage.write_manifest(uri, {"parts": ["part-0.parquet"]})
     rows = [
         Row("1", "random draw", None, "production", 1.0, 2.0),

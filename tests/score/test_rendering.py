@@ -12,9 +12,11 @@ from artsel_ray import storage
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.prompts.tokenizer import Options
 from artsel_ray.schema import PREDICTIONS
+from artsel_ray.score import rendering
 from artsel_ray.score.assignment import assign_titles, count_titles
-from artsel_ray.score.rendering import RenderedShard, ShardSource, prompt_tokenizer, render_shard
+from artsel_ray.score.rendering import RenderedShard, ShardSource, TitleGroup, prompt_tokenizer, render_shard
 from artsel_ray.score.requests import shuffle_previous, shuffle_requests
 from artsel_ray.score.scoring_settings import ScoringSettings
 
@@ -46,6 +48,17 @@ def test_fingerprints_are_equal_only_where_answers_are(world: Path, smollm2: Mod
         replace(SETTINGS, spec=PromptSpec(layout="user_first")),
     ):
         assert not set(render(world, other).fingerprints) & set(shard.fingerprints)
+
+
+def test_fingerprints_are_those_of_earlier_versions() -> None:
+    # Else an upgrade would score every pair again.
+    options = Options(prefix=[1, 2], answers=[[3]], captions_cut=0, length=2)
+    groups = [TitleGroup("t1", ["a", "b"], options, users=1)]
+    histories = pa.array([[4, 5]], pa.list_(pa.int32()))
+    assert rendering._fingerprints(groups, histories, SETTINGS) == ["42471db5cd857ebefeb67edb5c9bc95a"]
+    assert rendering._fingerprints(groups, histories, replace(SETTINGS, label_prior=(2.0, 0.5))) == [
+        "a7d546f4cbf24cde2192b5564ed8d786"
+    ]
 
 
 def test_user_first_layout_keeps_users_together(world: Path, smollm2: Model, render: Render) -> None:

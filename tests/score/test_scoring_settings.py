@@ -8,7 +8,8 @@ from artsel_ray.config import from_flags
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.score.scoring_settings import prompt_spec, read_label_prior, resolve_settings
+from artsel_ray.score.job import resolve_settings
+from artsel_ray.score.scoring_settings import prompt_spec, read_label_prior
 from artsel_ray.score.settings import ScoreConfig, ScorePrompt
 
 
