@@ -74,6 +74,8 @@ def read_choices(uri: str, table: ExampleTable, ranked: bool = False) -> Predict
 
 
 class _ChosenArtworks:
+    """Collects one choice for each pair, and joins them to the examples; only counts those of `UNKNOWN` pairs."""
+
     def __init__(self, table: ExampleTable):
         self._table, self._other = table, 0
         self._found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]

@@ -44,27 +44,25 @@ def evaluate(config: EvaluateConfig) -> None:
         choices["oracle"] = predicted.read_oracle(config.oracle, table)
     engagements_c = _train_engagements(config.examples, config.train, table)
     impressions = read_impressions(config.impressions, str(config.baseline)) if config.impressions else None
-    permuted = (
-        predicted.read_permuted([config.predictions, *config.permutations], table) if config.permutations else None
-    )
+    runs = [config.predictions, *config.permutations]
+    permuted = predicted.read_permuted(runs, table) if config.permutations else None
     read_seconds = time.monotonic() - started
 
     settings = EstimateSettings(config.resamples, config.seed, config.max_weight or math.inf)
     log = None
     if impressions:
         log = evaluate_impressions(impressions, config.predictions, str(config.baseline), settings)
-    metrics = metrics_content(
-        Findings(
-            table=table,
-            choices=choices,
-            results=evaluate_policies(predicted.policies_of(table, choices, engagements_c), settings),
-            log=log,
-            position_bias=measure_position_bias(permuted, table.examples, settings) if permuted else None,
-            settings=settings,
-            scoring_invalid=predicted.count_invalid(config.predictions),
-            simulated=bool(config.oracle) or _is_simulated(config.examples),
-        )
+    findings = Findings(
+        table=table,
+        choices=choices,
+        results=evaluate_policies(predicted.policies_of(table, choices, engagements_c), settings),
+        log=log,
+        position_bias=measure_position_bias(permuted, table.examples, settings) if permuted else None,
+        settings=settings,
+        scoring_invalid=predicted.count_invalid(config.predictions),
+        simulated=bool(config.oracle) or _is_simulated(config.examples),
     )
+    metrics = metrics_content(findings)
 
     _write_invalid(config.output, {"examples": table, "impressions": impressions, "baseline": None, **choices})
     storage.write_json(storage.join(config.output, "config.json"), resolved(config))

@@ -2,12 +2,13 @@
 
 import dataclasses
 import traceback
+from collections.abc import Callable
 
 from artsel_ray import storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
-from artsel_ray.reproduce.paper import FIGURE1, ROWS, SCALES
-from artsel_ray.reproduce.results import Reproduction, publish
+from artsel_ray.reproduce.paper import FIGURE1, ROWS, SCALES, Experiment, experiments
+from artsel_ray.reproduce.results import publish
 from artsel_ray.reproduce.settings import ReproduceConfig
 from artsel_ray.reproduce.study import Study
 from artsel_ray.runtime.run import begin
@@ -30,28 +31,29 @@ def reproduce(config: ReproduceConfig) -> None:
 
     rows = [row for row in ROWS if config.table in ("all", row.table)]
     figure = FIGURE1 if config.table in ("all", "figure1") else ()
-    reproduction = Reproduction(study, rows, figure)
+    plan = {study.name(experiment): experiment for experiment in experiments(rows, figure)}
     study.prepare_data()
-    if errors := _run(reproduction):
+    if errors := _run(study, plan, lambda errors: publish(study, rows, figure, errors)):
         name, error = next(iter(errors.items()))
-        failed = f"{len(errors)} of {len(set(reproduction.names.values()))} experiments failed"
+        failed = f"{len(errors)} of {len(plan)} experiments failed"
         raise InputError(f"{failed}, the first being {name}: {error}; run the same command again to retry them")
 
 
-def _run(reproduction: Reproduction) -> dict[str, str]:
+def _run(
+    study: Study, plan: dict[str, Experiment], publish_results: Callable[[dict[str, str]], None]
+) -> dict[str, str]:
     """Runs the experiments and publishes the results after each; returns the errors by the experiments' names."""
-    plan = {name: experiment for experiment, name in reproduction.names.items()}
     rationales = max((experiment.examples for experiment in plan.values() if experiment.rationale), default=0)
     errors: dict[str, str] = {}
     for number, (name, experiment) in enumerate(plan.items(), start=1):
         print(f"experiment {number} of {len(plan)}: {name}", flush=True)
         try:
-            has_news = reproduction.study.run(experiment, rationales)
+            has_news = study.run(experiment, rationales)
         except InputError as error:
             errors[name], has_news = str(error), True
         except Exception as error:  # noqa: BLE001, whatever it is, it must not stop the other experiments
             traceback.print_exc()
             errors[name], has_news = f"{type(error).__name__}, see the job's log", True
         if has_news or number == len(plan):
-            publish(reproduction, errors)
+            publish_results(errors)
     return errors

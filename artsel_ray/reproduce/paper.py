@@ -112,7 +112,6 @@ class Scale:
     examples: dict[int, int]
     """Number of training examples, for each of the paper's."""
     validation: int
-    """Number of validation examples."""
     test: int
     """Number of test examples."""
     history_length: int

@@ -6,7 +6,7 @@ import pytest
 
 from artsel_ray import storage
 from artsel_ray.reproduce.paper import FEW, SCALES, Experiment, Row
-from artsel_ray.reproduce.results import Reproduction, publish
+from artsel_ray.reproduce.results import publish
 from artsel_ray.reproduce.settings import ReproduceConfig
 from artsel_ray.reproduce.study import Study
 from tests.support.evaluation_tables import prediction, write, write_small
@@ -24,7 +24,7 @@ def small(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def reproduction(small: Path) -> Reproduction:
+def publish_small(small: Path, errors: dict[str, str]) -> None:
     """Production is right for one of the four examples, zero-shot for two, SFT for three."""
     study = Study(ReproduceConfig(output=str(small), scale="small"), SCALE)
     chosen = {
@@ -34,22 +34,19 @@ def reproduction(small: Path) -> Reproduction:
     }
     pairs = [("u1", "t1"), ("u1", "t2"), ("u2", "t1")]
     for folder, artworks in chosen.items():
-        rows = [prediction(*pair, artwork) for pair, artwork in zip(pairs, artworks, strict=False)]
-        uri = write(Path(folder), "predictions", rows)
+        predicted = [prediction(*pair, artwork) for pair, artwork in zip(pairs, artworks, strict=False)]
+        uri = write(Path(folder), "predictions", predicted)
         storage.write_manifest(uri, {"parts": ["part-0.parquet"]})
-    return Reproduction(
-        study=study,
-        rows=[
-            Row("1", "random draw", None, "production", 1.0, 2.0),
-            Row("1", "SFT", SFT, "production", 3.0, 4.0),
-            Row("2", "late", LATE, "production", 5.0, 6.0),
-        ],
-        figure=[ZERO_SHOT, LATE],
-    )
+    rows = [
+        Row("1", "random draw", None, "production", 1.0, 2.0),
+        Row("1", "SFT", SFT, "production", 3.0, 4.0),
+        Row("2", "late", LATE, "production", 5.0, 6.0),
+    ]
+    publish(study, rows, [ZERO_SHOT, LATE], errors)
 
 
 def test_rows_by_hand(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    publish(reproduction(small), {LATE_NAME: "no such model"})
+    publish_small(small, {LATE_NAME: "no such model"})
     random, sft, late = pq.read_table(small / "results.parquet").to_pylist()
     # m is 2, 4, 2, 4: a random draw is right with 1/2, 1/4, 1/2, 1/4, production in the first example.
     assert (random["run"], random["accuracy"], random["accuracy_over_production"]) == ("random", 0.375, 50)
@@ -63,7 +60,7 @@ def test_rows_by_hand(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_report_has_the_curves_that_are_there_and_the_errors(small: Path) -> None:
-    publish(reproduction(small), {LATE_NAME: "no such model"})
+    publish_small(small, {LATE_NAME: "no such model"})
     page = (small / "report.html").read_text()
     assert ">3B, text</text>" in page
     assert ">8B, text</text>" not in page
