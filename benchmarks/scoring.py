@@ -248,10 +248,9 @@ def render(world: Path, model: str, **flags: Any) -> tuple[Any, Any]:
     """Returns all of a world's pairs as one rendered shard, and the settings that it was rendered with."""
     from artsel_ray.config import from_flags
     from artsel_ray.data.catalog import read_catalog
-    from artsel_ray.score.assignment import assign_titles, assign_users, count_titles
     from artsel_ray.score.job import resolve_settings
     from artsel_ray.score.rendering import ShardSource, render_shard
-    from artsel_ray.score.requests import shuffle_requests
+    from artsel_ray.score.requests import assign_titles, assign_users, count_titles, shuffle_requests
     from artsel_ray.score.settings import ScoreConfig
 
     tables = {name: str(world / name) for name in ("requests", "titles", "artworks")}

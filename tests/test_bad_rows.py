@@ -29,9 +29,8 @@ from artsel_ray.prepare.examples import bucket_examples
 from artsel_ray.prepare.pairs import bucket_pairs, partition_slice
 from artsel_ray.prepare.plan import Counts, Plan, Slice
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.score.assignment import assign_titles, count_titles
 from artsel_ray.score.rendering import ShardSource, prompt_tokenizer, render_shard
-from artsel_ray.score.requests import shuffle_previous, shuffle_requests
+from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previous, shuffle_requests
 from artsel_ray.score.scoring_settings import ScoringSettings
 from artsel_ray.train.examples import read_train
 

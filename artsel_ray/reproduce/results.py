@@ -49,10 +49,7 @@ def publish(study: Study, rows: Sequence[Row], figure: Sequence[Experiment], err
 
 
 def _against_references(
-    row: Row,
-    production: PolicyOnExamples,
-    finished: Mapping[Experiment, PolicyOnExamples],
-    settings: EstimateSettings,
+    row: Row, production: PolicyOnExamples, finished: Mapping[Experiment, PolicyOnExamples], settings: EstimateSettings
 ) -> ExampleResults | None:
     """Returns a row's policy against production and its zero-shot model; None if it is not there yet."""
     random = PolicyOnExamples(production.examples, production.examples.uniform_n)

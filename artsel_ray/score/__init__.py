@@ -4,8 +4,7 @@
 - `job`: the entry point: reads the catalog, prepares the model, then scores or estimates the cost.
 - `scoring_settings`: what answers depend on apart from the data: model, prompt, decoding, limits, label prior.
 - `scoring_run`: one run from requests to manifest, on the sharded-job skeleton.
-- `assignment`: which shard each pair belongs to.
-- `requests`: the shuffle of requests, and of an earlier run's predictions, into shards.
+- `requests`: which shard each pair belongs to, and the shuffle of requests and of an earlier run's predictions there.
 - `rendering`: a shard's prompts as token ids; pairs that an earlier run has answered are reused.
 - `scoring`: the engine of a run, and a rendered shard through engine and decoder into predictions.
 - `serving`: which artwork is served, and with what propensity.

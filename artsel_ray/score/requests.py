@@ -1,28 +1,32 @@
-"""The shuffle: requests by user become pairs by shard.
+"""From requests by user to pairs by shard, so that what prompts share is computed once.
 
 Each slice of the requests is written as one spill file, ordered by shard, from which every shard reads its own rows. So
 memory does not grow with the requests, and histories are stored once per pair, on disk.
 """
 
 import dataclasses
+import math
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
 from artsel_ray import storage
 from artsel_ray.data import checks, shuffle
+from artsel_ray.data.catalog import Catalog
 from artsel_ray.data.checked_reader import CheckedBatch, CheckedReader
+from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.runtime.run import finished_parts
 from artsel_ray.runtime.shards import INVALID_FOLDER
 from artsel_ray.runtime.task_result import map_tasks
 from artsel_ray.schema import INVALID_ROWS, PREDICTIONS
-from artsel_ray.score.assignment import Assignment
 
 SPILL_FOLDER = "_work"
 # Pairs in a spill file; with histories of 50 interactions about 100 MB in memory.
@@ -31,6 +35,85 @@ _BATCH_ROWS = 8_192
 # Parts of an earlier run in one spill file.
 _PREVIOUS_PARTS = 8
 _CLOCK_SKEW_SECONDS = 86_400
+# Rough sizes, to balance shards before anything is tokenized.
+_LETTERS_PER_TOKEN, _PIXELS_PER_TOKEN, _TOKENS_PER_INTERACTION, _IMAGES_PER_TITLE = 4, 28 * 28, 20, 12
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which shard each title's pairs belong to."""
+
+    shard_of: dict[str, tuple[int, int]]
+    """For each title its first shard and its number of shards: all of them, where users stay whole."""
+    shards: int
+    pairs: int
+
+    def shards_of(self, pairs: pa.Table) -> np.ndarray:
+        """Returns each row's shard, int64 [N]; a stable hash of user_id spreads a title's users over its shards."""
+        titles = pc.dictionary_encode(pairs["title_id"]).combine_chunks()
+        spans = np.array([self.shard_of[title] for title in titles.dictionary.to_pylist()]).reshape(-1, 2)
+        first, count = spans[titles.indices.to_numpy()].T
+        user_ids = pairs["user_id"].to_numpy().astype(object)
+        spread = pd.util.hash_array(user_ids, categorize=False) % count.astype(np.uint64)
+        return first + spread.astype(np.int64)
+
+
+def count_pairs(files: list[str]) -> Counter[str]:
+    """Returns how many pairs of each title all files of requests have, in tasks on Ray."""
+    counts: Counter[str] = Counter()
+    for counted in map_tasks(files, count_titles):
+        counts.update(counted)
+    return counts
+
+
+def count_titles(file: str) -> Counter[str]:
+    """Returns how many pairs of each title one file of requests has; a null title counts as ''."""
+    counts: Counter[str] = Counter()
+    for batch in CheckedReader([file], "requests", ["title_ids"]).batches():
+        for entry in pc.value_counts(pc.list_flatten(batch.valid["title_ids"])).to_pylist():
+            counts[entry["values"] or ""] += entry["counts"]
+    return counts
+
+
+def assign(counts: Counter[str], shard_pairs: int, catalog: Catalog, spec: PromptSpec) -> Assignment:
+    """Assigns pairs to shards of about the same work, at most `shard_pairs` pairs each."""
+    if spec.layout == "user_first":
+        return assign_users(counts, shard_pairs)
+    pair_tokens = min(_TOKENS_PER_INTERACTION * spec.history_length, spec.history_tokens) + 1
+    in_pairs = _guess_options_tokens(catalog, spec) / pair_tokens
+    return assign_titles(counts, shard_pairs, dict(zip(catalog.title_ids.to_pylist(), in_pairs, strict=True)))
+
+
+def _guess_options_tokens(catalog: Catalog, spec: PromptSpec) -> np.ndarray:
+    if spec.assets == "image":
+        # The same for all titles, whichever of their images can be used: a resumed run must find its own shards.
+        return np.full(len(catalog.title_ids), _IMAGES_PER_TITLE * spec.resize_to_pixels / _PIXELS_PER_TOKEN)
+    letters = pc.fill_null(pc.utf8_length(catalog.contents), 0).to_numpy()
+    sums = np.concatenate([[0.0], np.cumsum(np.minimum(letters / _LETTERS_PER_TOKEN, spec.caption_tokens))])
+    return np.diff(sums[catalog.offsets])
+
+
+def assign_titles(counts: Counter[str], shard_pairs: int, options: Mapping[str, float]) -> Assignment:
+    """Packs whole titles, in the order of their ids, into shards of about the same work.
+
+    Args:
+        options: cost of a title's options, which a shard computes once, in pairs; 0 for absent titles.
+    """
+    shard_of, shard, filled = {}, 0, 0
+    for title_id, count in sorted(counts.items()):
+        parts, work = math.ceil(count / shard_pairs), count + int(options.get(title_id, 0))
+        if filled and (parts > 1 or filled + work > shard_pairs):
+            shard, filled = shard + 1, 0
+        shard_of[title_id] = (shard, parts)
+        shard, filled = (shard + parts, 0) if parts > 1 else (shard, filled + work)
+    return Assignment(shard_of, shard + bool(filled), sum(counts.values()))
+
+
+def assign_users(counts: Counter[str], shard_pairs: int) -> Assignment:
+    """Spreads whole users over shards of about `shard_pairs` pairs."""
+    pairs = sum(counts.values())
+    shards = math.ceil(pairs / shard_pairs)
+    return Assignment(dict.fromkeys(counts, (0, shards)), shards, pairs)
 
 
 @dataclass(frozen=True)

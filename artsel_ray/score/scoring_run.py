@@ -19,9 +19,8 @@ from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin, finished_parts
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
 from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY
-from artsel_ray.score.assignment import Assignment, assign, count_pairs
 from artsel_ray.score.rendering import ShardSource, make_renderer
-from artsel_ray.score.requests import SPILL_FOLDER, ShuffledRequests, shuffle_all
+from artsel_ray.score.requests import SPILL_FOLDER, Assignment, ShuffledRequests, assign, count_pairs, shuffle_all
 from artsel_ray.score.scoring import EngineLoader, make_scorer
 from artsel_ray.score.scoring_settings import ScoringSettings
 from artsel_ray.score.serving import serve

@@ -7,6 +7,5 @@
 - `methods`: the table of methods; `sft` and `dpo` are its entries.
 - `trainers`: what the methods share: the task, the order of examples, rendering batch by batch.
 - `callbacks`: what happens between steps, with validation, and which checkpoints are complete.
-- `model_card`: what a reader of the output sees.
 - `sweep`: the sweep job, and the records of its trials.
 """

@@ -25,11 +25,11 @@ from artsel_ray import storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
+from artsel_ray.report.model_card import write_card
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray
 from artsel_ray.runtime.run import Run, begin
 from artsel_ray.train.callbacks import is_complete, newest_complete
 from artsel_ray.train.loop import Fitted, fit
-from artsel_ray.train.model_card import write_card
 from artsel_ray.train.settings import TrainConfig
 from artsel_ray.train.trainers import MLFLOW, Training
 

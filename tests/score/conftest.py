@@ -11,9 +11,8 @@ from artsel_ray import storage
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.models.load import Model
-from artsel_ray.score.assignment import assign_titles, count_titles
 from artsel_ray.score.rendering import RenderedShard, ShardSource, render_shard
-from artsel_ray.score.requests import shuffle_requests
+from artsel_ray.score.requests import assign_titles, count_titles, shuffle_requests
 from artsel_ray.score.scoring_settings import ScoringSettings
 from tests.support import scoring_world
 

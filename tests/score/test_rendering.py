@@ -15,9 +15,8 @@ from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Options
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score import rendering
-from artsel_ray.score.assignment import assign_titles, count_titles
 from artsel_ray.score.rendering import RenderedShard, ShardSource, TitleGroup, prompt_tokenizer, render_shard
-from artsel_ray.score.requests import shuffle_previous, shuffle_requests
+from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previous, shuffle_requests
 from artsel_ray.score.scoring_settings import ScoringSettings
 
 Render = Callable[[Path, ScoringSettings], RenderedShard]

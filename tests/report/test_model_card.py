@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from artsel_ray.train.model_card import write_card
+from artsel_ray.report.model_card import write_card
 
 HISTORY = [{"step": 1.0, "loss": 0.5}, {"step": 2.0, "validation_accuracy": 0.25, "validation_ips": 1.5}]
 FLAGS = {
