@@ -1,4 +1,4 @@
-"""What all jobs' settings share: types with their bounds, groups of flags, and the way from a command line to a job.
+"""Shared parts of the jobs' settings: bounded types, groups of flags, and parsing of the command line.
 
 Each job's settings are a dataclass in its own folder, made by `@settings`. tyro parses the command line; pydantic
 checks every value, and its errors name the flag. Imports neither torch, ray, vllm, transformers nor pyarrow, so that
@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_type_hints
 
@@ -101,19 +101,19 @@ _KINDS = {
 def _input_error(config_type: type, error: pydantic.ValidationError) -> InputError:
     """Returns pydantic's errors in the words of the command line: its own have field names, jargon and URLs."""
     details = error.errors(include_url=False)
-    found = {}
+    found: dict[str, str] = {}
     for each in details:
         name = _field(config_type, each["loc"])
         if each["type"] == "missing":
-            found[flag(name), "is missing"] = ""
+            found[f"{flag(name)} is missing"] = ""
         elif each["type"] == "unexpected_keyword_argument":
-            found[flag(name), f"is no flag of {config_type.__name__}"] = ""
+            found[f"{flag(name)} is no flag of {config_type.__name__}"] = ""
         else:
             expected = {**_BOUNDS, **_KINDS}.get(each["type"], each["msg"]).format(**each.get("ctx", {}))
             # A value that fits no member of a union has an error for each.
-            key = flag(name), f"is {each['input']!r}; it must be"
-            found[key] = f"{found[key]} or {expected}" if key in found else expected
-    message = "; ".join(f"{name} {problem} {expected}".rstrip() for (name, problem), expected in found.items())
+            problem = f"{flag(name)} is {each['input']!r}; it must be "
+            found[problem] = f"{found[problem]} or {expected}" if problem in found else expected
+    message = "; ".join(problem + expected for problem, expected in found.items())
     is_bound = any(each["type"] in _BOUNDS for each in details)
     return InputError(message) if is_bound else FlagValueError(message)
 
@@ -137,11 +137,11 @@ class EngineSettings:
     engines: Count = 1
     """Number of engines, each on its own GPU or its own share of the CPUs."""
     tensor_parallel: Count = 1
-    """GPUs that share one engine, for models that do not fit one; vLLM only."""
+    """GPUs that share one engine, for models that do not fit on one; vLLM only."""
     dtype: Dtype = "auto"
     """Number format of the weights; 'auto' is float32 on CPUs and the model's own on GPUs."""
     max_model_length: Annotated[int, Ge(64)] = 8192
-    """Longest prompt and answer together, in tokens; never more than the model takes."""
+    """Maximum length of prompt and answer together, in tokens; limited by the model's own maximum."""
 
 
 @settings
@@ -151,28 +151,24 @@ class PromptSettings:
     layout: Layout | None = None
     """Order of the prompt. Default: title_first."""
     output_format: Output | None = None
-    """What the model answers with. Default: text."""
+    """Form of the model's answer: the caption's text or the option's number. Default: text."""
     history_length: Annotated[int, Ge(0)] | None = None
     """Number of most recent interactions in the prompt. Default: 50."""
     asset_kind: AssetKind | None = None
-    """What the candidates are: rows of the artworks table with this asset_kind. Default: artwork."""
+    """Kind of the candidates: rows of the artworks table with this asset_kind. Default: artwork."""
     assets: Assets | None = None
     """What the model sees of a candidate: its caption, or its image, for a vision-language model, which then answers
     with numbers. Default: caption."""
 
 
 def run(config_type: type[T], job: str) -> None:
-    """Parses the command line, then imports the job and runs it, so that `--help` stays fast.
+    """Parses the command line, then imports and calls the job, `package.module:function`, so that `--help` stays fast.
 
     Prints an `InputError` as one line on standard error and exits with 1; with 2 if the command line cannot be parsed.
-
-    Args:
-        job: the function to call with the settings, as `package.module:function`.
     """
     try:
         config = parse(config_type, sys.argv[1:])
-        function: Callable[[T], object] = pkgutil.resolve_name(job)
-        function(config)
+        pkgutil.resolve_name(job)(config)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, FlagValueError) else 1)

@@ -15,15 +15,15 @@ def _required(name: str, type_: pa.DataType) -> pa.Field:
 
 HISTORY = pa.list_(
     pa.struct(
-        [
-            pa.field("timestamp", TIMESTAMP),
-            pa.field("title_name", pa.string()),
-            pa.field("genres", pa.list_(pa.string())),
-            pa.field("watch_seconds", pa.float32()),
-        ]
+        {
+            "timestamp": TIMESTAMP,
+            "title_name": pa.string(),
+            "genres": pa.list_(pa.string()),
+            "watch_seconds": pa.float32(),
+        }
     )
 )
-CANDIDATES = pa.list_(pa.struct([pa.field("artwork_id", pa.string()), pa.field("caption", pa.string())]))
+CANDIDATES = pa.list_(pa.struct({"artwork_id": pa.string(), "caption": pa.string()}))
 
 TITLES = pa.schema(
     [
@@ -79,11 +79,7 @@ EXAMPLES = pa.schema(
     ]
 )
 REQUESTS = pa.schema(
-    [
-        _required("user_id", pa.string()),
-        _required("history", HISTORY),
-        _required("title_ids", pa.list_(pa.string())),
-    ]
+    [_required("user_id", pa.string()), _required("history", HISTORY), _required("title_ids", pa.list_(pa.string()))]
 )
 PREDICTIONS = pa.schema(
     [
@@ -92,10 +88,7 @@ PREDICTIONS = pa.schema(
         _required("artwork_id", pa.string()),
         pa.field("probability", pa.float64()),
         pa.field("propensity", pa.float64()),
-        pa.field(
-            "candidates",
-            pa.list_(pa.struct([pa.field("artwork_id", pa.string()), pa.field("probability", pa.float64())])),
-        ),
+        pa.field("candidates", pa.list_(pa.struct({"artwork_id": pa.string(), "probability": pa.float64()}))),
         pa.field("rationale", pa.string()),
         _required("model_id", pa.string()),
         _required("fingerprint", pa.string()),
@@ -135,7 +128,6 @@ TRIALS = pa.schema(
         pa.field("error", pa.string()),
     ]
 )
-
 RESULTS = pa.schema(
     [
         _required("table", pa.string()),
@@ -155,15 +147,7 @@ RESULTS = pa.schema(
 )
 
 OVER_INDEXED_GENRES = pa.list_(
-    pa.struct(
-        [
-            pa.field("genre", pa.string()),
-            pa.field("inside", pa.float64()),
-            pa.field("outside", pa.float64()),
-            pa.field("low", pa.float64()),
-            pa.field("high", pa.float64()),
-        ]
-    )
+    pa.struct({"genre": pa.string(), **dict.fromkeys(("inside", "outside", "low", "high"), pa.float64())})
 )
 USER_SEGMENTS = pa.schema(
     [

@@ -17,7 +17,7 @@ from artsel_ray.evaluation.bootstrap import Measurement
 from artsel_ray.evaluation.examples import Examples, PolicyOnExamples
 from artsel_ray.evaluation.off_policy import Log
 from artsel_ray.evaluation.policies import EstimateSettings, evaluate_log, evaluate_policies
-from artsel_ray.score.exploration import draw, propensities
+from artsel_ray.score.serving import draw, propensities
 
 _METRICS = ("ips_logged", "snips_logged")
 _LOG_METRICS = ("ips", "snips", "dr", "sndr")

@@ -18,7 +18,7 @@ import tyro
 from artsel_ray.config import Output
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.decoding.base import Questions
-from artsel_ray.decoding.trie_decoders import Rank
+from artsel_ray.decoding.decoders import Rank
 from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.evaluation.bootstrap import Estimate, bootstrap
 from artsel_ray.evaluation.off_policy import Terms

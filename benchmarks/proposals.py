@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 import tyro
 
 from artsel_ray import storage
-from artsel_ray.audience.gaps import Gap, find_gaps
 from artsel_ray.audience.propose import propose
-from artsel_ray.audience.scored_run import read_scored_run, read_user_genres
+from artsel_ray.audience.scored_run import read_scored_run
 from artsel_ray.audience.settings import ProposeConfig
+from artsel_ray.audience.user_segments import Gap, find_gaps
 from artsel_ray.baseline.job import baseline
 from artsel_ray.baseline.settings import BaselineConfig
 from artsel_ray.data.catalog import Catalog, read_catalog
@@ -29,9 +29,9 @@ from artsel_ray.data.checked_reader import read_table
 from artsel_ray.prepare.job import prepare
 from artsel_ray.prepare.settings import PrepareConfig
 from artsel_ray.runtime.run import finished_parts
+from artsel_ray.simulate.artworks import THEMES, Theme
 from artsel_ray.simulate.job import simulate
 from artsel_ray.simulate.settings import SimulateConfig
-from artsel_ray.simulate.themes import THEMES, Theme
 
 _WORD = re.compile(r"[a-z]{4,}")
 
@@ -145,9 +145,9 @@ def _as_scoring_run(predictions: str, output: str) -> str:
 def _themes_of_gaps(config: ProposeConfig, removed: dict[str, str], themes: tuple[Theme, ...]) -> list[tuple[str, str]]:
     """Returns the theme that each gap's genres point to, and the removed one."""
     catalog, _ = read_catalog(storage.list_files(config.titles), storage.list_files(config.artworks))
-    user_genres = read_user_genres(storage.list_files(config.requests))
-    scored = read_scored_run(finished_parts(config.predictions), catalog, user_genres, ranked=True)
-    gaps = find_gaps(scored, user_genres, config.share, config.min_users)
+    requests = storage.list_files(config.requests)
+    scored = read_scored_run(finished_parts(config.predictions), requests, catalog, ranked=True)
+    gaps = find_gaps(scored, config.share, config.min_users)
     titles = [(_title_id(gap, catalog), gap) for gap in gaps]
     return [(_theme_of_gap(gap, themes), removed[title]) for title, gap in titles if title in removed]
 

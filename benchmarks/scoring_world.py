@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from artsel_ray import schema, storage
-from artsel_ray.simulate.captions import write_caption
+from artsel_ray.simulate.artworks import CaptionStyle, write_caption
 
 _USERS_PER_FILE = 10_000
 _FILMS = 5_000
@@ -41,7 +41,7 @@ def write_world(
     artworks = {
         "artwork_id": [f"{title}-{n:02d}" for title, count in zip(ids, counts, strict=True) for n in range(count)],
         "title_id": np.repeat(ids, counts),
-        "caption": [write_caption(mix, tokens, 0.3, rng) for mix in mixes],
+        "caption": [write_caption(mix, CaptionStyle(tokens, 0.3), rng) for mix in mixes],
     }
     storage.write_table(str(folder / "artworks/a.parquet"), pa.table(artworks), "artworks")
     users = pairs // wanted

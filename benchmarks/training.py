@@ -22,6 +22,7 @@ import tyro
 from transformers import TrainerCallback
 
 from artsel_ray import schema, storage
+from artsel_ray.config import from_flags
 from artsel_ray.train.settings import TrainConfig
 
 DEFAULTS, PLAIN, OURS, RAY = "trl-defaults", "trl", "workers-0", "workers-1"
@@ -81,10 +82,11 @@ def write_examples(benchmark: Benchmark) -> None:
 
 def config_for(benchmark: Benchmark, method: str) -> TrainConfig:
     steps = benchmark.steps + _WARM_UP
-    return TrainConfig(
-        method="sft", examples=f"{benchmark.folder}/examples", model=benchmark.model, workers=int(method == RAY),
-        output=f"{benchmark.folder}/{method}", max_steps=steps, batch_size=benchmark.batch_size,
-        micro_batch=benchmark.micro_batch, checkpoint_steps=10 * steps, validation_size=1,
+    return from_flags(
+        TrainConfig, method="sft", examples=f"{benchmark.folder}/examples", model=benchmark.model,
+        workers=int(method == RAY), output=f"{benchmark.folder}/{method}", max_steps=steps,
+        batch_size=benchmark.batch_size, micro_batch=benchmark.micro_batch, checkpoint_steps=10 * steps,
+        validation_size=1,
     )  # fmt: skip
 
 
@@ -134,14 +136,14 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
     from artsel_ray.models.weights import read_model
     from artsel_ray.prompts.spec import PromptSpec
     from artsel_ray.prompts.tokenizer import PromptTokenizer
-    from artsel_ray.train.reading import read_train
+    from artsel_ray.train.examples import read_train
     from artsel_ray.train.trainers import Order
 
-    path = load(config.model).path
+    path, flags = load(config.model).path, config.optimization
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
     prompts = PromptTokenizer(tokenizer, PromptSpec())
-    source = read_train(f"{config.examples}/train", prompts, config.max_model_length, config.seed, False)
-    order = range(len(source)) if defaults else Order(source.length_n, config.batch_size, config.seed)
+    source = read_train(f"{config.examples}/train", prompts, config.learning.max_model_length, flags.seed, False)
+    order = range(len(source)) if defaults else Order(source.length_n, flags.batch_size, flags.seed)
     encoded = [source.example(index) for index in order]
     rows = {
         "input_ids": [each.ids for each in encoded],
@@ -152,9 +154,9 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
         "lr_scheduler_type": "cosine",
     }  # fmt: skip
     arguments = SFTConfig(
-        output_dir=config.output, per_device_train_batch_size=config.micro_batch, max_steps=config.max_steps or -1,
-        gradient_accumulation_steps=config.batch_size // config.micro_batch, learning_rate=config.learning_rate,
-        logging_steps=1, save_strategy="no", report_to=[], use_cpu=True, bf16=False, max_length=None, seed=config.seed,
+        output_dir=config.output, per_device_train_batch_size=flags.micro_batch, max_steps=flags.max_steps or -1,
+        gradient_accumulation_steps=flags.batch_size // flags.micro_batch, learning_rate=config.learning_rate,
+        logging_steps=1, save_strategy="no", report_to=[], use_cpu=True, bf16=False, max_length=None, seed=flags.seed,
         completion_only_loss=True,
         disable_tqdm=True, **({} if defaults else ours),
     )  # fmt: skip
@@ -162,7 +164,7 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
     trainer = SFTTrainer(
         model, args=arguments, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer, callbacks=[clock],
         peft_config=adapter.lora_config(
-            model, config.lora_rank, 2 * config.lora_rank, [prompts.option, prompts.option_end]
+            model, flags.lora_rank, 2 * flags.lora_rank, [prompts.option, prompts.option_end]
         ),
     )  # fmt: skip
     trained: Any = trainer.model
@@ -172,8 +174,8 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
 
 def work(settings: dict[str, Any]) -> None:
     """Trains as Ray Train's worker, or the same without Ray."""
+    from artsel_ray.train.job import share_cpus, training_of
     from artsel_ray.train.loop import fit
-    from artsel_ray.train.ray_train import share_cpus
 
     callbacks: list[TrainerCallback] = [Clock(settings["result"])]
     if settings["on_ray"]:
@@ -183,7 +185,7 @@ def work(settings: dict[str, Any]) -> None:
         share_cpus()
     config = settings["config"]
     Path(config.output).mkdir(exist_ok=True)
-    fit(config, config.output, None, callbacks, print)
+    fit(training_of(config), config.output, None, callbacks, print)
 
 
 def run_method(benchmark: Benchmark, method: str, result: str) -> None:

@@ -26,16 +26,14 @@ from artsel_ray.evaluate.example_table import read_examples
 from artsel_ray.models.load import Model
 from artsel_ray.prepare import splits
 from artsel_ray.prepare.examples import bucket_examples
-from artsel_ray.prepare.outcomes import Counts
-from artsel_ray.prepare.pairs import bucket_pairs
-from artsel_ray.prepare.partition import partition_slice
-from artsel_ray.prepare.plan import Plan, Slice
+from artsel_ray.prepare.pairs import bucket_pairs, partition_slice
+from artsel_ray.prepare.plan import Counts, Plan, Slice
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.score.assignment import assign_titles, count_titles
 from artsel_ray.score.rendering import ShardSource, prompt_tokenizer, render_shard
 from artsel_ray.score.requests import shuffle_previous, shuffle_requests
 from artsel_ray.score.scoring_settings import ScoringSettings
-from artsel_ray.train.reading import read_train
+from artsel_ray.train.examples import read_train
 
 Row = dict[str, Any]
 Outcome = tuple[Any, list[Row], int]

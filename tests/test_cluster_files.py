@@ -216,8 +216,8 @@ def test_nightly_command(tmp_path: Path) -> None:
     assert job == "jobs/score.py"
     assert config.output == "s3://b/a/predictions/date=2026-11-22"
     assert config.requests == "s3://b/a/requests/date=2026-11-22"
-    assert (config.previous, config.seed) == (str(Path("LATEST").absolute()), 20261122)
-    assert (config.explore, config.decoding) == ("epsilon", "rank")
+    assert (config.previous, config.serving.seed) == (str(Path("LATEST").absolute()), 20261122)
+    assert (config.serving.explore, config.decoding) == ("epsilon", "rank")
 
 
 def test_latest_run_skips_runs_without_a_manifest(tmp_path: Path) -> None:

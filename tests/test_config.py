@@ -284,7 +284,7 @@ def test_resolved_and_from_flags_are_inverse(config_type: Any) -> None:
 
 def test_from_flags_sets_flags_of_groups() -> None:
     config = from_flags(ScoreConfig, **SCORE, engines=3, layout="auto", seed=7)
-    assert (config.engine_pool.engines, config.prompt.layout, config.seed) == (3, "auto", 7)
+    assert (config.engine_pool.engines, config.prompt.layout, config.serving.seed) == (3, "auto", 7)
     # A group's default for this job is kept: distilling needs long answers.
     distill = from_flags(DistillConfig, **required(DistillConfig), engines=2)
     assert (distill.engine_pool.engines, distill.engine_pool.max_model_length) == (2, 16_384)

@@ -167,7 +167,7 @@ def test_stopped_run_resumes_and_the_next_one_reuses_its_predictions(
     (shards,) = re.findall(r"80 pairs in (\d+) shards", head.job("logs", "first"))
     assert "was stopped" in head.job("status", "first")
     assert storage.read_manifest(first) is None
-    (kept,) = re.findall(r"(\d+) shards are done already", head.submit(entrypoint("2026-11-21")))
+    (kept,) = re.findall(r"shards, (\d+) done", head.submit(entrypoint("2026-11-21")))
     assert 0 < done <= int(kept) < int(shards)
     head.submit(entrypoint("2026-11-22"))
     assert storage.read_json(storage.join(first, "summary.json"))["pairs"] == 80

@@ -36,14 +36,13 @@ class UserGenres:
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A finished run's predictions, by title."""
+    """A finished run's predictions, by title: indices into `user_genres` and into the catalog's titles and artworks."""
 
+    user_genres: UserGenres
     user_n: IntArray
-    """Index into `UserGenres.user_ids`."""
     title_n: IntArray
-    """Index into the catalog's `title_ids`."""
     artwork_n: IntArray
-    """The chosen artwork's index into the catalog's `artwork_ids`."""
+    """The chosen artwork."""
     kl_divergence_n: FloatArray
     """How personalized a prediction is, in nats: the Kullback-Leibler divergence of the candidates' probabilities from
     their mean over the title's users. 0 if not read."""
@@ -65,14 +64,11 @@ def asset_kind_of(predictions: str) -> AssetKind:
     prompt = storage.read_json(storage.join(predictions, CONFIG))["run"].get("prompt")
     if prompt is None:
         raise InputError(f"{predictions} is no output of jobs/score.py")
-    kind: AssetKind = prompt.get("asset_kind", "artwork")
-    return kind
+    return prompt.get("asset_kind", "artwork")
 
 
 def read_user_genres(files: list[str]) -> UserGenres:
-    """Reads the requests' histories; all rows of a user count together.
-
-    Invalid rows are left out: scoring rejected them.
+    """Reads the requests' histories; all rows of a user count together. Leaves out invalid rows: scoring rejected them.
 
     Raises:
         InputError: if a file is broken or is no table of requests.
@@ -81,70 +77,56 @@ def read_user_genres(files: list[str]) -> UserGenres:
     def row_checks(rows: pa.Table) -> list[checks.RowCheck]:
         return [("user_id", checks.MISSING, checks.missing(rows["user_id"]))]
 
-    users, counts = [pa.array([], pa.string())], []
-    genres: dict[str, int] = {}
+    users, first = [pa.array([], pa.string())], 0
+    watched = [pa.table({"row": pa.array([], pa.int64()), "genre": users[0], "count_all": pa.array([], pa.int64())})]
     for batch in CheckedReader(files, "requests", ["user_id", "history.genres"], row_checks).batches():
-        counts.append(_count(batch.valid["history"].combine_chunks(), genres))
+        lists, row_of_item = checks.items(batch.valid["history"], "genres")
+        row = first + row_of_item[pc.list_parent_indices(lists).to_numpy()]
+        items = pa.table({"row": row, "genre": pc.list_flatten(lists)}).filter(pc.field("genre").is_valid())
+        # One thread: the groups come in the order of their first rows, and so do the genres.
+        watched.append(items.group_by(["row", "genre"], use_threads=False).aggregate([([], "count_all")]))
         users.append(batch.valid["user_id"].combine_chunks())
-    encoded = pa.concat_arrays(users).dictionary_encode()
+        first += batch.valid.num_rows
+    counts, encoded = pa.concat_tables(watched), pa.concat_arrays(users).dictionary_encode()
+    genres = counts["genre"].unique()
     share_ug = np.zeros((len(encoded.dictionary), len(genres)), np.float32)
-    user, first = encoded.indices.to_numpy(), 0
-    for count in counts:
-        np.add.at(share_ug[:, : count.shape[1]], user[first : first + len(count)], count)
-        first += len(count)
+    user = encoded.indices.to_numpy()[counts["row"].to_numpy()]
+    np.add.at(share_ug, (user, checks.codes(counts["genre"], genres)), counts["count_all"].to_numpy())
     share_ug /= np.maximum(share_ug.sum(axis=1, keepdims=True), 1)
-    return UserGenres(encoded.dictionary, list(genres), share_ug)
+    return UserGenres(encoded.dictionary, genres.to_pylist(), share_ug)
 
 
-def _count(histories: pa.ListArray, genres: dict[str, int]) -> NDArray[np.float32]:
-    """Counts each row's genres; a new genre gets the next index in `genres`."""
-    items, row_of_item = pc.list_flatten(histories), pc.list_parent_indices(histories).to_numpy()
-    lists = pc.struct_field(items, "genres")
-    encoded = pc.list_flatten(lists).dictionary_encode()
-    row = row_of_item[pc.list_parent_indices(lists).to_numpy()]
-    known = np.array([genres.setdefault(name, len(genres)) for name in encoded.dictionary.to_pylist()], np.int64)
-    counts = np.zeros((len(histories), len(genres)), np.float32)
-    valid = encoded.is_valid().to_numpy(zero_copy_only=False)
-    codes = pc.fill_null(encoded.indices, 0).to_numpy()
-    np.add.at(counts, (row[valid], known[codes[valid]]), 1)
-    return counts
-
-
-def read_scored_run(parts: list[str], catalog: Catalog, user_genres: UserGenres, ranked: bool) -> ScoredRun:
-    """Reads a run's predictions.
-
-    Args:
-        parts: URIs of the files that the run's manifest lists.
-        ranked: whether to compute `kl_divergence_n`.
+def read_scored_run(parts: list[str], requests: list[str], catalog: Catalog, ranked: bool) -> ScoredRun:
+    """Reads the files of a run's predictions and requests; `kl_divergence_n` only if `ranked`.
 
     Raises:
         InputError: if a user, title or artwork of a prediction is not in the tables, or if it is `ranked` and has no
             candidates' probabilities.
     """
+    user_genres = read_user_genres(requests)
     columns = ["user_id", "title_id", "artwork_id", "rationale", *(["candidates"] if ranked else [])]
     mean_a = _mean_probabilities(parts, catalog) if ranked else np.zeros(0)
-    codes, divergences, rationales = [np.zeros((3, 0), np.int64)], [np.zeros(0)], [pa.chunked_array([], pa.string())]
+    codes, divergences, rationales = [np.zeros((3, 0), np.int64)], [np.zeros(0)], [pa.array([], pa.string())]
     for batch in CheckedReader(parts, "predictions", columns).valid_batches():
         codes.append(_codes(batch, parts, catalog, user_genres))
         divergences.append(_kl_divergence(batch, catalog, mean_a) if ranked else np.zeros(batch.num_rows))
-        rationales.append(batch["rationale"])
+        rationales += batch["rationale"].chunks
     code_n = np.concatenate(codes, axis=1)
     order = np.argsort(code_n[1], kind="stable")
-    rationale_n = pa.chunked_array([chunk for column in rationales for chunk in column.chunks], pa.string())
     user_n, title_n, artwork_n = code_n[:, order]
-    return ScoredRun(user_n, title_n, artwork_n, np.concatenate(divergences)[order], rationale_n.take(order))
+    rationale_n = pa.chunked_array(rationales).take(order)
+    return ScoredRun(user_genres, user_n, title_n, artwork_n, np.concatenate(divergences)[order], rationale_n)
 
 
 def _codes(predictions: pa.Table, parts: list[str], catalog: Catalog, user_genres: UserGenres) -> IntArray:
     """Returns each prediction's user, title and artwork as indices: [3, n]."""
     known = {"user_id": user_genres.user_ids, "title_id": catalog.title_ids, "artwork_id": catalog.artwork_ids}
-    found = {name: checks.codes(predictions[name], ids) for name, ids in known.items()}
-    for name, code in found.items():
-        if (code < 0).any():
-            first = int(np.argmax(code < 0))
-            file, row = parts[predictions["file"][first].as_py()], predictions["row"][first]
-            raise InputError(f"{file}: row {row} (from 0), '{name}' is not in the tables; give those of that run")
-    return np.stack(list(found.values())).astype(np.int64)
+    code_n = np.stack([checks.codes(predictions[name], ids) for name, ids in known.items()]).astype(np.int64)
+    if (code_n < 0).any():
+        column, n = np.argwhere(code_n < 0)[0].tolist()
+        where = f"{_source(predictions, parts, n)}, '{[*known][column]}'"
+        raise InputError(f"{where} is not in the tables; give those of that run")
+    return code_n
 
 
 def _mean_probabilities(parts: list[str], catalog: Catalog) -> FloatArray:
@@ -153,21 +135,23 @@ def _mean_probabilities(parts: list[str], catalog: Catalog) -> FloatArray:
     for batch in CheckedReader(parts, "predictions", ["candidates"]).valid_batches():
         empty = pc.fill_null(pc.list_value_length(batch["candidates"]), 0).to_numpy() == 0
         if empty.any():
-            first = int(np.argmax(empty))
-            file, row = parts[batch["file"][first].as_py()], batch["row"][first]
-            raise InputError(f"{file}: row {row} (from 0) has no candidates' probabilities; score with --decoding rank")
+            source = _source(batch, parts, int(np.argmax(empty)))
+            raise InputError(f"{source} has no candidates' probabilities; score with --decoding rank")
         probability_c, artwork_c, _ = _probabilities(batch, catalog)
         np.add.at(sum_a, artwork_c[artwork_c >= 0], probability_c[artwork_c >= 0])
         np.add.at(count_a, artwork_c[artwork_c >= 0], 1)
     return sum_a / np.maximum(count_a, 1)
 
 
+def _source(predictions: pa.Table, parts: list[str], n: int) -> str:
+    return f"{parts[predictions['file'][n].as_py()]}: row {predictions['row'][n]} (from 0)"
+
+
 def _probabilities(predictions: pa.Table, catalog: Catalog) -> tuple[FloatArray, IntArray, IntArray]:
     """Returns each candidate's probability, its artwork, and the row of its prediction: [c] each."""
-    lists = predictions["candidates"].combine_chunks()
-    artwork_id, probability = (pc.struct_field(pc.list_flatten(lists), name) for name in ("artwork_id", "probability"))
-    artwork_c = checks.codes(pa.chunked_array([artwork_id]), catalog.artwork_ids)
-    return pc.fill_null(probability, 0.0).to_numpy(), artwork_c, pc.list_parent_indices(lists).to_numpy()
+    artwork_id, row_c = checks.items(predictions["candidates"], "artwork_id")
+    probability, _ = checks.items(predictions["candidates"], "probability")
+    return pc.fill_null(probability, 0.0).to_numpy(), checks.codes(artwork_id, catalog.artwork_ids), row_c
 
 
 def _kl_divergence(predictions: pa.Table, catalog: Catalog, mean_a: FloatArray) -> FloatArray:

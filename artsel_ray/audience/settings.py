@@ -6,7 +6,7 @@ from annotated_types import Ge, Gt, Lt
 
 from artsel_ray.config import Count, EngineSettings, ModelName, Seed, Uri, settings
 
-# One user is no group.
+# A segment of one user would identify that user.
 MinUsers = Annotated[int, Ge(2)]
 
 
@@ -29,12 +29,12 @@ class ExplainConfig:
     output: Uri
     """Where user_segments.parquet and report.html go: a path or URI."""
     min_users: MinUsers = 10
-    """For an artwork with fewer users only their number is shown; terms of fewer rationales are not shown."""
+    """Minimum users per segment; smaller ones show only a count. Also the minimum rationales per term."""
 
 
 @settings
 class ProposeConfig:
-    """Finds users whom none of a title's artworks suits, and has a model write a brief for one that would.
+    """Finds users whom no artwork of a title suits, and has a model write a brief for a suitable one.
 
     For artists: a table and a page. Run again to resume. docs/proposals.md.
     """
@@ -48,17 +48,17 @@ class ProposeConfig:
     artworks: Uri
     """Parquet of the artworks with their captions."""
     model: ModelName
-    """Model that writes the briefs: 'smollm2' (bundled), a hub id, or a folder; an instruct model that writes well."""
+    """Model that writes the briefs: 'smollm2' (bundled), a hub id, or a folder; preferably a large instruct model."""
     output: Uri
     """Where part-*.parquet, report.html and, last, _manifest.json go: a path or URI."""
     share: Annotated[float, Gt(0), Lt(1)] = 0.25
     """Fraction of each title's users, those with the least personalized scores, to analyze."""
     min_users: MinUsers = 20
-    """Smallest group of users that gets a proposal."""
+    """Minimum users in a group that gets a proposal."""
     max_proposals: Count = 100
-    """Most proposals; those for most users are written."""
+    """Maximum number of proposals; those for the most users are kept."""
     max_tokens: Count = 120
-    """Most tokens of a brief."""
+    """Maximum length of a brief, in tokens."""
     seed: Seed = 0
     """Seed of the sampling of briefs."""
     engine_pool: EngineSettings = EngineSettings()

@@ -1,4 +1,4 @@
-"""In what the users of an artwork differ from the title's other users: what they watch, and the model's rationales.
+"""Segments of a title's users: those who got an artwork, those whom none suits, and in what they differ from others.
 
 Suffixes: n predictions of a title, g genres.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from artsel_ray.audience.scored_run import ScoredRun, UserGenres
+from artsel_ray.audience.scored_run import ScoredRun
 from artsel_ray.data.catalog import Catalog
 
 # Standard errors from which a difference counts: of dozens of genres some are two away by chance.
@@ -50,52 +50,59 @@ class UserSegment:
     distinctive_terms: list[str]
 
 
-def find_segments(scored: ScoredRun, catalog: Catalog, user_genres: UserGenres, min_users: int) -> list[UserSegment]:
-    """Returns a segment for each artwork that anybody got, by title, those of most users first.
+@dataclass(frozen=True)
+class Gap:
+    """Users of a title whom no artwork suits."""
 
-    Args:
-        min_users: segments of fewer users are counted and not described.
-    """
-    return [
-        segment for title in scored.titles() for segment in _segments_of(title, scored, catalog, user_genres, min_users)
-    ]
+    title: int
+    """Index into the catalog."""
+    users: int
+    title_users: int
+    over_indexed_genres: list[OverIndexedGenre]
 
 
-def _segments_of(
-    title: slice, scored: ScoredRun, catalog: Catalog, user_genres: UserGenres, min_users: int
-) -> list[UserSegment]:
-    share_ng = user_genres.share_ug[scored.user_n[title]]
-    terms_n = [_terms(rationale) for rationale in scored.rationale_n[title].to_pylist()]
-    artworks, counts = np.unique(scored.artwork_n[title], return_counts=True)
+def find_segments(scored: ScoredRun, catalog: Catalog, min_users: int) -> list[UserSegment]:
+    """Returns a segment for each artwork that anybody got, by title, largest first; describes those of `min_users`."""
     segments = []
-    for artwork, users in sorted(zip(artworks, counts, strict=True), key=lambda each: -each[1]):
-        inside_n = scored.artwork_n[title] == artwork
-        described = users >= min_users
-        segments.append(
-            UserSegment(
-                title_id=catalog.title_ids[int(scored.title_n[title.start])].as_py(),
-                artwork_id=catalog.artwork_ids[int(artwork)].as_py(),
-                users=int(users),
-                share=float(inside_n.mean()),
-                over_indexed_genres=over_indexed_genres(share_ng, inside_n, user_genres.genres) if described else [],
-                distinctive_terms=distinctive_terms(terms_n, inside_n, min_users) if described else [],
-            )
-        )
+    for title in scored.titles():
+        share_ng = scored.user_genres.share_ug[scored.user_n[title]]
+        terms_n = [set(_TERM.findall((text or "").casefold())) for text in scored.rationale_n[title].to_pylist()]
+        artworks, counts = np.unique(scored.artwork_n[title], return_counts=True)
+        for artwork, users in sorted(zip(artworks.tolist(), counts.tolist(), strict=True), key=lambda each: -each[1]):
+            inside_n = scored.artwork_n[title] == artwork
+            genres = over_indexed_genres(share_ng, inside_n, scored.user_genres.genres) if users >= min_users else []
+            terms = distinctive_terms(terms_n, inside_n, min_users) if users >= min_users else []
+            ids = catalog.title_ids[int(scored.title_n[title.start])].as_py(), catalog.artwork_ids[artwork].as_py()
+            segments.append(UserSegment(*ids, users, float(inside_n.mean()), genres, terms))
     return segments
+
+
+def find_gaps(scored: ScoredRun, share: float, min_users: int) -> list[Gap]:
+    """Returns at most one gap for each title, those of most users first.
+
+    The `share` of a title's users with the least personalized scores are compared with the others: where they watch
+    more of a genre, no candidate serves it. Fewer than `min_users` users are no gap.
+    """
+    gaps = []
+    for title in scored.titles():
+        kl_divergence_n, share_ng = scored.kl_divergence_n[title], scored.user_genres.share_ug[scored.user_n[title]]
+        inside_n = kl_divergence_n <= np.quantile(kl_divergence_n, share)
+        genres = over_indexed_genres(share_ng, inside_n, scored.user_genres.genres)
+        columns = [scored.user_genres.genres.index(each.genre) for each in genres]
+        watches_more_n = (share_ng[:, columns] > np.array([each.outside for each in genres])).any(axis=1)
+        users = int((inside_n & watches_more_n).sum())
+        if genres and users >= min_users:
+            gaps.append(Gap(int(scored.title_n[title.start]), users, len(inside_n), genres))
+    return sorted(gaps, key=lambda gap: -gap.users)
 
 
 def over_indexed_genres(
     share_ng: NDArray[np.float32], inside_n: NDArray[np.bool_], genres: list[str]
 ) -> list[OverIndexedGenre]:
-    """Returns at most three genres that some of a title's users watch more than its others, the most certain first.
+    """Returns at most three genres that the users `inside_n` of a title watch more than its others, surest first.
 
     A genre counts if the difference of the two means is more than three of its standard errors, of two means of
     unequal variances: Welch, "The generalization of Student's problem", 1947.
-
-    Args:
-        share_ng: each user's share of each genre.
-        inside_n: the users to describe.
-        genres: [g]
     """
     groups = [share_ng[inside_n].astype(np.float64), share_ng[~inside_n].astype(np.float64)]
     if min(map(len, groups)) < 2:
@@ -103,28 +110,20 @@ def over_indexed_genres(
     (inside, outside), variances = [g.mean(axis=0) for g in groups], [g.var(axis=0, ddof=1) / len(g) for g in groups]
     error = np.sqrt(np.maximum(variances[0] + variances[1], 1e-12))
     difference = inside - outside
+    # The fields of `OverIndexedGenre`, by genre.
+    columns = np.stack([inside, outside, difference - 1.96 * error, difference + 1.96 * error], axis=1)
     return [
-        OverIndexedGenre(
-            genre=genres[g],
-            inside=float(inside[g]),
-            outside=float(outside[g]),
-            low=float(difference[g] - 1.96 * error[g]),
-            high=float(difference[g] + 1.96 * error[g]),
-        )
+        OverIndexedGenre(genres[g], *columns[g].tolist())
         for g in np.argsort(-difference / error)[:_MAX_GENRES]
         if difference[g] > _MIN_GENRE_ERRORS * error[g]
     ]
 
 
 def distinctive_terms(terms_n: Sequence[set[str]], inside_n: NDArray[np.bool_], min_users: int) -> list[str]:
-    """Returns at most six terms that are more frequent in some users' rationales than in others', most certain first.
+    """Returns at most six terms that are more frequent in rationales of the users `inside_n` than of others.
 
     A term counts if the two shares of rationales differ by more than four standard errors (the test of two
-    proportions), and if `min_users` rationales or more have it: none describes a single user.
-
-    Args:
-        terms_n: each rationale's terms; empty without a rationale.
-        inside_n: the users to describe.
+    proportions), and if `min_users` rationales or more have it: none describes a single user. The surest come first.
     """
     inside, outside = (
         Counter(term for n in np.flatnonzero(mask) for term in terms_n[n]) for mask in (inside_n, ~inside_n)
@@ -141,7 +140,3 @@ def distinctive_terms(terms_n: Sequence[set[str]], inside_n: NDArray[np.bool_], 
             errors[term] = (count / sizes[0] - outside[term] / sizes[1]) / spread
     most_certain = sorted(errors, key=lambda term: -errors[term])[:_MAX_TERMS]
     return [term for term in most_certain if errors[term] > _MIN_TERM_ERRORS]
-
-
-def _terms(rationale: str | None) -> set[str]:
-    return set(_TERM.findall((rationale or "").casefold()))

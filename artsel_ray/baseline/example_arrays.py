@@ -86,11 +86,9 @@ class _Pairs:
         self._left, self._right = _Strings(), _Strings()
 
     def codes(self, left: pa.Array, right: pa.Array) -> IntArray:
-        """Returns each pair's code."""
         return self._left.codes(left) << 32 | self._right.codes(right)
 
     def strings(self, codes: IntArray) -> tuple[pa.Array, pa.Array]:
-        """Returns the left and the right strings of codes."""
         return self._left.values.take(pa.array(codes >> 32)), self._right.values.take(pa.array(codes & 0xFFFFFFFF))
 
 
@@ -107,31 +105,20 @@ def read_example_arrays(uri: str) -> ExampleArrays:
         if batch.valid.num_rows:
             parts.append(_part(batch.valid, artworks, items))
     if not parts:
-        bad_rows = sum(map(len, invalid))
-        raise InputError(
-            f"{uri}: no example to use ({bad_rows} invalid rows); prepare larger splits, or check the path"
-        )
+        problem = f"no example to use ({sum(map(len, invalid))} invalid rows)"
+        raise InputError(f"{uri}: {problem}; prepare larger splits, or check the path")
     user_ids, title_ids = (pa.concat_arrays([part.pop(name) for part in parts]) for name in ("user_ids", "title_ids"))
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     artwork_codes, artwork_c = np.unique(arrays.pop("artwork_codes_c"), return_inverse=True)
-    item_codes, item = np.unique(
-        np.concatenate([title_codes := arrays.pop("title_codes_n"), arrays.pop("item_codes_h")]), return_inverse=True
-    )
+    title_codes, history_codes = arrays.pop("title_codes_n"), arrays.pop("item_codes_h")
+    item_codes, item = np.unique(np.concatenate([title_codes, history_codes]), return_inverse=True)
     artwork_ids, captions = artworks.strings(artwork_codes)
     names, genres = items.strings(item_codes)
     return ExampleArrays(
-        user_ids=user_ids,
-        title_ids=title_ids,
-        artwork_c=artwork_c,
-        title_n=item[: len(title_codes)],
-        item_h=item[len(title_codes) :],
-        artwork_ids=artwork_ids,
-        captions=captions,
-        names=names,
-        genres=genres,
-        invalid=pa.concat_tables(invalid),
-        **arrays,
-    )
+        user_ids=user_ids, title_ids=title_ids, artwork_c=artwork_c, title_n=item[: len(title_codes)],
+        item_h=item[len(title_codes) :], artwork_ids=artwork_ids, captions=captions, names=names, genres=genres,
+        invalid=pa.concat_tables(invalid), **arrays,
+    )  # fmt: skip
 
 
 def split_genres(genres: pa.Array) -> pa.Array:

@@ -1,12 +1,17 @@
-"""The baseline's job: read, train on Ray Train, keep the model, predict validation and test."""
+"""The baseline's job: read, train on Ray Train, keep the model, predict validation and test.
+
+Suffixes: n examples, c candidates of all examples end to end, b examples of a batch, m most candidates of an example.
+"""
 
 import dataclasses
 import json
 import time
+from datetime import UTC, datetime
 from threading import Thread
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -15,13 +20,11 @@ from safetensors.torch import load, save
 
 from artsel_ray import storage
 from artsel_ray.baseline.encoding import NetworkInputs, encode
-from artsel_ray.baseline.example_arrays import ExampleArrays, read_example_arrays
-from artsel_ray.baseline.model_files import read_model, write_model
-from artsel_ray.baseline.predictions import make_predictions
+from artsel_ray.baseline.example_arrays import ExampleArrays, IntArray, read_example_arrays
 from artsel_ray.baseline.settings import BaselineConfig
-from artsel_ray.baseline.towers import Sizes
-from artsel_ray.baseline.trials import Recipe, Trial, Weights, run_trials
-from artsel_ray.baseline.vocabulary import Vocabulary, make_vocabulary
+from artsel_ray.baseline.towers import Sizes, Towers, Weights, read_model, write_model
+from artsel_ray.baseline.trials import Recipe, Trial, predict, run_trials
+from artsel_ray.baseline.vocabulary import make_vocabulary
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray
@@ -54,10 +57,15 @@ def baseline(config: BaselineConfig) -> None:
         return
     vocabulary = make_vocabulary(rows[_TRAIN])
     inputs = {name: encode(split, vocabulary, train=name == _TRAIN) for name, split in rows.items()}
-    _write_invalid(output, rows)
+    for name, split in rows.items():
+        if split.invalid.num_rows:
+            storage.write_table(storage.join(output, INVALID_FOLDER, f"{name}.parquet"), split.invalid, "invalid_rows")
     encoded = time.monotonic()
 
-    recipe = _recipe(config, vocabulary)
+    entries = len(vocabulary.artwork_ids), len(vocabulary.names), len(vocabulary.genres)
+    sizes = Sizes(*entries, config.width, config.id_dropout)
+    rates, decays = config.learning_rates, config.weight_decays
+    recipe = Recipe(sizes, rates, decays, config.epochs, config.batch_size, config.seed)
     print(f"{len(rows[_TRAIN].label_n):,} train examples of {recipe.sizes.artworks:,} artworks", flush=True)
     work = storage.join(output, _WORK)
     weights, best, trials = _fit(work, config.workers, recipe, inputs[_TRAIN], inputs["validation"])
@@ -77,36 +85,22 @@ def baseline(config: BaselineConfig) -> None:
     }
     storage.write_json(storage.join(output, "summary.json"), summary)
     run.publish({"predictions": counts, "model_id": model_id})
-    print(
-        f"baseline: learning rate {best.learning_rate:g}, weight decay {best.weight_decay:g}, validation accuracy "
-        f"{best.accuracy:.4f}, IPS {best.ips:.3f}; {output} ({seconds['total']:.0f} s)",
-        flush=True,
-    )
+    chosen = f"learning rate {best.learning_rate:g}, weight decay {best.weight_decay:g}"
+    measured = f"validation accuracy {best.accuracy:.4f}, IPS {best.ips:.3f}"
+    print(f"baseline: {chosen}, {measured}; {output} ({seconds['total']:.0f} s)", flush=True)
 
 
 def _identity(config: BaselineConfig, splits: dict[str, str]) -> dict[str, Any]:
     """Returns what decides the result, as JSON reads it back: all flags but the output, and the files read."""
-    flags = {name: value for name, value in resolved(config).items() if name != "output"}
     files = {name: storage.describe_files(uri) for name, uri in splits.items()}
-    return json.loads(json.dumps({**flags, "files": files}))
-
-
-def _recipe(config: BaselineConfig, vocabulary: Vocabulary) -> Recipe:
-    entries = len(vocabulary.artwork_ids), len(vocabulary.names), len(vocabulary.genres)
-    sizes = Sizes(*entries, config.width, config.id_dropout)
-    return Recipe(sizes, config.learning_rates, config.weight_decays, config.epochs, config.batch_size, config.seed)
+    identity = {**resolved(config), "files": files}
+    del identity["output"]
+    return json.loads(json.dumps(identity))
 
 
 def _plain(trial: Trial) -> dict[str, float | None]:
     """Returns a trial for JSON, which has no infinity."""
     return {name: value if np.isfinite(value) else None for name, value in dataclasses.asdict(trial).items()}
-
-
-def _write_invalid(output: str, rows: dict[str, ExampleArrays]) -> None:
-    for name, split in rows.items():
-        if split.invalid.num_rows:
-            uri = storage.join(output, INVALID_FOLDER, f"{name}.parquet")
-            storage.write_table(uri, split.invalid, "invalid_rows")
 
 
 def _write_predictions(
@@ -132,18 +126,14 @@ def _fit(
     printer = Thread(target=lambda: [print(line, flush=True) for line in iter(lines.get, None)], daemon=True)
     printer.start()
     fs, path = storage.filesystem(work)
+    restarts = FailureConfig(max_failures=_MAX_RESTARTS)
     trainer = TorchTrainer(
         _worker,
         # Put once: workers on one machine share the pages.
         train_loop_config={"inputs": ray.put((train, validation)), "recipe": recipe, "lines": lines},
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=False, resources_per_worker={"CPU": 1}),
         torch_config=TorchConfig(backend="gloo"),
-        run_config=RunConfig(
-            name="baseline",
-            storage_path=path,
-            storage_filesystem=fs,
-            failure_config=FailureConfig(max_failures=_MAX_RESTARTS),
-        ),
+        run_config=RunConfig(name="baseline", storage_path=path, storage_filesystem=fs, failure_config=restarts),
     )
     try:
         result: Any = trainer.fit()
@@ -169,3 +159,52 @@ def _worker(settings: dict[str, Any]) -> Any:
     log = settings["lines"].put if is_first else lambda line: None
     weights, best, trials = run_trials(train, validation, settings["recipe"], log)
     return save(weights), best, trials
+
+
+def make_predictions(network: Towers, inputs: NetworkInputs, rows: ExampleArrays, model_id: str) -> pa.Table:
+    """Returns one prediction, with all candidates' probabilities, for every user-title pair (its first example)."""
+    probability_c, chosen_n, top_n = _choose(network, inputs)
+    ids_c = rows.artwork_ids.take(pa.array(rows.artwork_c))
+    offsets = pa.array(np.append(inputs.first_candidate_n, len(rows.artwork_c)).astype(np.int32))
+    candidates = pa.StructArray.from_arrays([ids_c, pa.array(probability_c)], names=["artwork_id", "probability"])
+    count = len(rows.label_n)
+    table = pa.table(
+        {
+            "user_id": rows.user_ids,
+            "title_id": rows.title_ids,
+            "artwork_id": ids_c.take(pa.array(chosen_n)),
+            "probability": top_n,
+            "propensity": pa.nulls(count, pa.float64()),
+            "candidates": pa.ListArray.from_arrays(offsets, candidates),
+            "rationale": pa.nulls(count, pa.string()),
+            "model_id": pa.array([model_id] * count),
+            "fingerprint": pa.array([_fingerprint(rows, inputs, n, model_id) for n in range(count)]),
+            "scored_at": pa.array([datetime.now(UTC)] * count, pa.timestamp("us", "UTC")),
+        }
+    )
+    pairs = list(zip(rows.user_ids.to_pylist(), rows.title_ids.to_pylist(), strict=True))
+    first = {pair: n for n, pair in reversed(list(enumerate(pairs)))}
+    return table.take(pa.array(sorted(first.values())))
+
+
+def _choose(network: Towers, inputs: NetworkInputs) -> tuple[np.ndarray, IntArray, np.ndarray]:
+    """Returns all candidates' probabilities end to end, and each example's best: its index there, its probability."""
+    parts, best, top = [], [], []
+    for picked_b, log_bm in predict(network, inputs):
+        probability_bm = log_bm.double().exp().numpy()
+        parts.append(probability_bm[np.arange(probability_bm.shape[1]) < inputs.candidates_n[picked_b][:, None]])
+        best.append(probability_bm.argmax(axis=1) + inputs.first_candidate_n[picked_b])
+        top.append(probability_bm.max(axis=1))
+    return np.concatenate(parts), np.concatenate(best), np.concatenate(top)
+
+
+def _fingerprint(rows: ExampleArrays, inputs: NetworkInputs, n: int, model_id: str) -> str:
+    """Returns a digest of the model and of everything that it reads of an example."""
+    candidates = slice(inputs.first_candidate_n[n], inputs.first_candidate_n[n] + rows.candidates_n[n])
+    history = slice(inputs.first_history_n[n], inputs.first_history_n[n] + rows.history_n[n])
+    artworks = pa.array(rows.artwork_c[candidates])
+    items = pa.array(np.append(rows.title_n[n], rows.item_h[history]))
+    texts = (rows.artwork_ids, artworks), (rows.captions, artworks), (rows.names, items), (rows.genres, items)
+    return storage.fingerprint(
+        model_id, [values.take(taken).to_pylist() for values, taken in texts], inputs.history_hf[history].tolist()
+    )

@@ -11,7 +11,7 @@ from artsel_ray.errors import InputError
 
 @settings
 class BaselineConfig:
-    """Trains the non-LLM network that others are compared with, on Ray Train's CPU workers.
+    """Trains the non-LLM reference network, on CPU workers of Ray Train.
 
     A user tower (history) and an artwork tower (caption, id), and popularity in train; docs/baseline.md.
     """

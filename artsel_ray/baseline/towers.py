@@ -1,17 +1,24 @@
-"""The baseline's network: a user tower, an artwork tower, and a softmax over a title's candidates.
+"""The baseline's network: a user tower, an artwork tower, and a softmax over a title's candidates; and its files.
 
 Suffixes: b examples of a batch, c their candidates end to end, h their history items end to end, a distinct artworks,
 i distinct items, m most candidates of an example, d width.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
+import pyarrow as pa
 import torch
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from artsel_ray.baseline.batch import Batch
-from artsel_ray.baseline.encoding import HISTORY_FEATURES
-from artsel_ray.baseline.terms import BUCKETS
+from artsel_ray import storage
+from artsel_ray.baseline.encoding import HISTORY_FEATURES, Batch
+from artsel_ray.baseline.vocabulary import BUCKETS, Vocabulary
+
+Weights = dict[str, Tensor]
+_STRINGS = ("artwork_ids", "names", "genres")
+_NUMBERS = ("engagements_v", "idf_w")
 
 
 @dataclass(frozen=True)
@@ -66,10 +73,8 @@ class Towers(nn.Module):
         engagements_c = batch.engagements_a[batch.artwork_c] - batch.own_engagement_c
         popularity_c = self.popularity[0] * torch.log(engagements_c + self.popularity[1].exp())
         score_bm = torch.full((len(user_bd), int(batch.position_c.max()) + 1), -torch.inf)
-        score_bm = score_bm.index_put(
-            (batch.example_c, batch.position_c), match_c + bias_a[batch.artwork_c] + popularity_c
-        )
-        return score_bm.log_softmax(dim=1)
+        score_c = match_c + bias_a[batch.artwork_c] + popularity_c
+        return score_bm.index_put((batch.example_c, batch.position_c), score_c).log_softmax(dim=1)
 
     def _artworks(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns `[A, D]` vectors and `[A]` biases."""
@@ -89,3 +94,29 @@ class Towers(nn.Module):
         weighted_hd = (weight_h / total_b[batch.example_h])[:, None] * item_id[batch.item_h]
         history_bd = torch.zeros(len(batch.label_b), item_id.shape[1]).index_add(0, batch.example_h, weighted_hd)
         return self.skip(history_bd) + self.user(torch.cat([history_bd, item_id[batch.title_b]], dim=1))
+
+
+def write_model(uri: str, sizes: Sizes, weights: Weights, vocabulary: Vocabulary) -> str:
+    """Writes model.safetensors, vocabulary.json and config.json; returns the model's id, which depends on all three."""
+    strings = {name: getattr(vocabulary, name).to_pylist() for name in _STRINGS}
+    content = save({**weights, **{name: torch.from_numpy(getattr(vocabulary, name)) for name in _NUMBERS}})
+    shape = dataclasses.asdict(sizes)
+    model_id = f"baseline@{storage.fingerprint(content.hex(), strings, shape)[:12]}"
+    storage.write_object(storage.join(uri, "model.safetensors"), content)
+    storage.write_json(storage.join(uri, "vocabulary.json"), strings)
+    storage.write_json(storage.join(uri, "config.json"), {"model_id": model_id, "sizes": shape})
+    return model_id
+
+
+def read_model(uri: str) -> tuple[Towers, Vocabulary]:
+    """Reads a model that `write_model` wrote, ready to predict.
+
+    Raises:
+        InputError: if a file is absent.
+    """
+    network = Towers(Sizes(**storage.read_json(storage.join(uri, "config.json"))["sizes"]))
+    weights = load(storage.read_object(storage.join(uri, "model.safetensors")))
+    numbers = {name: weights.pop(name).numpy() for name in _NUMBERS}
+    network.load_state_dict(weights)
+    strings = storage.read_json(storage.join(uri, "vocabulary.json"))
+    return network.eval(), Vocabulary(**{name: pa.array(strings[name], pa.string()) for name in _STRINGS}, **numbers)

@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from artsel_ray.baseline.batch import make_batch
-from artsel_ray.baseline.encoding import NetworkInputs
+from artsel_ray.baseline.encoding import NetworkInputs, make_batch
 from artsel_ray.baseline.example_arrays import IntArray
-from artsel_ray.baseline.towers import Sizes, Towers
+from artsel_ray.baseline.towers import Sizes, Towers, Weights
 
-Weights = dict[str, Tensor]
 _PREDICT_BATCH = 1_024
 
 

@@ -1,4 +1,4 @@
-"""What the network knows of the train examples. Nothing else is ever counted.
+"""What the network knows of the train examples, and texts as TF-IDF vectors of hashed terms: words, and adjacent pairs.
 
 Suffixes: v entries of a vocabulary, w hash buckets of terms.
 """
@@ -8,14 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
 from artsel_ray.baseline.example_arrays import ExampleArrays, FloatArray, IntArray, split_genres
-from artsel_ray.baseline.terms import inverse_document_frequency
+
+BUCKETS = 1 << 15
+
+# Counts, not signed sums: TF-IDF takes their logarithm.
+_COUNTER = HashingVectorizer(
+    n_features=BUCKETS, token_pattern=r"\w+", ngram_range=(1, 2), norm=None, alternate_sign=False, dtype=np.float32
+)
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Strings of the train examples, sorted, and what was counted of them.
+    """Strings of the train examples, sorted, and what was counted of them; nothing else is ever counted.
 
     Attributes:
         engagements_v: engagements with each artwork in train.
@@ -45,3 +53,20 @@ def make_vocabulary(train: ExampleArrays) -> Vocabulary:
 def lookup(values: pa.Array, entries: pa.Array) -> IntArray:
     """Returns each value's index among the entries + 1; 0 stands for all unknown values."""
     return pc.fill_null(pc.index_in(values, value_set=entries), -1).to_numpy().astype(np.int64) + 1
+
+
+def count_terms(texts: pa.Array) -> csr_matrix:
+    """Returns `[texts, BUCKETS]` counts of each text's terms, in lower case; a text without words is an empty row."""
+    return _COUNTER.transform(texts.to_pylist())
+
+
+def inverse_document_frequency(texts: pa.Array) -> FloatArray:
+    """Returns `log((1 + texts) / (1 + texts with a term of the bucket)) + 1` of every bucket."""
+    return TfidfTransformer().fit(count_terms(texts)).idf_
+
+
+def tf_idf(texts: pa.Array, idf_w: FloatArray) -> csr_matrix:
+    """Returns `[texts, BUCKETS]` rows of length 1, in proportion to `(1 + log count) * idf_w`."""
+    transformer = TfidfTransformer(sublinear_tf=True)
+    transformer.idf_ = idf_w
+    return transformer.transform(count_terms(texts))

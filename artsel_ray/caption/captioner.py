@@ -1,12 +1,13 @@
 """The engine stage of captioning: a loaded shard becomes artworks with captions."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from artsel_ray.caption.loading import CaptionSettings, LoadedImage, LoadedShard
 from artsel_ray.caption.prompts import CaptionPrompts
@@ -27,31 +28,23 @@ COUNTS = ("artworks", "captioned", "reused", "kept", "rejected")
 
 
 def load_engine(model: str, engine: Literal["vllm", "transformers"], pool: EngineSettings) -> Engine:
-    """Loads the model on this machine.
-
-    Raises:
-        InputError: if there is no such model, or nothing can be asked of it.
-    """
+    """Loads the model on this machine; an `InputError` if there is none, or nothing can be asked of it."""
     path = load(model, options=False).path
     if engine == "transformers":
         head = CaptionPrompts(read_processor(path)).head
         # It has no `logprobs`, which captions do not need.
         return cast(Engine, TransformersVisionEngine(path, head, pool.dtype))
     length = min(pool.max_model_length, model_length(path))
-    return VllmEngine(path, length, 1, pool.dtype, tensor_parallel=pool.tensor_parallel, images=1)
+    return VllmEngine(path, length, 1, pool.dtype, pool.tensor_parallel, images=1)
 
 
+@dataclass(frozen=True)
 class Captioner:
     """Captions loaded shards. Only a shard with a new image asks for the engine."""
 
-    def __init__(self, model: str, files: list[str], captioning: CaptionSettings) -> None:
-        """Remembers what to do; loads nothing yet.
-
-        Args:
-            model: the name of the model.
-            files: URIs of the artworks.
-        """
-        self._model, self._files, self._captioning = model, files, captioning
+    model: str
+    files: list[str]
+    captioning: CaptionSettings
 
     def __call__(self, shard: LoadedShard, get_engine: GetEngine) -> Processed:
         """Returns a shard's artworks with captions, and its invalid rows."""
@@ -59,7 +52,7 @@ class Captioner:
         generated, unfinished = self._describe(get_engine(), new) if new else ([], 0)
         described = iter(generated)
         captions = [each.known_caption if each.image is None else next(described) for each in shard.images]
-        artworks, refused = fill(shard.artworks, self._files, shard.images, captions, self._captioning.model_id)
+        artworks, refused = fill(shard.artworks, self.files, shard.images, captions, self.captioning.model_id)
         invalid = pa.concat_tables([shard.invalid, refused]).sort_by("row")
         counts = {
             "artworks": shard.artworks.num_rows + shard.invalid.num_rows,
@@ -74,31 +67,25 @@ class Captioner:
     @cached_property
     def _prompts(self) -> tuple[CaptionPrompts, list[int]]:
         """The model's prompts, and the ids that end its texts."""
-        path = load(self._model, options=False).path
+        path = load(self.model, options=False).path
         processor = read_processor(path)
         return CaptionPrompts(processor), stop_tokens(path, processor.tokenizer)
 
     def _describe(self, engine: Engine, images: Sequence[LoadedImage]) -> tuple[list[str | None], int]:
         """Returns a caption for each image, None where the model refuses it, and how many texts are unfinished."""
-        generated: list[list[int] | None] = []
-        try:
-            generated += self._generate(engine, images)
-        except ValueError:  # the engine refuses a batch for one of its images
-            for image in images:
-                try:
-                    generated += self._generate(engine, [image])
-                except ValueError:
-                    generated.append(None)
-        limit = self._captioning.caption_tokens
-        prompts, _ = self._prompts
+        (prompts, _), limit = self._prompts, self.captioning.caption_tokens
+        generated = self._generate(engine, images)
         texts = [None if ids is None else prompts.caption(ids, len(ids) < limit) for ids in generated]
         return texts, sum(ids is not None and len(ids) >= limit for ids in generated)
 
-    def _generate(self, engine: Engine, images: Sequence[LoadedImage]) -> list[list[int]]:
+    def _generate(self, engine: Engine, images: Sequence[LoadedImage]) -> list[list[int] | None]:
         prompts, stop = self._prompts
         questions = [prompts.question(each.title_name) for each in images]
         shown = [[each.image] for each in images if each.image is not None]
-        return engine.generate(questions, self._captioning.caption_tokens, stop, images=shown)
+        try:
+            return [*engine.generate(questions, self.captioning.caption_tokens, stop, images=shown)]
+        except ValueError:  # the engine refuses a batch for one of its images
+            return [None] if len(images) == 1 else [ids for each in images for ids in self._generate(engine, [each])]
 
 
 def stop_tokens(path: Path, tokenizer: Any) -> list[int]:
@@ -117,26 +104,15 @@ def fill(
 ) -> tuple[pa.Table, pa.Table]:
     """Returns artworks with their captions, and the invalid rows of those whose images got none.
 
-    Artworks without an image keep the caption that they have.
-
-    Args:
-        artworks: [N] with `file` and `row`.
-        files: URIs of the artworks.
-        images: [N]
-        captions: [N] None where the model refuses the image.
+    A caption is None where the model refuses the image. Artworks without an image keep the caption that they have.
     """
-    has_image_n = np.array([each.fingerprint is not None for each in images], dtype=bool)
-    empty_n = np.array([not caption for caption in captions], dtype=bool) & has_image_n
-    refused_n = np.array([caption is None for caption in captions], dtype=bool) & has_image_n
-    own = artworks["caption"].to_pylist()
-    columns = {
-        "caption": [caption if has else kept for caption, has, kept in zip(captions, has_image_n, own, strict=True)],
-        "model_id": [model_id if has else None for has in has_image_n],
-        "fingerprint": [each.fingerprint for each in images],
-    }
-    table = artworks.drop_columns("caption")
-    for name, values in columns.items():
-        table = table.append_column(name, pa.array(values, pa.string()))
-    found: list[checks.RowCheck] = [("image_uri", REFUSED, refused_n), ("caption", NO_TEXT, empty_n)]
-    valid, invalid = checks.split_valid(table, "artworks", files, found)
+    fingerprints = pa.array([each.fingerprint for each in images], pa.string())
+    generated, has_image = pa.array(captions, pa.string()), fingerprints.is_valid()
+    columns = dict(zip(artworks.column_names, artworks.columns, strict=True)) | {"fingerprint": fingerprints}
+    columns["caption"] = pc.if_else(has_image, generated, artworks["caption"])
+    columns["model_id"] = pc.if_else(has_image, model_id, pa.scalar(None, pa.string()))
+    refused_n = checks.mask(pc.and_(has_image, generated.is_null()))
+    empty_n = checks.mask(pc.and_(has_image, pc.equal(generated, "")))
+    found = [("image_uri", REFUSED, refused_n), ("caption", NO_TEXT, empty_n)]
+    valid, invalid = checks.split_valid(pa.table(columns), "artworks", files, found)
     return valid.select(CAPTIONED.names), invalid

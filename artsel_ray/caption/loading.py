@@ -43,11 +43,7 @@ class KnownCaptions:
     """Captions by fingerprint, as arrays that processes share through Ray's object store."""
 
     def __init__(self, files: list[str]) -> None:
-        """Reads the parts of earlier runs.
-
-        Raises:
-            InputError: if one is broken or is not a table of captioned artworks.
-        """
+        """Reads the parts of earlier runs; an `InputError` if one is broken or has no captioned artworks."""
         reader = CheckedReader(files, "captioned", ["fingerprint", "caption"])
         table = reader.all().valid.drop_null().sort_by("fingerprint").combine_chunks()
         self._fingerprints = np.array(table["fingerprint"].to_pylist(), dtype="S32")
@@ -65,23 +61,19 @@ class LoadedImage:
     """What loading gave for one artwork: a known caption, or the decoded image, or a fault, or nothing to caption."""
 
     title_name: str | None
-    """None if titles' names are not given."""
     fingerprint: str | None = None
     """None for an artwork without an image."""
     known_caption: str | None = None
     image: ArtworkImage | None = None
     fault: str = ""
-    """Why the image cannot be used."""
 
 
 @dataclass(frozen=True)
 class LoadedShard:
-    """N usable artworks of a shard, and the invalid ones."""
+    """The usable artworks of a shard, with `file` and `row`, their images, and the invalid artworks."""
 
     artworks: pa.Table
-    """[N] as the table `artworks`, with `file` and `row`."""
     images: list[LoadedImage]
-    """[N]"""
     invalid: pa.Table
 
 
@@ -102,9 +94,6 @@ class Sources:
 def load_shard(files: list[str], rows: RowRange, sources: Sources) -> LoadedShard:
     """Fetches the images of a shard's artworks, and decodes those whose captions are not known.
 
-    Args:
-        files: URIs of the artworks.
-
     Raises:
         InputError: if the file is broken or is not a table of artworks.
     """
@@ -113,12 +102,9 @@ def load_shard(files: list[str], rows: RowRange, sources: Sources) -> LoadedShar
     with ThreadPoolExecutor(_THREADS) as pool:
         images = list(pool.map(partial(_load_image, sources), uris, title_ids))
     faults = np.array([each.fault for each in images], dtype=object)
-    found: list[checks.RowCheck] = [
-        ("image_uri", fault, faults == fault) for fault in sorted({*faults.tolist()} - {""})
-    ]
+    found = [("image_uri", fault, faults == fault) for fault in sorted({*faults.tolist()} - {""})]
     usable, unusable = checks.split_valid(batch.valid, "artworks", files, found)
-    invalid = pa.concat_tables([batch.invalid, unusable])
-    return LoadedShard(usable, [each for each in images if not each.fault], invalid)
+    return LoadedShard(usable, [i for i in images if not i.fault], pa.concat_tables([batch.invalid, unusable]))
 
 
 def read_title_names(titles: str) -> dict[str, str]:
@@ -127,22 +113,21 @@ def read_title_names(titles: str) -> dict[str, str]:
     Raises:
         InputError: if nothing is there, or a file is broken or is not a table of titles.
     """
-
-    def row_checks(rows: pa.Table) -> list[checks.RowCheck]:
-        return [(name, checks.MISSING, checks.missing(rows[name])) for name in ("title_id", "name")]
-
-    valid = CheckedReader(storage.list_files(titles), "titles", ["title_id", "name"], row_checks).all().valid
+    required = partial(_required, ["title_id", "name"])
+    valid = CheckedReader(storage.list_files(titles), "titles", ["title_id", "name"], required).all().valid
     pairs = list(zip(valid["title_id"].to_pylist(), valid["name"].to_pylist(), strict=True))
     return dict(reversed(pairs))
 
 
+def _required(names: list[str], rows: pa.Table) -> list[checks.RowCheck]:
+    return [(name, checks.MISSING, checks.missing(rows[name])) for name in names]
+
+
 def _row_checks(title_names: Mapping[str, str] | None, rows: pa.Table) -> list[checks.RowCheck]:
-    titles = rows["title_id"].to_pylist()
-    unknown = np.array([title_names is not None and title not in title_names for title in titles], dtype=bool)
+    unknown = [title_names is not None and title not in title_names for title in rows["title_id"].to_pylist()]
     return [
-        ("artwork_id", checks.MISSING, checks.missing(rows["artwork_id"])),
-        ("title_id", checks.MISSING, checks.missing(rows["title_id"])),
-        ("title_id", checks.UNKNOWN_TITLE, unknown),
+        *_required(["artwork_id", "title_id"], rows),
+        ("title_id", checks.UNKNOWN_TITLE, np.array(unknown, dtype=bool)),
         ("image_uri", NO_CONTENT, checks.missing(rows["image_uri"]) & checks.missing(rows["caption"])),
     ]
 

@@ -25,19 +25,19 @@ class CaptionConfig:
     output: Uri
     """Where part-*.parquet (the artworks with captions), rejected/, summary.json and, last, _manifest.json go."""
     titles: Uri | None = None
-    """Parquet of the titles, whose names the model then sees. Artworks of unknown titles are invalid."""
+    """Parquet of the titles; their names are added to the prompt. Artworks of unknown titles are invalid."""
     previous: Uri | None = None
     """Output of an earlier run: captions of the same image, title name and model are reused from it."""
     engine: Literal["vllm", "transformers"] = "vllm"
-    """transformers is slower, for models that vLLM does not have, such as Llama-3.2-11B-Vision."""
+    """transformers is slower; it is for models that vLLM does not support, such as Llama-3.2-11B-Vision."""
     caption_tokens: Annotated[int, Ge(1), Le(10**5)] = 200
-    """Most tokens of a caption."""
+    """Maximum length of a caption, in tokens."""
     max_pixels: Pixels = 40_000_000
-    """An image of more pixels is invalid; it is not decoded."""
+    """Images with more pixels are invalid and are not decoded."""
     resize_to_pixels: Pixels = 1_048_576
-    """A larger image is scaled down to about this many pixels: how much the model sees, and what that costs."""
+    """Larger images are scaled down to about this many pixels; fewer cost less and show less detail."""
     shard_artworks: Count = 64
-    """Artworks in a shard: what is redone when a machine dies, and whose images are in memory together."""
+    """Artworks per shard: the unit that is redone after a failure, and whose images are in memory together."""
     max_reject_rate: Share = 0.05
     """Stop, with exit code 1, if a larger share of the artworks is invalid."""
     engine_pool: EngineSettings = EngineSettings()

@@ -12,12 +12,8 @@ _RENAMED = {"rationale": "reason"}
 
 def source_names(schema: pa.Schema, columns: list[str]) -> dict[str, str]:
     """Returns the columns that a file has, each with its name there, which may be an earlier version's."""
-    found = {}
-    for column in columns:
-        name = column if column in schema.names else _RENAMED.get(column, column)
-        if name in schema.names:
-            found[column] = name
-    return found
+    found = {column: column if column in schema.names else _RENAMED.get(column, column) for column in columns}
+    return {column: name for column, name in found.items() if name in schema.names}
 
 
 def conform(schema: pa.Schema, table: str, source: str, columns: list[str] | None = None) -> None:
@@ -28,10 +24,9 @@ def conform(schema: pa.Schema, table: str, source: str, columns: list[str] | Non
     and zone of a timestamp with a zone.
 
     Args:
-        schema: the file's schema.
         table: the table's name, as in `schema.TABLES`.
         source: the file's name, for the error.
-        columns: only these columns are checked, if given.
+        columns: the columns to check; all if None.
 
     Raises:
         InputError: naming the source, the difference, and both schemas.
@@ -71,20 +66,15 @@ def _compatible(got: pa.DataType, expected: pa.DataType) -> bool:
             for field in expected
         )
     if pa.types.is_list(expected):
-        return (pa.types.is_list(got) or pa.types.is_large_list(got)) and _compatible(
-            got.value_type, expected.value_type
-        )
-    same_kind = (
-        (pa.types.is_string, pa.types.is_large_string),
-        (pa.types.is_floating, pa.types.is_integer),
-        (pa.types.is_integer,),
-        (pa.types.is_timestamp,),
-    )
-    for expected_kind, *other_kinds in same_kind:
-        if expected_kind(expected):
-            zoned = not pa.types.is_timestamp(expected) or getattr(got, "tz", None) is not None
-            return zoned and any(kind(got) for kind in (expected_kind, *other_kinds))
-    return False
+        is_list = pa.types.is_list(got) or pa.types.is_large_list(got)
+        return is_list and _compatible(got.value_type, expected.value_type)
+    if pa.types.is_timestamp(expected):
+        return pa.types.is_timestamp(got) and got.tz is not None
+    if pa.types.is_string(expected):
+        return pa.types.is_string(got) or pa.types.is_large_string(got)
+    if pa.types.is_floating(expected):
+        return pa.types.is_floating(got) or pa.types.is_integer(got)
+    return pa.types.is_integer(expected) and pa.types.is_integer(got)
 
 
 def cast(table: pa.Table, name: str, source: str, fields: list[pa.Field] | None = None) -> pa.Table:
@@ -97,7 +87,7 @@ def cast(table: pa.Table, name: str, source: str, fields: list[pa.Field] | None 
         table: rows of a schema that `conform` accepts.
         name: the table's name, as in `schema.TABLES`.
         source: the file's name, for the error.
-        fields: only these fields, in this order, if given.
+        fields: the fields to return, in this order; all if None.
 
     Raises:
         InputError: if a value does not fit the type.
@@ -106,12 +96,10 @@ def cast(table: pa.Table, name: str, source: str, fields: list[pa.Field] | None 
     present = source_names(table.schema, [field.name for field in fields])
     arrays = []
     for field in fields:
-        if field.name not in present:
-            arrays.append(pa.nulls(table.num_rows, field.type))
-            continue
+        rounded = pc.CastOptions(field.type, allow_time_truncate=True, allow_float_truncate=True)
+        values = table[present[field.name]] if field.name in present else pa.nulls(table.num_rows, field.type)
         try:
-            rounded = pc.CastOptions(field.type, allow_time_truncate=True, allow_float_truncate=True)
-            arrays.append(table.column(present[field.name]).cast(options=rounded))
+            arrays.append(values.cast(options=rounded))
         except pa.ArrowInvalid as error:
             raise InputError(f"{source}: column '{field.name}' does not fit {field.type}: {error}") from None
     return pa.table(arrays, schema=pa.schema(fields))

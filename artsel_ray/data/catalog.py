@@ -1,19 +1,31 @@
-"""The valid titles and their artworks, as arrays that a title's index points into."""
+"""The valid titles and their artworks, as arrays that a title's index points into.
 
-import dataclasses
-from dataclasses import dataclass
+Images are validated before anything relies on them: each is fetched and decoded once, on Ray.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 
 from artsel_ray import storage
 from artsel_ray.config import AssetKind, Assets
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader
-from artsel_ray.data.image_validation import validate_images
+from artsel_ray.data.images import MAX_PIXELS, UNREADABLE_FILE, UnusableError, decode, fetch, locate
+from artsel_ray.runtime.ray_cluster import start_ray
 
 _CONTENTS: dict[Assets | None, str] = {"caption": "caption", "image": "image_uri", None: "artwork_id"}
+# Images of one task, images that it decodes at once, and the pixels to which it resizes them.
+_TASK_IMAGES, _THREADS, _RESIZE_TO_PIXELS = 256, 4, 1024
+_PROGRESS_SECONDS = 5.0
+_RETRY_WAITS_SECONDS = (1.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -40,17 +52,12 @@ def read_catalog(
     assets: Assets | None = "caption",
     folder: str = "",
 ) -> tuple[Catalog, pa.Table]:
-    """Reads titles and artworks.
+    """Reads files of titles and artworks; returns the catalog, and the invalid rows of both tables.
 
     Args:
-        titles: files of the table.
-        artworks: files of the table.
         asset_kind: the kind of asset that becomes candidates.
         assets: what the contents are: captions, or images, which are then validated on Ray; None to read ids only.
         folder: base of relative image paths.
-
-    Returns:
-        The catalog, and the invalid rows of both tables.
 
     Raises:
         InputError: if a file is broken or is not such a table.
@@ -64,10 +71,8 @@ def read_catalog(
         valid, unusable = _locate_images(valid, artworks, folder)
         invalid = pa.concat_tables([invalid, unusable])
     code = checks.codes(valid["title_id"], title_ids)
-    order = pc.sort_indices(
-        pa.table({"title": code, "artwork_id": valid["artwork_id"]}),
-        sort_keys=[("title", "ascending"), ("artwork_id", "ascending")],
-    )
+    by_title = pa.table({"title": code, "artwork_id": valid["artwork_id"]})
+    order = pc.sort_indices(by_title, sort_keys=[("title", "ascending"), ("artwork_id", "ascending")])
     catalog = Catalog(
         title_ids=title_ids,
         names=_combined(valid_titles["name"]),
@@ -87,30 +92,25 @@ def permuted(catalog: Catalog, number: int) -> Catalog:
     keys = [storage.fingerprint(number, artwork) for artwork in catalog.artwork_ids.to_pylist()]
     title = np.repeat(np.arange(len(catalog.title_ids)), np.diff(catalog.offsets))
     order = pa.array(np.lexsort((np.array(keys), title)))
-    return dataclasses.replace(
-        catalog, artwork_ids=catalog.artwork_ids.take(order), contents=catalog.contents.take(order)
-    )
+    return replace(catalog, artwork_ids=catalog.artwork_ids.take(order), contents=catalog.contents.take(order))
 
 
 def _read_titles(files: list[str]) -> tuple[pa.Table, pa.Table]:
-    def row_checks(rows: pa.Table) -> list[checks.RowCheck]:
-        return [
-            ("title_id", checks.MISSING, checks.missing(rows["title_id"])),
-            ("name", checks.MISSING, checks.missing(rows["name"])),
-            ("genres", checks.MISSING, checks.missing(rows["genres"])),
-            ("genres", checks.NULL_GENRE, checks.null_genre(rows["genres"])),
-        ]
+    columns = ["title_id", "name", "genres"]
 
-    return _read_unique(CheckedReader(files, "titles", ["title_id", "name", "genres"], row_checks), "title_id")
+    def row_checks(rows: pa.Table) -> list[checks.RowCheck]:
+        null_genre = ("genres", checks.NULL_GENRE, checks.null_genre(rows["genres"]))
+        return [*checks.missing_checks(rows, columns), null_genre]
+
+    return _read_unique(CheckedReader(files, "titles", columns, row_checks), "title_id")
 
 
 def _read_artworks(files: list[str], title_ids: pa.Array, content: str) -> tuple[pa.Table, pa.Table]:
     def row_checks(rows: pa.Table) -> list[checks.RowCheck]:
         return [
-            ("artwork_id", checks.MISSING, checks.missing(rows["artwork_id"])),
-            ("title_id", checks.MISSING, checks.missing(rows["title_id"])),
+            *checks.missing_checks(rows, ["artwork_id", "title_id"]),
             ("title_id", checks.UNKNOWN_TITLE, checks.codes(rows["title_id"], title_ids) < 0),
-            (content, checks.MISSING, checks.missing(rows[content])),
+            *checks.missing_checks(rows, [content]),
             ("asset_kind", checks.WRONG_KIND, checks.kind_is_wrong(rows["asset_kind"])),
         ]
 
@@ -138,3 +138,48 @@ def _locate_images(table: pa.Table, files: list[str], folder: str) -> tuple[pa.T
 
 def _combined(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+class ImageResult(NamedTuple):
+    """One image's location, and an empty fault; or, if it is unusable, the URI in the data, and why."""
+
+    location: str
+    fault: str
+
+
+def validate_images(uris: list[str], folder: str) -> list[ImageResult]:
+    """Returns each image's location and fault, in the order given; the folder is the base of relative paths."""
+    start_ray()
+    task = ray.remote(_validate_all)
+    tasks = [task.remote(uris[start : start + _TASK_IMAGES], folder) for start in range(0, len(uris), _TASK_IMAGES)]
+    results: list[ImageResult] = []
+    printed = time.monotonic()
+    for each in tasks:
+        done: list[ImageResult] = ray.get(each)
+        results += done
+        if time.monotonic() - printed > _PROGRESS_SECONDS:
+            printed = time.monotonic()
+            print(f"images: {len(results):,} of {len(uris):,} validated", flush=True)
+    if unusable := sum(result.fault != "" for result in results):
+        print(f"images: {unusable:,} of {len(uris):,} are unusable", flush=True)
+    return results
+
+
+def _validate_all(uris: list[str], folder: str) -> list[ImageResult]:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(partial(_validate, folder), uris))
+
+
+def _validate(folder: str, uri: str) -> ImageResult:
+    for wait_seconds in (*_RETRY_WAITS_SECONDS, None):
+        try:
+            location = locate(uri, folder)
+            decode(fetch(location), MAX_PIXELS, _RESIZE_TO_PIXELS)
+            return ImageResult(location, "")
+        except UnusableError as error:
+            fault = str(error)
+        # Only an unreadable file is tried again: the storage may fail for a moment.
+        if wait_seconds is None or fault != UNREADABLE_FILE:
+            break
+        time.sleep(wait_seconds)
+    return ImageResult(uri, fault)

@@ -5,6 +5,7 @@ and tokenizers fail on other bytes), then the caller's row checks run. Valid row
 table: `file`, an index into the files, and `row`, the row's number in that file.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -81,12 +82,10 @@ class CheckedReader:
         """Returns a range of rows; see `batches`."""
         uri = self.files[wanted.file]
         file = self._open(uri)
-        ends = np.cumsum(_group_rows(file))
-        last_row = wanted.first_row + wanted.rows - 1
+        ends, last_row = np.cumsum(_group_rows(file)), wanted.first_row + wanted.rows - 1
         first, last = np.searchsorted(ends, [wanted.first_row, last_row], side="right").tolist()
         try:
-            groups = list(range(first, last + 1))
-            table = file.read_row_groups(groups, columns=self._leaves(file), use_threads=False)
+            table = file.read_row_groups(range(first, last + 1), columns=self._leaves(file), use_threads=False)
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(f"cannot read {uri} as Parquet: {first_line(error)}") from None
         before = int(ends[first - 1]) if first else 0
@@ -96,9 +95,8 @@ class CheckedReader:
         """Returns the rows of all files together; see `batches`."""
         empty = self._checked(TABLES[self.table].empty_table(), 0, 0)
         found = [empty, *self.batches()]
-        return CheckedBatch(
-            *(pa.concat_tables([getattr(batch, part) for batch in found]) for part in ("read", "valid", "invalid"))
-        )
+        parts = ([batch.read, batch.valid, batch.invalid] for batch in found)
+        return CheckedBatch(*map(pa.concat_tables, zip(*parts, strict=True)))
 
     def valid_batches(self, batch_rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
         """Yields the rows of all files, for a caller that needs every row to be valid; see `batches`.
@@ -122,21 +120,22 @@ class CheckedReader:
 
     def _fields(self) -> list[pa.Field]:
         """Returns the fields to read; that of `candidates.artwork_id` is `candidates` with one field."""
-        schema = TABLES[self.table]
         fields = []
-        for column in self.columns or schema.names:
-            name, _, inner = column.partition(".")
-            field = schema.field(name)
-            fields.append(
-                field.with_type(pa.list_(pa.struct([field.type.value_type.field(inner)]))) if inner else field
-            )
+        for name, inner in self._names():
+            field = TABLES[self.table].field(name)
+            only = field.type.value_type.field(inner) if inner else None
+            fields.append(field.with_type(pa.list_(pa.struct([only]))) if only else field)
         return fields
+
+    def _names(self) -> list[tuple[str, str]]:
+        """Returns each column, and its one wanted field, or an empty text for all of it."""
+        columns = self.columns or TABLES[self.table].names
+        return [(name, inner) for name, _, inner in (column.partition(".") for column in columns)]
 
     def _leaves(self, file: pq.ParquetFile) -> list[str]:
         """Returns the Parquet leaf columns of the fields, so that nothing else is decoded."""
-        columns = self.columns or TABLES[self.table].names
-        names = source_names(file.schema_arrow, [column.partition(".")[0] for column in columns])
-        wanted = {names[name]: inner for name, _, inner in (c.partition(".") for c in columns) if name in names}
+        names = source_names(file.schema_arrow, [name for name, _ in self._names()])
+        wanted = {names[name]: inner for name, inner in self._names() if name in names}
         paths = (file.schema.column(index).path for index in range(len(file.schema)))
         return [
             path
@@ -171,7 +170,6 @@ def row_ranges(files: list[str], table: str, rows: int, whole_groups: bool = Fal
     """Cuts files into ranges of rows, which together hold every row once; reads only the files' footers.
 
     Args:
-        files: files of the table.
         table: the table's name, as in `schema.TABLES`.
         rows: maximum number of rows in a range; with `whole_groups` the minimum, except for each file's last range.
         whole_groups: cut only between Parquet row groups, so that no group is decoded twice.
@@ -183,12 +181,11 @@ def row_ranges(files: list[str], table: str, rows: int, whole_groups: bool = Fal
     def of_file(index: int) -> list[RowRange]:
         file = storage.open_parquet(files[index])
         conform(file.schema_arrow, table, files[index])
-        groups = _group_rows(file)
-        ranges, first = [], 0
-        for size in _joined(groups, rows) if whole_groups else _cut(sum(groups), rows):
-            ranges.append(RowRange(index, first, size))
-            first += size
-        return ranges
+        total = file.metadata.num_rows
+        cut = [min(rows, total - first) for first in range(0, total, rows)]
+        sizes = _joined(_group_rows(file), rows) if whole_groups else cut
+        starts = itertools.accumulate(sizes, initial=0)
+        return [RowRange(index, first, size) for first, size in zip(starts, sizes, strict=False)]
 
     with ThreadPoolExecutor(8) as pool:
         return [found for ranges in pool.map(of_file, range(len(files))) for found in ranges]
@@ -198,23 +195,17 @@ def _group_rows(file: pq.ParquetFile) -> list[int]:
     return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
 
-def _cut(total: int, rows: int) -> list[int]:
-    return [min(rows, total - first) for first in range(0, total, rows)]
-
-
 def _joined(groups: list[int], rows: int) -> list[int]:
     """Returns sums of consecutive groups, each at least `rows`, except the last."""
-    sums, current = [], 0
+    sums = [0]
     for size in groups:
-        current += size
-        if current >= rows:
-            sums.append(current)
-            current = 0
-    return [*sums, current] if current else sums
+        sums[-1] += size
+        if sums[-1] >= rows:
+            sums.append(0)
+    return sums if sums[-1] else sums[:-1]
 
 
 def with_source_rows(table: pa.Table, file: int, first_row: int) -> pa.Table:
     """Appends the columns `file` and `row`: each row's source."""
-    file_column = pa.array(np.full(table.num_rows, file, dtype=np.int32))
-    rows = pa.array(np.arange(first_row, first_row + table.num_rows))
-    return table.append_column("file", file_column).append_column("row", rows)
+    files, rows = np.full(table.num_rows, file, np.int32), np.arange(first_row, first_row + table.num_rows)
+    return table.append_column("file", pa.array(files)).append_column("row", pa.array(rows))

@@ -5,6 +5,7 @@ in that file. A mask is a numpy array of bool, True where a row is invalid. A ro
 fails. Invalid rows hold reasons and ids, never a title's name, a caption or a history.
 """
 
+from collections.abc import Iterable
 from typing import get_args
 
 import numpy as np
@@ -30,30 +31,21 @@ def split_valid(table: pa.Table, name: str, files: list[str], checks: list[RowCh
     """Returns the rows that pass all checks, and the others as the table `invalid_rows`.
 
     Args:
-        table: with the columns `file` and `row`.
+        table: with the columns `file`, which points into `files`, and `row`.
         name: the table's name, as in `schema.TABLES`.
-        files: the URIs that `file` points into.
-        checks: a row's reason is the first that it fails.
     """
-    # Each row's first failed check, from 1; later checks are written first, so that earlier ones overwrite them.
-    first_failed = np.zeros(table.num_rows, dtype=np.int8)
-    for number, (_, _, failed) in reversed(list(enumerate(checks, start=1))):
-        first_failed[failed] = number
-    invalid = [INVALID_ROWS.empty_table()]
-    for number in np.unique(first_failed[first_failed > 0]):
-        column, reason, _ = checks[number - 1]
-        invalid.append(invalid_rows(table.filter(first_failed == number), name, files, column, reason))
-    valid = table if len(invalid) == 1 else table.filter(first_failed == 0)
-    return valid, pa.concat_tables(invalid)
+    passed, invalid = np.ones(table.num_rows, dtype=bool), [INVALID_ROWS.empty_table()]
+    for column, reason, failed in checks:
+        if (first := passed & failed).any():
+            invalid.append(invalid_rows(table.filter(first), name, files, column, reason))
+            passed &= ~failed
+    return table if len(invalid) == 1 else table.filter(passed), pa.concat_tables(invalid)
 
 
 def split_readable(table: pa.Table, name: str, files: list[str]) -> tuple[pa.Table, pa.Table]:
     """Splits off the rows with text that is not UTF-8, as `split_valid`; must run before anything reads text."""
-    found = []
-    for column, rows in broken_text(table).items():
-        broken = np.zeros(table.num_rows, dtype=bool)
-        broken[rows] = True
-        found.append((column, NOT_TEXT, broken))
+    broken = broken_text(table).items()
+    found = [(column, NOT_TEXT, np.isin(np.arange(table.num_rows), rows)) for column, rows in broken]
     return split_valid(table, name, files, found)
 
 
@@ -61,16 +53,11 @@ def invalid_rows(rows: pa.Table, name: str, files: list[str], column: str, reaso
     """Returns the rows as the table `invalid_rows`, all with one reason; an id that is not UTF-8 becomes null."""
     known = {"file": pa.array(files, pa.string()).take(rows["file"].combine_chunks())}
     for key in {"row", "user_id", "title_id", "artwork_id"} & set(rows.column_names):
-        unreadable = np.zeros(rows.num_rows, dtype=bool)
-        unreadable[broken_text(rows.select([key])).get(key, [])] = True
+        unreadable = np.isin(np.arange(rows.num_rows), broken_text(rows.select([key])).get(key, []))
         known[key] = pc.if_else(unreadable, pa.scalar(None, rows[key].type), rows[key])
-    constant = {"table": name, "column": column, "reason": reason}
-    arrays = [
-        pa.repeat(constant[field.name], rows.num_rows)
-        if field.name in constant
-        else known.get(field.name, pa.nulls(rows.num_rows, field.type))
-        for field in INVALID_ROWS
-    ]
+    for field, value in (("table", name), ("column", column), ("reason", reason)):
+        known[field] = pa.repeat(value, rows.num_rows)
+    arrays = [known.get(field.name, pa.nulls(rows.num_rows, field.type)) for field in INVALID_ROWS]
     return pa.table(arrays, names=INVALID_ROWS.names).cast(INVALID_ROWS)
 
 
@@ -80,6 +67,16 @@ def missing(column: pa.ChunkedArray) -> np.ndarray:
         return mask(column.is_null())
     empty = pc.equal(pc.binary_length(column), 0)
     return mask(pc.fill_null(pc.or_(empty, pc.utf8_is_space(column)), True))
+
+
+def missing_checks(rows: pa.Table, columns: Iterable[str]) -> list[RowCheck]:
+    """Returns the checks that these columns are filled."""
+    return [(column, MISSING, missing(rows[column])) for column in columns]
+
+
+def _required_checks(rows: pa.Table, schema: pa.Schema) -> list[RowCheck]:
+    names = (field.name for field in schema if not field.nullable and field.name in rows.column_names)
+    return missing_checks(rows, names)
 
 
 def mask(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -95,9 +92,7 @@ def codes(ids: pa.ChunkedArray, known: pa.Array) -> np.ndarray:
 def repeated(ids: pa.ChunkedArray) -> np.ndarray:
     """Returns where an id occurs in an earlier row."""
     first = np.unique(ids.combine_chunks().dictionary_encode().indices.to_numpy(), return_index=True)[1]
-    seen = np.ones(len(ids), dtype=bool)
-    seen[first] = False
-    return seen
+    return ~np.isin(np.arange(len(ids)), first)
 
 
 def later_than(timestamps: pa.ChunkedArray, now_us: int) -> np.ndarray:
@@ -134,9 +129,7 @@ def items(column: pa.ChunkedArray, name: str) -> tuple[pa.ChunkedArray, np.ndarr
 
 def rows_with(failed: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     """Returns which of `count` rows have an item that failed, given each item's row."""
-    found = np.zeros(count, dtype=bool)
-    found[rows[failed]] = True
-    return found
+    return np.isin(np.arange(count), rows[failed])
 
 
 def null_genre(genres: pa.ChunkedArray) -> np.ndarray:
@@ -148,25 +141,18 @@ def null_genre(genres: pa.ChunkedArray) -> np.ndarray:
 
 def history_checks(history: pa.ChunkedArray) -> list[RowCheck]:
     """Returns the checks of a history's items, which are those of valid rows of `interactions` and `titles`."""
-    found = []
-    for name, reason, is_invalid in (
-        ("title_name", "an item without a title's name", missing),
-        ("genres", f"an item with {NULL_GENRE}", null_genre),
-        ("watch_seconds", f"an item's watch time is {WRONG_WATCH}", watch_is_wrong),
-    ):
-        values, rows = items(history, name)
-        found.append(("history", reason, rows_with(is_invalid(values), rows, len(history))))
-    return found
+    names, rows = items(history, "title_name")
+    genres, watched = (items(history, name)[0] for name in ("genres", "watch_seconds"))
+    found = {
+        "an item without a title's name": missing(names),
+        f"an item with {NULL_GENRE}": null_genre(genres),
+        f"an item's watch time is {WRONG_WATCH}": watch_is_wrong(watched),
+    }
+    return [("history", reason, rows_with(failed, rows, len(history))) for reason, failed in found.items()]
 
 
 def example_checks(rows: pa.Table, assets: Assets = "caption") -> list[RowCheck]:
-    """Returns the checks of examples, for the columns that are there.
-
-    Args:
-        rows: examples with at least the columns that a prompt needs.
-        assets: what each candidate must have: a caption or an image.
-    """
-    required = [field.name for field in EXAMPLES if not field.nullable and field.name in rows.column_names]
+    """Returns the checks of examples with at least the columns that a prompt needs, and each candidate's asset."""
     count = pc.fill_null(pc.list_value_length(rows["candidates"]), 0)
     labeled = pc.and_(pc.greater_equal(rows["label"], 0), pc.less(rows["label"], count))
     if assets == "image":
@@ -180,7 +166,7 @@ def example_checks(rows: pa.Table, assets: Assets = "caption") -> list[RowCheck]
         lacking = rows_with(missing(captions), owners, rows.num_rows)
         contents = ("candidates", "a candidate without a caption", lacking)
     return [
-        *((name, MISSING, missing(rows[name])) for name in required),
+        *_required_checks(rows, EXAMPLES),
         ("title_genres", NULL_GENRE, null_genre(rows["title_genres"])),
         *history_checks(rows["history"]),
         ("label", "not one of the candidates", mask(pc.invert(labeled))),
@@ -191,8 +177,7 @@ def example_checks(rows: pa.Table, assets: Assets = "caption") -> list[RowCheck]
 
 def prediction_checks(rows: pa.Table) -> list[RowCheck]:
     """Returns the checks of predictions, for the columns that are there."""
-    required = [field.name for field in PREDICTIONS if not field.nullable and field.name in rows.column_names]
-    found = [(name, MISSING, missing(rows[name])) for name in required]
+    found = _required_checks(rows, PREDICTIONS)
     found.append(("probability", "not in [0, 1]", probability_is_wrong(rows["probability"])))
     if "propensity" in rows.column_names:
         found.append(("propensity", WRONG_PROPENSITY, propensity_is_wrong(rows["propensity"])))
@@ -206,10 +191,7 @@ def prediction_checks(rows: pa.Table) -> list[RowCheck]:
 
 
 def broken_text(table: pa.Table) -> dict[str, list[int]]:
-    """Returns the columns with text that is not UTF-8, also inside lists and structs, and the indices of such rows.
-
-    Parquet readers do not check text, and Arrow's functions, Python and tokenizers fail on it, each with its own error.
-    """
+    """Returns the columns with text that is not UTF-8, also inside lists and structs, and the indices of such rows."""
     try:
         table.validate(full=True)
     except pa.ArrowInvalid:
@@ -227,12 +209,5 @@ def _broken(values: pa.Array) -> list[int]:
         return sorted(set().union(*fields))
     if not pa.types.is_string(values.type):
         return []
-    return [row for row, value in enumerate(values.cast(pa.binary()).to_pylist()) if value and not _is_text(value)]
-
-
-def _is_text(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    texts = enumerate(values.cast(pa.binary()).to_pylist())
+    return [row for row, value in texts if value and value.decode(errors="ignore").encode() != value]

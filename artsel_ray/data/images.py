@@ -27,8 +27,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 40_000_000
 MIN_SIDE, MAX_ASPECT = 16, 50
-# Images that are read at once.
-_THREADS = 8
+_THREADS = 8  # images that are read at once
 
 MISSING_FILE = "no file there"
 UNREADABLE_FILE = "the file cannot be read"
@@ -61,11 +60,7 @@ class ArtworkImage:
 
 @lru_cache(maxsize=512)
 def read(uri: str, resize_to_pixels: int) -> ArtworkImage:
-    """Returns an image, resized to at most about `resize_to_pixels`.
-
-    Args:
-        uri: the location that `locate` returned.
-        resize_to_pixels: a larger image is resized to about as many pixels.
+    """Returns an image at a location that `locate` returned, resized to at most about `resize_to_pixels`.
 
     Raises:
         UnusableError: naming the image and what is wrong with it.
@@ -85,11 +80,7 @@ def read_all(uris: Sequence[str], resize_to_pixels: int) -> list[ArtworkImage]:
 
 
 def locate(uri: str, folder: str) -> str:
-    """Returns the location of an image that the data names.
-
-    Args:
-        uri: from the data: a URI, a path, or a path relative to `folder`.
-        folder: where the artworks are.
+    """Returns the location of an image that the data names by a URI, a path, or a path in the artworks' folder.
 
     Raises:
         UnusableError: if the URI contains credentials or settings.
@@ -122,10 +113,7 @@ def fetch(uri: str) -> bytes:
 def decode(content: bytes, max_pixels: int, resize_to_pixels: int) -> Pixels:
     """Decodes an image: upright, transparency on white, and only the first frame of an animation.
 
-    Args:
-        content: the file's bytes.
-        max_pixels: a larger image is refused before it is decoded.
-        resize_to_pixels: a larger image is resized to about as many pixels.
+    A larger image than `max_pixels` is refused before it is decoded; the result has at most about `resize_to_pixels`.
 
     Raises:
         UnusableError: if the format is not accepted, or the image is broken, too large or too small.
@@ -149,7 +137,6 @@ def decode(content: bytes, max_pixels: int, resize_to_pixels: int) -> Pixels:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Converts an image to RGB."""
     if image.mode.startswith("I"):  # 16 bits of gray, which Pillow would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:

@@ -17,15 +17,13 @@ _PARTITIONS = b"partitions"
 
 
 def write_partitions(uri: str, table: pa.Table, partition: np.ndarray, partitions: int) -> None:
-    """Writes rows as one spill file, sorted by partition.
+    """Writes rows as one spill file, an Arrow IPC file with LZ4 compression, sorted by partition.
 
-    Rows of one partition keep their order. Partitions without rows take no space.
+    Rows of one partition keep their order. Partitions without rows take no space. A few copies of the table must fit
+    into memory.
 
     Args:
-        uri: the spill file, an Arrow IPC file with LZ4 compression, written completely or not at all.
-        table: the rows; a few copies of it must fit into memory.
         partition: each row's partition, integers in `[0, partitions)`.
-        partitions: number of partitions.
 
     Raises:
         InputError: if the storage refuses.
@@ -57,7 +55,6 @@ def read_partition(uris: list[str], partition: int) -> pa.Table:
 
     Args:
         uris: spill files of `write_partitions`, at least one, all with the same columns.
-        partition: the partition's number.
 
     Raises:
         InputError: if a spill file is absent or broken.
@@ -77,6 +74,5 @@ def _read(uri: str, partition: int) -> pa.Table:
     except OSError as error:
         raise InputError(f"cannot read the spill file {uri}: {first_line(error)}; run the command again") from None
     except pa.ArrowInvalid as error:
-        raise InputError(
-            f"the spill file {uri} is broken: {first_line(error)}; delete its folder and run the command again"
-        ) from None
+        message = f"the spill file {uri} is broken: {first_line(error)}; delete its folder and run the command again"
+        raise InputError(message) from None

@@ -1,9 +1,8 @@
 """From a language model's log-probabilities to a chosen candidate. Read in this order:
 
 - `base`: the decoder protocol, its questions and its choices.
-- `decoders`: the table of decoders, by the names that --decoding takes.
 - `trie`: the trie of a title's candidates, and how `choose` and `rank` walk it.
-- `trie_decoders`: the decoders that walk the trie.
+- `decoders`: the decoders that walk the trie, and the table of all, by the names that --decoding takes.
 - `freetext`: the paper's decoder, which matches generated text with the candidates.
 - `label_prior`: a model's preference for option numbers, estimated and divided out.
 

@@ -9,9 +9,8 @@ import numpy as np
 from artsel_ray.config import Output
 
 if TYPE_CHECKING:
-    from artsel_ray.data.images import ArtworkImage
-    from artsel_ray.engines.base import Engine
-    from artsel_ray.prompts.tokenizer import Ids, PromptTokenizer
+    from artsel_ray.engines.base import Engine, Images, Prompts
+    from artsel_ray.prompts.tokenizer import PromptTokenizer
 
 
 @dataclass(frozen=True)
@@ -19,12 +18,11 @@ class Questions:
     """N prompts, each to be answered with one of its candidates."""
 
     tokenizer: "PromptTokenizer"
-    prompts: "Sequence[Ids]"
+    prompts: "Prompts"
     """[N] ids up to the answer."""
     answers: Sequence[list[list[int]]]
     """[N] lists of each candidate's answer ids; users of one title share one list object."""
-    images: "Sequence[Sequence[ArtworkImage]]" = ()
-    """[N] each prompt's images, if candidates are images."""
+    images: "Images" = ()
 
 
 @dataclass(frozen=True)
@@ -58,22 +56,13 @@ class Decoder(Protocol):
     @property
     def gives_distribution(self) -> bool:
         """Whether `Choices.distributions` is set, which exploration needs."""
-        ...
 
     @property
     def output(self) -> Output | None:
         """The output that prompts must ask for; None for any."""
-        ...
 
     def decode(self, engine: "Engine", questions: Questions) -> Choices:
         """Chooses a candidate for each question."""
-        ...
 
     def cost(self, answers: Sequence[list[int]], option_end: int) -> QuestionCost:
-        """Returns what a pair with these candidates costs, without asking an engine.
-
-        Args:
-            answers: each candidate's answer ids.
-            option_end: the id that ends an answer.
-        """
-        ...
+        """Returns what a pair with these candidates' answer ids costs, without asking an engine."""

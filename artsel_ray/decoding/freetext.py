@@ -33,10 +33,7 @@ def overlap(first: Counter[tuple[str, ...]], second: Counter[tuple[str, ...]]) -
 
 
 def match(generated: str, candidates: Sequence[str]) -> int | None:
-    """Returns the index of the candidate with the largest n-gram overlap, the first of a tie.
-
-    Returns None if the generated text shares no word with any candidate.
-    """
+    """Returns the index of the candidate with the largest n-gram overlap, the first of a tie; None if none overlaps."""
     answer = ngrams(generated)
     scores = [overlap(answer, ngrams(candidate)) for candidate in candidates]
     best = max(scores, default=0.0)
@@ -55,13 +52,11 @@ class FreeText:
         tokenizer = questions.tokenizer
         longest = max((len(answer) for each in questions.answers for answer in each), default=0) + 1
         generated = engine.generate(questions.prompts, longest, tokenizer.end, images=questions.images)
-        decoded: dict[int, list[str]] = {}
-        matches = []
-        for text, answers in zip(tokenizer.tokenizer.batch_decode(generated), questions.answers, strict=True):
-            # All users of a title share one list of answers.
-            if id(answers) not in decoded:
-                decoded[id(answers)] = tokenizer.tokenizer.batch_decode(answers)
-            matches.append(match(text, decoded[id(answers)]))
+        # All users of a title share one list of answers.
+        distinct = {id(answers): answers for answers in questions.answers}
+        candidates = {key: tokenizer.tokenizer.batch_decode(answers) for key, answers in distinct.items()}
+        texts = zip(tokenizer.tokenizer.batch_decode(generated), questions.answers, strict=True)
+        matches = [match(text, candidates[id(answers)]) for text, answers in texts]
         return Choices([found or 0 for found in matches], [None] * len(matches), unmatched=matches.count(None))
 
     def cost(self, answers: Sequence[list[int]], option_end: int) -> QuestionCost:

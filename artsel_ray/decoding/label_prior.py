@@ -30,14 +30,8 @@ def prior(distributions: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def divide(distribution: np.ndarray, prior_m: Sequence[float]) -> np.ndarray:
-    """Returns a distribution with the prior divided out, renormalized.
-
-    Args:
-        distribution: [m] probabilities in the order shown.
-        prior_m: from `prior`; numbers beyond its length count as neutral.
-    """
+    """Returns a distribution, in the order shown, with the prior divided out; numbers that it lacks are neutral."""
     weights = np.ones(len(distribution))
-    known = min(len(distribution), len(prior_m))
-    weights[:known] = prior_m[:known]
+    weights[: len(prior_m)] = prior_m[: len(distribution)]
     divided = distribution / weights
     return divided / divided.sum()

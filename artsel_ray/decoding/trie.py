@@ -9,13 +9,12 @@ gives each an equal share of the leaf's probability.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from artsel_ray.data.images import ArtworkImage
-    from artsel_ray.engines.base import Engine
+    from artsel_ray.engines.base import Engine, Images, Prompts
     from artsel_ray.prompts.tokenizer import Ids
 
 LEAF = -1
@@ -37,20 +36,15 @@ class Branch:
 
 @dataclass(frozen=True)
 class Trie:
-    """The candidates of one title."""
+    """The candidates of one title: their number, and the branches between them."""
 
     candidates: int
-    """Number of candidates."""
     branches: list[Branch]
     """Parents before children; empty if all candidates are identical."""
 
 
 def build(answers: Sequence[list[int]], end: int) -> Trie:
-    """Returns the trie of the candidates' answers, each followed by the end token.
-
-    Raises:
-        ValueError: if there is no candidate.
-    """
+    """Returns the trie of the candidates' answers, each followed by the end token; ValueError if there is none."""
     if not answers:
         raise ValueError("no candidate to choose from")
     sequences = [[*answer, end] for answer in answers]
@@ -67,46 +61,34 @@ def _add(branches: list[Branch], sequences: list[list[int]], order: list[int]) -
         order: the candidates below the node, sorted by sequence, duplicates ascending.
     """
     # In sorted order, what the first and the last sequence share is shared by all.
-    path = _shared(sequences[order[0]], sequences[order[-1]])
-    depth = len(path)
-    if depth == len(sequences[order[0]]):
+    first, index = sequences[order[0]], len(branches)
+    pairs = enumerate(zip(first, sequences[order[-1]], strict=False))
+    depth = next((position for position, (left, right) in pairs if left != right), len(first))
+    if depth == len(first):
         return LEAF
     # All sequences end with the same token, which occurs nowhere else: none ends where another continues.
-    children = [
-        (token, list(members)) for token, members in itertools.groupby(order, lambda member: sequences[member][depth])
-    ]
-    index = len(branches)
-    tokens = [token for token, _ in children]
-    branches.append(Branch(np.array(path, dtype=np.int32), tokens, [sorted(members) for _, members in children], []))
-    branches[index].next.extend(_add(branches, sequences, members) for _, members in children)
+    groups = itertools.groupby(order, lambda member: sequences[member][depth])
+    children = {token: list(members) for token, members in groups}
+    members = [sorted(below) for below in children.values()]
+    branches.append(Branch(np.array(first[:depth], dtype=np.int32), list(children), members, []))
+    branches[index].next.extend(_add(branches, sequences, below) for below in children.values())
     return index
 
 
-def _shared(first: list[int], second: list[int]) -> list[int]:
-    """Returns the longest common prefix."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return first[: next((index for index, (left, right) in pairs if left != right), min(len(first), len(second)))]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The candidate chosen for a prompt."""
+class Choice(NamedTuple):
+    """The index of the candidate chosen for a prompt, and its probability."""
 
     candidate: int
-    """Index of the candidate."""
     probability: float
     """Product of the renormalized probabilities on the path to it, divided by the number of its duplicates."""
 
 
-def choose(
-    engine: "Engine", prompts: "Sequence[Ids]", tries: Sequence[Trie], images: "Sequence[Sequence[ArtworkImage]]" = ()
-) -> list[Choice]:
+def choose(engine: "Engine", prompts: "Prompts", tries: Sequence[Trie], images: "Images" = ()) -> list[Choice]:
     """Returns the candidate that greedy decoding, constrained to the candidates' sequences, generates.
 
     Args:
         prompts: [N] ids up to the answer.
         tries: [N] from `build`; prompts of one title may share one.
-        images: [N] each prompt's images, or empty for text.
     """
     candidate, log_probability = [0] * len(prompts), [0.0] * len(prompts)
     open_at = {index: 0 for index, trie in enumerate(tries) if trie.branches}
@@ -119,33 +101,20 @@ def choose(
             candidate[index], duplicates[index] = branch.members[child][0], len(branch.members[child])
             open_at[index] = branch.next[child]
         open_at = {index: branch for index, branch in open_at.items() if branch != LEAF}
-    return [
-        Choice(*result)
-        for result in zip(candidate, (np.exp(log_probability) / np.array(duplicates)).tolist(), strict=True)
-    ]
+    probability = (np.exp(log_probability) / np.array(duplicates)).tolist()
+    return [Choice(*result) for result in zip(candidate, probability, strict=True)]
 
 
-def rank(
-    engine: "Engine", prompts: "Sequence[Ids]", tries: Sequence[Trie], images: "Sequence[Sequence[ArtworkImage]]" = ()
-) -> list[np.ndarray]:
-    """Returns each prompt's distribution over its candidates.
+def rank(engine: "Engine", prompts: "Prompts", tries: Sequence[Trie], images: "Images" = ()) -> list[np.ndarray]:
+    """Returns each prompt's distribution over its candidates: [N] arrays of [M] probabilities, each summing to 1.
 
     At each branch the children's probabilities are renormalized; a candidate's probability is the product along its
-    path. All branches are known in advance, so that one call of the engine answers them.
-
-    Args:
-        prompts: [N] ids up to the answer.
-        tries: [N] from `build`; prompts of one title may share one.
-        images: [N] each prompt's images, or empty for text.
-
-    Returns:
-        [N] arrays of [M] probabilities, each summing to 1.
+    path. All branches are known in advance, so that one call of the engine answers them. Arguments as for `choose`.
     """
     at = [(index, branch) for index, trie in enumerate(tries) for branch in trie.branches]
-    answers = _ask(engine, prompts, at, images)
     log_m = [np.zeros(trie.candidates) for trie in tries]
     duplicates_m = [np.full(trie.candidates, trie.candidates) for trie in tries]
-    for (index, branch), answer in zip(at, answers, strict=True):
+    for (index, branch), answer in zip(at, _ask(engine, prompts, at, images), strict=True):
         for members, following, value in zip(branch.members, branch.next, answer, strict=True):
             log_m[index][members] += value
             if following == LEAF:
@@ -153,19 +122,9 @@ def rank(
     return [np.exp(log) / duplicates for log, duplicates in zip(log_m, duplicates_m, strict=True)]
 
 
-def _ask(
-    engine: "Engine", prompts: "Sequence[Ids]", at: list[tuple[int, Branch]], images: "Sequence[Sequence[ArtworkImage]]"
-) -> list[np.ndarray]:
-    """Returns the children's renormalized log-probabilities, [children] for each branch.
-
-    Args:
-        at: indices of prompts, each with one branch to ask.
-    """
+def _ask(engine: "Engine", prompts: "Prompts", at: list[tuple[int, Branch]], images: "Images") -> list[np.ndarray]:
+    """Returns the children's renormalized log-probabilities for each branch `at` the index of a prompt."""
     questions = [np.concatenate((prompts[index], branch.path)) for index, branch in at]
     shown = [images[index] for index, _ in at] if images else ()
-    return [_log_softmax(answer) for answer in engine.logprobs(questions, [branch.tokens for _, branch in at], shown)]
-
-
-def _log_softmax(values: np.ndarray) -> np.ndarray:
-    shifted = values - values.max()
-    return shifted - np.log(np.exp(shifted).sum())
+    answers = engine.logprobs(questions, [branch.tokens for _, branch in at], shown)
+    return [answer - answer.max() - np.log(np.exp(answer - answer.max()).sum()) for answer in answers]

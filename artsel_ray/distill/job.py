@@ -21,10 +21,12 @@ from artsel_ray.models.load import load
 from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.runtime.engine_pool import EngineStage, GetEngine, Processed
-from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import begin
-from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
-from artsel_ray.runtime.shards import INVALID_FOLDER, done_shards
+from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob
+from artsel_ray.runtime.shards import INVALID_FOLDER
+
+_COUNTS = ("examples", "kept", "rejected", "predicted", "histories_cut")
+_TOKENS = ("prompt_tokens", "cached_tokens", "decoded_tokens")
 
 
 def distill(config: DistillConfig) -> None:
@@ -36,31 +38,25 @@ def distill(config: DistillConfig) -> None:
     started = time.perf_counter()
     files = storage.list_files(config.examples)
     shards = row_ranges(files, "examples", config.shard_examples)
-    settings = resolve(config)
+    settings, pool = resolve(config), config.engine_pool
     run = begin(config.output, _identity(config, settings), resolved(config))
-    done = done_shards(config.output)
-    missing = [index for index in range(len(shards)) if index not in done]
-    examples = sum(shard.rows for shard in shards)
-    print(
-        f"{examples:,} examples in {len(shards):,} shards, {len(done):,} done; teacher {settings.model_id}", flush=True
-    )
     job = ShardedJob(
-        run,
-        table="examples",
-        unit="examples",
-        shards=len(shards),
+        run, table="examples", unit="examples", shards=len(shards), rows=sum(shard.rows for shard in shards),
+        model_id=settings.model_id, started=started, pool=pool,
         prepare=PrepareStage("prepare", partial(_preparer, files, shards, settings)),
-        engine=EngineStage(
-            "explain",
-            make=partial(_explainer, files, settings),
-            load=partial(load_teacher, settings, config.engine_pool),
-        ),
-        pool=config.engine_pool,
-    )
-    if missing:
-        start_ray()
-    job.process(missing)
-    _publish(job, settings.model_id, started)
+        engine=EngineStage("explain", partial(_explainer, files, settings), partial(_load_teacher, settings, pool)),
+    )  # fmt: skip
+    job.resume()
+    totals = job.totals()
+    counts = {name: int(totals[name]) for name in (*_COUNTS, *_TOKENS)}
+    summary = job.summary({**counts, "dropped": {fault: int(totals[fault]) for fault in DROPPED}}, totals)
+    described = _described(totals, config.output)
+    if not totals["kept"]:
+        # The summary stays, for whoever looks for the cause.
+        storage.write_json(storage.join(config.output, "summary.json"), summary)
+        raise InputError(f"{described}. None is left to train on; take a better teacher, or look at {config.output}")
+    job.publish(summary, {"examples": counts["kept"], "model_id": settings.model_id})
+    print(f"{described}; {config.output}", flush=True)
 
 
 def resolve(config: DistillConfig) -> TeacherSettings:
@@ -75,24 +71,15 @@ def resolve(config: DistillConfig) -> TeacherSettings:
         raise InputError(
             f"--max-tokens {config.max_tokens} leaves no tokens for a prompt: prompt and answer have {length}"
         )
-    spec = PromptSpec(
-        reason=True,
-        history_length=config.history_length,
-        reason_tokens=config.reason_tokens,
-        asset_kind=config.asset_kind,
-    )
+    asset_kind, history_length, reason_tokens = config.asset_kind, config.history_length, config.reason_tokens
+    spec = PromptSpec(reason=True, history_length=history_length, reason_tokens=reason_tokens, asset_kind=asset_kind)
     return TeacherSettings(
         config.teacher, model.model_id, spec, config.temperature, config.top_p, config.top_k, config.seed,
         config.max_tokens, length, config.min_words, config.quoted_words,
     )  # fmt: skip
 
 
-def load_teacher(settings: TeacherSettings, pool: EngineSettings) -> Engine:
-    """Loads the teacher on this machine.
-
-    Raises:
-        InputError: if there is no such model.
-    """
+def _load_teacher(settings: TeacherSettings, pool: EngineSettings) -> Engine:
     path = load(settings.teacher).path
     tokens = len(prompt_tokenizer(path, settings.spec).tokenizer)
     return VllmEngine(path, settings.max_model_length, tokens, pool.dtype, pool.tensor_parallel, seeded=True)
@@ -116,24 +103,6 @@ def _preparer(files: list[str], shards: list[RowRange], settings: TeacherSetting
 def _explainer(files: list[str], settings: TeacherSettings) -> Callable[[PreparedShard, GetEngine], Processed]:
     prompts = _prompts(settings)
     return lambda shard, get_engine: explain_shard(shard, files, get_engine(), prompts, settings)
-
-
-def _publish(job: ShardedJob, model_id: str, started: float) -> None:
-    totals = job.totals()
-    summary = {
-        **{name: int(totals[name]) for name in ("examples", "kept", "rejected", "predicted")},
-        "dropped": {fault: int(totals[fault]) for fault in DROPPED},
-        **{name: int(totals[name]) for name in ("histories_cut", "prompt_tokens", "cached_tokens", "decoded_tokens")},
-        "model_id": model_id,
-        "seconds": {"total": time.perf_counter() - started, "stages": stage_seconds(totals)},
-    }
-    counts, output = _described(totals, job.run.output), job.run.output
-    if not totals["kept"]:
-        # The summary stays, for whoever looks for the cause.
-        storage.write_json(storage.join(output, "summary.json"), summary)
-        raise InputError(f"{counts}. None is left to train on; take a better teacher, or look at {output}")
-    job.publish(summary, {"examples": int(totals["kept"]), "model_id": model_id})
-    print(f"{counts}; {output}", flush=True)
 
 
 def _described(totals: Counter[str], output: str) -> str:

@@ -32,14 +32,7 @@ class TeacherPrompts:
     """A teacher's questions as token ids."""
 
     def __init__(self, tokenizer: PromptTokenizer) -> None:
-        """Tokenizes what all questions share.
-
-        Args:
-            tokenizer: the teacher's, with a spec of layout title_first with a rationale.
-
-        Raises:
-            ValueError: for another spec.
-        """
+        """Tokenizes what all questions share; a `ValueError` unless the spec is title_first with a rationale."""
         if tokenizer.spec.layout != "title_first" or not tokenizer.spec.reason:
             raise ValueError("a teacher's spec has layout title_first and a reason")
         self.tokenizer = tokenizer
@@ -58,9 +51,8 @@ class TeacherPrompts:
     @cached_property
     def _end_of_thinking(self) -> list[int]:
         """Ids that close a thinking that the template has opened: the second question already has its rationale."""
-        if not self.thinks_first:
-            return []
-        return list(self.tokenizer.tokenizer(f"\n{_THINK_END}\n\n", add_special_tokens=False)["input_ids"])
+        ids = self.tokenizer.tokenizer(f"\n{_THINK_END}\n\n", add_special_tokens=False)["input_ids"]
+        return list(ids) if self.thinks_first else []
 
     def explain(self, options: Options, history: Ids, label: int) -> Ids:
         """Returns the first question: why did the user like the candidate `label`?"""
@@ -72,17 +64,11 @@ class TeacherPrompts:
         """Returns the second question: which candidate does the user like, by this rationale? The answer follows."""
         tokenizer = self.tokenizer
         question = [*self._question, *tokenizer.turn, *self._end_of_thinking, *self._reason]
-        return self._ask(
-            options.prefix, history, [*question, *tokenizer.rationale(rationale), *tokenizer.after_rationale]
-        )
+        answer = [*tokenizer.rationale(rationale), *tokenizer.after_rationale]
+        return self._ask(options.prefix, history, [*question, *answer])
 
     def budget(self, options: Options, max_tokens: int, max_model_length: int) -> int:
-        """Returns the token budget that both questions with their answers leave for a history; -1 for too few.
-
-        Args:
-            max_tokens: longest explanation.
-            max_model_length: longest question and answer together, in tokens.
-        """
+        """Returns the token budget that explaining in `max_tokens` and predicting leave a history; -1 for too few."""
         tokenizer, empty = self.tokenizer, np.empty(0, dtype=np.int32)
         answer = max(map(len, options.answers)) + len(tokenizer.end)
         explaining = max(len(self.explain(options, empty, i)) for i in range(len(options.answers))) + max_tokens
@@ -98,11 +84,8 @@ class TeacherPrompts:
 def rationale_of(generated: str, thinks_first: bool) -> str | None:
     """Returns the rationale in a teacher's text, as one line: without its thinking and without a label before it.
 
-    None if the thinking has not ended. The rationale is escaped, as all text from data is.
-
-    Args:
-        generated: the teacher's text.
-        thinks_first: whether the prompt has opened the thinking already.
+    None if the thinking, which the prompt has opened if `thinks_first`, has not ended. The rationale is escaped, as all
+    text from data is.
     """
     _, ended, rationale = generated.rpartition(_THINK_END)
     if _THINK in rationale or (thinks_first and not ended):

@@ -1,9 +1,7 @@
-"""A shard's examples, tokenized for the teacher.
-
-Suffix n: usable examples of the shard, by title.
-"""
+"""A shard's examples, tokenized for the teacher. Suffix n: usable examples of the shard, by title."""
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,12 +49,10 @@ class TeacherQuestion:
 
 @dataclass(frozen=True)
 class PreparedShard:
-    """N usable examples of a shard, and the invalid ones."""
+    """The usable examples of a shard, with `file` and `row`, their questions, and the invalid examples."""
 
     examples: pa.Table
-    """[N] as the table `examples`, with `file` and `row`."""
     questions: list[TeacherQuestion]
-    """[N]"""
     invalid: pa.Table
     histories_cut: int
     """Examples whose history lost interactions to the token budget."""
@@ -66,9 +62,6 @@ def prepare_shard(
     files: list[str], rows: RowRange, prompts: TeacherPrompts, settings: TeacherSettings
 ) -> PreparedShard:
     """Reads and tokenizes a shard's examples; those that cannot be used, or exceed the model, are invalid.
-
-    Args:
-        files: URIs of the examples.
 
     Raises:
         InputError: if the file is broken or is not a table of examples.
@@ -81,33 +74,19 @@ def prepare_shard(
         prompts.tokenizer.options(name, genres, [candidate["caption"] for candidate in candidates])
         for name, genres, candidates in zip(*columns, strict=True)
     ]
-    budget_n = np.array(
-        [prompts.budget(each, settings.max_tokens, settings.max_model_length) for each in options_n], dtype=int
-    )
+    lengths = settings.max_tokens, settings.max_model_length
+    budget_n = np.array([prompts.budget(each, *lengths) for each in options_n], dtype=int)
     fits_n = budget_n >= 0
     too_long = f"without any history the question and its answer exceed {settings.max_model_length} tokens"
     fitting, refused = checks.split_valid(usable, "examples", files, [("candidates", too_long, ~fits_n)])
     histories = prompts.tokenizer.histories(fitting["history"], budget_n[fits_n])
-    return PreparedShard(
-        fitting,
-        _questions(fitting, [options_n[n] for n in np.flatnonzero(fits_n)], histories.ids, settings.seed),
-        pa.concat_tables([batch.invalid, refused]),
-        int((histories.items_cut > 0).sum()),
-    )
-
-
-def _questions(
-    examples: pa.Table, options_n: list[Options], histories: pa.ListArray, seed: int
-) -> list[TeacherQuestion]:
-    columns = [examples[name].to_pylist() for name in ("candidates", "label", "example_id")]
-    return [
-        TeacherQuestion(
-            options, history.values.to_numpy(), label, candidates[label]["caption"], _example_seed(seed, example_id)
-        )
-        for options, history, candidates, label, example_id in zip(options_n, histories, *columns, strict=True)
-    ]
-
-
-def _example_seed(seed: int, example_id: str) -> int:
-    """Returns an example's own seed, so that its rationale does not depend on its shard."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}\0{example_id}".encode(), digest_size=4).digest())
+    questions = []
+    columns = [fitting[name].to_pylist() for name in ("candidates", "label", "example_id")]
+    fitting_options = itertools.compress(options_n, fits_n)
+    for options, ids, candidates, label, example_id in zip(fitting_options, histories.ids, *columns, strict=True):
+        # An example's own seed, so that its rationale does not depend on its shard.
+        seed = int.from_bytes(hashlib.blake2b(f"{settings.seed}\0{example_id}".encode(), digest_size=4).digest())
+        question = TeacherQuestion(options, ids.values.to_numpy(), label, candidates[label]["caption"], seed)
+        questions.append(question)
+    invalid = pa.concat_tables([batch.invalid, refused])
+    return PreparedShard(fitting, questions, invalid, int((histories.items_cut > 0).sum()))

@@ -3,28 +3,28 @@
 Suffixes: n examples of the shard, s those of them whose rationale is sound enough to predict from.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from artsel_ray import schema
 from artsel_ray.data import checks
 from artsel_ray.decoding.base import Questions
-from artsel_ray.decoding.trie_decoders import Choose
+from artsel_ray.decoding.decoders import Choose
 from artsel_ray.distill.prompts import TeacherPrompts, rationale_of
 from artsel_ray.distill.questions import PreparedShard, TeacherQuestion, TeacherSettings
 from artsel_ray.engines.base import Engine, Sampling
-from artsel_ray.prompts import leaks
+from artsel_ray.prompts import rationale_checks
 from artsel_ray.runtime.engine_pool import Processed
 
 UNFINISHED = "not finished within --max-tokens"
 TOO_SHORT = "shorter than --min-words"
 TOO_LONG = "longer than --reason-tokens"
 MISMATCH = "the prediction from the rationale is not the truth"
-DROPPED = (UNFINISHED, TOO_SHORT, TOO_LONG, MISMATCH, *leaks.KINDS)
+DROPPED = (UNFINISHED, TOO_SHORT, TOO_LONG, MISMATCH, *rationale_checks.LEAKS)
 """Why a rationale is dropped, in the order in which it is checked."""
 
 _Fault = tuple[str, np.ndarray]
@@ -38,26 +38,31 @@ def explain_shard(
 
     The counts are `examples` that came in, those `kept`, those `rejected` as unusable, those `predicted` from a sound
     rationale, `histories_cut`, and one for each of `DROPPED`.
-
-    Args:
-        files: URIs of the examples.
     """
     rationales = _explain(engine, prompts, shard.questions, settings)
     faults = _unsound(rationales, prompts, settings)
     is_sound_n = ~reduce(np.logical_or, (mask_n for _, mask_n in faults))
-    faults.append((MISMATCH, _mismatches(engine, prompts, shard.questions, rationales, is_sound_n)))
-    faults += _leaks(shard.questions, rationales, settings.quoted_words)
-    kept, dropped = _split(shard.examples, files, rationales, faults)
-    by_fault = dict.fromkeys(DROPPED, 0)
-    by_fault |= {each["values"]: each["counts"] for each in pc.value_counts(dropped["reason"]).to_pylist()}
-    counts = {
+    mismatch_n = np.zeros(len(rationales), dtype=bool)
+    sound = [(shard.questions[n], rationales[n] or "") for n in np.flatnonzero(is_sound_n)]
+    mismatch_n[is_sound_n] = _mismatches(engine, prompts, sound)
+    faults += [(MISMATCH, mismatch_n), *_leaks(shard.questions, rationales, settings.quoted_words)]
+
+    column = pa.array([rationale or "" for rationale in rationales], pa.string())
+    explained = shard.examples.set_column(shard.examples.column_names.index("rationale"), "rationale", column)
+    found = [("rationale", fault, mask_n) for fault, mask_n in faults]
+    kept, dropped = checks.split_valid(explained, "examples", files, found)
+    reasons = Counter(dropped["reason"].to_pylist())
+    counts: dict[str, float] = {
         "examples": shard.examples.num_rows + shard.invalid.num_rows,
         "kept": kept.num_rows,
         "rejected": shard.invalid.num_rows,
         "predicted": int(is_sound_n.sum()),
         "histories_cut": shard.histories_cut,
+        **{fault: reasons[fault] for fault in DROPPED},
     }
-    return Processed(kept, pa.concat_tables([shard.invalid, dropped]).sort_by("row"), {**counts, **by_fault})
+    # In the order of the files' rows again.
+    invalid = pa.concat_tables([shard.invalid, dropped]).sort_by("row")
+    return Processed(kept.sort_by("row").select(schema.EXAMPLES.names), invalid, counts)
 
 
 def _explain(
@@ -76,7 +81,7 @@ def _explain(
 
 def _unsound(rationales: Sequence[str | None], prompts: TeacherPrompts, settings: TeacherSettings) -> list[_Fault]:
     """Finds the rationales that nothing is predicted from."""
-    words = [len(leaks.words(rationale or "")) for rationale in rationales]
+    words = [len(rationale_checks.words(rationale or "")) for rationale in rationales]
     tokens = [len(ids) for ids in prompts.tokenizer.encode([f" {rationale or ''}" for rationale in rationales])]
     return [
         (UNFINISHED, np.array([rationale is None for rationale in rationales], dtype=bool)),
@@ -85,38 +90,15 @@ def _unsound(rationales: Sequence[str | None], prompts: TeacherPrompts, settings
     ]
 
 
-def _mismatches(
-    engine: Engine,
-    prompts: TeacherPrompts,
-    questions: Sequence[TeacherQuestion],
-    rationales: Sequence[str | None],
-    is_sound_n: np.ndarray,
-) -> np.ndarray:
-    """Returns where the teacher, given only its sound rationale, does not choose the truth: [n]."""
-    sound = np.flatnonzero(is_sound_n)
-    asked_s = [prompts.predict(questions[n].options, questions[n].history, rationales[n] or "") for n in sound]
-    answers_s = [questions[n].options.answers for n in sound]
+def _mismatches(engine: Engine, prompts: TeacherPrompts, sound: list[tuple[TeacherQuestion, str]]) -> list[bool]:
+    """Returns where the teacher, given only its sound rationale, does not choose the truth: [s]."""
+    asked_s = [prompts.predict(each.options, each.history, rationale) for each, rationale in sound]
+    answers_s = [each.options.answers for each, _ in sound]
     choices = Choose().decode(engine, Questions(prompts.tokenizer, asked_s, answers_s))
-    mismatch_n = np.zeros(len(questions), dtype=bool)
-    for n, candidate in zip(sound, choices.candidates, strict=True):
-        mismatch_n[n] = not questions[n].is_chosen(candidate)
-    return mismatch_n
+    return [not each.is_chosen(chosen) for (each, _), chosen in zip(sound, choices.candidates, strict=True)]
 
 
 def _leaks(questions: Sequence[TeacherQuestion], rationales: Sequence[str | None], quoted_words: int) -> list[_Fault]:
-    found = [
-        leaks.find_leak(rationale or "", question.caption, quoted_words)
-        for question, rationale in zip(questions, rationales, strict=True)
-    ]
-    return [(kind, np.array([each == kind for each in found], dtype=bool)) for kind in leaks.KINDS]
-
-
-def _split(
-    examples: pa.Table, files: list[str], rationales: Sequence[str | None], faults: list[_Fault]
-) -> tuple[pa.Table, pa.Table]:
-    """Returns the examples whose rationale holds, in the order of their rows, and the invalid rows of the others."""
-    column = pa.array([rationale or "" for rationale in rationales], pa.string())
-    explained = examples.set_column(examples.column_names.index("rationale"), "rationale", column)
-    found: list[checks.RowCheck] = [("rationale", fault, mask_n) for fault, mask_n in faults]
-    kept, dropped = checks.split_valid(explained, "examples", files, found)
-    return kept.sort_by("row").select(schema.EXAMPLES.names), dropped
+    pairs = zip(rationales, questions, strict=True)
+    found = [rationale_checks.find_leak(rationale or "", each.caption, quoted_words) for rationale, each in pairs]
+    return [(kind, np.array([each == kind for each in found], dtype=bool)) for kind in rationale_checks.LEAKS]

@@ -3,14 +3,17 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from artsel_ray.data.images import ArtworkImage
-    from artsel_ray.prompts.tokenizer import Ids
+from artsel_ray.data.images import ArtworkImage
+from artsel_ray.prompts.tokenizer import Ids
+
+Prompts = Sequence[Ids]
+Images = Sequence[Sequence[ArtworkImage]]
+"""Each prompt's images, in the order of its placeholders; empty for text."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,11 @@ class Usage:
     """Wall-clock time."""
 
 
+@dataclass
 class UsageCounter:
     """Counts an engine's usage between two calls of `take`; every engine has one."""
 
-    def __init__(self) -> None:
-        """Starts at zero."""
-        self._usage = Usage()
+    _usage: Usage = field(default_factory=Usage)
 
     @contextmanager
     def timed(self) -> Iterator[Usage]:
@@ -62,49 +64,25 @@ class UsageCounter:
 
 
 class Engine(Protocol):
-    """Answers batches of questions about the next tokens of N prompts.
-
-    If prompts have image placeholders, `images` are each prompt's images, in the order of its placeholders.
-    """
+    """Answers batches of questions about the next tokens of N prompts."""
 
     usage: UsageCounter
     """Everything since the last `take`."""
 
-    def logprobs(
-        self, prompts: "Sequence[Ids]", allowed: Sequence[list[int]], images: "Sequence[Sequence[ArtworkImage]]" = ()
-    ) -> list[np.ndarray]:
-        """Returns each prompt's log-probabilities of its allowed next tokens, in their order.
+    def logprobs(self, prompts: Prompts, allowed: Sequence[list[int]], images: Images = ()) -> list[np.ndarray]:
+        """Returns the log-probabilities of each prompt's allowed next tokens: [N] arrays as long as its allowed ids.
 
         They belong to the distribution over the whole vocabulary: the caller renormalizes.
-
-        Args:
-            prompts: [N] ids.
-            allowed: [N] lists of ids.
-            images: [N] images, or empty for text.
-
-        Returns:
-            [N] arrays, each as long as its list of allowed ids.
         """
         ...
 
     def generate(
-        self,
-        prompts: "Sequence[Ids]",
-        max_tokens: int,
-        stop: Sequence[int],
-        sampling: Sampling | None = None,
-        images: "Sequence[Sequence[ArtworkImage]]" = (),
+        self, prompts: Prompts, max_tokens: int, stop: list[int], sampling: Sampling | None = None, images: Images = ()
     ) -> list[list[int]]:
-        """Returns each prompt's continuation, without the stop token that ended it.
+        """Returns each prompt's continuation, without the stop token that ended it; greedy if `sampling` is None.
 
         Args:
-            prompts: [N] ids.
             max_tokens: length of a continuation that no stop token ended.
             stop: ids that end a continuation.
-            sampling: how to sample; greedy if None.
-            images: [N] images, or empty for text.
-
-        Returns:
-            [N] lists of ids.
         """
         ...

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from artsel_ray.data.images import ArtworkImage
-from artsel_ray.engines.base import Sampling, UsageCounter
+from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter
 from artsel_ray.prompts.tokenizer import Ids
 
 # Tokens of a page of vLLM's prefix cache, which holds full pages only.
@@ -16,22 +15,16 @@ _PAGE_TOKENS = 16
 class FakeEngine:
     """Makes up log-probabilities from the prompt's length and the allowed tokens.
 
-    It answers at once, or as fast as an engine that computes only what a prompt does not share with the one before.
+    It answers at once, or at `tokens_per_second`, like an engine that computes only what a prompt does not share with
+    the one before.
     """
 
     def __init__(self, tokens_per_second: float | None = None) -> None:
-        """Starts with an empty prefix cache.
-
-        Args:
-            tokens_per_second: throughput to simulate; answers at once if None.
-        """
         self._seconds_per_token = 1 / tokens_per_second if tokens_per_second else 0.0
         self._last: Ids = np.empty(0, dtype=np.int32)
         self.usage = UsageCounter()
 
-    def logprobs(
-        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Sequence[Sequence[ArtworkImage]] = ()
-    ) -> list[np.ndarray]:
+    def logprobs(self, prompts: Prompts, allowed: Sequence[list[int]], images: Images = ()) -> list[np.ndarray]:
         """See `artsel_ray.engines.base.Engine`."""
         self._count(prompts)
         return [
@@ -40,18 +33,13 @@ class FakeEngine:
         ]
 
     def generate(
-        self,
-        prompts: Sequence[Ids],
-        max_tokens: int,
-        stop: Sequence[int],
-        sampling: Sampling | None = None,
-        images: Sequence[Sequence[ArtworkImage]] = (),
+        self, prompts: Prompts, max_tokens: int, stop: list[int], sampling: Sampling | None = None, images: Images = ()
     ) -> list[list[int]]:
         """See `artsel_ray.engines.base.Engine`."""
         self._count(prompts)
         return [prompt[-max_tokens:].tolist() for prompt in prompts]
 
-    def _count(self, prompts: Sequence[Ids]) -> None:
+    def _count(self, prompts: Prompts) -> None:
         with self.usage.timed() as usage:
             total = sum(map(len, prompts))
             usage.prompt_tokens += total

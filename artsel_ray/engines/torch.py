@@ -7,36 +7,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel
 
 from artsel_ray.config import Dtype
-from artsel_ray.data.images import ArtworkImage
-from artsel_ray.engines.base import Sampling, UsageCounter
+from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter
 from artsel_ray.models.weights import read_model
 from artsel_ray.prompts.images import ImagePlaceholders
-from artsel_ray.prompts.tokenizer import Ids
 
 # Most tokens of a batch, with padding.
 _BATCH_TOKENS = 16_384
 
 
 class TorchEngine:
-    """Runs a model in this process, as it is at the moment, with its adapters; never changes it."""
+    """Runs a model in this process, as it is at the moment, with its adapters; never changes it.
+
+    Args:
+        model: a causal model, or a vision-language one.
+        placeholders: the model's image placeholders, if prompts have any.
+    """
 
     def __init__(self, model: PreTrainedModel, placeholders: ImagePlaceholders | None = None) -> None:
-        """Keeps a reference to the model.
-
-        Args:
-            model: a causal model, or a vision-language one.
-            placeholders: the model's image placeholders, if prompts have any.
-        """
         self._model, self._placeholders = model, placeholders
         self.usage = UsageCounter()
 
     @torch.no_grad()
-    def logprobs(
-        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Sequence[Sequence[ArtworkImage]] = ()
-    ) -> list[np.ndarray]:
+    def logprobs(self, prompts: Prompts, allowed: Sequence[list[int]], images: Images = ()) -> list[np.ndarray]:
         """See `artsel_ray.engines.base.Engine`."""
         answers: list[np.ndarray] = [np.empty(0)] * len(prompts)
         prompts = self._expanded(prompts, images)
@@ -46,30 +42,24 @@ class TorchEngine:
                 # Some vision-language models compute the positions of images themselves.
                 if self._placeholders is None:
                     inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
-                outputs = self._model(**inputs, logits_to_keep=1)
-                logits = outputs.logits[:, -1].float().log_softmax(-1).cpu().numpy()
+                logits = self._model(**inputs, logits_to_keep=1).logits[:, -1]
+                logprobs = logits.float().log_softmax(-1).cpu().numpy()
                 for row, index in enumerate(batch):
-                    answers[index] = logits[row, allowed[index]].astype(np.float64)
+                    answers[index] = logprobs[row, allowed[index]].astype(np.float64)
             usage.prompt_tokens += sum(map(len, prompts))
             usage.decoded_tokens += len(prompts)
         return answers
 
     @torch.no_grad()
     def generate(
-        self,
-        prompts: Sequence[Ids],
-        max_tokens: int,
-        stop: Sequence[int],
-        sampling: Sampling | None = None,
-        images: Sequence[Sequence[ArtworkImage]] = (),
+        self, prompts: Prompts, max_tokens: int, stop: list[int], sampling: Sampling | None = None, images: Images = ()
     ) -> list[list[int]]:
         """See `artsel_ray.engines.base.Engine`."""
         generated: list[list[int]] = [[]] * len(prompts)
-        settings = GenerationConfig(max_new_tokens=max_tokens, eos_token_id=list(stop), pad_token_id=stop[0])
+        settings = GenerationConfig(max_new_tokens=max_tokens, eos_token_id=stop, pad_token_id=stop[0])
         if sampling and sampling.temperature > 0:
-            settings.update(
-                do_sample=True, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k
-            )
+            named = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+            settings.update(do_sample=True, **named)
         prompts = self._expanded(prompts, images)
         # A seed belongs to one prompt, so that its sample does not depend on the rest of a batch.
         batches = [[index] for index in range(len(prompts))] if sampling else _batches(prompts)
@@ -93,34 +83,24 @@ class TorchEngine:
         yield
         self._model.train(training)
 
-    def _expanded(self, prompts: Sequence[Ids], images: Sequence[Sequence[ArtworkImage]]) -> Sequence[Ids]:
+    def _expanded(self, prompts: Prompts, images: Images) -> Prompts:
         """Returns prompts with each placeholder replaced by the tokens of its image."""
         if self._placeholders is None:
             return prompts
         return [self._placeholders.expand(prompt, shown) for prompt, shown in zip(prompts, images, strict=True)]
 
-    def _inputs(
-        self, prompts: Sequence[Ids], images: Sequence[Sequence[ArtworkImage]], batch: list[int], padding: int
-    ) -> dict[str, torch.Tensor]:
-        """Returns the model's inputs for a batch, prompts padded on the left."""
-        ids, mask = _pad([prompts[index] for index in batch], padding)
-        inputs = {"input_ids": ids, "attention_mask": mask}
+    def _inputs(self, prompts: Prompts, images: Images, batch: list[int], padding: int) -> dict[str, torch.Tensor]:
+        """Returns the model's inputs for a batch."""
+        rows = [torch.from_numpy(prompts[index]).long() for index in batch]
+        inputs = {"input_ids": left_padded(rows, padding)}
+        inputs["attention_mask"] = left_padded([torch.ones_like(row) for row in rows], 0)
         if self._placeholders:
-            inputs |= self._placeholders.inputs(ids, [images[index] for index in batch])
-        return {
-            name: value.to(self._model.device, self._model.dtype if value.is_floating_point() else value.dtype)
-            for name, value in inputs.items()
-        }
+            inputs |= self._placeholders.inputs(inputs["input_ids"], [images[index] for index in batch])
+        return model_inputs(self._model, inputs)
 
 
 def load_torch_engine(model: Path, dtype: Dtype, placeholders: ImagePlaceholders | None = None) -> TorchEngine:
-    """Loads a model into this process, on the GPU if there is one.
-
-    Args:
-        model: a folder from `artsel_ray.models.load`.
-        dtype: number format of the weights; `auto` is float32 on CPUs and the model's own on a GPU.
-        placeholders: the model's image placeholders, if prompts have any.
-    """
+    """Loads a model from a folder of `artsel_ray.models.load` into this process, on the GPU if there is one."""
     device, number_format = device_and_dtype(dtype)
     weights: Any = read_model(model, number_format)
     return TorchEngine(weights.to(device), placeholders)
@@ -138,18 +118,20 @@ def until_stop(ids: list[int], stop: Sequence[int]) -> list[int]:
     return ids[:end]
 
 
-def _pad(prompts: Sequence[Ids], padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns ids and mask, [prompts, longest], padded on the left, so that next tokens are at the last position."""
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), padding, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.from_numpy(prompt).long()
-        mask[row, width - len(prompt) :] = 1
-    return ids, mask
+def left_padded(rows: Sequence[torch.Tensor], padding: int) -> torch.Tensor:
+    """Returns rows of [tokens, …] as one tensor, padded on the left, so that next tokens are at the last position."""
+    return pad_sequence(list(rows), batch_first=True, padding_value=padding, padding_side="left")
 
 
-def _batches(prompts: Sequence[Ids]) -> list[list[int]]:
+def model_inputs(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns inputs on the model's device, floating-point ones in the model's number format."""
+    return {
+        name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
+        for name, value in inputs.items()
+    }
+
+
+def _batches(prompts: Prompts) -> list[list[int]]:
     """Returns the prompts' indices in batches of similar length."""
     batches: list[list[int]] = []
     for index in sorted(range(len(prompts)), key=lambda index: -len(prompts[index])):

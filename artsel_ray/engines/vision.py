@@ -1,6 +1,5 @@
 """A vision-language model in transformers, for captions by models that vLLM does not have."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,28 +8,23 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from artsel_ray.config import Dtype
-from artsel_ray.data.images import ArtworkImage
-from artsel_ray.engines.base import Sampling, UsageCounter
-from artsel_ray.engines.torch import device_and_dtype, until_stop
-from artsel_ray.prompts.tokenizer import Ids
+from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter
+from artsel_ray.engines.torch import device_and_dtype, left_padded, model_inputs, until_stop
+from artsel_ray.prompts.images import PER_TOKEN
 
 # Prompts in a batch.
 _BATCH = 8
-# A processor's tensors with a value for each token: [prompts, tokens, …].
-_PER_TOKEN = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask"}
 
 
 class TransformersVisionEngine:
-    """Generates text about images with a model in this process; slower than vLLM."""
+    """Generates text about images with a model in this process, on the GPU if there is one; slower than vLLM.
+
+    Args:
+        model: a folder from `artsel_ray.models.load`.
+        head: the text that every prompt begins with, up to some text after the image placeholder.
+    """
 
     def __init__(self, model: Path, head: str, dtype: Dtype = "auto") -> None:
-        """Loads the model, on the GPU if there is one.
-
-        Args:
-            model: a folder from `artsel_ray.models.load`.
-            head: the text that every prompt begins with, up to some text after the image placeholder.
-            dtype: number format of the weights; `auto` is float32 on CPUs and the model's own on a GPU.
-        """
         device, number_format = device_and_dtype(dtype)
         weights: Any = AutoModelForImageTextToText.from_pretrained(
             model, dtype=number_format, use_safetensors=True, trust_remote_code=False
@@ -43,17 +37,11 @@ class TransformersVisionEngine:
 
     @torch.no_grad()
     def generate(
-        self,
-        prompts: Sequence[Ids],
-        max_tokens: int,
-        stop: Sequence[int],
-        sampling: Sampling | None = None,
-        images: Sequence[Sequence[ArtworkImage]] = (),
+        self, prompts: Prompts, max_tokens: int, stop: list[int], sampling: Sampling | None = None, images: Images = ()
     ) -> list[list[int]]:
         """See `artsel_ray.engines.base.Engine`; always greedy."""
-        settings = GenerationConfig(
-            max_new_tokens=max_tokens, do_sample=False, eos_token_id=list(stop), pad_token_id=stop[0]
-        )
+        ends: dict[str, Any] = {"eos_token_id": stop, "pad_token_id": stop[0]}
+        settings = GenerationConfig(max_new_tokens=max_tokens, do_sample=False, **ends)
         generated = []
         with self.usage.timed() as usage:
             for first in range(0, len(prompts), _BATCH):
@@ -65,9 +53,7 @@ class TransformersVisionEngine:
             usage.decoded_tokens += sum(map(len, generated))
         return generated
 
-    def _inputs(
-        self, prompts: Sequence[Ids], images: Sequence[Sequence[ArtworkImage]], padding: int
-    ) -> dict[str, torch.Tensor]:
+    def _inputs(self, prompts: Prompts, images: Images, padding: int) -> dict[str, torch.Tensor]:
         """Returns the model's inputs: the head and the images from its processor, then the rest of each prompt's ids.
 
         A processor takes text, in which a title's name could spell a special token. So it sees the head alone. The ids
@@ -82,28 +68,12 @@ class TransformersVisionEngine:
             return_tensors="pt",
         )
         rests = [torch.from_numpy(prompt[self._head_length :]).long() for prompt in prompts]
-        inputs = {}
-        for name, value in made.items():
-            if name == "input_ids":
-                value = _extend(value, rests, padding)
-            elif name in _PER_TOKEN:
-                rows = zip(value, rests, strict=True)
-                value = _extend(value, [row[-1:].expand(len(rest), *row.shape[1:]) for row, rest in rows], 0)
-            inputs[name] = value.to(self._model.device, self._model.dtype if value.is_floating_point() else value.dtype)
-        return inputs
-
-
-def _extend(heads: torch.Tensor, rests: Sequence[torch.Tensor], padding: int) -> torch.Tensor:
-    """Returns the rows of a processor's tensor, each with its prompt's rest appended, padded on the left.
-
-    Args:
-        heads: [prompts, tokens of the head, …].
-        rests: [prompts] tensors to append, [tokens of the rest, …].
-        padding: the value to the left of shorter rows.
-    """
-    longest = max(map(len, rests))
-    rows = [
-        torch.cat([torch.full_like(head[:1], padding).expand(longest - len(rest), *head.shape[1:]), head, rest])
-        for head, rest in zip(heads, rests, strict=True)
-    ]
-    return torch.stack(rows)
+        inputs = dict(made)
+        for name in PER_TOKEN & inputs.keys():
+            tails = rests
+            if name != "input_ids":
+                pairs = zip(made[name], rests, strict=True)
+                tails = [head[-1:].expand(len(rest), *head.shape[1:]) for head, rest in pairs]
+            rows = [torch.cat(parts) for parts in zip(made[name], tails, strict=True)]
+            inputs[name] = left_padded(rows, padding if name == "input_ids" else 0)
+        return model_inputs(self._model, inputs)

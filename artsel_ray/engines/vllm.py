@@ -10,16 +10,24 @@ import numpy as np
 from PIL import Image
 
 from artsel_ray.config import Dtype
-from artsel_ray.data.images import ArtworkImage
-from artsel_ray.engines.base import Sampling, UsageCounter
-from artsel_ray.prompts.tokenizer import Ids
+from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter
 
 # vLLM's cache of processed images, in GiB, and the most distinct images in one call.
 _IMAGE_CACHE_GIB, _IMAGES_AT_ONCE = 2, 256
 
 
 class VllmEngine:
-    """Runs a model in vLLM, in this process."""
+    """Runs a model in vLLM, in this process; on a CPU loading takes about a minute.
+
+    Args:
+        model: a folder from `artsel_ray.models.load`.
+        max_model_length: longest prompt and answer together, in tokens.
+        max_allowed: most allowed tokens of one question about log-probabilities.
+        dtype: number format of the weights; `auto` is float32 on CPUs, where half precision is emulated.
+        tensor_parallel: GPUs that share the model.
+        seeded: whether `generate` will be given seeds.
+        images: most images of a prompt, for a vision-language model; 0 for text.
+    """
 
     def __init__(
         self,
@@ -31,17 +39,6 @@ class VllmEngine:
         seeded: bool = False,
         images: int = 0,
     ) -> None:
-        """Loads the model; on a CPU that takes about a minute.
-
-        Args:
-            model: a folder from `artsel_ray.models.load`.
-            max_model_length: longest prompt and answer together, in tokens.
-            max_allowed: most allowed tokens of one question about log-probabilities.
-            dtype: number format of the weights; `auto` is float32 on CPUs, where half precision is emulated.
-            tensor_parallel: GPUs that share the model.
-            seeded: whether `generate` will be given seeds.
-            images: most images of a prompt, for a vision-language model; 0 for text.
-        """
         # In this process: one process to watch and to kill, and no copy of each prompt between two.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
@@ -70,50 +67,32 @@ class VllmEngine:
         )
         self.usage = UsageCounter()
 
-    def logprobs(
-        self, prompts: Sequence[Ids], allowed: Sequence[list[int]], images: Sequence[Sequence[ArtworkImage]] = ()
-    ) -> list[np.ndarray]:
+    def logprobs(self, prompts: Prompts, allowed: Sequence[list[int]], images: Images = ()) -> list[np.ndarray]:
         """See `artsel_ray.engines.base.Engine`."""
         from vllm import SamplingParams
 
-        params = [
-            SamplingParams(
-                temperature=0.0, max_tokens=1, logprob_token_ids=ids, allowed_token_ids=ids, detokenize=False
-            )
-            for ids in allowed
-        ]
-        outputs = self._generate(prompts, params, images)
-        first_steps = [output.outputs[0].logprobs[0] for output in outputs]
-        return [
-            np.array([step[token].logprob for token in ids]) for step, ids in zip(first_steps, allowed, strict=True)
-        ]
+        params = partial(SamplingParams, temperature=0.0, max_tokens=1, detokenize=False)
+        params_n = [params(logprob_token_ids=ids, allowed_token_ids=ids) for ids in allowed]
+        steps = [output.outputs[0].logprobs[0] for output in self._generate(prompts, params_n, images)]
+        return [np.array([step[token].logprob for token in ids]) for step, ids in zip(steps, allowed, strict=True)]
 
     def generate(
-        self,
-        prompts: Sequence[Ids],
-        max_tokens: int,
-        stop: Sequence[int],
-        sampling: Sampling | None = None,
-        images: Sequence[Sequence[ArtworkImage]] = (),
+        self, prompts: Prompts, max_tokens: int, stop: list[int], sampling: Sampling | None = None, images: Images = ()
     ) -> list[list[int]]:
         """See `artsel_ray.engines.base.Engine`."""
         from vllm import SamplingParams
 
-        params = partial(
-            SamplingParams, max_tokens=max_tokens, stop_token_ids=list(stop), ignore_eos=True, detokenize=False
-        )
+        ends: dict[str, Any] = {"max_tokens": max_tokens, "stop_token_ids": stop, "ignore_eos": True}
+        params = partial(SamplingParams, **ends, detokenize=False)
         if sampling is None:
             params_n = [params(temperature=0.0)] * len(prompts)
         else:
             sampled = partial(params, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k)
             params_n = [sampled(seed=seed) for seed in sampling.seeds]
-        outputs = self._generate(prompts, params_n, images)
-        generated = [list(output.outputs[0].token_ids) for output in outputs]
+        generated = [list(output.outputs[0].token_ids) for output in self._generate(prompts, params_n, images)]
         return [ids[:-1] if ids and ids[-1] in stop else ids for ids in generated]
 
-    def _generate(
-        self, prompts: Sequence[Ids], params: list[Any], images: Sequence[Sequence[ArtworkImage]]
-    ) -> list[Any]:
+    def _generate(self, prompts: Prompts, params: list[Any], images: Images) -> list[Any]:
         """Returns vLLM's output for each prompt, and counts the usage."""
         from vllm.inputs import TokensPrompt
 
@@ -135,19 +114,17 @@ class VllmEngine:
         return outputs
 
 
-def _attach(inputs: Sequence[Any], images: Sequence[Sequence[ArtworkImage]]) -> None:
+def _attach(inputs: Sequence[Any], images: Images) -> None:
     """Adds each prompt's images to vLLM's input; prompts that show the same image share one object."""
-    pil_images: dict[str, Image.Image] = {}
+    distinct = {image.digest: image for shown in images for image in shown}
+    pil_images = {digest: Image.fromarray(image.pixels) for digest, image in distinct.items()}
     for each, shown in zip(inputs, images, strict=True):
-        for image in shown:
-            if image.digest not in pil_images:
-                pil_images[image.digest] = Image.fromarray(image.pixels)
         each["multi_modal_data"] = {"image": [pil_images[image.digest] for image in shown]}
         # Without ids of our own vLLM would hash all pixels of every prompt.
         each["multi_modal_uuids"] = {"image": [image.digest for image in shown]}
 
 
-def _batches(images: Sequence[Sequence[ArtworkImage]]) -> Iterator[slice]:
+def _batches(images: Images) -> Iterator[slice]:
     """Yields slices of prompts with few enough distinct images: vLLM holds all images of a call at once."""
     start, digests = 0, set[str]()
     for index, shown in enumerate(images):

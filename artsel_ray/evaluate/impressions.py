@@ -16,9 +16,8 @@ from artsel_ray.errors import InputError
 from artsel_ray.evaluate.choices import prediction_files, read_choices
 from artsel_ray.evaluate.example_table import ExampleTable, list_lengths, number_ids
 from artsel_ray.evaluate.policies import random_policy_c
-from artsel_ray.evaluation.diagnostics import selection_warnings
 from artsel_ray.evaluation.examples import UNKNOWN, FloatArray
-from artsel_ray.evaluation.off_policy import Log
+from artsel_ray.evaluation.off_policy import Log, selection_warnings
 from artsel_ray.evaluation.policies import EstimateSettings, LogResults, evaluate_log
 
 _REQUIRED = ["user_id", "title_id", "artwork_id", "engaged"]

@@ -22,15 +22,14 @@ class EvaluateConfig:
     """Predictions to compare with, such as baseline/predictions/test. With every candidate's probability they are also
     the reward model of the direct method and of DR."""
     oracle: Uri | None = None
-    """Oracle of a simulated world, for the best that any model could reach."""
+    """Oracle of a simulated world: adds the best possible result."""
     train: Uri | None = None
     """Examples to count engagements in, for the most-engaged-artwork reference. Default: ../train, if it exists."""
     impressions: Uri | None = None
-    """Log of all impressions of predicted pairs, engaged with or not: the engagement that each policy would get, by
-    IPS, SNIPS, DM and DR. Needs --baseline."""
+    """Log of all impressions of predicted pairs, engaged or not: estimates each policy's engagement by IPS, SNIPS, DM
+    and DR. Needs --baseline."""
     permutations: tuple[Uri, ...] = ()
-    """Outputs of jobs/score.py for the same pairs with other --permutation: how often they agree with --predictions and
-    each other, and how accurate each position is."""
+    """Outputs of jobs/score.py for the same pairs with other values of --permutation, to measure position bias."""
     max_weight: Positive | None = None
     """Clip importance weights by logged propensities at this value: less variance, some bias. Default: not clipped."""
     resamples: Count = 2_000
@@ -41,7 +40,7 @@ class EvaluateConfig:
     @model_validator(mode="after")
     def _flags_fit(self) -> Self:
         if self.impressions and not self.baseline:
-            raise InputError("--impressions needs a --baseline: its probabilities are the reward model")
+            raise InputError("--impressions needs --baseline, whose probabilities are the reward model; add --baseline")
         if self.output.rstrip("/") in {self.examples.rstrip("/"), self.predictions.rstrip("/")}:
             raise InputError(f"--output {self.output} is an input's folder; give another")
         return self

@@ -34,7 +34,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A ratio's value on the sample, and on each of B resamples of the users. NaN where it is undefined."""
+    """A ratio's value on the sample, and on each of B resamples of the users. NaN where it is undefined.
+
+    Two estimates of one `bootstrap` are combined resample by resample, so the result is paired.
+    """
 
     value: float
     resampled_b: FloatArray
@@ -57,47 +60,40 @@ class Estimate:
         return Measurement(*(number if math.isfinite(number) else None for number in numbers))
 
     def percent_over(self, reference: "Estimate") -> "Estimate":
-        """Returns `100 · (self / reference - 1)`, paired by resample: both must come from one `bootstrap`."""
+        """Returns `100 · (self / reference - 1)`."""
         with np.errstate(divide="ignore", invalid="ignore"):
             value = float(100 * (np.float64(self.value) / np.float64(reference.value) - 1))
             return Estimate(value, 100 * (self.resampled_b / reference.resampled_b - 1))
 
     def plus(self, other: "Estimate") -> "Estimate":
-        """Returns the sum, paired by resample: both must come from one `bootstrap`."""
+        """Returns the sum."""
         return Estimate(self.value + other.value, self.resampled_b + other.resampled_b)
 
     def minus(self, other: "Estimate") -> "Estimate":
-        """Returns the difference, paired by resample: both must come from one `bootstrap`."""
+        """Returns the difference."""
         return Estimate(self.value - other.value, self.resampled_b - other.resampled_b)
 
 
 def bootstrap(terms: Iterable[tuple[K, Terms]], user_n: IntArray, resamples: int, seed: int) -> dict[K, Estimate]:
-    """Returns each named ratio with its values on `resamples` draws of U users with replacement.
+    """Returns each named ratio with its values on `resamples` draws of U users with replacement, the same for all.
 
-    All ratios see the same draws, so differences and ratios of them are paired. The result depends on the
-    users' numbers and the seed, not on the order of the examples.
+    The result depends on the users' numbers and the seed, not on the order of the examples.
 
     Args:
         terms: consumed one at a time, so that a generator keeps only one ratio's N terms in memory.
         user_n: each example's user, numbered from 0 without gaps.
     """
     users = int(user_n.max()) + 1
-    names: list[K] = []
-    columns: list[FloatArray] = []
-    for name, (numerator_n, denominator_n) in terms:
-        names.append(name)
-        columns += [np.bincount(user_n, term_n, users).astype(np.float64) for term_n in (numerator_n, denominator_n)]
-    sums_us = np.stack(columns, axis=1)
+    sums = {name: [np.bincount(user_n, term_n, users) for term_n in pair] for name, pair in terms}
+    sums_us = np.stack([column for pair in sums.values() for column in pair], axis=1).astype(np.float64)
     value_s = _ratios(sums_us.sum(axis=0)[None])[0]
     resampled_bs = _ratios(resampled_sums(sums_us, resamples, seed))
-    return {name: Estimate(float(value_s[s]), resampled_bs[:, s]) for s, name in enumerate(names)}
+    return {name: Estimate(float(value_s[s]), resampled_bs[:, s]) for s, name in enumerate(sums)}
 
 
 def resampled_sums(sums_us: FloatArray, resamples: int, seed: int, chunk_draws: int = _CHUNK_DRAWS) -> FloatArray:
     """Returns `[B, S]`: the sums over users of B multinomial resamples, `counts_BU @ sums_us`, chunk by chunk."""
-    users = len(sums_us)
-    generator = np.random.default_rng(seed)
-    chunks = []
+    users, generator, chunks = len(sums_us), np.random.default_rng(seed), []
     for first in range(0, resamples, step := max(1, chunk_draws // users)):
         rows = min(step, resamples - first)
         draw_ru = generator.integers(users, size=(rows, users))

@@ -34,6 +34,11 @@ class Examples:
         return 1.0 / self.candidates_n
 
     @property
+    def uniform_c(self) -> FloatArray:
+        """The uniform policy's probability of every candidate, 1/m."""
+        return np.repeat(self.uniform_n, self.candidates_n)
+
+    @property
     def start_n(self) -> IntArray:
         """Index of each example's first candidate among all candidates end to end."""
         return np.cumsum(self.candidates_n) - self.candidates_n
@@ -59,9 +64,6 @@ class PolicyOnExamples:
 
 
 def highest(score_c: FloatArray | IntArray, examples: Examples) -> FloatArray:
-    """Returns every candidate's probability under a uniform draw among its example's highest-scored ones.
-
-    Exact, not sampled: equal scores everywhere give 1/m each; one highest score gives it 1.
-    """
+    """Returns every candidate's exact probability under a uniform draw among its example's highest-scored ones."""
     best_c = np.repeat(np.maximum.reduceat(score_c, examples.start_n), examples.candidates_n) == score_c
     return best_c / np.repeat(examples.sums_of(best_c.astype(np.float64)), examples.candidates_n)

@@ -1,7 +1,4 @@
-"""The tables of metrics: metrics.json, the report, the terminal and docs/evaluation.md follow from them.
-
-A new metric is a function that returns its `Terms` and one line in a table.
-"""
+"""The tables of metrics: metrics.json, the report, the terminal and docs/evaluation.md follow from them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,19 +6,9 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from artsel_ray.evaluation import off_policy
 from artsel_ray.evaluation.examples import PolicyOnExamples
-from artsel_ray.evaluation.off_policy import (
-    Log,
-    Terms,
-    direct_method,
-    ips,
-    log_dm,
-    log_dr,
-    log_ips,
-    log_residual,
-    log_snips,
-    snips,
-)
+from artsel_ray.evaluation.off_policy import Log, Terms, ips, snips
 
 T = TypeVar("T")
 
@@ -46,61 +33,44 @@ class Metric(Generic[T]):
     """Whether the terminal shows it; on examples also whether it is given in percent of the references."""
 
 
-def _accuracy(policy: PolicyOnExamples, max_weight: float) -> Terms:
-    return Terms(policy.truth_n, np.ones(len(policy.truth_n)))
-
-
-def _ips(policy: PolicyOnExamples, max_weight: float) -> Terms:
-    """Takes π0 as uniform over the title's candidates, as the paper does; such weights are never clipped."""
-    return ips(policy.truth_n, policy.examples.uniform_n)
-
-
-def _snips(policy: PolicyOnExamples, max_weight: float) -> Terms:
-    return snips(policy.truth_n, policy.examples.uniform_n)
-
-
 def _dm(policy: PolicyOnExamples, max_weight: float) -> Terms:
-    unknown_n = np.full(len(policy.truth_n), np.nan)
-    expected_n = unknown_n if policy.expected_n is None else policy.expected_n
-    return direct_method(policy.examples.candidates_n * expected_n, policy.examples.uniform_n)
+    expected_n = np.full(len(policy.truth_n), np.nan) if policy.expected_n is None else policy.expected_n
+    return off_policy.direct_method(policy.examples.candidates_n * expected_n, policy.examples.uniform_n)
 
 
-def _ips_logged(policy: PolicyOnExamples, max_weight: float) -> Terms:
-    return ips(policy.truth_n, policy.examples.propensity_n, max_weight)
-
-
-def _snips_logged(policy: PolicyOnExamples, max_weight: float) -> Terms:
-    return snips(policy.truth_n, policy.examples.propensity_n, max_weight)
-
-
+# ips and snips take π0 as uniform over the title's candidates, as the paper does; such weights are never clipped.
 METRICS: tuple[Metric[PolicyOnExamples], ...] = (
     Metric("accuracy", "Accuracy", r"mean of 1{chosen = a\*}", "how often the chosen artwork is the engaged one",
-           _accuracy, is_headline=True),
+           lambda policy, _: Terms(policy.truth_n, np.ones(len(policy.truth_n))), is_headline=True),
     Metric("ips", "IPS\nuniform π", r"mean of 1{chosen = a\*} · m",
            "the same, but a hit among 40 candidates counts ten times a hit among 4; random choice has 1. The paper's "
-           "main metric", _ips, is_headline=True),
+           "main metric", lambda policy, _: ips(policy.truth_n, policy.examples.uniform_n), is_headline=True),
     Metric("snips", "SNIPS\nuniform π", r"Σ 1{chosen = a\*} · m ÷ Σ m",
-           "`ips` normalized by its weights: less variance, some bias", _snips),
+           "`ips` normalized by its weights: less variance, some bias",
+           lambda policy, _: snips(policy.truth_n, policy.examples.uniform_n)),
     Metric("dm", "DM\nuniform π", "mean of q̂(chosen) · m",
            "the value of `ips` that the baseline's probabilities q̂ predict; null without a baseline. It favors the "
            "baseline, whose own model it is", _dm),
     Metric("ips_logged", "IPS\nlogged π", r"mean of 1{chosen = a\*} ÷ p, the logged propensity",
-           "the engagement that the model would have got, as far as the logs show", _ips_logged),
+           "the engagement that the model would have got, as far as the logs show",
+           lambda policy, max_weight: ips(policy.truth_n, policy.examples.propensity_n, max_weight)),
     Metric("snips_logged", "SNIPS\nlogged π", r"Σ 1{chosen = a\*} ÷ p, divided by Σ 1 ÷ p",
-           "`ips_logged` normalized by its weights", _snips_logged),
+           "`ips_logged` normalized by its weights",
+           lambda policy, max_weight: snips(policy.truth_n, policy.examples.propensity_n, max_weight)),
 )  # fmt: skip
 """Metrics on examples, in the order of metrics.json."""
 
 LOG_METRICS: tuple[Metric[Log], ...] = (
     Metric("ips", "IPS", "mean of w · r", "propensities are right and there is no warning; the widest intervals",
-           log_ips, is_headline=True),
-    Metric("snips", "SNIPS", "Σ w · r ÷ Σ w", "the same; narrower if weights vary, with a bias of O(1/N)", log_snips),
+           off_policy.log_ips, is_headline=True),
+    Metric("snips", "SNIPS", "Σ w · r ÷ Σ w", "the same; narrower if weights vary, with a bias of O(1/N)",
+           off_policy.log_snips),
     Metric("dm", "Direct method", "mean of Σₐ π(a) · r̂(a)",
-           "the reward model is right; its interval ignores the model's error", log_dm),
+           "the reward model is right; its interval ignores the model's error", off_policy.log_dm),
     Metric("dr", "Doubly robust", "mean of Σₐ π(a) · r̂(a) + w · (r - r̂)",
            "propensities *or* model are right; narrower than IPS if the model explains rewards",
-           log_dr, is_headline=True),
+           off_policy.log_dr, is_headline=True),
     Metric("sndr", "Self-normalized\nDR", "`dm` + Σ w · (r - r̂) ÷ Σ w", "the same; use it if weights vary a lot",
-           log_residual, plus="dm"),
+           off_policy.log_residual, plus="dm"),
 )  # fmt: skip
 """Metrics on a log of all impressions, in the order of metrics.json. The descriptions say when to trust each."""

@@ -1,4 +1,4 @@
-"""Off-policy estimators as ratios of sums, so that a bootstrap can resample both sides together.
+"""Off-policy estimators as ratios of sums, so that a bootstrap can resample both sides together, and their warnings.
 
 Suffix: n logged choices.
 
@@ -23,17 +23,21 @@ import numpy as np
 
 from artsel_ray.evaluation.examples import FloatArray
 
+_MIN_EFFECTIVE_SIZE = 50.0
+"""Below it an estimate is not to be trusted: a percentile interval needs some tens."""
+_MAX_SHARE = 0.1
+"""Largest share of all weight that one example may have."""
+_MEAN_WEIGHT = (0.8, 1.25)
+"""Range of a log's mean weight: 1 is expected, whatever the policy, if propensities are right and cover it."""
+_MAX_STANDARD_ERRORS = 5.0
+"""Largest difference, in standard errors, that chance explains."""
+
 
 class Terms(NamedTuple):
     """An estimator: the sum of the numerators over the sum of the denominators."""
 
     numerator_n: FloatArray
     denominator_n: FloatArray
-
-    def value(self) -> float:
-        """Returns the estimate; NaN if the denominators sum to zero."""
-        total = float(self.denominator_n.sum())
-        return float(self.numerator_n.sum()) / total if total else float("nan")
 
 
 def importance_weights(target_n: FloatArray, logging_n: FloatArray, max_weight: float = np.inf) -> FloatArray:
@@ -43,6 +47,10 @@ def importance_weights(target_n: FloatArray, logging_n: FloatArray, max_weight: 
     "Counterfactual reasoning and learning systems", JMLR 2013).
     """
     return np.where(np.isnan(logging_n), 0.0, np.minimum(target_n / logging_n, max_weight))
+
+
+def _known(logging_n: FloatArray) -> FloatArray:
+    return np.where(np.isnan(logging_n), 0.0, 1.0)
 
 
 def effective_sample_size(weight_n: FloatArray) -> float:
@@ -59,12 +67,10 @@ def ips(truth_n: FloatArray, logging_n: FloatArray, max_weight: float = np.inf) 
 
     Unbiased for the policy's value if `logging_n` is right and positive; its variance grows with the weights
     (Horvitz and Thompson, "A generalization of sampling without replacement from a finite universe", 1952).
-    With `logging_n = 1/m_n` it is the paper's primary metric, `mean(hit · m)`.
-
-    Args:
-        truth_n: probability with which the policy chooses the engaged artwork: 1 or 0 for a deterministic policy.
+    With `logging_n = 1/m_n` it is the paper's primary metric, `mean(hit · m)`. `truth_n` is the probability with which
+    the policy chooses the engaged artwork: 1 or 0 for a deterministic policy.
     """
-    return Terms(importance_weights(truth_n, logging_n, max_weight), np.where(np.isnan(logging_n), 0.0, 1.0))
+    return Terms(importance_weights(truth_n, logging_n, max_weight), _known(logging_n))
 
 
 def snips(truth_n: FloatArray, logging_n: FloatArray, max_weight: float = np.inf) -> Terms:
@@ -82,11 +88,8 @@ def direct_method(expected_n: FloatArray, logging_n: FloatArray) -> Terms:
     """Direct method: `DM = 1/N Σ_n expected_n`, the value that a reward model expects of the policy.
 
     Its variance is small, and its bias is the model's (Dudík, Langford and Li, "Doubly robust policy evaluation and
-    learning", ICML 2011, section 2).
-
-    Args:
-        expected_n: `Σ_a π(a|x_n) r̂(x_n, a)`; NaN leaves the choice out.
-        logging_n: only its NaN matter.
+    learning", ICML 2011, section 2). `expected_n` is `Σ_a π(a|x_n) r̂(x_n, a)`; NaN leaves the choice out. Of
+    `logging_n` only the NaN matter.
     """
     known_n = ~np.isnan(logging_n) & ~np.isnan(expected_n)
     return Terms(np.where(known_n, expected_n, 0.0), known_n.astype(np.float64))
@@ -110,7 +113,7 @@ class Log:
     @property
     def known_n(self) -> FloatArray:
         """1 where the logging probability is known, else 0."""
-        return np.where(np.isnan(self.logging_n), 0.0, 1.0)
+        return _known(self.logging_n)
 
     def weight_n(self, max_weight: float = np.inf) -> FloatArray:
         """Returns `w_n = min(π / π0, max_weight)`."""
@@ -122,14 +125,13 @@ class Log:
 
 
 def log_ips(log: Log, max_weight: float = np.inf) -> Terms:
-    """Inverse propensity score of a log: `1/N Σ w r`. Unbiased if π0 is right, and positive wherever π is."""
+    """IPS of a log: `1/N Σ w r`. Unbiased if π0 is right, and positive wherever π is."""
     return Terms(log.weight_n(max_weight) * log.reward_n, log.known_n)
 
 
 def log_snips(log: Log, max_weight: float = np.inf) -> Terms:
     """Self-normalized IPS of a log: `Σ w r / Σ w`, within the rewards' bounds."""
-    weight_n = log.weight_n(max_weight)
-    return Terms(weight_n * log.reward_n, weight_n)
+    return Terms(log.weight_n(max_weight) * log.reward_n, log.weight_n(max_weight))
 
 
 def log_dm(log: Log, max_weight: float = np.inf) -> Terms:
@@ -153,3 +155,49 @@ def log_residual(log: Log, max_weight: float = np.inf) -> Terms:
     evaluation for reinforcement learning", ICML 2016).
     """
     return Terms(log.residual_n(max_weight), log.weight_n(max_weight))
+
+
+def weight_warnings(weight_n: FloatArray, logging_n: FloatArray) -> list[str]:
+    """Warns if an estimate rests on too few weights."""
+    size, total = effective_sample_size(weight_n), float(weight_n.sum())
+    if size < _MIN_EFFECTIVE_SIZE:
+        return [f"the weights rest on {size:,.0f} of {_known(logging_n).sum():,.0f} examples; do not trust this number"]
+    if weight_n.max() > _MAX_SHARE * total:
+        return [f"one example has {weight_n.max() / total:.0%} of all weight; do not trust this number"]
+    return []
+
+
+def overlap_warnings(weight_n: FloatArray, logging_n: FloatArray) -> list[str]:
+    """Warns if a log's weights, not clipped, miss the mean that they must have.
+
+    `E[π(a) / π0(a)] = 1` for every policy π, if the propensities are right and positive wherever π is.
+    """
+    mean = float(weight_n.sum()) / max(1, _known(logging_n).sum())
+    if _MEAN_WEIGHT[0] <= mean <= _MEAN_WEIGHT[1]:
+        return []
+    wrong = "the log does not cover what this policy chooses, or its propensities are wrong"
+    return [f"the mean weight is {mean:.2f} where 1 is expected: {wrong}"]
+
+
+def selection_warnings(evaluated_n: FloatArray, left_out_n: FloatArray) -> list[str]:
+    """Warns if the impressions of a log to evaluate on were selected by their own reward, which biases any estimator.
+
+    Args:
+        evaluated_n: rewards, 0 or 1, of the impressions that are evaluated; one or more.
+        left_out_n: rewards of the log's other impressions.
+    """
+    rate, count = float(evaluated_n.mean()), len(evaluated_n)
+    if rate == 1:
+        missing = "impressions without engagement are missing, and so no value is right"
+        return [f"every impression of the log is engaged with: {missing}"]
+    if not len(left_out_n):
+        return []
+    # Two binomial rates: the difference's standard error under the hypothesis that they are equal.
+    left_out_rate, pooled = left_out_n.mean(), np.concatenate([evaluated_n, left_out_n]).mean()
+    error = np.sqrt(pooled * (1 - pooled) * (1 / count + 1 / len(left_out_n)))
+    if abs(rate - left_out_rate) <= _MAX_STANDARD_ERRORS * error:
+        return []
+    return [
+        f"{rate:.1%} of the impressions with predictions are engaged with, {left_out_rate:.1%} of the "
+        f"{len(left_out_n):,} others: the predicted pairs were selected by engagement; do not trust these values"
+    ]

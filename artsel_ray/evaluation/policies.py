@@ -1,25 +1,32 @@
 """Several policies side by side: every metric with its interval, the model against the others, and warnings.
 
-Suffix: n examples or impressions.
+Also how much a candidate's position decides: the same examples with their candidates in several orders.
+
+Suffixes: n examples or impressions, r runs (one order of the candidates each).
 """
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from artsel_ray.evaluation import off_policy
 from artsel_ray.evaluation.bootstrap import Estimate, Measurement, bootstrap
-from artsel_ray.evaluation.diagnostics import overlap_warnings, weight_warnings
-from artsel_ray.evaluation.examples import Examples, IntArray, PolicyOnExamples
+from artsel_ray.evaluation.examples import UNKNOWN, Examples, IntArray, PolicyOnExamples
 from artsel_ray.evaluation.metrics import LOG_METRICS, METRICS, Metric, T
-from artsel_ray.evaluation.off_policy import Log, Terms, effective_sample_size, importance_weights
+from artsel_ray.evaluation.off_policy import Log, Terms, importance_weights, weight_warnings
 
 MODEL = "model"
 """Name of the policy that the others are references for."""
 
-Estimates = Mapping[tuple[str, object], Estimate]
-"""By policy and by metric or position."""
+Key = tuple[str, object]
+"""A policy, and a metric's name or a position."""
+Measurements = dict[str, Measurement]
+"""By metric."""
+Comparison = Callable[[Estimate, Estimate], Estimate]
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,6 @@ class EstimateSettings:
     resamples: int
     """Bootstrap resamples of the users."""
     seed: int
-    """Seed of the bootstrap."""
     max_weight: float = math.inf
     """Clipping limit of importance weights by logged propensities."""
 
@@ -38,8 +44,7 @@ class EstimateSettings:
 class PolicyResult:
     """What one policy is worth."""
 
-    metrics: dict[str, Measurement]
-    """By the metrics' names."""
+    metrics: Measurements
     effective_sample_size: float
     """Kish's size of the importance weights."""
     warnings: list[str]
@@ -48,14 +53,13 @@ class PolicyResult:
 
 @dataclass(frozen=True)
 class PositionResult:
-    """The model's accuracy where the engaged artwork stands at one position."""
+    """The model's accuracy, with its 95 % interval, where the engaged artwork stands at one position."""
 
     position: int
     """0-based."""
     examples: int
     accuracy: float | None
     low: float | None
-    """Lower end of the accuracy's 95 % interval."""
     high: float | None
     random: float
     """Accuracy of a random draw, the mean of 1/m."""
@@ -66,9 +70,9 @@ class ExampleResults:
     """Policies on examples. The model is compared with every other policy, paired by resample."""
 
     policies: dict[str, PolicyResult]
-    relative: dict[str, dict[str, Measurement]]
+    relative: dict[str, Measurements]
     """For each other policy and headline metric, how many percent the model is above it."""
-    difference: dict[str, dict[str, Measurement]]
+    difference: dict[str, Measurements]
     """For each other policy and metric, model - policy."""
     by_position: list[PositionResult]
 
@@ -81,8 +85,52 @@ class LogResults:
     logged: Measurement
     """Mean reward of the logging policy."""
     policies: dict[str, PolicyResult]
-    difference: dict[str, dict[str, Measurement]]
+    difference: dict[str, Measurements]
     """For each other policy and metric, model - policy, paired by resample."""
+
+
+@dataclass(frozen=True)
+class PermutedChoices:
+    """What R runs, each with another order of the candidates, chose in N examples."""
+
+    choice_rn: IntArray
+    """The chosen artwork, by any numbering; `UNKNOWN` where a run has none."""
+    hit_rn: NDArray[np.bool_]
+    """Whether it is the engaged one."""
+    chosen_rn: IntArray
+    """0-based position at which it was shown, or `UNKNOWN`."""
+    truth_rn: IntArray
+    """0-based position at which the engaged artwork was shown, or `UNKNOWN`."""
+
+
+@dataclass(frozen=True)
+class PositionPreference:
+    """How often one 0-based position is chosen, and how accurate choices are with the engaged artwork there."""
+
+    position: int
+    examples: int
+    """Number of choices, over all runs, with the engaged artwork at this position."""
+    chosen: Measurement
+    """Share of the choices among more than `position` candidates that fall on this position."""
+    random: float
+    """The same of a random draw, the mean of 1/m."""
+    accuracy: Measurement
+
+
+@dataclass(frozen=True)
+class PositionBias:
+    """`permutations` of metrics.json.
+
+    If positions decide nothing, agreement is 1, and in orders drawn at random every position is chosen as often as by
+    a random draw.
+    """
+
+    runs: int
+    agreement: Measurement
+    """How often two runs choose the same artwork, over all pairs of runs that both have a choice."""
+    accuracy: Measurement
+    """Over all runs."""
+    by_place: list[PositionPreference]
 
 
 def evaluate_policies(policies: Mapping[str, PolicyOnExamples], settings: EstimateSettings) -> ExampleResults:
@@ -91,31 +139,25 @@ def evaluate_policies(policies: Mapping[str, PolicyOnExamples], settings: Estima
     Args:
         policies: by name, the model among them, all on the same examples. Their order does not change the draws.
     """
-    examples = policies[MODEL].examples
+    model, examples = policies[MODEL], policies[MODEL].examples
+    positions = np.unique(examples.position_n).tolist()
 
-    def terms() -> Iterator[tuple[tuple[str, object], Terms]]:
-        yield from _terms(policies, METRICS, settings.max_weight)
-        for position in np.unique(examples.position_n):
+    def hits() -> Iterator[tuple[Key, Terms]]:
+        for position in positions:
             at_n = (examples.position_n == position).astype(np.float64)
-            yield (MODEL, int(position)), Terms(policies[MODEL].truth_n * at_n, at_n)
+            yield (MODEL, position), Terms(model.truth_n * at_n, at_n)
 
-    estimates = _with_sums(bootstrap(terms(), examples.user_n, settings.resamples, settings.seed), policies, METRICS)
+    terms = itertools.chain(_terms(policies, METRICS, settings.max_weight), hits())
+    estimates = bootstrap(terms, examples.user_n, settings.resamples, settings.seed)
     headline = [metric for metric in METRICS if metric.is_headline]
     return ExampleResults(
         policies={
             name: PolicyResult(_measured(estimates, name, METRICS), *_weight_diagnostics(policy, settings.max_weight))
             for name, policy in policies.items()
         },
-        relative={
-            name: {
-                metric.name: estimates[MODEL, metric.name].percent_over(estimates[name, metric.name]).measurement()
-                for metric in headline
-            }
-            for name in policies
-            if name != MODEL
-        },
-        difference=_differences(estimates, policies, METRICS),
-        by_position=[_at_position(examples, int(position), estimates) for position in np.unique(examples.position_n)],
+        relative=_model_against(estimates, policies, headline, Estimate.percent_over),
+        difference=_model_against(estimates, policies, METRICS, Estimate.minus),
+        by_position=[_at_position(examples, position, estimates) for position in positions],
     )
 
 
@@ -128,12 +170,11 @@ def evaluate_log(logs: Mapping[str, Log], user_n: IntArray, settings: EstimateSe
         user_n: each impression's user, numbered from 0 without gaps.
     """
     log = logs[MODEL]
-
-    def terms() -> Iterator[tuple[tuple[str, object], Terms]]:
-        yield ("", "logged"), Terms(log.reward_n * log.known_n, log.known_n)
-        yield from _terms(logs, LOG_METRICS, settings.max_weight)
-
-    estimates = _with_sums(bootstrap(terms(), user_n, settings.resamples, settings.seed), logs, LOG_METRICS)
+    logged: tuple[Key, Terms] = (("", "logged"), Terms(log.reward_n * log.known_n, log.known_n))
+    terms = itertools.chain([logged], _terms(logs, LOG_METRICS, settings.max_weight))
+    estimates = bootstrap(terms, user_n, settings.resamples, settings.seed)
+    for name, metric in ((name, metric) for name in logs for metric in LOG_METRICS if metric.plus):
+        estimates[name, metric.name] = estimates[name, metric.name].plus(estimates[name, metric.plus])
     return LogResults(
         impressions=int(log.known_n.sum()),
         logged=estimates["", "logged"].measurement(),
@@ -141,44 +182,28 @@ def evaluate_log(logs: Mapping[str, Log], user_n: IntArray, settings: EstimateSe
             name: PolicyResult(_measured(estimates, name, LOG_METRICS), *_log_diagnostics(seen, settings.max_weight))
             for name, seen in logs.items()
         },
-        difference=_differences(estimates, logs, LOG_METRICS),
+        difference=_model_against(estimates, logs, LOG_METRICS, Estimate.minus),
     )
 
 
-def _terms(
-    policies: Mapping[str, T], metrics: Iterable[Metric[T]], max_weight: float
-) -> Iterator[tuple[tuple[str, object], Terms]]:
+def _terms(policies: Mapping[str, T], metrics: Iterable[Metric[T]], max_weight: float) -> Iterator[tuple[Key, Terms]]:
     for name, policy in policies.items():
         for metric in metrics:
             yield (name, metric.name), metric.terms(policy, max_weight)
 
 
-def _with_sums(estimates: Estimates, policies: Iterable[str], metrics: Iterable[Metric[T]]) -> Estimates:
-    """Returns the estimates with those of metrics that are a sum completed."""
-    sums: dict[tuple[str, object], Estimate] = {
-        (name, metric.name): estimates[name, metric.name].plus(estimates[name, metric.plus])
-        for name in policies
-        for metric in metrics
-        if metric.plus
-    }
-    return {**estimates, **sums}
-
-
-def _measured(estimates: Estimates, policy: str, metrics: Iterable[Metric[T]]) -> dict[str, Measurement]:
+def _measured(estimates: Mapping[Key, Estimate], policy: str, metrics: Iterable[Metric[T]]) -> Measurements:
     return {metric.name: estimates[policy, metric.name].measurement() for metric in metrics}
 
 
-def _differences(
-    estimates: Estimates, policies: Iterable[str], metrics: Iterable[Metric[T]]
-) -> dict[str, dict[str, Measurement]]:
-    return {
-        name: {
-            metric.name: estimates[MODEL, metric.name].minus(estimates[name, metric.name]).measurement()
-            for metric in metrics
-        }
-        for name in policies
-        if name != MODEL
-    }
+def _model_against(
+    estimates: Mapping[Key, Estimate], policies: Iterable[str], metrics: Iterable[Metric[T]], compared: Comparison
+) -> dict[str, Measurements]:
+    def against(name: str, metric: str) -> Measurement:
+        return compared(estimates[MODEL, metric], estimates[name, metric]).measurement()
+
+    others = [name for name in policies if name != MODEL]
+    return {name: {metric.name: against(name, metric.name) for metric in metrics} for name in others}
 
 
 def _weight_diagnostics(policy: PolicyOnExamples, max_weight: float) -> tuple[float, list[str]]:
@@ -189,23 +214,58 @@ def _weight_diagnostics(policy: PolicyOnExamples, max_weight: float) -> tuple[fl
     if np.isfinite(examples.propensity_n).any():
         weight_n = importance_weights(policy.truth_n, examples.propensity_n, max_weight)
         warnings += [f"ips_logged: {text}" for text in weight_warnings(weight_n, examples.propensity_n)]
-    return effective_sample_size(weight_n), warnings
+    return off_policy.effective_sample_size(weight_n), warnings
 
 
 def _log_diagnostics(log: Log, max_weight: float) -> tuple[float, list[str]]:
     weight_n = log.weight_n(max_weight)
-    warnings = weight_warnings(weight_n, log.logging_n) + overlap_warnings(log.weight_n(), log.logging_n)
-    return effective_sample_size(weight_n), warnings
+    warnings = weight_warnings(weight_n, log.logging_n) + off_policy.overlap_warnings(log.weight_n(), log.logging_n)
+    return off_policy.effective_sample_size(weight_n), warnings
 
 
-def _at_position(examples: Examples, position: int, estimates: Estimates) -> PositionResult:
-    at_n = examples.position_n == position
-    accuracy = estimates[MODEL, position].measurement()
-    return PositionResult(
-        position=position,
-        examples=int(at_n.sum()),
-        accuracy=accuracy.value,
-        low=accuracy.low,
-        high=accuracy.high,
-        random=float(examples.uniform_n[at_n].mean()),
+def _at_position(examples: Examples, position: int, estimates: Mapping[Key, Estimate]) -> PositionResult:
+    uniform_n, accuracy = examples.uniform_n[examples.position_n == position], estimates[MODEL, position].measurement()
+    random = float(uniform_n.mean())
+    return PositionResult(position, len(uniform_n), accuracy.value, accuracy.low, accuracy.high, random)
+
+
+def measure_position_bias(choices: PermutedChoices, examples: Examples, settings: EstimateSettings) -> PositionBias:
+    """Returns how runs agree, and what positions they prefer, with intervals over users."""
+    positions = range(int(choices.truth_rn.max(initial=UNKNOWN)) + 1)
+    found = bootstrap(_order_terms(choices, examples, positions), examples.user_n, settings.resamples, settings.seed)
+    return PositionBias(
+        runs=len(choices.choice_rn),
+        agreement=found["agreement", UNKNOWN].measurement(),
+        accuracy=found["accuracy", UNKNOWN].measurement(),
+        by_place=[
+            PositionPreference(
+                position=position,
+                examples=int((choices.truth_rn == position).sum()),
+                chosen=found["chosen", position].measurement(),
+                random=float(examples.uniform_n[examples.candidates_n > position].mean()),
+                accuracy=found["accuracy", position].measurement(),
+            )
+            for position in positions
+        ],
     )
+
+
+def _order_terms(choices: PermutedChoices, examples: Examples, positions: range) -> Iterator[tuple[Key, Terms]]:
+    """Yields ratios by name and position; `UNKNOWN` for all positions together."""
+    yield ("agreement", UNKNOWN), _agreement(choices.choice_rn)
+    runs_n = np.full(len(examples.user_n), float(len(choices.choice_rn)))
+    yield ("accuracy", UNKNOWN), Terms(choices.hit_rn.sum(0, dtype=float), runs_n)
+    for position in positions:
+        shown_rn = (choices.chosen_rn != UNKNOWN) & (examples.candidates_n > position)
+        chosen_rn = choices.chosen_rn == position
+        yield ("chosen", position), Terms(chosen_rn.sum(0, dtype=float), shown_rn.sum(0, dtype=float))
+        at_rn = choices.truth_rn == position
+        yield ("accuracy", position), Terms((at_rn & choices.hit_rn).sum(0, dtype=float), at_rn.sum(0, dtype=float))
+
+
+def _agreement(choice_rn: IntArray) -> Terms:
+    """Counts, over all pairs of runs with a choice each, those that are the same."""
+    pairs = list(itertools.combinations(choice_rn, 2))
+    both = [(a_n != UNKNOWN) & (b_n != UNKNOWN) for a_n, b_n in pairs]
+    same = [(a_n == b_n) & both_n for (a_n, b_n), both_n in zip(pairs, both, strict=True)]
+    return Terms(np.sum(same, axis=0, dtype=float), np.sum(both, axis=0, dtype=float))

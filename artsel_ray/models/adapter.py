@@ -7,8 +7,8 @@ from pathlib import Path
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
-from artsel_ray import storage
 from artsel_ray.errors import InputError
+from artsel_ray.models.files import read_object
 from artsel_ray.models.weights import read_model
 
 WEIGHTS = "adapter_model.safetensors"
@@ -22,7 +22,6 @@ def lora_config(model: PreTrainedModel, rank: int, alpha: int, tokens: list[int]
     """Returns LoRA on all linear layers except those of a vision encoder, with complete rows of the embeddings.
 
     Args:
-        model: decides whether input and output share their rows (tied embeddings).
         tokens: ids whose rows are trained, on both sides: `<option>` and `</option>`; none leaves all rows frozen.
     """
     is_tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
@@ -59,18 +58,12 @@ def merge(base: Path, adapter: Path, to: Path) -> None:
 def name_base(adapter: Path, base: str) -> None:
     """Writes into a saved adapter what it was trained on: the name that the user gave, not this machine's path."""
     path = adapter / _ADAPTER_CONFIG
-    settings = json.loads(path.read_text()) | {_BASE: base}
-    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    path.write_text(json.dumps(read_object(path) | {_BASE: base}, indent=2, sort_keys=True) + "\n")
 
 
 def base_of(adapter: Path) -> str:
-    """Returns the name of the model that a saved adapter was trained on.
-
-    Raises:
-        InputError: if the adapter names none.
-    """
-    settings = storage.read_json(str(adapter / _ADAPTER_CONFIG))
-    base = settings.get(_BASE) if isinstance(settings, dict) else None
+    """Returns the name of the model that a saved adapter was trained on; raises an InputError if it names none."""
+    base = read_object(adapter / _ADAPTER_CONFIG).get(_BASE)
     if not isinstance(base, str) or not base:
         raise InputError(f"{adapter / _ADAPTER_CONFIG} names no {_BASE}; the adapter's files are damaged")
     return base

@@ -20,11 +20,7 @@ def write_spec(uri: str, spec: PromptSpec) -> None:
 
 
 def read_spec(uri: str) -> PromptSpec | None:
-    """Reads a model folder's `spec.json`, or returns None where there is none.
-
-    Raises:
-        InputError: if its fields or template are not those of this version.
-    """
+    """Reads a model folder's `spec.json`, which must be of this version; returns None where there is none."""
     path = storage.join(uri, SPEC)
     if not storage.exists(path):
         return None
@@ -46,16 +42,12 @@ def read_spec(uri: str) -> PromptSpec | None:
 
 
 def resolve_prompt_spec(
-    trained_for: PromptSpec | None,
-    flags: PromptSettings,
-    default_output: Output = "text",
-    must_match: str = "",
+    trained_for: PromptSpec | None, flags: PromptSettings, default_output: Output = "text", must_match: str = "",
     **more: Any,
-) -> PromptSpec:
+) -> PromptSpec:  # fmt: skip
     """Returns a model's own prompt, or the default one for a model without one, with what the flags change.
 
     Args:
-        trained_for: the model's own prompt, if it was trained.
         flags: None, or a layout of `auto`, leaves a field as it is.
         default_output: of a model without a prompt; images are always answered with numbers.
         must_match: the model's name, if flags must not change its own prompt: scoring obeys it, training need not.
@@ -64,21 +56,13 @@ def resolve_prompt_spec(
     Raises:
         InputError: if the prompt cannot be rendered, or is another one than the model's and must match.
     """
-    layout: str | None = flags.layout
-    fields = {
-        "layout": None if layout == "auto" else layout,
-        "output": flags.output_format,
-        "history_length": flags.history_length,
-        "asset_kind": flags.asset_kind,
-        "assets": flags.assets,
-        **more,
-    }
-    given = {name: value for name, value in fields.items() if value is not None}
+    # The flag of `output` is --output-format.
+    fields = {name.removesuffix("_format"): value for name, value in dataclasses.asdict(flags).items()} | more
+    given = {name: value for name, value in fields.items() if value not in (None, "auto")}
     if trained_for is None:
         return PromptSpec(**{"output": "number" if flags.assets == "image" else default_output, **given})
     changed = [f"{name} {value}" for name, value in given.items() if getattr(trained_for, name) != value]
     if changed and must_match:
-        raise InputError(
-            f"{must_match} was trained for another prompt than {', '.join(changed)}; leave these flags out"
-        )
+        listed = ", ".join(changed)
+        raise InputError(f"{must_match} was trained for another prompt than {listed}; leave these flags out")
     return dataclasses.replace(trained_for, **given)

@@ -23,11 +23,6 @@ def write_tiny(titles: str, artworks: str, to: Path) -> None:
 
     It reads words in lower case and ignores all others: dates and the instruction, and what is in no title, genre or
     caption, leave no token in its prompts.
-
-    Args:
-        titles: URI of the titles.
-        artworks: URI of the artworks with their captions.
-        to: the model's folder.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -44,7 +39,6 @@ def write_tiny(titles: str, artworks: str, to: Path) -> None:
 
 
 def _tokenizer(words: list[str]) -> "PreTrainedTokenizerFast":
-    """Returns a tokenizer with one token for each word and digit."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

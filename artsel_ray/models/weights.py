@@ -4,13 +4,13 @@ A tokenizer alone loads in a second. The `Auto` classes take four seconds and 30
 where they are needed.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerFast
 
 from artsel_ray.errors import InputError, one_line
+from artsel_ray.models.files import is_multimodal, read_object
 from artsel_ray.prompts.images import ImagePlaceholders
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
@@ -19,14 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def is_multimodal(path: Path) -> bool:
-    """Tells whether a model takes images next to text."""
-    return "vision_config" in json.loads((path / "config.json").read_text())
-
-
 def model_length(path: Path) -> int:
     """Returns the most tokens that a model takes, prompt and answer together."""
-    config = json.loads((path / "config.json").read_text())
+    config = read_object(path / "config.json")
     text = config.get("text_config", config)
     if "max_position_embeddings" in text:
         return int(text["max_position_embeddings"])
@@ -37,11 +32,7 @@ def model_length(path: Path) -> int:
 
 
 def read_model(path: Path, dtype: Any) -> "PreTrainedModel":
-    """Reads a language model, or a vision-language one.
-
-    Args:
-        dtype: of the weights, or `auto` for their own.
-    """
+    """Reads a language model, or a vision-language one; dtype `auto` keeps the weights' own."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     auto: Any = AutoModelForImageTextToText if is_multimodal(path) else AutoModelForCausalLM
@@ -63,11 +54,7 @@ def read_processor(path: Path) -> Any:
 
 
 def prompt_tokenizer(path: Path, spec: PromptSpec) -> PromptTokenizer:
-    """Returns the tokenizer of a model's prompts.
-
-    Raises:
-        InputError: if candidates are images and the model takes none.
-    """
+    """Returns the tokenizer of a model's prompts; raises an InputError if they have images and the model takes none."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path)  # tokenizer.json is all it needs
     if spec.assets == "caption":
         return PromptTokenizer(tokenizer, spec)

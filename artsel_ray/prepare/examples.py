@@ -14,36 +14,20 @@ from artsel_ray.config import Assets
 from artsel_ray.data import shuffle
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.prepare import splits
-from artsel_ray.prepare.outcomes import Counts
 from artsel_ray.prepare.pairs import keys_of, microseconds
-from artsel_ray.prepare.plan import Plan
+from artsel_ray.prepare.plan import Counts, Plan
 
-BATCH_ROWS = 2_048
-BATCH_BYTES = 64 << 20
-_PART_BATCHES = 16
+BATCH_ROWS, BATCH_BYTES, _PART_BATCHES = 2_048, 64 << 20, 16
 # Columns whose values repeat within a batch; for the others a dictionary would only be a second copy.
 _DICTIONARY_LEAVES = [
-    "user_id",
-    "title_id",
-    "title_name",
-    "title_genres.list.element",
-    "history.list.element.title_name",
-    "history.list.element.genres.list.element",
-    "candidates.list.element.artwork_id",
-    "candidates.list.element.caption",
-    "image_uris.list.element",
+    *("user_id", "title_id", "title_name", "title_genres.list.element", "image_uris.list.element"),
+    *(f"history.list.element.{leaf}" for leaf in ("title_name", "genres.list.element")),
+    *(f"candidates.list.element.{leaf}" for leaf in ("artwork_id", "caption")),
 ]
 
 
 def bucket_examples(plan: Plan, catalog: Catalog, last: list[tuple[int, int]], bucket: int) -> Counts:
-    """Writes a bucket's examples of each split, and the requests of its test examples.
-
-    Args:
-        plan: of the run.
-        catalog: what the pairs' titles point into.
-        last: the last key of each split.
-        bucket: the bucket's number.
-    """
+    """Writes a bucket's examples of each split, whose last keys are given, and the requests of its test examples."""
     pairs = shuffle.read_partition([plan.spill_file("pairs", bucket)], 0)
     interactions = shuffle.read_partition([plan.spill_file("histories", bucket)], 0)
     split = splits.assign(keys_of(plan, pairs, catalog), last)
@@ -56,12 +40,9 @@ def bucket_examples(plan: Plan, catalog: Catalog, last: list[tuple[int, int]], b
         if name == "test" and chosen.num_rows:
             asked = requests(chosen, interactions, catalog)
             counts["requests"] = asked.num_rows
-            storage.write_table(storage.join(plan.output, "requests", "test", _part(bucket, 0)), asked, "requests")
+            uri = storage.join(plan.output, "requests", "test", f"part-{bucket:06d}-000.parquet")
+            storage.write_table(uri, asked, "requests")
     return counts
-
-
-def _part(bucket: int, number: int) -> str:
-    return f"part-{bucket:06d}-{number:03d}.parquet"
 
 
 def write_examples(folder: str, bucket: int, batches: Iterator[pa.Table]) -> None:
@@ -71,19 +52,12 @@ def write_examples(folder: str, bucket: int, batches: Iterator[pa.Table]) -> Non
             return
         sink = pa.BufferOutputStream()
         # Without the Arrow schema in the file, which would say dictionary where readers expect plain strings.
-        with pq.ParquetWriter(
-            sink,
-            first.schema,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=_DICTIONARY_LEAVES,
-            dictionary_pagesize_limit=1 << 30,
-            write_statistics=False,
-            store_schema=False,
-        ) as writer:
+        options = {"dictionary_pagesize_limit": 1 << 30, "write_statistics": False, "store_schema": False}
+        compression = {"compression": "zstd", "compression_level": 1, "use_dictionary": _DICTIONARY_LEAVES}
+        with pq.ParquetWriter(sink, first.schema, **compression, **options) as writer:
             for batch in itertools.chain([first], itertools.islice(batches, _PART_BATCHES - 1)):
                 writer.write_table(batch)
-        storage.write_object(storage.join(folder, _part(bucket, number)), sink.getvalue())
+        storage.write_object(storage.join(folder, f"part-{bucket:06d}-{number:03d}.parquet"), sink.getvalue())
 
 
 def write_empty_splits(output: str, counts: Counts) -> None:
@@ -99,9 +73,8 @@ def write_empty_splits(output: str, counts: Counts) -> None:
 def example_ids(pairs: pa.Table, catalog: Catalog) -> list[str]:
     """Returns stable hashes of user, title and time."""
     titles = catalog.title_ids.take(pairs["title"].combine_chunks()).to_pylist()
-    users = pairs["user_id"].to_pylist()
-    times = microseconds(pairs).tolist()
-    return [storage.fingerprint(*key) for key in zip(users, titles, times, strict=True)]
+    keys = zip(pairs["user_id"].to_pylist(), titles, microseconds(pairs).tolist(), strict=True)
+    return [storage.fingerprint(*key) for key in keys]
 
 
 def example_batches(
@@ -109,13 +82,8 @@ def example_batches(
 ) -> Iterator[pa.Table]:
     """Yields examples, ordered by example_id, in batches of bounded size, however long the captions.
 
-    Candidates are dictionary arrays: a batch holds each caption once, not once for every example.
-
-    Args:
-        pairs: as in `Pairs.pairs`.
-        interactions: what the pairs' ranges point into.
-        catalog: its contents are of the kind that `assets` says.
-        assets: whether the contents are captions or locations of images.
+    Candidates are dictionary arrays: a batch holds each caption once, not once for every example. The pairs are those
+    of `Pairs.pairs`, with ranges that point into the interactions.
     """
     pairs = pairs.append_column("example_id", pa.array(example_ids(pairs, catalog), pa.string()))
     pairs = pairs.sort_by("example_id")
@@ -160,14 +128,10 @@ def _expand(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, pa.Array]
 def histories(pairs: pa.Table, interactions: pa.Table, catalog: Catalog) -> pa.Array:
     """Returns each pair's history as the schema's list, newest last."""
     indices, offsets = _expand(pairs["start"].to_numpy(), pairs["end"].to_numpy())
-    items = interactions.take(indices).combine_chunks()
-    titles = items["title"].combine_chunks()
-    fields = [
-        items["timestamp"].combine_chunks(),
-        catalog.names.take(titles),
-        catalog.genres.take(titles),
-        items["watch_seconds"].combine_chunks(),
-    ]
+    times, titles, watched = (
+        column.combine_chunks() for column in interactions.take(indices).select(["timestamp", "title", "watch_seconds"])
+    )
+    fields = [times, catalog.names.take(titles), catalog.genres.take(titles), watched]
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(fields, fields=list(schema.HISTORY.value_type)))
 
 
@@ -178,10 +142,9 @@ def _candidates(title_p: np.ndarray, catalog: Catalog, assets: Assets) -> tuple[
     artworks, offsets = _expand(catalog.offsets[titles], catalog.offsets[titles + 1])
     bounds = offsets.to_numpy()
     indices, lists = _expand(bounds[local], bounds[local + 1])
+    keys = pa.array(indices.astype(np.int32))
     artwork_ids, contents = (
-        pa.DictionaryArray.from_arrays(
-            pa.array(indices.astype(np.int32)), values.take(pa.array(artworks)).cast("string")
-        )
+        pa.DictionaryArray.from_arrays(keys, values.take(pa.array(artworks)).cast("string"))
         for values in (catalog.artwork_ids, catalog.contents)
     )
     captions, image_uris = contents, pa.nulls(len(title_p), schema.EXAMPLES.field("image_uris").type)
@@ -194,8 +157,8 @@ def _candidates(title_p: np.ndarray, catalog: Catalog, assets: Assets) -> tuple[
 def requests(pairs: pa.Table, interactions: pa.Table, catalog: Catalog) -> pa.Table:
     """Returns one request for each user and time of the pairs: the titles shown then, and the history."""
     title_ids = catalog.title_ids.take(pairs["title"].combine_chunks())
-    ranges = pairs.select(["user_id", "timestamp", "start", "end"]).append_column("title_id", title_ids)
-    grouped = ranges.group_by(["user_id", "timestamp", "start", "end"], use_threads=False)
-    asked = grouped.aggregate([("title_id", "list")])
+    keys = ["user_id", "timestamp", "start", "end"]
+    ranges = pairs.select(keys).append_column("title_id", title_ids)
+    asked = ranges.group_by(keys, use_threads=False).aggregate([("title_id", "list")])
     history = histories(asked, interactions, catalog)
     return pa.table({"user_id": asked["user_id"], "history": history, "title_ids": asked["title_id_list"]})

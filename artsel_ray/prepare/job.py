@@ -1,19 +1,13 @@
-"""Logs and artworks become examples, on Ray Data.
+"""Logs and artworks become examples, on Ray Data: three stages of tasks that read and write storage.
 
-Three stages, each of tasks that read and write storage, with one task for one item:
-
-1. partition: a slice of a log is checked, and its valid rows are written sorted by bucket of users.
-2. pairs: a bucket's rows are read from all slices, duplicates are dropped, and each pair's first engagement is found
-   with the range of its history.
-3. examples: with the keys of all pairs known, the splits are cut, and each bucket's pairs are written as examples.
-
-The name of every object depends on its item only, so that the output is the same on any number of CPUs.
+The name of every object depends on its task's item only, so that the output is the same on any number of CPUs.
 """
 
 import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pyarrow.compute as pc
@@ -25,35 +19,19 @@ from artsel_ray.data.catalog import Catalog, read_catalog
 from artsel_ray.errors import InputError
 from artsel_ray.prepare import splits
 from artsel_ray.prepare.examples import bucket_examples, write_empty_splits
-from artsel_ray.prepare.outcomes import Counts, check_counts, summarize, write_invalid
-from artsel_ray.prepare.pairs import bucket_pairs
-from artsel_ray.prepare.partition import partition_slice
-from artsel_ray.prepare.plan import WORK_FOLDER, Plan, make_plan
+from artsel_ray.prepare.pairs import bucket_pairs, partition_slice
+from artsel_ray.prepare.plan import WORK_FOLDER, Counts, Plan, check_counts, find_slices, summarize, write_invalid
 from artsel_ray.prepare.settings import PrepareConfig
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import CONFIG, Run, claim
 from artsel_ray.runtime.shards import INVALID_FOLDER
 from artsel_ray.runtime.task_result import map_tasks
 
+BUCKET_INTERACTIONS = 300_000
 _PROGRESS_SECONDS = 5.0
 _OUTPUTS = (*(f"examples/{name}" for name in splits.SPLITS), "requests/test", INVALID_FOLDER)
 _CATALOG_PART = "catalogue"  # spelled as in earlier outputs, whose parts a new run replaces
 _PART = re.compile(rf"part-(\d{{6}}-\d{{3}}|empty|{_CATALOG_PART}|(slice|bucket)-\d{{6}})\.parquet")
-
-
-class _Laps:
-    """Seconds of one step after another."""
-
-    def __init__(self) -> None:
-        self._started = self._last = time.monotonic()
-        self._seconds: dict[str, float] = {}
-
-    def end(self, step: str) -> None:
-        now = time.monotonic()
-        self._seconds[step], self._last = round(now - self._last, 1), now
-
-    def seconds(self) -> dict[str, float]:
-        return {**self._seconds, "total": round(time.monotonic() - self._started, 1)}
 
 
 def prepare(config: PrepareConfig) -> None:
@@ -66,21 +44,24 @@ def prepare(config: PrepareConfig) -> None:
         InputError: if a table or a file is wrong, the output holds files of something else, more impressions are
             invalid than `max_reject_rate` allows, or no example is left.
     """
-    laps = _Laps()
+    ends = {"": time.monotonic()}
     plan = make_plan(config)
     catalog, invalid = _read_catalog(config, plan)
-    laps.end("catalog")
+    ends["catalog"] = time.monotonic()
     run = _claim(config)
     counts = write_invalid(plan, _CATALOG_PART, invalid)
     start_ray()
-    laps.end("ray_start")
+    ends["ray_start"] = time.monotonic()
     try:
-        _run_stages(config, plan, catalog, counts, laps)
+        _run_stages(config, plan, catalog, counts, ends)
     finally:
         run.check()  # the files of a driver that has taken over are not ours to delete
         storage.delete(storage.join(config.output, WORK_FOLDER))
-    seconds = laps.seconds()
-    summary = {**summarize(plan, counts), "seconds": seconds, "simulated": _simulated(config.input)}
+    seconds = {step: round(end - start, 1) for (_, start), (step, end) in pairwise(ends.items())}
+    seconds["total"] = round(time.monotonic() - ends[""], 1)
+    world = storage.join(config.input, "summary.json")
+    simulated = storage.read_json(world).get("simulated", []) if storage.exists(world) else []
+    summary = {**summarize(plan, counts), "seconds": seconds, "simulated": simulated}
     storage.write_json(storage.join(config.output, "summary.json"), summary)
     written = {name: _files(config.output, name) for name in ("examples", "requests", INVALID_FOLDER)}
     run.publish({"rows": {name: counts[name] for name in sorted(counts)}, **written})
@@ -88,10 +69,20 @@ def prepare(config: PrepareConfig) -> None:
     print(f"prepare: {sizes} examples in {storage.join(config.output, 'examples')} ({seconds['total']} s)")
 
 
+def make_plan(config: PrepareConfig) -> Plan:
+    """Returns what every task of the run knows, once the input's files are found; see `find_slices`."""
+    files, slices = find_slices(config.input)
+    interactions = sum(part.range.rows for part in slices if part.table == "interactions")
+    buckets = config.buckets or -(-interactions // BUCKET_INTERACTIONS)
+    now_us = int((time.time() + 86_400) * 1e6)  # clocks may differ by a day
+    return Plan(
+        config.output, files, slices, buckets, config.history_length, config.split, config.seed, now_us, config.assets
+    )
+
+
 def _read_catalog(config: PrepareConfig, plan: Plan) -> tuple[Catalog, Any]:
-    titles, artworks = plan.files["titles"], plan.files["artworks"]
-    folder = storage.join(config.input, "artworks")
-    catalog, invalid = read_catalog(titles, artworks, config.asset_kind, config.assets, folder)
+    files, folder = (plan.files["titles"], plan.files["artworks"]), storage.join(config.input, "artworks")
+    catalog, invalid = read_catalog(*files, config.asset_kind, config.assets, folder)
     if config.assets == "image":  # whoever reads the examples has the storage's settings: they are not written
         contents = pc.replace_substring_regex(catalog.contents, r"^(\w+://[^?]*)\?.*$", r"\1")
         catalog = dataclasses.replace(catalog, contents=contents)
@@ -119,25 +110,25 @@ def _claim(config: PrepareConfig) -> Run:
     return run
 
 
-def _run_stages(config: PrepareConfig, plan: Plan, catalog: Catalog, counts: Counts, laps: _Laps) -> None:
-    """Runs the stages, adding to the counts."""
+def _run_stages(config: PrepareConfig, plan: Plan, catalog: Catalog, counts: Counts, ends: dict[str, float]) -> None:
+    """Runs the stages, adding to the counts and to the ends of the steps."""
     # Once in the object store; tasks on the same node map the catalog's arrays without a copy.
     known = (ray.put(plan), ray.put(catalog))
     for found in _stage("partition", partition_slice, known, len(plan.slices)):
         counts.update(found)
-    laps.end("partition")
+    ends["partition"] = time.monotonic()
     sizes = (config.train_size, config.validation_size, config.test_size)
     keys = splits.concatenate([])
     for found, more in _stage("pairs", bucket_pairs, known, plan.buckets):
         counts.update(found)
         keys = splits.concatenate([keys, more]).smallest(sum(sizes))
     check_counts(plan, counts, config.max_reject_rate)
-    laps.end("pairs")
+    ends["pairs"] = time.monotonic()
     last = splits.last_keys(keys, splits.allot(counts["pairs"], *sizes))
     for found in _stage("examples", bucket_examples, (*known, ray.put(last)), plan.buckets):
         counts.update(found)
     write_empty_splits(config.output, counts)
-    laps.end("examples")
+    ends["examples"] = time.monotonic()
 
 
 def _stage(name: str, function: Callable[..., Any], known: tuple[ray.ObjectRef, ...], items: int) -> Iterator[Any]:
@@ -150,12 +141,6 @@ def _stage(name: str, function: Callable[..., Any], known: tuple[ray.ObjectRef, 
             print(f"prepare: {name} {done}/{items}, {now - started:.1f} s", flush=True)
             printed = now
         yield result
-
-
-def _simulated(world: str) -> list[str]:
-    """Returns which parts of the input are simulated, according to its summary."""
-    summary = storage.join(world, "summary.json")
-    return storage.read_json(summary).get("simulated", []) if storage.exists(summary) else []
 
 
 def _files(output: str, name: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""Stage 2: a bucket's rows become pairs of user and title, each with the range of its history.
+"""Stages 1 and 2: a slice of a log becomes valid rows by bucket of users, and a bucket's rows become pairs of user and
+title, each with the range of its history.
 
 Suffixes of arrays: _i interactions, _e impressions, _p pairs.
 """
@@ -8,14 +9,70 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalog import Catalog
+from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.prepare import splits
-from artsel_ray.prepare.outcomes import Counts, write_invalid
-from artsel_ray.prepare.plan import Plan
+from artsel_ray.prepare.plan import Counts, Plan, write_invalid
 
 _HISTORY_COLUMNS = ["title", "timestamp", "watch_seconds"]
+_DUPLICATE = "the same as an earlier row"
+
+
+def partition_slice(plan: Plan, catalog: Catalog, number: int) -> Counts:
+    """Writes a slice's valid rows by bucket, and its invalid rows.
+
+    Valid rows have the column `title`, an index into the catalog, instead of `title_id`; impressions have `label`, the
+    position of the artwork among the title's candidates, instead of `artwork_id`.
+    """
+    table, rows = plan.slices[number]
+    files = plan.files[table]
+    batch = CheckedReader(files, table).rows(rows)
+    readable, other_kind = batch.valid, 0
+    if table == "impressions":
+        is_other = checks.mask(pc.is_in(readable["artwork_id"], catalog.other_ids))
+        readable, other_kind = readable.filter(~is_other), int(is_other.sum())
+    title = checks.codes(readable["title_id"], catalog.title_ids)
+    found: list[checks.RowCheck] = [
+        *checks.missing_checks(readable, ["user_id", "title_id", "timestamp"]),
+        ("title_id", checks.UNKNOWN_TITLE, title < 0),
+        ("timestamp", "later than now", checks.later_than(readable["timestamp"], plan.now_us)),
+    ]
+    coded = readable.append_column("title", pa.array(title))
+    if table == "interactions":
+        found.append(("watch_seconds", checks.WRONG_WATCH, checks.watch_is_wrong(coded["watch_seconds"])))
+    else:
+        label, more = _find_labels(coded, title, catalog)
+        coded, found = coded.append_column("label", pa.array(label)), found + more
+    valid, invalid = checks.split_valid(coded, table, files, found)
+    valid = valid.drop_columns([name for name in ("title_id", "artwork_id") if name in valid.column_names])
+    bucket = bucket_of(valid["user_id"], plan.buckets)
+    shuffle.write_partitions(plan.spill_file("slice", number), valid, bucket, plan.buckets)
+    counts = write_invalid(plan, f"slice-{number:06d}", pa.concat_tables([batch.invalid, invalid]))
+    counts.update(other_kind=other_kind)
+    return counts
+
+
+def _find_labels(table: pa.Table, title: np.ndarray, catalog: Catalog) -> tuple[np.ndarray, list[checks.RowCheck]]:
+    """Returns the position of each shown artwork among its title's candidates, int32, and the checks of impressions."""
+    label = checks.codes(table["artwork_id"], catalog.artwork_ids) - catalog.offsets[title]
+    candidates = np.diff(catalog.offsets, append=catalog.offsets[-1])[title]
+    found: list[checks.RowCheck] = [
+        *checks.missing_checks(table, ["artwork_id", "engaged"]),
+        ("title_id", "the title has no candidates", candidates == 0),
+        ("artwork_id", "not among the title's candidates", (label < 0) | (label >= candidates)),
+        ("propensity", checks.WRONG_PROPENSITY, checks.propensity_is_wrong(table["propensity"])),
+    ]
+    return label.astype(np.int32), found
+
+
+def bucket_of(user_ids: pa.ChunkedArray, buckets: int) -> np.ndarray:
+    """Returns each user's bucket, int64; it depends on the id only."""
+    encoded = user_ids.combine_chunks().dictionary_encode()
+    bucket = splits.hash_texts(encoded.dictionary) % np.uint64(buckets)
+    return bucket.astype(np.int64)[encoded.indices.to_numpy()]
 
 
 @dataclass(frozen=True)
@@ -28,7 +85,6 @@ class Pairs:
     """title, timestamp, watch_seconds, by user and time; only those in a history."""
     invalid: pa.Table
     not_engaged: int
-    """Impressions without engagement."""
     repeated: int
     """Engaged impressions after the first one of their pair."""
 
@@ -57,25 +113,13 @@ def microseconds(table: pa.Table) -> np.ndarray:
 
 
 def find_pairs(
-    interactions: pa.Table,
-    impressions: pa.Table,
-    files: dict[str, list[str]],
-    catalog: Catalog,
-    history_length: int,
+    interactions: pa.Table, impressions: pa.Table, files: dict[str, list[str]], catalog: Catalog, history_length: int
 ) -> Pairs:
-    """Finds each pair's earliest engagement and the history before it.
-
-    Args:
-        interactions: user_id, title, timestamp, watch_seconds, file, row.
-        impressions: user_id, title, label, timestamp, engaged, propensity, file, row; all of the same users.
-        files: of both tables: what `file` points into.
-        catalog: what `title` and `label` point into.
-        history_length: maximum number of interactions in a history.
-    """
-    user_i, user_e = _user_codes(interactions["user_id"], impressions["user_id"])
+    """Finds each pair's earliest engagement and the history before it in rows of `partition_slice`, from `files`."""
+    ids = pa.concat_arrays([*interactions["user_id"].chunks, *impressions["user_id"].chunks, pa.array([], pa.string())])
+    user_i, user_e = np.split(ids.dictionary_encode().indices.to_numpy(), [interactions.num_rows])
     interactions, user_i, invalid_interactions = _sorted_unique(interactions, user_i, files["interactions"], catalog)
-    columns = ["title", "label", "timestamp", "engaged", "propensity"]
-    duplicate = _frame(impressions, user_e, columns).duplicated().to_numpy()
+    duplicate = _duplicated(impressions, user_e, ["title", "label", "timestamp", "engaged", "propensity"])
     engaged = impressions["engaged"].to_numpy()
     # Engaged impressions by user, title and time; the first of each user and title is the pair's.
     candidates = np.flatnonzero(engaged & ~duplicate)
@@ -85,10 +129,9 @@ def find_pairs(
     first = order[is_first]
     start, end = _before(user_i, microseconds(interactions), user_e[first], time_e[first])
     start = np.maximum(start, end - history_length)
-    empty = np.zeros(impressions.num_rows, dtype=bool)
-    empty[first[start == end]] = True
+    empty = np.isin(np.arange(impressions.num_rows), first[start == end])
     found: list[checks.RowCheck] = [
-        ("row", "the same as an earlier row", duplicate),
+        ("row", _DUPLICATE, duplicate),
         ("timestamp", "empty history: no interaction before the impression", empty),
     ]
     _, invalid = checks.split_valid(_with_ids(impressions, catalog), "impressions", files["impressions"], found)
@@ -104,14 +147,9 @@ def find_pairs(
     )
 
 
-def _user_codes(users_i: pa.ChunkedArray, users_e: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    both = pa.concat_arrays([*users_i.chunks, *users_e.chunks, pa.array([], pa.string())])
-    user = both.dictionary_encode().indices.to_numpy()
-    return user[: len(users_i)], user[len(users_i) :]
-
-
-def _frame(table: pa.Table, user: np.ndarray, columns: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({"user": user, **{column: table[column].to_numpy() for column in columns}})
+def _duplicated(table: pa.Table, user: np.ndarray, columns: list[str]) -> np.ndarray:
+    values = {"user": user, **{column: table[column].to_numpy() for column in columns}}
+    return pd.DataFrame(values).duplicated().to_numpy()
 
 
 def _sorted_unique(
@@ -125,13 +163,10 @@ def _sorted_unique(
     same[1:-1] = (np.diff(user_i[order]) == 0) & (np.diff(time_i[order]) == 0)
     suspects = np.sort(order[same[1:] | same[:-1]])
     rows = interactions.take(suspects)
-    duplicate = _frame(rows, user_i[suspects], _HISTORY_COLUMNS).duplicated().to_numpy()
-    invalid = checks.invalid_rows(
-        _with_ids(rows.filter(duplicate), catalog), "interactions", files, "row", "the same as an earlier row"
-    )
-    drop = np.zeros(len(order), dtype=bool)
-    drop[suspects[duplicate]] = True
-    order = order[~drop[order]]
+    duplicate = _duplicated(rows, user_i[suspects], _HISTORY_COLUMNS)
+    repeated = _with_ids(rows.filter(duplicate), catalog)
+    invalid = checks.invalid_rows(repeated, "interactions", files, "row", _DUPLICATE)
+    order = order[~np.isin(order, suspects[duplicate])]
     return interactions.select(_HISTORY_COLUMNS).take(order), user_i[order], invalid
 
 

@@ -1,23 +1,26 @@
-"""What every task of a run knows: the files, their slices, and the flags that decide the result."""
+"""What every task of a run knows, and what became of every row: counts by outcome, which add up, and invalid rows."""
 
-import time
+from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
 
 from artsel_ray import storage
 from artsel_ray.config import Assets
 from artsel_ray.data.checked_reader import RowRange, row_ranges
 from artsel_ray.errors import InputError
-from artsel_ray.prepare.settings import PrepareConfig
+from artsel_ray.prepare.splits import SPLITS
 from artsel_ray.runtime.run import CONFIG
+from artsel_ray.runtime.shards import INVALID_FOLDER
 
 Log = Literal["interactions", "impressions"]
-
 LOGS: tuple[Log, ...] = ("interactions", "impressions")
 SLICE_ROWS = 1 << 20
-BUCKET_INTERACTIONS = 300_000
 WORK_FOLDER = "_work"
-_CLOCK_SKEW_SECONDS = 86_400
+
+Counts = Counter[str]
+"""Rows by outcome: `not_engaged`, `examples/train`, `rejected/impressions/COLUMN: REASON` and so on."""
 
 
 class Slice(NamedTuple):
@@ -33,7 +36,6 @@ class Plan:
 
     output: str
     files: dict[str, list[str]]
-    """The files of each input table."""
     slices: list[Slice]
     buckets: int
     """Number of groups of users; a user's group depends on the user's id only."""
@@ -57,35 +59,67 @@ class Plan:
         return sum(part.range.rows for part in self.slices if part.table == table)
 
 
-def make_plan(config: PrepareConfig) -> Plan:
-    """Finds the input's files and cuts its logs into slices of about `SLICE_ROWS` rows.
+def find_slices(folder: str) -> tuple[dict[str, list[str]], list[Slice]]:
+    """Returns the input's files by table, and its logs cut into slices of about `SLICE_ROWS` rows.
 
     Raises:
         InputError: if the input is incomplete, a file is broken or is not such a table, or a log has no rows.
     """
-    if storage.exists(storage.join(config.input, CONFIG)) and storage.read_manifest(config.input) is None:
-        raise InputError(
-            f"{config.input} is incomplete: it has a {CONFIG} but no {storage.MANIFEST}; finish that run first"
-        )
-    files = {name: storage.list_files(storage.join(config.input, name)) for name in ("titles", "artworks", *LOGS)}
-    slices = [
-        Slice(table, found)
-        for table in LOGS
-        for found in row_ranges(files[table], table, SLICE_ROWS, whole_groups=True)
-    ]
-    interactions = sum(part.range.rows for part in slices if part.table == "interactions")
-    plan = Plan(
-        output=config.output,
-        files=files,
-        slices=slices,
-        buckets=config.buckets or -(-interactions // BUCKET_INTERACTIONS),
-        history_length=config.history_length,
-        split=config.split,
-        seed=config.seed,
-        now_us=int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6),
-        assets=config.assets,
-    )
+    if storage.exists(storage.join(folder, CONFIG)) and storage.read_manifest(folder) is None:
+        raise InputError(f"{folder} is incomplete: it has a {CONFIG} but no {storage.MANIFEST}; finish that run first")
+    files = {name: storage.list_files(storage.join(folder, name)) for name in ("titles", "artworks", *LOGS)}
+    slices = []
     for table in LOGS:
-        if not plan.rows(table):
-            raise InputError(f"{storage.join(config.input, table)} has no rows; there is nothing to prepare")
-    return plan
+        found = row_ranges(files[table], table, SLICE_ROWS, whole_groups=True)
+        if not found:
+            raise InputError(f"{storage.join(folder, table)} has no rows; there is nothing to prepare")
+        slices += [Slice(table, each) for each in found]
+    return files, slices
+
+
+def write_invalid(plan: Plan, name: str, invalid: pa.Table) -> Counts:
+    """Writes invalid rows, if there are any, as one part, and counts them by table and reason."""
+    if invalid.num_rows:
+        uri = storage.join(plan.output, INVALID_FOLDER, f"part-{name}.parquet")
+        storage.write_table(uri, invalid, "invalid_rows")
+    grouped = invalid.group_by(["table", "column", "reason"]).aggregate([("row", "count")]).to_pylist()
+    return Counter({f"rejected/{row['table']}/{row['column']}: {row['reason']}": row["row_count"] for row in grouped})
+
+
+def invalid_counts(counts: Counts, table: str) -> dict[str, int]:
+    """Returns the number of a table's invalid rows by `COLUMN: REASON`."""
+    prefix = f"rejected/{table}/"
+    return {name.removeprefix(prefix): counts[name] for name in sorted(counts) if name.startswith(prefix)}
+
+
+def check_counts(plan: Plan, counts: Counts, max_reject_rate: float) -> None:
+    """Raises an `InputError` if impressions are too often invalid, or no example is left."""
+    reasons, impressions = invalid_counts(counts, "impressions"), plan.rows("impressions")
+    invalid, folder = sum(reasons.values()), storage.join(plan.output, INVALID_FOLDER)
+    if invalid > max_reject_rate * impressions:
+        reason = max(reasons, key=lambda each: reasons[each])
+        raise InputError(
+            f"{invalid:,} of {impressions:,} impressions were rejected, more than --max-reject-rate "
+            f"{max_reject_rate:g} allows; the most frequent reason is '{reason}' ({reasons[reason]:,}), and all of "
+            f"them are in {folder}. Fix the data or raise the limit"
+        )
+    if not counts["pairs"]:
+        raise InputError(
+            f"none of {impressions:,} impressions can become an example: {counts['not_engaged']:,} were not engaged "
+            f"with, {invalid:,} were rejected; the reasons are in {folder}"
+        )
+
+
+def summarize(plan: Plan, counts: Counts) -> dict[str, Any]:
+    """Returns the outcomes for summary.json."""
+    reasons = {name: invalid_counts(counts, name) for name in ("titles", "artworks", *LOGS)}
+    return {
+        "impressions": plan.rows("impressions"),
+        "examples": {name: counts[f"examples/{name}"] for name in reversed(SPLITS)},
+        **{name: counts[name] for name in ("other_kind", "not_engaged", "repeated", "not_selected")},
+        "rejected": {name: sum(found.values()) for name, found in reasons.items()},
+        "reasons": reasons,
+        "interactions": plan.rows("interactions"),
+        "requests": counts["requests"],
+        "buckets": plan.buckets,
+    }

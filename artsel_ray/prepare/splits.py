@@ -39,29 +39,22 @@ class Keys:
 
 def concatenate(parts: list[Keys]) -> Keys:
     """Returns the keys of several groups of pairs together."""
-    return Keys(
-        np.concatenate([part.primary_n for part in parts] or [np.empty(0, np.int64)]),
-        np.concatenate([part.hash_n for part in parts] or [np.empty(0, np.uint64)]),
-    )
+    parts = [Keys(np.empty(0, np.int64), np.empty(0, np.uint64)), *parts]
+    return Keys(np.concatenate([part.primary_n for part in parts]), np.concatenate([part.hash_n for part in parts]))
 
 
 def pair_keys(
     user_ids: pa.Array, title_ids: pa.Array, times_n: np.ndarray, split: Literal["hash", "time"], seed: int
 ) -> Keys:
-    """Returns the keys of n pairs.
-
-    Args:
-        user_ids: [n].
-        title_ids: [n].
-        times_n: microseconds since 1970, int64; used only in a split by time.
-        split: whether keys are hashes or times.
-        seed: salt of the hash.
-    """
+    """Returns the keys of n pairs; times, used only in a split by time, are int64 microseconds since 1970."""
     pairs = pc.binary_join_element_wise(user_ids, title_ids, "\x1f")
-    salt = hashlib.blake2b(str(seed).encode(), digest_size=8).hexdigest()
-    names = pairs.to_numpy(zero_copy_only=False).astype(object)
-    hash_n = pd.util.hash_array(names, hash_key=salt, categorize=False)
+    hash_n = hash_texts(pairs, hash_key=hashlib.blake2b(str(seed).encode(), digest_size=8).hexdigest())
     return Keys(-times_n if split == "time" else np.zeros(len(hash_n), np.int64), hash_n)
+
+
+def hash_texts(texts: pa.Array, **options: str) -> np.ndarray:
+    """Returns hashes, uint64, that depend on the texts and on nothing else."""
+    return pd.util.hash_array(texts.to_numpy(zero_copy_only=False).astype(object), categorize=False, **options)
 
 
 def allot(pairs: int, train_size: int, validation_size: int, test_size: int) -> dict[str, int]:

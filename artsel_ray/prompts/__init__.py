@@ -4,12 +4,9 @@ Read in this order:
 
 - `spec`: what decides how a prompt reads; stored with a trained model.
 - `escaping`: the option tokens, the labels of options, and the escaping of text from data.
-- `text`: the text of each prompt segment.
-- `chat`: one user turn in a model's chat template.
-- `tokenizer`: from segments to token ids and loss masks.
+- `text`: the text of each prompt segment, and of a turn in a model's chat template.
+- `tokenizer`: from segments, and titles of the catalog, to token ids and loss masks.
 - `histories`: watch histories to token ids, by column.
-- `titles`: a title of the catalog as prompt segments.
 - `images`: image placeholders, for candidates that are images.
-- `leaks`: rationales that give the answer away; used by distill.
-- `rationale_checks`: rationales that must not be shown next to a choice; used by score.
+- `rationale_checks`: rationales that give the answer away (for distill), or must not be shown (for score).
 """

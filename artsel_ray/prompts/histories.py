@@ -18,9 +18,7 @@ from artsel_ray.prompts.spec import PromptSpec
 
 _SEPARATOR = "\x1f"
 _MAX_SECONDS = 1e9
-# The days that Python's calendar has.
-_DAYS = (pa.scalar(datetime.date.min), pa.scalar(datetime.date.max))
-_CACHED_TITLES = 2**18
+_MAX_CACHED_TITLES = 2**18
 
 
 @dataclass(frozen=True)
@@ -28,29 +26,19 @@ class Histories:
     """Tokenized histories of R rows."""
 
     ids: pa.ListArray
-    """[R] lists of ids."""
     items_cut: np.ndarray
     """[R] interactions that the token budget dropped, in addition to those beyond `history_length`."""
 
 
 class HistoryTokenizer:
-    """Tokenizes histories for one spec; caches the ids of every segment."""
+    """Tokenizes histories for one spec with `encode`, which gives no special token; caches the ids of all segments."""
 
     def __init__(self, encode: Callable[[Sequence[str]], list[list[int]]], spec: PromptSpec) -> None:
-        """Tokenizes what every history begins with.
-
-        Args:
-            encode: tokenizes texts, none of them to special tokens.
-            spec: sets `history_length` and `history_tokens`.
-        """
         self._encode, self._spec = encode, spec
         self.head, self._empty = encode([render.HISTORY_HEAD, render.HISTORY_EMPTY])
-        self._segments: dict[str, np.ndarray] = {}
-
-    @property
-    def min_tokens(self) -> int:
+        self.min_tokens = len(self.head) + len(self._empty)
         """Length of a history that shows no item."""
-        return len(self.head) + len(self._empty)
+        self._segments: dict[str, np.ndarray] = {}
 
     def tokenize(self, history: pa.Array | pa.ChunkedArray, budgets: np.ndarray) -> Histories:
         """Tokenizes each row's newest `history_length` items, and of these the newest that fit its budget.
@@ -76,22 +64,12 @@ class HistoryTokenizer:
         return Histories(ids, starts_r - newest_r)
 
     def _join(self, flat: np.ndarray, starts: np.ndarray, ends: np.ndarray, is_empty: np.ndarray) -> pa.ListArray:
-        """Returns each row's head followed by its slice of all items' tokens.
-
-        Args:
-            flat: tokens of all rows' items.
-            starts: [R] where each row's tokens start in `flat`.
-            ends: [R] where they end.
-            is_empty: [R] whether a row has no items at all, and says so.
-        """
+        """Returns each row's head, followed by its slice [start, end) of all items' tokens; an empty row says so."""
         head, empty = np.array(self.head, dtype=np.int32), np.array(self._empty, dtype=np.int32)
         parts = []
         for start, end, nothing in zip(starts, ends, is_empty, strict=True):
             parts += [head, empty if nothing else flat[start:end]]
-        lengths = np.array([len(part) for part in parts], dtype=np.int64).reshape(-1, 2).sum(axis=1)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        values = np.concatenate(parts) if parts else np.empty(0, np.int32)
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+        return _lists(parts, parts_per_list=2)
 
     def _item_segments(self, items: pa.StructArray) -> tuple[pa.ListArray, np.ndarray]:
         """Returns the distinct segments' ids, [S] lists, and the indices of each item's three segments, [I, 3]."""
@@ -102,29 +80,30 @@ class HistoryTokenizer:
         missing = [text for text in dict.fromkeys(texts) if text not in self._segments]
         for text, ids in zip(missing, self._encode(missing), strict=True):
             self._segments[text] = np.array(ids, dtype=np.int32)
-        segments = [self._segments[text] for text in texts]
-        offsets = np.cumsum([0] + [len(segment) for segment in segments], dtype=np.int32)
-        values = np.concatenate(segments) if segments else np.empty(0, np.int32)
-        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.int32())), codes
+        return _lists([self._segments[text] for text in texts]), codes
+
+
+def _lists(parts: list[np.ndarray], parts_per_list: int = 1) -> pa.ListArray:
+    """Returns lists of ids, each joined from so many consecutive parts."""
+    offsets = np.cumsum([0, *map(len, parts)], dtype=np.int32)[::parts_per_list]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate([np.empty(0, np.int32), *parts])))
 
 
 def _distinct(values: pa.Array) -> tuple[list, np.ndarray]:
-    """Returns the distinct values (null as None), and the index into them of each value."""
+    """Returns the distinct values, null as None, and the index into them of each value; so do the functions below."""
     encoded = pc.dictionary_encode(values, null_encoding="encode")
     return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
 
 
 def _dates(timestamps: pa.Array) -> tuple[list[str], np.ndarray]:
-    """Returns the distinct date segments, and each item's."""
     days = timestamps.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
     # A day outside Python's calendar is shown as an unknown one.
-    known = pc.and_(pc.greater_equal(days, _DAYS[0]), pc.less_equal(days, _DAYS[1]))
+    known = pc.and_(pc.greater_equal(days, datetime.date.min), pc.less_equal(days, datetime.date.max))
     distinct_days, codes = _distinct(pc.if_else(known, days, None))
     return [render.history_date(day) for day in distinct_days], codes
 
 
 def _titles(items: pa.StructArray) -> tuple[list[str], np.ndarray]:
-    """Returns the distinct title segments, and each item's."""
     names = pc.fill_null(items.field("title_name"), "")
     lists = items.field("genres")
     # One null in a list makes its join null: nulls are emptied first, and `_described` leaves empty genres out.
@@ -134,14 +113,13 @@ def _titles(items: pa.StructArray) -> tuple[list[str], np.ndarray]:
     return [_described(text) for text in joined], codes
 
 
-@lru_cache(maxsize=_CACHED_TITLES)
+@lru_cache(maxsize=_MAX_CACHED_TITLES)
 def _described(joined: str) -> str:
     name, _, genres = joined.partition(_SEPARATOR * 2)
-    return render.described_title(name, [genre for genre in genres.split(_SEPARATOR) if genre])
+    return render.described_title(name, list(filter(None, genres.split(_SEPARATOR))))
 
 
 def _watches(seconds: pa.Array) -> tuple[list[str], np.ndarray]:
-    """Returns the distinct watch-time segments, and each item's."""
     known = pc.and_(pc.is_finite(seconds), pc.and_(pc.greater_equal(seconds, 0), pc.less(seconds, _MAX_SECONDS)))
     minutes, codes = _distinct(pc.round(pc.divide(pc.if_else(known, seconds, None), 60.0)).cast(pa.int64()))
     return [render.history_watch(value) for value in minutes], codes

@@ -13,36 +13,32 @@ from PIL import Image
 
 from artsel_ray.data.images import ArtworkImage
 from artsel_ray.errors import InputError
-from artsel_ray.prompts import chat
+from artsel_ray.prompts import text as render
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _BEFORE, _AFTER = "\u241fbefore\u241f", "\u241fafter\u241f"
-# A processor's tensors with a value for each token; the others describe images.
-_PER_TOKEN = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
-# Images whose expanded ids are cached.
-_CACHED_IMAGES = 4096
+_TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
+# A processor's tensors with a value for each token, [prompts, tokens, …]; the others describe images.
+PER_TOKEN = {"input_ids", "attention_mask", "cross_attention_mask", *_TOKEN_TYPES}
+_MAX_CACHED_IMAGES = 4096
 _BLANK = ArtworkImage(np.full((64, 64, 3), 255, dtype=np.uint8), "blank")
 
 
 class ImagePlaceholders:
-    """A vision-language model's image placeholders: their ids, and what its processor expands them to."""
+    """A vision-language model's image placeholders, found in the chat template of its processor from transformers.
+
+    Raises:
+        InputError: if the model has no chat template, or one that moves images, or sees one image at a time.
+    """
 
     def __init__(self, processor: Any) -> None:
-        """Finds the placeholder in the model's chat template.
-
-        Args:
-            processor: the model's, from transformers.
-
-        Raises:
-            InputError: if the model has no chat template, or one that moves images, or sees one image at a time.
-        """
-        self._processor = processor
+        self.processor = processor
         if not processor.chat_template:
             raise InputError("the model has no chat template, which says where images go; take an instruct model")
         parts = [{"type": "text", "text": _BEFORE}, {"type": "image"}, {"type": "text", "text": _AFTER}]
-        self._placeholder = self.turn(parts).partition(_BEFORE)[2].partition(_AFTER)[0]
+        self._placeholder = render.chat_turn(processor, parts).partition(_BEFORE)[2].partition(_AFTER)[0]
         self.ids: list[int] = processor.tokenizer(self._placeholder, add_special_tokens=False)["input_ids"]
         """Ids of one placeholder, not expanded."""
         if not self.ids:
@@ -57,17 +53,9 @@ class ImagePlaceholders:
         # The ids that a processor flags as an image's, in the tensors of token types that some models need.
         self._image_ids: dict[str, set[int]] = {
             name: {token for token, kind in zip(blank_ids, made[name][0].tolist(), strict=True) if kind}
-            for name in ("token_type_ids", "mm_token_type_ids")
+            for name in _TOKEN_TYPES
             if name in made
         }
-
-    def turn(self, parts: list[dict[str, str]]) -> str:
-        """Returns a user's turn with these parts, `{"type": "text", "text": …}` or `{"type": "image"}`."""
-        return chat.turn(self._processor, parts)
-
-    def length(self, image: ArtworkImage) -> int:
-        """Returns the number of tokens that stand for an image."""
-        return len(self._ids_of(image))
 
     def expand(self, prompt: NDArray[np.int32], images: Sequence[ArtworkImage]) -> NDArray[np.int32]:
         """Returns a prompt's ids with each placeholder replaced by the ids of its image.
@@ -79,7 +67,7 @@ class ImagePlaceholders:
         positions = np.flatnonzero((windows == self.ids).all(axis=1))
         parts, start = [], 0
         for position, image in zip(positions.tolist(), images, strict=True):
-            parts += [prompt[start:position], self._ids_of(image)]
+            parts += [prompt[start:position], self.ids_of(image)]
             start = position + len(self.ids)
         return np.concatenate([*parts, prompt[start:]])
 
@@ -92,25 +80,22 @@ class ImagePlaceholders:
         """
         import torch
 
-        per_image = {name: value for name, value in self._process(images).items() if name not in _PER_TOKEN}
-        per_token: dict[str, Tensor] = {
-            name: torch.isin(ids.cpu(), torch.tensor(sorted(image_ids))).to(ids.dtype)
-            for name, image_ids in self._image_ids.items()
-        }
-        return {**per_image, **per_token}
+        inputs = {name: value for name, value in self._process(images).items() if name not in PER_TOKEN}
+        for name, image_ids in self._image_ids.items():
+            inputs[name] = torch.isin(ids.cpu(), torch.tensor(sorted(image_ids))).to(ids.dtype)
+        return inputs
 
-    def _ids_of(self, image: ArtworkImage) -> NDArray[np.int32]:
+    def ids_of(self, image: ArtworkImage) -> NDArray[np.int32]:
+        """Returns the ids that stand for an image."""
         if image.digest not in self._expanded:
-            if len(self._expanded) == _CACHED_IMAGES:
+            if len(self._expanded) == _MAX_CACHED_IMAGES:
                 self._expanded.clear()
             self._expanded[image.digest] = self._process([[image]])["input_ids"][0].numpy().astype(np.int32)
         return self._expanded[image.digest]
 
     def _process(self, images: Sequence[Sequence[ArtworkImage]]) -> dict[str, "Tensor"]:
         """Returns the processor's tensors for prompts of nothing but these images' placeholders."""
-        pil_images = [[Image.fromarray(image.pixels) for image in row] for row in images]
-        text = [self._placeholder * len(row) for row in pil_images]
-        made = self._processor(
-            text=text, images=pil_images, padding=True, add_special_tokens=False, return_tensors="pt"
-        )
+        shown = [[Image.fromarray(image.pixels) for image in row] for row in images]
+        text = [self._placeholder * len(row) for row in shown]
+        made = self.processor(text=text, images=shown, padding=True, add_special_tokens=False, return_tensors="pt")
         return dict(made)

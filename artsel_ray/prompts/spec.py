@@ -11,11 +11,7 @@ from artsel_ray.errors import InputError
 
 @settings
 class PromptSpec:
-    """How prompts are rendered: equal specs and equal tokenizers give equal token ids.
-
-    Raises:
-        InputError: for a value out of its bounds, or a combination that cannot be rendered; it names the flag.
-    """
+    """How prompts are rendered: equal specs and equal tokenizers give equal token ids."""
 
     layout: Layout = "title_first"
     """Order of the prompt: options before history, so that all users of a title share a prefix; or the paper's order,
@@ -44,13 +40,9 @@ class PromptSpec:
     @model_validator(mode="after")
     def _can_be_rendered(self) -> Self:
         if self.assets == "image" and self.output != "number":
-            raise InputError(
-                f"--output-format is {self.output}; with --assets image the answer is a number: "
-                "add --output-format number"
-            )
+            problem = f"--output-format is {self.output}; with --assets image the answer is a number"
+            raise InputError(f"{problem}: add --output-format number")
         if self.assets == "image" and self.layout != "title_first":
-            raise InputError(
-                f"--layout is {self.layout}; with --assets image it must be title_first, "
-                "because otherwise a shard would hold the images of every title"
-            )
+            problem = f"--layout is {self.layout}; with --assets image it must be title_first"
+            raise InputError(f"{problem}, because otherwise a shard would hold the images of every title")
         return self

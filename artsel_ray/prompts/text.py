@@ -5,6 +5,8 @@ that a title's options and a user's history are tokenized once and joined as ids
 """
 
 import datetime
+from collections.abc import Sequence
+from typing import Any
 
 from artsel_ray.config import AssetKind, Output
 from artsel_ray.prompts.escaping import escape, label
@@ -15,14 +17,10 @@ HISTORY_EMPTY = "\n- nothing watched yet"
 PREDICTION = "Prediction: "
 REASON = "Reason:"
 
-PLURALS: dict[AssetKind, str] = {"artwork": "artworks", "synopsis": "synopses", "trailer": "trailers"}
+# Llama 3's chat template writes today's date unless given one; a prompt must not change from one day to the next.
+_DATE = "26 Jul 2024"
 
-_QUESTIONS: dict[tuple[Output, bool], str] = {
-    ("text", False): "\n\nOutput the best {kind} in text.",
-    ("number", False): "\n\nOutput the number of the best {kind}.",
-    ("text", True): "\n\nFirst give the reason, then output the best {kind} in text.",
-    ("number", True): "\n\nFirst give the reason, then output the number of the best {kind}.",
-}
+PLURALS: dict[AssetKind, str] = {"artwork": "artworks", "synopsis": "synopses", "trailer": "trailers"}
 
 
 def instruction(kind: AssetKind) -> str:
@@ -35,10 +33,12 @@ def instruction(kind: AssetKind) -> str:
 
 def question(spec: PromptSpec) -> str:
     """Returns the segment that asks for the answer, after options and history."""
-    return _QUESTIONS[spec.output, spec.reason].format(kind=spec.asset_kind)
+    verb = "First give the reason, then output" if spec.reason else "Output"
+    best = f"the best {spec.asset_kind}"
+    return f"\n\n{verb} the number of {best}." if spec.output == "number" else f"\n\n{verb} {best} in text."
 
 
-def described_title(name: str, genres: list[str]) -> str:
+def described_title(name: str, genres: Sequence[str]) -> str:
     """Returns the segment of a title's name and genres, escaped: ` Heat (Action, Crime)`."""
     shown = ", ".join(escape(genre) for genre in genres)
     return f" {escape(name)} ({shown})" if shown else f" {escape(name)}"
@@ -54,7 +54,7 @@ def history_watch(minutes: int | None) -> str:
     return "" if minutes is None else f", watched {minutes} min"
 
 
-def new_title(name: str, genres: list[str], kind: AssetKind) -> str:
+def new_title(name: str, genres: Sequence[str], kind: AssetKind) -> str:
     """Returns the segment that names the title whose asset is to be chosen and introduces its options."""
     return f"\n\nNew title:{described_title(name, genres)}\nAvailable {PLURALS[kind]}:"
 
@@ -72,3 +72,16 @@ def option_text(caption: str) -> str:
 def answer_text(index: int, caption: str, output: Output) -> str:
     """Returns the segment between the answer's two tokens."""
     return f" {label(index)}" if output == "number" else option_text(caption)
+
+
+def chat_turn(renderer: Any, content: str | list[dict[str, str]]) -> str:
+    """Returns the text of a user's message and of the start of the model's answer.
+
+    Args:
+        renderer: a tokenizer, or a processor of images and text, with a chat template.
+        content: text, or for processors its parts, `{"type": "text", "text": …}` or `{"type": "image"}`.
+    """
+    messages = [{"role": "user", "content": content}]
+    # A processor warns about variables that its template does not use.
+    dated = {"date_string": _DATE} if "date_string" in str(renderer.chat_template) else {}
+    return str(renderer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **dated))

@@ -6,16 +6,14 @@ Text from data and wording alike are tokenized as plain text: only this module's
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from artsel_ray.data.images import ArtworkImage
+from artsel_ray.data.images import ArtworkImage, UnusableError, read_all
 from artsel_ray.errors import InputError
-from artsel_ray.prompts import chat
 from artsel_ray.prompts import text as render
 from artsel_ray.prompts.escaping import OPTION, OPTION_END
 from artsel_ray.prompts.histories import Histories, HistoryTokenizer
@@ -24,6 +22,9 @@ from artsel_ray.prompts.spec import PromptSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    # It validates images on Ray, which prompts know nothing of.
+    from artsel_ray.data.catalog import Catalog
 
 # [tokens] of a prompt. Prompts have thousands, and joining lists of them cost more than everything but the model.
 Ids = NDArray[np.int32]
@@ -49,106 +50,64 @@ class Options:
 
 @dataclass(frozen=True)
 class TokenizedExample:
-    """A training example."""
+    """A training example; the loss counts only tokens at `supervised` positions."""
 
     ids: list[int]
     supervised: list[bool]
-    """Whether the loss counts the token at this position."""
     images: Sequence[ArtworkImage] = ()
 
 
 class PromptTokenizer:
-    """Tokenizes prompts of one spec with one tokenizer; caches the segments of histories."""
+    """Tokenizes prompts of one spec; caches the segments of histories. Placeholders are for candidates that are images.
+
+    Raises:
+        InputError: if the tokenizer lacks the option tokens.
+    """
 
     def __init__(
         self, tokenizer: "PreTrainedTokenizerBase", spec: PromptSpec, placeholders: ImagePlaceholders | None = None
     ) -> None:
-        """Looks the option tokens up.
-
-        Args:
-            tokenizer: has `<option>` and `</option>` as added tokens.
-            spec: how prompts are rendered.
-            placeholders: the model's image placeholders, if candidates are images.
-
-        Raises:
-            InputError: if the tokenizer lacks the option tokens.
-        """
-        self.tokenizer = tokenizer
-        self.spec = spec
-        self.placeholders = placeholders
+        self.tokenizer, self.spec, self.placeholders = tokenizer, spec, placeholders
         added = tokenizer.get_added_vocab()
         if OPTION not in added or OPTION_END not in added:
             raise InputError(f"the model's tokenizer has no {OPTION} and {OPTION_END}; load it with artsel_ray.models")
         self.option, self.option_end = added[OPTION], added[OPTION_END]
+        self._histories = HistoryTokenizer(self.encode, spec)
+        self.history_head, self.min_history_tokens = self._histories.head, self._histories.min_tokens
+        head, self.turn = self._frame()
+        """Ids between the user's message and the model's: the chat template's, or a blank line."""
+        segments = [render.instruction(spec.asset_kind), render.question(spec), render.REASON, render.PREDICTION, "\n"]
+        instruction, question, reason, prediction, line_break = self.encode(segments)
+        self.head = head + instruction
+        """Ids that every prompt begins with."""
+        self.prediction = [*prediction, self.option]
+        """Ids of `Prediction: <option>`."""
+        self.after_rationale = line_break + self.prediction
+        """Ids between a rationale and the answer."""
+        self.tail = question + self.turn + (reason if spec.reason else self.prediction)
+        """Ids that every prompt ends with, up to the answer or the rationale."""
+        self.end = [self.option_end, int(tokenizer.eos_token_id)]
+        """Ids that end an answer: `</option>` and the model's end of turn."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each text; what looks like a special token stays text."""
-        if not texts:
-            return []
-        return self._ids(texts, split_special_tokens=True)
+        return self._ids(texts, split_special_tokens=True) if texts else []
 
     def _ids(self, texts: Sequence[str], split_special_tokens: bool) -> list[list[int]]:
         encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=split_special_tokens)
         return list(encoded["input_ids"])
 
-    @cached_property
-    def _frame(self) -> tuple[list[int], list[int]]:
-        """Ids before and after the user's message: the chat template's, or just a begin token."""
+    def _frame(self) -> list[list[int]]:
+        """Returns the ids around the user's message: the chat template's, or a begin token and a blank line."""
         if self.placeholders:
-            rendered = self.placeholders.turn([{"type": "text", "text": _CONTENT}])
+            rendered = render.chat_turn(self.placeholders.processor, [{"type": "text", "text": _CONTENT}])
         elif self.tokenizer.chat_template is None:
             bos = self.tokenizer.bos_token_id
-            return ([] if bos is None else [bos]), self.encode(["\n\n"])[0]
+            return [[] if bos is None else [bos], *self.encode(["\n\n"])]
         else:
-            rendered = chat.turn(self.tokenizer, _CONTENT)
+            rendered = render.chat_turn(self.tokenizer, _CONTENT)
         before, _, after = rendered.partition(_CONTENT)
-        head, tail = self._ids([before, after], split_special_tokens=False)
-        return head, tail
-
-    @cached_property
-    def head(self) -> list[int]:
-        """Ids that every prompt begins with: chat head and instruction."""
-        return self._frame[0] + self.encode([render.instruction(self.spec.asset_kind)])[0]
-
-    @cached_property
-    def turn(self) -> list[int]:
-        """Ids between the user's message and the model's: the chat template's, or a blank line."""
-        return self._frame[1]
-
-    @cached_property
-    def tail(self) -> list[int]:
-        """Ids that every prompt ends with: question, chat tail and the start of the answer."""
-        question = self.encode([render.question(self.spec)])[0] + self.turn
-        return question + (self.encode([render.REASON])[0] if self.spec.reason else self.prediction)
-
-    @cached_property
-    def prediction(self) -> list[int]:
-        """Ids of `Prediction: <option>`."""
-        return [*self.encode([render.PREDICTION])[0], self.option]
-
-    @cached_property
-    def after_rationale(self) -> list[int]:
-        """Ids between a rationale and its prediction."""
-        return self.encode(["\n"])[0] + self.prediction
-
-    @cached_property
-    def end(self) -> list[int]:
-        """Ids that end an answer: `</option>` and the model's end of turn."""
-        return [self.option_end, int(self.tokenizer.eos_token_id)]
-
-    @cached_property
-    def _histories(self) -> HistoryTokenizer:
-        return HistoryTokenizer(self.encode, self.spec)
-
-    @property
-    def history_head(self) -> list[int]:
-        """Ids that every history begins with."""
-        return self._histories.head
-
-    @property
-    def min_history_tokens(self) -> int:
-        """Length of a history that shows no item."""
-        return self._histories.min_tokens
+        return self._ids([before, after], split_special_tokens=False)
 
     def options(self, name: str, genres: Sequence[str], captions: Sequence[str]) -> Options:
         """Tokenizes a title with its candidates' captions."""
@@ -163,14 +122,13 @@ class PromptTokenizer:
         """Tokenizes a title whose candidates are images; the answers are their numbers."""
         assert self.placeholders is not None
         prefix = self._prefix(name, genres, [self.placeholders.ids] * len(images))
-        added = sum(self.placeholders.length(image) - len(self.placeholders.ids) for image in images)
+        added = sum(len(self.placeholders.ids_of(image)) - len(self.placeholders.ids) for image in images)
         return Options(prefix, self._numbers(len(images)), 0, len(prefix) + added, images)
 
     def _prefix(self, name: str, genres: Sequence[str], contents: list[list[int]]) -> list[int]:
         """Returns the ids of a title's line and of its options with these contents."""
-        spec = self.spec
-        prefix = self.encode([render.new_title(name, list(genres), spec.asset_kind)])[0]
-        heads = self.encode([render.option_head(index, spec.output) for index in range(len(contents))])
+        prefix = self.encode([render.new_title(name, genres, self.spec.asset_kind)])[0]
+        heads = self.encode([render.option_head(index, self.spec.output) for index in range(len(contents))])
         for head, ids in zip(heads, contents, strict=True):
             prefix += [*head, self.option, *ids, self.option_end]
         return prefix
@@ -203,13 +161,9 @@ class PromptTokenizer:
         return len(self.head) + len(self.tail)
 
     def history_budget(self, options: Options, max_model_length: int) -> int:
-        """Returns how many tokens a history may have next to a title's options and the longest answer.
-
-        Returns -1 if not even an empty history fits.
-        """
-        answer = max(map(len, options.answers)) + len(self.end)
-        if self.spec.reason:
-            answer += self.spec.reason_tokens + len(self.after_rationale)
+        """Returns a history's most tokens next to options and the longest answer; -1 if not even an empty one fits."""
+        rationale = self.spec.reason_tokens + len(self.after_rationale) if self.spec.reason else 0
+        answer = rationale + max(map(len, options.answers)) + len(self.end)
         budget = max_model_length - self.fixed_tokens() - options.length - answer
         return budget if budget >= self.min_history_tokens else -1
 
@@ -230,16 +184,12 @@ class PromptTokenizer:
             raise ValueError(f"spec.reason is {self.spec.reason}, the example {has} a rationale")
         ids = self.prompt(options.prefix, history)
         prompt = (self.placeholders.expand(ids, options.images) if self.placeholders else ids).tolist()
-        written = [] if rationale is None else self.rationale(rationale) + self.after_rationale
-        target = written + answer + self.end
+        target = [] if rationale is None else self.rationale(rationale) + self.after_rationale
+        target += answer + self.end
         return TokenizedExample(prompt + target, [False] * len(prompt) + [True] * len(target), options.images)
 
     def with_rationale(self, prompt: Ids, generated: list[int]) -> tuple[Ids, str]:
-        """Returns the prompt extended by the rationale in what a model generated, up to the prediction.
-
-        Returns:
-            The extended prompt, and the rationale's text.
-        """
+        """Returns the prompt with the rationale in what a model generated, up to the prediction, and the rationale."""
         rationale = str(self.tokenizer.decode(generated)).partition(render.PREDICTION.strip())[0].strip()
         following = self.rationale(rationale) + self.after_rationale
         return np.concatenate((prompt, np.array(following, dtype=np.int32))), rationale
@@ -247,3 +197,20 @@ class PromptTokenizer:
     def rationale(self, text: str) -> list[int]:
         """Returns the ids of a rationale, cut to `reason_tokens`."""
         return self.encode([render.option_text(text)])[0][: self.spec.reason_tokens]
+
+
+def tokenize_title(tokenizer: PromptTokenizer, catalog: "Catalog", title: int) -> Options:
+    """Tokenizes a title, given by its index in the catalog, with its candidates.
+
+    Raises:
+        InputError: if an image that was valid when the catalog was read is not now.
+    """
+    name, genres = catalog.names[title].as_py(), catalog.genres[title].as_py()
+    contents = catalog.contents[slice(*catalog.offsets[title : title + 2].tolist())].to_pylist()
+    if tokenizer.placeholders is None:
+        return tokenizer.options(name, genres, contents)
+    try:
+        return tokenizer.image_options(name, genres, read_all(contents, tokenizer.spec.resize_to_pixels))
+    except UnusableError as error:
+        problem = f"an image of title {catalog.title_ids[title].as_py()} was valid when the run started and is not now"
+        raise InputError(f"{problem}: {error}") from None

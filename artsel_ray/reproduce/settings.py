@@ -14,16 +14,16 @@ _MAX_MODELS = 2
 class ReproduceConfig:
     """Runs what the paper's Tables 1 to 4 and Figure 1 need, and shows our numbers next to the paper's.
 
-    Run again to resume: what is done is kept, what failed is tried again. docs/reproduce.md lists the runs.
+    Run again to resume: finished runs are kept, failed ones are retried. docs/reproduce.md lists the runs.
     """
 
     output: Uri
-    """Where report.html, results.parquet and everything that leads to them go: a path or URI."""
+    """Where report.html, results.parquet and all intermediate results go: a path or URI."""
     scale: Literal["smoke", "small", "paper"] = "smoke"
-    """smoke: a tiny random model, in minutes: shows that all runs work. small: SmolLM2 and 10,000 examples. paper:
+    """smoke: a tiny random model, in minutes; checks that all runs work. small: SmolLM2 and 10,000 examples. paper:
     Llama 3.2 3B and 3.1 8B, 110,000 examples."""
     table: Literal["1", "2", "3", "4", "figure1", "all"] = "all"
-    """What to run."""
+    """Table or figure to reproduce."""
     models: tuple[ModelName, ...] = ()
     """One or two models, in place of the paper's 3B and 8B. Default: the scale's."""
     teacher: ModelName | None = None

@@ -109,7 +109,7 @@ class EngineActor:
             started = time.perf_counter()
             try:
                 if ray.get(self._starts.add.remote()) > self._max_starts:
-                    raise InputError("it died every time before it completed a shard, perhaps for lack of memory; "
+                    raise InputError("it crashed at every start before completing a shard, perhaps out of memory; "
                                      "see Ray's logs")  # fmt: skip
                 self._engine = self._stage.load()
             except _START_ERRORS as error:

@@ -57,6 +57,6 @@ def _check_reachable() -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_TIMEOUT_SECONDS).close()
     except OSError:
         raise InputError(
-            f"no Ray answers at {address}, where RAY_ADDRESS or an earlier `ray start` says one is; start it, or run "
+            f"no Ray cluster at {address} (from RAY_ADDRESS or an earlier `ray start`); start it, or run "
             "`ray stop` and unset RAY_ADDRESS"
         ) from None

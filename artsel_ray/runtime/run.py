@@ -89,5 +89,5 @@ def finished_parts(output: str) -> list[str]:
     """
     manifest = storage.read_manifest(output)
     if manifest is None:
-        raise InputError(f"{output} has no {storage.MANIFEST}: that run has not finished, or is not there")
+        raise InputError(f"{output} has no {storage.MANIFEST}: that run is not finished or does not exist")
     return [storage.join(output, part) for part in manifest["parts"]]

@@ -7,7 +7,7 @@ invalid rows it tolerates.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,18 @@ from artsel_ray.errors import InputError
 from artsel_ray.runtime.engine_pool import MAX_STARTS, EngineActor, EngineStage, Item, Starts, actor_options
 from artsel_ray.runtime.metrics import RunMetrics, report_published
 from artsel_ray.runtime.progress import Progress
+from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run
-from artsel_ray.runtime.shards import INVALID_FOLDER, Shard, Statistics, part_name, sum_statistics, write_shard
+from artsel_ray.runtime.shards import (
+    INVALID_FOLDER,
+    Shard,
+    Statistics,
+    done_shards,
+    part_name,
+    read_statistics,
+    sum_statistics,
+    write_shard,
+)
 from artsel_ray.runtime.task_result import capture, results, unwrap, wrap
 
 if TYPE_CHECKING:
@@ -37,35 +47,11 @@ class PrepareStage:
 
     name: str
     """Its time is counted as `NAME_seconds`."""
-    make: Callable[[], Callable[[int], Any]]
-    """Makes, in the actor, the function from a shard's index to the input of the engine stage."""
-
-
-@dataclass(frozen=True)
-class RejectLimit:
-    """How many of a run's rows may be invalid."""
-
-    rate: float
-    total: int
-    unit: str
-    """What is counted, such as `pairs`."""
-    output: str
-    known: int = 0
-    """Invalid rows known before the first shard."""
-
-    def check(self, invalid: int) -> None:
-        """Stops a run with too many invalid rows.
-
-        Raises:
-            InputError: naming the counts, the flag, and where the rows are.
-        """
-        invalid += self.known
-        if invalid > self.rate * self.total:
-            raise InputError(
-                f"{invalid:,} of {self.total:,} {self.unit} were rejected, more than --max-reject-rate {self.rate:g} "
-                f"allows; the reasons are in {storage.join(self.output, INVALID_FOLDER)}. Fix the data or raise the "
-                "limit, and run the same command again: completed shards are kept"
-            )
+    make: Callable[..., Callable[[int], Any]]
+    """Makes, in the actor, the function from a shard's index to the input of the engine stage. Is given what `share`
+    returns, if there is one."""
+    share: Callable[[], Any] | None = None
+    """Reads, in the driver, what the actors share through Ray's object store. Is not called if no shard is missing."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +64,11 @@ class ShardedJob:
     unit: str
     """What shards contain, such as `pairs`: the name of its count in their statistics."""
     shards: int
+    rows: int
+    """Units in all shards together."""
+    model_id: str
+    started: float
+    """When the job started, by `time.perf_counter`."""
     prepare: PrepareStage
     engine: EngineStage
     pool: EngineSettings
@@ -86,19 +77,41 @@ class ShardedJob:
     """Restart an engine, between two shards, when its process holds more."""
     finish: Callable[[pa.Table], pa.Table] | None = None
     """Changes a shard's rows just before they are written."""
-    limit: RejectLimit | None = None
+    max_reject_rate: float = 1
+    """Stop if a larger share of the units is invalid."""
+    known_invalid: int = 0
+    """Units that were rejected before the first shard; not among `rows`."""
+    redo_invalid: bool = False
+    """Whether shards with invalid rows are done again: what was wrong may have been fixed since."""
 
-    def process(self, missing: list[int], invalid: int = 0) -> None:
+    def resume(self) -> None:
+        """Reports which shards an earlier driver has completed, and processes the others.
+
+        Raises:
+            InputError: as `process` does, and if too many units were rejected before the first shard.
+        """
+        self._check_invalid(0)
+        done = done_shards(self.run.output)
+        if self.redo_invalid:
+            done = {index for index in done if not read_statistics(self.run.output, index)["rejected"]}
+        missing = [index for index in range(self.shards) if index not in done]
+        print(
+            f"{self.rows:,} {self.unit} in {self.shards:,} shards, {len(done):,} done; model {self.model_id}",
+            flush=True,
+        )
+        if missing:
+            start_ray()
+        self.process(missing)
+
+    def process(self, missing: list[int]) -> None:
         """Sends the missing shards through the stages, and returns when all of them are written.
-
-        Args:
-            missing: indices of the shards to do.
-            invalid: rows that were rejected before, for the metrics.
 
         Raises:
             InputError: that a stage raised, if another driver has taken the output, or for too many invalid rows.
         """
-        metrics = RunMetrics(self.run.output, self.unit, self.shards, self.shards - len(missing), invalid)
+        done = self.shards - len(missing)
+        # An earlier driver has counted what was rejected before the first shard.
+        metrics = RunMetrics(self.run.output, self.unit, self.shards, done, 0 if done else self.known_invalid)
         if not missing:
             return
         progress = Progress(len(missing), self.unit)
@@ -108,8 +121,7 @@ class ShardedJob:
                 progress.add(statistics)
                 metrics.add(statistics, progress.seconds_left)
                 self.run.check()
-                if self.limit:
-                    self.limit.check(progress.invalid)
+                self._check_invalid(progress.invalid)
         finally:
             ray.kill(starts)  # Ray Data keeps a handle to it: it would live as long as the driver
 
@@ -120,9 +132,13 @@ class ShardedJob:
             InputError: for too many invalid rows.
         """
         totals = sum_statistics(self.run.output, self.shards)
-        if self.limit:
-            self.limit.check(int(totals["rejected"]))
+        self._check_invalid(int(totals["rejected"]))
         return totals
+
+    def summary(self, counts: Mapping[str, Any], totals: Mapping[str, float]) -> dict[str, Any]:
+        """Returns the counts with the model, the seconds since the job started, and each stage's."""
+        seconds = {"total": time.perf_counter() - self.started, "stages": stage_seconds(totals)}
+        return {**counts, "model_id": self.model_id, "seconds": seconds}
 
     def publish(self, summary: dict[str, Any], manifest: dict[str, Any]) -> None:
         """Writes summary.json and, last, the manifest, which lists the shards' objects.
@@ -134,15 +150,29 @@ class ShardedJob:
         self.run.publish({"parts": [part_name(index) for index in range(self.shards)], **manifest})
         report_published(self.run.output)
 
+    def _check_invalid(self, in_shards: int) -> None:
+        """Stops a run with too many invalid rows."""
+        invalid, rows = in_shards + self.known_invalid, self.rows + self.known_invalid
+        if invalid > self.max_reject_rate * rows:
+            raise InputError(
+                f"{invalid:,} of {rows:,} {self.unit} were rejected, more than --max-reject-rate "
+                f"{self.max_reject_rate:g} allows; the reasons are in {storage.join(self.run.output, INVALID_FOLDER)}. "
+                "Fix the data or raise the limit, and run the same command again: completed shards are kept"
+            )
+
     def _dataset(self, missing: list[int], starts: Any) -> ray.data.Dataset:
         engines = self.pool.engines
         when = "" if self.engine.starts_at_once else " when first needed"
         print(f"starting {engines} engine(s){when}, which takes a minute or more", flush=True)
+        shared = [ray.put(self.prepare.share())] if self.prepare.share else []
         light: dict[str, Any] = {"batch_size": 1, "num_cpus": _LIGHT_CPUS}
         # One row and block for each shard, so that actors share them out.
         dataset = ray.data.from_items([{"shard": index} for index in missing], override_num_blocks=len(missing))
         prepared = dataset.map_batches(
-            PrepareActor, fn_constructor_args=[self.prepare], compute=ray.data.ActorPoolStrategy(size=engines), **light
+            PrepareActor,
+            fn_constructor_args=[self.prepare.name, self.prepare.make, shared],
+            compute=ray.data.ActorPoolStrategy(size=engines),
+            **light,
         )
         processed = prepared.map_batches(
             EngineActor,
@@ -160,10 +190,10 @@ class ShardedJob:
 class PrepareActor:
     """Prepares shards. An actor, not a task: Ray ends idle workers, and each new one loads everything again."""
 
-    def __init__(self, stage: PrepareStage) -> None:
-        """Makes the stage's function."""
-        self._stage = stage
-        self._prepare: Any = capture(stage.make)
+    def __init__(self, name: str, make: Callable[..., Callable[[int], Any]], shared: Sequence[ray.ObjectRef]) -> None:
+        """Makes the stage's function, as `PrepareStage` says."""
+        self._name = name
+        self._prepare: Any = capture(make, *ray.get(list(shared)))
 
     def __call__(self, batch: dict[str, Any]) -> "dict[str, np.ndarray]":
         """Prepares one shard."""
@@ -174,7 +204,7 @@ class PrepareActor:
     def _item(self, index: int) -> Item:
         started = time.perf_counter()
         value = self._prepare(index)
-        return Item(index, value, {f"{self._stage.name}_seconds": time.perf_counter() - started})
+        return Item(index, value, {f"{self._name}_seconds": time.perf_counter() - started})
 
 
 class WriteActor:

@@ -1,14 +1,13 @@
 """The score job: chooses an artwork (poster or thumbnail) for every user-title pair. Read in this order:
 
 - `settings`: the flags.
-- `job`: the entry point: resolves the flags, then scores or estimates the cost.
+- `job`: the entry point: reads the catalog, prepares the model, then scores or estimates the cost.
 - `scoring_settings`: what answers depend on apart from the data: model, prompt, decoding, limits, label prior.
 - `scoring_run`: one run from requests to manifest, on the sharded-job skeleton.
 - `assignment`: which shard each pair belongs to.
 - `requests`: the shuffle of requests, and of an earlier run's predictions, into shards.
 - `rendering`: a shard's prompts as token ids; pairs that an earlier run has answered are reused.
-- `engine`: the engine of a run.
-- `scoring`: a rendered shard through engine and decoder into predictions.
-- `exploration`, `serving`: which artwork is served, and with what propensity.
+- `scoring`: the engine of a run, and a rendered shard through engine and decoder into predictions.
+- `serving`: which artwork is served, and with what propensity.
 - `token_counts`, `cost_estimate`: the tokens of a run, counted beforehand, and the plan made of them.
 """

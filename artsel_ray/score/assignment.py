@@ -47,7 +47,7 @@ class Assignment:
 
 
 def count_pairs(files: list[str]) -> Counter[str]:
-    """Returns how many pairs of each title all files of requests have, counted on Ray."""
+    """Returns how many pairs of each title all files of requests have, in tasks on Ray."""
     counts: Counter[str] = Counter()
     for counted in map_tasks(files, count_titles):
         counts.update(counted)
@@ -77,7 +77,6 @@ def assign(counts: Counter[str], shard_pairs: int, catalog: Catalog, spec: Promp
 
 
 def _guess_options_tokens(catalog: Catalog, spec: PromptSpec) -> np.ndarray:
-    """Returns roughly how many tokens each title's options have."""
     if spec.assets == "image":
         # The same for all titles, whichever of their images can be used: a resumed run must find its own shards.
         return np.full(len(catalog.title_ids), _IMAGES_PER_TITLE * spec.resize_to_pixels / _PIXELS_PER_TOKEN)
@@ -90,8 +89,6 @@ def assign_titles(counts: Counter[str], shard_pairs: int, options: Mapping[str, 
     """Packs whole titles, in the order of their ids, into shards of about the same work.
 
     Args:
-        counts: pairs of each title.
-        shard_pairs: most pairs in a shard.
         options: cost of a title's options, which a shard computes once, in pairs; 0 for absent titles.
     """
     shard_of, shard, filled = {}, 0, 0

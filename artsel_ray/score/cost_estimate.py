@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,9 +14,9 @@ from artsel_ray.config import Layout
 from artsel_ray.errors import InputError
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.score.assignment import count_pairs
-from artsel_ray.score.exploration import ServingPolicy
 from artsel_ray.score.requests import read_requests
 from artsel_ray.score.scoring_run import ScoringRun, score_requests
+from artsel_ray.score.settings import ServingSettings
 from artsel_ray.score.token_counts import LAYOUTS, TokenCounter, TokenCounts, cache_block_tokens
 
 PLAN = "plan.json"
@@ -27,10 +28,10 @@ _SAMPLE_PAIRS, _SAMPLE_USERS = 128, 64
 class Speed:
     """What one engine does on a sample of the requests."""
 
+    tokens_per_second: float
+    """Computed tokens, without those from the cache."""
     pairs: int = 0
     """Pairs that were measured; 0 if the speed was given."""
-    tokens_per_second: float = 0.0
-    """Throughput of computed tokens, without those from the cache."""
     start_seconds: float = 0.0
     bytes_per_pair: float | None = None
     """Size of the predictions."""
@@ -40,35 +41,8 @@ class Speed:
     """Tokens decoded per question."""
 
 
-@dataclass(frozen=True)
-class CostEstimate:
-    """The content of plan.json."""
-
-    pairs: int
-    shards: int
-    engines: int
-    layout: Layout
-    distinct_prefix_tokens: dict[Layout, int]
-    computed_tokens: dict[Layout, int]
-    prompt_tokens: int
-    decoded_tokens: int
-    tokens_per_second: float
-    """Throughput of one engine."""
-    measured_pairs: int
-    """Pairs of the sample; 0 if the throughput was given."""
-    engine_hours: float
-    seconds: float
-    """Wall time, with all engines."""
-    work_bytes: int
-    predictions_bytes: int | None
-
-
-def estimate_cost(run: ScoringRun, tokens_per_second: float | None) -> None:
+def estimate_cost(run: ScoringRun) -> None:
     """Writes OUTPUT/plan.json and prints it: tokens in both layouts, seconds, engine-hours and bytes.
-
-    Args:
-        run: what would be scored.
-        tokens_per_second: throughput of one engine; measured on a sample if None.
 
     Raises:
         InputError: for wrong input.
@@ -76,15 +50,15 @@ def estimate_cost(run: ScoringRun, tokens_per_second: float | None) -> None:
     start_ray()
     totals, shards = _count(run)
     layout = totals.cheapest_layout() if run.auto_layout else run.settings.spec.layout
-    speed = _measure_sample(run, layout) if tokens_per_second is None else Speed(tokens_per_second=tokens_per_second)
-    estimate = _estimate(totals, shards, run.pool.engines, layout, speed)
-    path = storage.join(run.output, PLAN)
-    storage.write_json(path, dataclasses.asdict(estimate))
-    _print(estimate, path)
+    given = run.config.tokens_per_second
+    speed = _measure_sample(run, layout) if given is None else Speed(given)
+    plan = _plan(totals, shards, run.config.engine_pool.engines, layout, speed)
+    path = storage.join(run.config.output, PLAN)
+    storage.write_json(path, plan)
+    _print(plan, path)
 
 
 def _count(run: ScoringRun) -> tuple[TokenCounts, int]:
-    """Returns what a run's requests cost, and the number of its shards."""
     counts = count_pairs(run.files)
     assignment = run.assign(counts)
     shards = {title_id: number for title_id, (_, number) in assignment.shard_of.items()}
@@ -94,24 +68,24 @@ def _count(run: ScoringRun) -> tuple[TokenCounts, int]:
 
 def _measure_sample(run: ScoringRun, layout: Layout) -> Speed:
     """Scores a sample of the requests the ordinary way, with one engine, and deletes what that wrote."""
-    folder = storage.join(run.output, _CALIBRATION)
+    folder = storage.join(run.config.output, _CALIBRATION)
     storage.delete(folder)  # of an estimate that was interrupted
     requests = storage.join(folder, "requests")
     storage.write_table(storage.join(requests, "sample.parquet"), _sample(run.files), "requests")
-    sample = dataclasses.replace(
-        run,
+    config = dataclasses.replace(
+        run.config,
         requests=requests,
-        files=storage.list_files(requests),
         output=storage.join(folder, "predictions"),
         previous=None,
-        serving=ServingPolicy(),
-        pool=dataclasses.replace(run.pool, engines=1),
+        serving=ServingSettings(),
+        engine_pool=dataclasses.replace(run.config.engine_pool, engines=1),
         max_reject_rate=1.0,
-        started=time.perf_counter(),
     )
+    files = storage.list_files(requests)
+    sample = dataclasses.replace(run, config=config, files=files, started=time.perf_counter())
     expected, _ = _count(sample)
     score_requests(sample.with_layout(layout))
-    speed = _speed(sample.output, expected)
+    speed = _speed(config.output, expected)
     storage.delete(folder)
     return speed
 
@@ -136,59 +110,54 @@ def _speed(output: str, expected: TokenCounts) -> Speed:
     """Returns what a finished run over the sample measured, against the tokens that were counted for it."""
     summary = storage.read_json(storage.join(output, "summary.json"))
     if not summary["pairs"]:
-        raise InputError(
-            "no pair of the sample can be scored; see what a run without --estimate-cost rejects, or give "
-            "--tokens-per-second"
-        )
+        advice = "see what a run without --estimate-cost rejects, or give --tokens-per-second"
+        raise InputError(f"no pair of the sample can be scored; {advice}")
     stages, computed = summary["seconds"]["stages"], summary["prompt_tokens"] - summary["cached_tokens"]
-    size = sum(len(storage.read_object(part)) for part in storage.list_files(output))
     # Every question after the first repeats the prompt: the tokens show how many questions there were.
-    more = summary["prompt_tokens"] - expected.prompt_tokens
-    further = 1.0 + more / max(expected.further_prompt_tokens, 1)
+    more = (summary["prompt_tokens"] - expected.prompt_tokens) / max(expected.further_prompt_tokens, 1)
     return Speed(
-        pairs=summary["pairs"],
         tokens_per_second=computed / max(stages["engine"], 1e-9),
+        pairs=summary["pairs"],
         start_seconds=stages["load"],
-        bytes_per_pair=size / summary["pairs"],
-        further=further,
-        decoded=summary["decoded_tokens"] / (expected.questions + (further - 1) * expected.further_questions),
+        bytes_per_pair=sum(len(storage.read_object(part)) for part in storage.list_files(output)) / summary["pairs"],
+        further=1.0 + more,
+        decoded=summary["decoded_tokens"] / (expected.questions + more * expected.further_questions),
     )
 
 
-def _estimate(totals: TokenCounts, shards: int, engines: int, layout: Layout, speed: Speed) -> CostEstimate:
+def _plan(totals: TokenCounts, shards: int, engines: int, layout: Layout, speed: Speed) -> dict[str, Any]:
+    """Returns the content of plan.json; `seconds` is the wall time with all engines."""
     more = speed.further - 1
-    questions = totals.questions + more * totals.further_questions
     computed = {name: totals.computed(name) + more * totals.further_computed for name in LAYOUTS}
     seconds = computed[layout] / speed.tokens_per_second
-    return CostEstimate(
-        pairs=int(totals.pairs),
-        shards=shards,
-        engines=engines,
-        layout=layout,
-        distinct_prefix_tokens={name: round(totals.distinct(name)) for name in LAYOUTS},
-        computed_tokens={name: round(tokens) for name, tokens in computed.items()},
-        prompt_tokens=round(totals.prompt_tokens + more * totals.further_prompt_tokens),
-        decoded_tokens=round(questions * speed.decoded),
-        tokens_per_second=speed.tokens_per_second,
-        measured_pairs=speed.pairs,
-        engine_hours=seconds / 3600,
-        seconds=seconds / engines + speed.start_seconds,
-        work_bytes=round(totals.history_bytes),
-        predictions_bytes=None if speed.bytes_per_pair is None else round(totals.pairs * speed.bytes_per_pair),
-    )
+    return {
+        "pairs": int(totals.pairs),
+        "shards": shards,
+        "engines": engines,
+        "layout": layout,
+        "distinct_prefix_tokens": {name: round(totals.distinct(name)) for name in LAYOUTS},
+        "computed_tokens": {name: round(tokens) for name, tokens in computed.items()},
+        "prompt_tokens": round(totals.prompt_tokens + more * totals.further_prompt_tokens),
+        "decoded_tokens": round((totals.questions + more * totals.further_questions) * speed.decoded),
+        "tokens_per_second": speed.tokens_per_second,
+        "measured_pairs": speed.pairs,
+        "engine_hours": seconds / 3600,
+        "seconds": seconds / engines + speed.start_seconds,
+        "work_bytes": round(totals.history_bytes),
+        "predictions_bytes": None if speed.bytes_per_pair is None else round(totals.pairs * speed.bytes_per_pair),
+    }
 
 
-def _print(plan: CostEstimate, path: str) -> None:
-    print(f"{plan.pairs:,} pairs in {plan.shards:,} shards, {plan.engines} engine(s), layout {plan.layout}")
+def _print(plan: dict[str, Any], path: str) -> None:
+    print("{pairs:,} pairs in {shards:,} shards, {engines} engine(s), layout {layout}".format(**plan))
     print(f"{'':22}" + "".join(f"{name:>18}" for name in LAYOUTS))
-    for name, tokens in (("distinct prefix", plan.distinct_prefix_tokens), ("computed", plan.computed_tokens)):
-        print(f"{name + ' tokens':22}" + "".join(f"{tokens[layout]:18,}" for layout in LAYOUTS))
-    source = f"measured on {plan.measured_pairs} pairs" if plan.measured_pairs else "as given"
-    print(f"of {plan.prompt_tokens:,} prompt tokens; {plan.decoded_tokens:,} tokens decoded")
+    for name in ("distinct_prefix_tokens", "computed_tokens"):
+        print(f"{name.replace('_', ' '):22}" + "".join(f"{plan[name][layout]:18,}" for layout in LAYOUTS))
+    source = f"measured on {plan['measured_pairs']} pairs" if plan["measured_pairs"] else "as given"
+    print("of {prompt_tokens:,} prompt tokens; {decoded_tokens:,} tokens decoded".format(**plan))
     print(
-        f"{plan.tokens_per_second:,.0f} tokens/s per engine ({source}): "
-        f"{plan.engine_hours:.2f} engine-hours, {plan.seconds:,.0f} s with {plan.engines} engine(s)"
+        f"{plan['tokens_per_second']:,.0f} tokens/s per engine ({source}): {plan['engine_hours']:.2f} engine-hours, "
+        f"{plan['seconds']:,.0f} s with {plan['engines']} engine(s)"
     )
-    predictions = f", {plan.predictions_bytes / 1e6:,.1f} MB of predictions" if plan.predictions_bytes else ""
-    print(f"at most {plan.work_bytes / 1e6:,.1f} MB of spill files while it runs{predictions}")
-    print(path)
+    predictions = f", {plan['predictions_bytes'] / 1e6:,.1f} MB of predictions" if plan["predictions_bytes"] else ""
+    print(f"at most {plan['work_bytes'] / 1e6:,.1f} MB of spill files while it runs{predictions}\n{path}")

@@ -10,15 +10,13 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.models import weights
 from artsel_ray.models.load import load
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.prompts.titles import tokenize_title
-from artsel_ray.prompts.tokenizer import Options, PromptTokenizer
+from artsel_ray.prompts.tokenizer import Options, PromptTokenizer, tokenize_title
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.scoring_settings import ScoringSettings
 
@@ -53,11 +51,9 @@ class RenderedShard:
     groups: list[TitleGroup]
     """In the order of the pairs; their `users` sum to N."""
     user_ids: pa.ChunkedArray
-    """[N]"""
     histories: pa.ListArray
-    """[N] lists of ids."""
+    """Lists of ids."""
     fingerprints: list[str]
-    """[N]"""
     reused: pa.Table
     """An earlier run's predictions with unchanged fingerprints."""
     invalid: pa.Table
@@ -72,15 +68,10 @@ def prompt_tokenizer(model: str, spec: PromptSpec) -> PromptTokenizer:
     return weights.prompt_tokenizer(load(model).path, spec)
 
 
-def make_renderer(source: ray.ObjectRef, settings: ScoringSettings) -> Callable[[int], RenderedShard]:
-    """Returns the function that renders a shard, given its index.
-
-    Args:
-        source: a `ShardSource` in the object store.
-    """
+def make_renderer(settings: ScoringSettings, source: ShardSource) -> Callable[[int], RenderedShard]:
+    """Returns the function that renders a shard, given its index."""
     prompt_tokenizer(settings.model, settings.spec)  # loads while the engines start
-    read_from: ShardSource = ray.get(source)
-    return lambda index: render_shard(index, read_from, settings)
+    return lambda index: render_shard(index, source, settings)
 
 
 def render_shard(index: int, source: ShardSource, settings: ScoringSettings) -> RenderedShard:
@@ -95,11 +86,10 @@ def render_shard(index: int, source: ShardSource, settings: ScoringSettings) -> 
     # A title is tokenized once; what it leaves of the model's length is the budget of its users' histories.
     titles, title = np.unique(pairs["title"].to_numpy(), return_inverse=True)
     options = [tokenize_title(tokenizer, catalog, each) for each in titles.tolist()]
-    budgets = [tokenizer.history_budget(each, settings.max_model_length) for each in options]
-    budget = np.array(budgets, dtype=np.int64)[title]
-    too_long = f"without any history the prompt exceeds {settings.max_model_length} tokens"
-    over_budget = [("title_ids", too_long, budget < 0)]
-    pairs, more = checks.split_valid(pairs, "requests", source.files, over_budget)
+    length = settings.max_model_length
+    budget = np.array([tokenizer.history_budget(each, length) for each in options], dtype=np.int64)[title]
+    too_long = ("title_ids", f"without any history the prompt exceeds {length} tokens", budget < 0)
+    pairs, more = checks.split_valid(pairs, "requests", source.files, [too_long])
     invalid = pa.concat_tables([invalid, more])
     title, budget = title[budget >= 0], budget[budget >= 0]
 
@@ -146,7 +136,6 @@ def _read_pairs(index: int, source: ShardSource, spec: PromptSpec) -> tuple[pa.T
 
 
 def _repeated(user_ids: pa.ChunkedArray, title: np.ndarray) -> np.ndarray:
-    """Returns where a pair occurs in an earlier row of the shard."""
     users = pc.dictionary_encode(user_ids).combine_chunks().indices.to_numpy().astype(np.int64)
     repeated = np.ones(len(title), dtype=bool)
     repeated[np.unique(users * (title.max(initial=0) + 2) + title, return_index=True)[1]] = False
@@ -154,32 +143,24 @@ def _repeated(user_ids: pa.ChunkedArray, title: np.ndarray) -> np.ndarray:
 
 
 def _groups(catalog: Catalog, titles: np.ndarray, title: np.ndarray, options: list[Options]) -> list[TitleGroup]:
-    """Returns the groups of consecutive pairs with the same title.
-
-    Args:
-        titles: distinct titles, as indices in the catalog.
-        title: [N] each pair's index in `titles`.
-        options: of the distinct titles.
-    """
+    """Groups consecutive pairs with the same title, given distinct titles' indices in the catalog and each pair's."""
     starts = np.flatnonzero(np.diff(title, prepend=-1))
     groups = []
     for code, users in zip(title[starts].tolist(), np.diff(starts, append=len(title)).tolist(), strict=True):
-        artworks = slice(*catalog.offsets[titles[code] : titles[code] + 2].tolist())
-        artwork_ids = catalog.artwork_ids[artworks].to_pylist()
-        groups.append(TitleGroup(catalog.title_ids[titles[code]].as_py(), artwork_ids, options[code], users))
+        number = titles[code]
+        artwork_ids = catalog.artwork_ids[slice(*catalog.offsets[number : number + 2].tolist())].to_pylist()
+        groups.append(TitleGroup(catalog.title_ids[number].as_py(), artwork_ids, options[code], users))
     return groups
 
 
 def _names(histories: pa.ChunkedArray, catalog: Catalog) -> pa.Array:
-    """Returns all titles' names, of the catalog and of the histories."""
     watched = pc.struct_field(pc.list_flatten(histories), "title_name").drop_null()
     return pc.unique(pa.chunked_array([catalog.names, *watched.chunks]))
 
 
 def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, settings: ScoringSettings) -> list[str]:
     """Returns a digest of all that decides a pair's answer, for each pair."""
-    digests = []
-    of_title = {}  # a title may have many groups, where users stay whole
+    digests, of_title = [], {}  # a title may have many groups, where users stay whole
     values, bounds = histories.values.to_numpy(), itertools.pairwise(histories.offsets.to_pylist())
     # The field's first name, so that predictions of earlier versions are still reused.
     spec = repr(settings.spec).replace("resize_to_pixels=", "kept_pixels=")

@@ -18,7 +18,7 @@ import ray
 
 from artsel_ray import storage
 from artsel_ray.data import checks, shuffle
-from artsel_ray.data.checked_reader import CheckedReader
+from artsel_ray.data.checked_reader import CheckedBatch, CheckedReader
 from artsel_ray.runtime.run import finished_parts
 from artsel_ray.runtime.shards import INVALID_FOLDER
 from artsel_ray.runtime.task_result import map_tasks
@@ -52,7 +52,7 @@ class ShuffledRequests:
 
 
 class PartitionResult(NamedTuple):
-    """What the shuffle of one file wrote."""
+    """What the shuffle of one file wrote; see `ShuffledRequests`."""
 
     uris: list[str]
     pairs: int
@@ -60,23 +60,10 @@ class PartitionResult(NamedTuple):
     rejected_pairs: int
 
 
-class RequestBatch(NamedTuple):
-    """Some rows of the requests."""
-
-    valid: pa.Table
-    """With the columns `file` and `row`."""
-    invalid: pa.Table
-    """As the table `invalid_rows`."""
-    rejected_pairs: int
-    """Pairs that the invalid rows ask for, at least one per row."""
-
-
 def shuffle_all(output: str, files: list[str], assignment: Assignment, previous: str | None) -> ShuffledRequests:
     """Writes the spill files of a run on Ray, or returns those that an interrupted run has written.
 
     Args:
-        output: of the run.
-        files: of the requests.
         previous: output of an earlier, finished run, if any.
     """
     spill, invalid = storage.join(output, SPILL_FOLDER), storage.join(output, INVALID_FOLDER)
@@ -84,8 +71,16 @@ def shuffle_all(output: str, files: list[str], assignment: Assignment, previous:
     if known is not None:
         return ShuffledRequests(**known)
     shared = ray.put(assignment)
+    parts = finished_parts(previous) if previous else []
+    slices = [parts[start : start + _PREVIOUS_PARTS] for start in range(0, len(parts), _PREVIOUS_PARTS)]
+
+    def move_previous(index: int) -> tuple[str, int]:
+        uri = storage.join(spill, f"previous-{index:05d}.arrow")
+        rejected = storage.join(invalid, f"previous-{index:05d}.parquet")
+        return uri, shuffle_previous(slices[index], uri, ray.get(shared), rejected)
+
     moved = list(map_tasks(len(files), lambda index: shuffle_requests(files, index, ray.get(shared), spill, invalid)))
-    earlier = _shuffle_all_previous(finished_parts(previous), shared, spill, invalid) if previous else []
+    earlier = list(map_tasks(len(slices), move_previous)) if slices else []
     shuffled = ShuffledRequests(
         uris=sorted(uri for part in moved for uri in part.uris),
         pairs=sum(part.pairs for part in moved),
@@ -98,35 +93,13 @@ def shuffle_all(output: str, files: list[str], assignment: Assignment, previous:
     return shuffled
 
 
-def _shuffle_all_previous(
-    parts: list[str], assignment: ray.ObjectRef, spill: str, invalid: str
-) -> list[tuple[str, int]]:
-    """Writes an earlier run's predictions as spill files; returns each one's URI and the rows that it left out."""
-    slices = [parts[start : start + _PREVIOUS_PARTS] for start in range(0, len(parts), _PREVIOUS_PARTS)]
-
-    def move(index: int) -> tuple[str, int]:
-        uri = storage.join(spill, f"previous-{index:05d}.arrow")
-        rejected = storage.join(invalid, f"previous-{index:05d}.parquet")
-        return uri, shuffle_previous(slices[index], uri, ray.get(assignment), rejected)
-
-    return list(map_tasks(len(slices), move))
-
-
 def shuffle_requests(files: list[str], index: int, assignment: Assignment, spill: str, invalid: str) -> PartitionResult:
-    """Writes one file's pairs as spill files and its invalid rows as one object.
-
-    Args:
-        files: all files of the requests.
-        index: of the file to shuffle.
-        assignment: of all files' titles.
-        spill: folder of the spill files.
-        invalid: folder of the invalid rows.
-    """
+    """Writes the pairs of `files[index]` as spill files in a folder, its invalid rows as one object in another."""
     uris: list[str] = []
     moved, lost, rejected = 0, 0, [INVALID_ROWS.empty_table()]
     for batch in read_requests(files, index):
         rejected.append(batch.invalid)
-        lost += batch.rejected_pairs
+        lost += _requested(batch.read) - _requested(batch.valid)
         for part in _slices(batch.valid):
             pairs = _explode(part)
             uri = storage.join(spill, f"requests-{index:05d}-{len(uris):06d}.arrow")
@@ -144,11 +117,7 @@ def shuffle_previous(parts: list[str], uri: str, assignment: Assignment, invalid
 
     Args:
         parts: the earlier run's objects.
-        uri: the spill file.
-        invalid: the object of the invalid rows.
-
-    Returns:
-        The number of invalid rows.
+        invalid: the object of the invalid rows, whose number is returned.
     """
     read = CheckedReader(parts, "predictions", row_checks=checks.prediction_checks).all()
     if read.invalid.num_rows:
@@ -159,32 +128,28 @@ def shuffle_previous(parts: list[str], uri: str, assignment: Assignment, invalid
     return read.invalid.num_rows
 
 
-def read_requests(files: list[str], index: int) -> Iterator[RequestBatch]:
+def read_requests(files: list[str], index: int) -> Iterator[CheckedBatch]:
     """Yields the rows of one file."""
-    reader = CheckedReader(files, "requests", row_checks=_row_checks)
-    for batch in reader.file_batches(index, _BATCH_ROWS):
-        yield RequestBatch(batch.valid, batch.invalid, _requested(batch.read) - _requested(batch.valid))
+    return CheckedReader(files, "requests", row_checks=_row_checks).file_batches(index, _BATCH_ROWS)
 
 
 def _requested(table: pa.Table) -> int:
-    """Returns how many pairs rows ask for, counting a row that asks for none as one."""
+    """Returns how many pairs rows ask for, at least one per row."""
     return int(np.maximum(pc.fill_null(pc.list_value_length(table["title_ids"]), 0).to_numpy(), 1).sum())
 
 
 def _row_checks(table: pa.Table) -> list[checks.RowCheck]:
     """Finds the rows that ask for nothing, or whose history cannot be true."""
     timestamps, rows = checks.items(table["history"], "timestamp")
-    latest = int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6)
-    late = checks.rows_with(checks.later_than(timestamps, latest), rows, table.num_rows)
+    late = checks.later_than(timestamps, int((time.time() + _CLOCK_SKEW_SECONDS) * 1e6))
     # An unknown time is NaN here, neither before nor after another. Microseconds are exact until the year 2255.
     backwards = np.diff(timestamps.cast(pa.int64()).cast(pa.float64(), safe=False).to_numpy()) < 0
-    unordered = np.zeros(table.num_rows, dtype=bool)
-    unordered[rows[1:][backwards & (rows[1:] == rows[:-1])]] = True
+    unordered = checks.rows_with(backwards & (rows[1:] == rows[:-1]), rows[1:], table.num_rows)
     count = pc.fill_null(pc.list_value_length(table["title_ids"]), 0).to_numpy()
     return [
         ("user_id", checks.MISSING, checks.missing(table["user_id"])),
         ("title_ids", "no title is asked for", count == 0),
-        ("history", "an interaction later than now", late),
+        ("history", "an interaction later than now", checks.rows_with(late, rows, table.num_rows)),
         ("history", "not in order of time, newest last", unordered),
         *checks.history_checks(table["history"]),
     ]
@@ -202,7 +167,6 @@ def _slices(table: pa.Table) -> Iterator[pa.Table]:
 
 
 def _explode(table: pa.Table) -> pa.Table:
-    """Returns one row per user and title: user_id, title_id, history, file, row."""
     title_ids = table["title_ids"].combine_chunks()
     pairs = table.select(["user_id", "history", "file", "row"]).take(pc.list_parent_indices(title_ids))
     return pairs.add_column(1, "title_id", pc.fill_null(title_ids.flatten(), ""))

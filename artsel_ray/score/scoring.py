@@ -1,24 +1,59 @@
-"""A rendered shard through an engine and a decoder into rows of predictions."""
+"""The engine of a run, and a rendered shard through engine and decoder into rows of predictions."""
 
 import dataclasses
 import datetime
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from artsel_ray.decoding import label_prior
 from artsel_ray.decoding.base import Choices, Questions
-from artsel_ray.decoding.trie_decoders import most_likely
+from artsel_ray.decoding.decoders import most_likely
 from artsel_ray.engines.base import Engine
 from artsel_ray.errors import InputError
+from artsel_ray.models.load import load
 from artsel_ray.prompts import rationale_checks
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.runtime.engine_pool import GetEngine, Processed
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer
 from artsel_ray.score.scoring_settings import ScoringSettings
+from artsel_ray.score.settings import ScoreEngines
+
+
+@dataclass(frozen=True)
+class EngineLoader:
+    """Loads a run's engine, in the actor that will hold it."""
+
+    settings: ScoringSettings
+    pool: ScoreEngines
+    max_candidates: int
+    """Most candidates of a title."""
+    fake_tokens_per_second: float | None
+    """Speed that the fake engine simulates; as fast as it can if None."""
+
+    def __call__(self) -> Engine:
+        """Raises `InputError` if there is no such model on this machine."""
+        settings, dtype = self.settings, self.pool.dtype
+        placeholders = prompt_tokenizer(settings.model, settings.spec).placeholders
+        if self.pool.engine == "fake":
+            from artsel_ray.engines.fake import FakeEngine
+
+            return FakeEngine(self.fake_tokens_per_second)
+        path = load(settings.model).path
+        if self.pool.engine == "transformers":
+            from artsel_ray.engines.torch import load_torch_engine
+
+            return load_torch_engine(path, dtype, placeholders)
+        from artsel_ray.engines.vllm import VllmEngine
+
+        return VllmEngine(
+            path, settings.max_model_length, max_allowed=self.max_candidates + 1, dtype=dtype,
+            tensor_parallel=self.pool.tensor_parallel, images=self.max_candidates if placeholders else 0,
+        )  # fmt: skip
 
 
 def make_scorer(settings: ScoringSettings) -> Callable[[RenderedShard, GetEngine], Processed]:
@@ -37,8 +72,7 @@ def score_shard(shard: RenderedShard, engine: Engine, settings: ScoringSettings)
     Raises:
         InputError: if the engine's log-probabilities are not numbers, so that a choice would not be the model's.
     """
-    tokenizer = prompt_tokenizer(settings.model, settings.spec)
-    questions, rationales = _questions(shard, tokenizer), None
+    questions, rationales = _questions(shard, prompt_tokenizer(settings.model, settings.spec)), None
     if settings.spec.reason:
         questions, rationales = _generate_rationales(engine, questions)
     choices = settings.decoder.decode(engine, questions)
@@ -47,12 +81,10 @@ def score_shard(shard: RenderedShard, engine: Engine, settings: ScoringSettings)
         choices = most_likely([label_prior.divide(each, settings.label_prior) for each in choices.distributions])
     if any(value is not None and np.isnan(value) for value in choices.probabilities):
         raise InputError(f"{settings.model} answers with NaN; score with another --dtype or --model")
-    counts = {"unmatched": choices.unmatched}
-    shown: list[str | None] | None = None
+    shown, kept = None, dict[str, int]()
     if rationales is not None:
-        shown, dropped = _drop_wrong(shard, tokenizer, rationales, choices.candidates)
-        counts |= dropped
-    return _predictions(shard, choices, shown, settings.model_id), counts
+        shown, kept = _drop_wrong(shard, questions.tokenizer, rationales, choices.candidates)
+    return _predictions(shard, choices, shown, settings.model_id), {"unmatched": choices.unmatched, **kept}
 
 
 def _questions(shard: RenderedShard, tokenizer: PromptTokenizer) -> Questions:
@@ -73,8 +105,8 @@ def _generate_rationales(engine: Engine, questions: Questions) -> tuple[Question
     stop = [tokenizer.option, *tokenizer.end]
     written = engine.generate(questions.prompts, tokenizer.spec.reason_tokens, stop, images=questions.images)
     continued = [tokenizer.with_rationale(prompt, ids) for prompt, ids in zip(questions.prompts, written, strict=True)]
-    rationales = [rationale for _, rationale in continued]
-    return dataclasses.replace(questions, prompts=[prompt for prompt, _ in continued]), rationales
+    prompts, rationales = [prompt for prompt, _ in continued], [rationale for _, rationale in continued]
+    return dataclasses.replace(questions, prompts=prompts), rationales
 
 
 def _drop_wrong(
@@ -83,7 +115,7 @@ def _drop_wrong(
     """Drops the rationales about another user's history or another candidate, and counts them by kind."""
     names, decode = rationale_checks.Names(shard.names.to_pylist()), tokenizer.tokenizer.decode
     shown: list[str | None] = []
-    dropped = dict.fromkeys(rationale_checks.KINDS, 0)
+    dropped = dict.fromkeys(rationale_checks.FAULTS, 0)
     pairs = zip(shard.histories, rationales, chosen, strict=True)
     for group in shard.groups:
         title, *options = tokenizer.texts(group.options.prefix)

@@ -9,26 +9,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 
 from artsel_ray import storage
-from artsel_ray.config import Layout
+from artsel_ray.config import Layout, resolved
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
 from artsel_ray.runtime.engine_pool import EngineStage
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin, finished_parts
-from artsel_ray.runtime.sharded_job import PrepareStage, RejectLimit, ShardedJob, stage_seconds
-from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, done_shards
+from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
+from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY
 from artsel_ray.score.assignment import Assignment, assign, count_pairs
-from artsel_ray.score.engine import EngineLoader
-from artsel_ray.score.exploration import ServingPolicy
 from artsel_ray.score.rendering import ShardSource, make_renderer
 from artsel_ray.score.requests import SPILL_FOLDER, ShuffledRequests, shuffle_all
-from artsel_ray.score.scoring import make_scorer
+from artsel_ray.score.scoring import EngineLoader, make_scorer
 from artsel_ray.score.scoring_settings import ScoringSettings
 from artsel_ray.score.serving import serve
-from artsel_ray.score.settings import ScoreEngines
+from artsel_ray.score.settings import ScoreConfig
 from artsel_ray.score.token_counts import LAYOUTS, TokenCounter, cache_block_tokens
 
 
@@ -36,29 +33,15 @@ from artsel_ray.score.token_counts import LAYOUTS, TokenCounter, cache_block_tok
 class ScoringRun:
     """What one run reads, how it scores, and where it writes."""
 
-    requests: str
+    config: ScoreConfig
     files: list[str]
     """Files of the requests."""
-    titles: str
-    artworks: str
     catalog: Catalog
     """With each title's candidates in the run's permutation."""
     invalid_catalog_rows: pa.Table
-    output: str
     settings: ScoringSettings
     auto_layout: bool
     """Whether the cheapest layout replaces the one of the settings."""
-    permutation: int
-    shard_pairs: int
-    """Most pairs in a shard."""
-    previous: str | None
-    """Output of an earlier run, whose predictions are reused."""
-    serving: ServingPolicy
-    pool: ScoreEngines
-    fake_tokens_per_second: float | None
-    max_reject_rate: float
-    flags: dict[str, Any]
-    """All flags, for config.json."""
     started: float
     """When the job started, by `time.perf_counter`."""
 
@@ -68,22 +51,22 @@ class ScoringRun:
         Raises:
             InputError: if the earlier run has not finished.
         """
-        settings, serving = self.settings, self.serving
+        config, settings, serving = self.config, self.settings, self.config.serving
         identity = {
             "model": settings.model_id,
             "prompt": dataclasses.asdict(settings.spec) | ({"layout": "auto"} if self.auto_layout else {}),
             "max_model_length": settings.max_model_length,
             "decoding": settings.decoding,
-            "shard_pairs": self.shard_pairs,
-            "requests": storage.describe(self.files, self.requests),
-            "titles": storage.describe_files(self.titles),
-            "artworks": storage.describe_files(self.artworks),
-            "engine": self.pool.engine,
-            "dtype": self.pool.dtype,
-            "previous": _digest(self.previous) if self.previous else None,
+            "shard_pairs": config.shard_pairs,
+            "requests": storage.describe(self.files, config.requests),
+            "titles": storage.describe_files(config.titles),
+            "artworks": storage.describe_files(config.artworks),
+            "engine": config.engine_pool.engine,
+            "dtype": config.engine_pool.dtype,
+            "previous": _digest(config.previous) if config.previous else None,
             "explore": [serving.explore, serving.epsilon, serving.temperature, serving.seed],
         }
-        optional = {"permutation": self.permutation, "label_prior": settings.label_prior}
+        optional = {"permutation": config.permutation, "label_prior": settings.label_prior}
         return identity | {name: value for name, value in optional.items() if value}
 
     def with_layout(self, layout: Layout) -> "ScoringRun":
@@ -93,7 +76,7 @@ class ScoringRun:
 
     def assign(self, counts: Counter[str]) -> Assignment:
         """Returns which shard each title's pairs belong to."""
-        return assign(counts, self.shard_pairs, self.catalog, self.settings.spec)
+        return assign(counts, self.config.shard_pairs, self.catalog, self.settings.spec)
 
 
 def _digest(previous: str) -> str:
@@ -108,7 +91,8 @@ def score_requests(run: ScoringRun) -> None:
     Raises:
         InputError: for wrong input, another run's output, or too many invalid pairs.
     """
-    claimed = begin(run.output, run.identity(), run.flags)
+    output = run.config.output
+    claimed = begin(output, run.identity(), resolved(run.config))
     start_ray()
     seconds = {"start": time.perf_counter() - run.started}
 
@@ -118,22 +102,14 @@ def score_requests(run: ScoringRun) -> None:
     if run.auto_layout:
         run = run.with_layout(_cheapest_layout(run, counts))
     assignment = run.assign(counts)
-    shuffled = shuffle_all(run.output, run.files, assignment, run.previous)
+    shuffled = shuffle_all(output, run.files, assignment, run.config.previous)
     if not shuffled.pairs:
-        raise InputError(f"{run.requests} asks for no title; {shuffled.rejected_rows} rows were rejected")
+        raise InputError(f"{run.config.requests} asks for no title; {shuffled.rejected_rows} rows were rejected")
     seconds["exchange"] = time.perf_counter() - shuffle_started
 
     job = _sharded_job(run, claimed, shuffled, assignment.shards)
-    if job.limit:
-        job.limit.check(0)
-    print(f"{shuffled.pairs:,} pairs in {job.shards:,} shards; model {run.settings.model_id}", flush=True)
-    done = done_shards(run.output)
-    if done:
-        print(f"{len(done):,} shards are done already", flush=True)
-
     score_started = time.perf_counter()
-    missing = [shard for shard in range(job.shards) if shard not in done]
-    job.process(missing, invalid=0 if done else shuffled.rejected_pairs)
+    job.resume()
     seconds["score"] = time.perf_counter() - score_started
     seconds["total"] = time.perf_counter() - run.started
     _publish(run, job, shuffled, seconds)
@@ -148,59 +124,50 @@ def _cheapest_layout(run: ScoringRun, counts: Counter[str]) -> Layout:
 
 
 def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shards: int) -> ShardedJob:
-    """Returns the run as stages: render, score, and finally decide what is served."""
+    config, pool = run.config, run.config.engine_pool
     source = ShardSource(shuffled.uris, shuffled.previous, run.files, run.catalog)
     max_candidates = int(np.diff(run.catalog.offsets).max(initial=1))
-    load = EngineLoader(
-        run.settings, run.pool.engine, run.pool.dtype, run.pool.tensor_parallel, max_candidates,
-        run.fake_tokens_per_second,
-    )  # fmt: skip
-    requested = shuffled.pairs + shuffled.rejected_pairs
+    load = EngineLoader(run.settings, pool, max_candidates, config.tokens_per_second)
     return ShardedJob(
         run=claimed,
         table="predictions",
         unit="pairs",
         shards=shards,
-        prepare=PrepareStage("render", partial(make_renderer, ray.put(source), run.settings)),
+        rows=shuffled.pairs,
+        model_id=run.settings.model_id,
+        started=run.started,
+        prepare=PrepareStage("render", partial(make_renderer, run.settings), lambda: source),
         engine=EngineStage("score", partial(make_scorer, run.settings), load),
-        pool=run.pool,
-        gpus_per_engine=run.pool.gpus_per_engine,
-        max_memory_gib=run.pool.engine_memory,
-        finish=partial(serve, policy=run.serving),
-        limit=RejectLimit(run.max_reject_rate, requested, "pairs", run.output, shuffled.rejected_pairs),
+        pool=pool,
+        gpus_per_engine=pool.gpus_per_engine,
+        max_memory_gib=pool.engine_memory,
+        finish=partial(serve, policy=config.serving),
+        max_reject_rate=config.max_reject_rate,
+        known_invalid=shuffled.rejected_pairs,
     )
 
 
 def _publish(run: ScoringRun, job: ShardedJob, shuffled: ShuffledRequests, seconds: dict[str, float]) -> None:
     """Sums up the shards, writes the summary and last the manifest, and deletes the spill files."""
-    totals, invalid = job.totals(), run.invalid_catalog_rows
+    totals, invalid, settings, output = job.totals(), run.invalid_catalog_rows, run.settings, run.config.output
     if invalid.num_rows:
-        storage.write_table(storage.join(run.output, INVALID_FOLDER, "catalogue.parquet"), invalid, "invalid_rows")
-    rejected = int(totals["rejected"]) + shuffled.rejected_pairs
-    manifest = {"pairs": int(totals["pairs"]), "rejected": rejected, "model_id": run.settings.model_id}
-    job.publish(_summary(run, totals, shuffled, seconds), {**manifest, "decoding": run.settings.decoding})
-    storage.delete(storage.join(run.output, SPILL_FOLDER))
-    share = totals["cached_tokens"] / max(totals["prompt_tokens"], 1)
-    print(
-        f"{manifest['pairs']:,} pairs scored, {rejected:,} rejected, "
-        f"{share:.0%} of {int(totals['prompt_tokens']):,} prompt tokens from cache; {run.output}",
-        flush=True,
-    )
-
-
-def _summary(
-    run: ScoringRun, totals: Counter[str], shuffled: ShuffledRequests, seconds: dict[str, float]
-) -> dict[str, Any]:
+        storage.write_table(storage.join(output, INVALID_FOLDER, "catalogue.parquet"), invalid, "invalid_rows")
+    model = {"model_id": settings.model_id, "decoding": settings.decoding}
     counted = {name: int(value) for name, value in totals.items() if not name.endswith("_seconds") and name != MEMORY}
-    return {
+    summary = {
         **counted,
         "rejected_request_rows": shuffled.rejected_rows,
         "rejected_request_pairs": shuffled.rejected_pairs,
         "rejected_previous_rows": shuffled.rejected_previous_rows,
-        "rejected_catalogue_rows": run.invalid_catalog_rows.num_rows,
-        "model_id": run.settings.model_id,
-        "decoding": run.settings.decoding,
-        "layout": run.settings.spec.layout,
+        "rejected_catalogue_rows": invalid.num_rows,
+        **model,
+        "layout": settings.spec.layout,
         MEMORY: round(totals[MEMORY], 2),
         "seconds": {**seconds, "stages": stage_seconds(totals)},
     }
+    rejected = counted["rejected"] + shuffled.rejected_pairs
+    job.publish(summary, {"pairs": counted["pairs"], "rejected": rejected, **model})
+    storage.delete(storage.join(output, SPILL_FOLDER))
+    share = totals["cached_tokens"] / max(totals["prompt_tokens"], 1)
+    cached = f"{share:.0%} of {counted['prompt_tokens']:,} prompt tokens from cache"
+    print(f"{counted['pairs']:,} pairs scored, {rejected:,} rejected, {cached}; {output}", flush=True)

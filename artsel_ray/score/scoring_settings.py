@@ -1,4 +1,4 @@
-"""What a run's answers depend on apart from the data: model, prompt, decoding and limits."""
+"""What a run's answers depend on apart from the data: model, prompt, decoding, limits and label prior."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from artsel_ray.score.settings import ScoreConfig, ScorePrompt
 
 @dataclass(frozen=True)
 class ScoringSettings:
-    """What rendering and decoding depend on apart from the data."""
+    """What rendering and decoding depend on."""
 
     model: str
     """Name, path or URI of the model."""
@@ -35,7 +35,7 @@ class ScoringSettings:
 
     @property
     def decoder(self) -> Decoder:
-        """The decoder that `decoding` names."""
+        """What `decoding` names."""
         return DECODERS[self.decoding]
 
 
@@ -60,10 +60,10 @@ def resolve_settings(config: ScoreConfig) -> ScoringSettings:
 
 
 def read_label_prior(uris: Sequence[str]) -> tuple[float, ...]:
-    """Returns the prior of the option numbers, estimated from all predictions of some runs.
+    """Returns the prior of the option numbers, estimated from all predictions of some finished runs.
 
     Raises:
-        InputError: if a run has not finished, or is not a run of `--decoding labels`.
+        InputError: if one has not finished, or is not a run of `--decoding labels`.
     """
     distributions = []
     for uri in uris:
@@ -73,11 +73,8 @@ def read_label_prior(uris: Sequence[str]) -> tuple[float, ...]:
             raise InputError(f"--label-prior {uri} is not a finished run of jobs/score.py --decoding labels")
         for part in manifest["parts"]:
             rows = read_table(storage.join(uri, part), "predictions", ["candidates.probability"])
-            distributions += [
-                np.array([each["probability"] for each in candidates])
-                for candidates in rows["candidates"].to_pylist()
-                if candidates
-            ]
+            for candidates in filter(None, rows["candidates"].to_pylist()):
+                distributions.append(np.array([each["probability"] for each in candidates]))
     if not distributions:
         raise InputError(f"--label-prior {uris[0]} has no predictions; score some pairs with --decoding labels first")
     return tuple(label_prior.prior(distributions).tolist())
@@ -85,9 +82,6 @@ def read_label_prior(uris: Sequence[str]) -> tuple[float, ...]:
 
 def prompt_spec(model: Model, name: str, flags: ScorePrompt, decoding: str) -> PromptSpec:
     """Returns the prompt that the model was trained for, or for a model without a spec the one that the flags give.
-
-    Args:
-        name: the model's, for messages.
 
     Raises:
         InputError: if flags contradict the model's prompt, or the decoding needs another output.

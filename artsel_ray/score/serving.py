@@ -1,13 +1,53 @@
-"""Which artwork is served: the most likely one, or one drawn to explore, with its propensity."""
+"""Which artwork is served: the most likely one, or one drawn to explore, with its propensity.
+
+Only with propensities can the next model learn from a run without bias. Suffix: M candidates of a title.
+"""
+
+import hashlib
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from artsel_ray.score.exploration import ServingPolicy, draw, propensities
+from artsel_ray.score.settings import Exploration, ServingSettings
+
+# So few bits that a product with them, rounded, stays below the other factor.
+_BITS = 48
 
 
-def serve(predictions: pa.Table, policy: ServingPolicy) -> pa.Table:
+def propensities(probability_m: NDArray, explore: Exploration, epsilon: float, temperature: float) -> NDArray:
+    """Returns the probability with which each candidate is served: [M], which sums to 1.
+
+    `none` serves the most likely candidate, the first of equals. `epsilon` does too, but with probability ε draws among
+    all candidates: `ε/M + (1 − ε)·[m is the most likely]`. `softmax` draws with `p_m^(1/T) / Σ p^(1/T)`: the model's
+    own probabilities at T = 1, closer to uniform above, closer to `none` below. (Sutton and Barto, "Reinforcement
+    learning", 2nd edition, sections 2.2 and 2.8.)
+
+    Args:
+        probability_m: the model's distribution over the candidates.
+        epsilon: ε, in [0, 1].
+        temperature: T, more than 0.
+    """
+    if explore == "softmax":
+        with np.errstate(divide="ignore"):  # a probability of 0 stays 0
+            log_m = np.log(probability_m) / temperature
+        weight_m = np.exp(log_m - log_m.max())
+        return weight_m / weight_m.sum()
+    served_m = np.zeros(len(probability_m))
+    served_m[np.argmax(probability_m)] = 1.0
+    return served_m if explore == "none" else epsilon / len(served_m) + (1 - epsilon) * served_m
+
+
+def draw(propensity_m: NDArray, seed: int, user_id: str, title_id: str) -> int:
+    """Returns the candidate that a user is served: always the same for the same arguments, so that a run can resume."""
+    digest = hashlib.blake2b(repr((seed, user_id, title_id)).encode("utf-8", "surrogatepass"), digest_size=_BITS // 8)
+    uniform = int.from_bytes(digest.digest()) / 2**_BITS
+    below_m = np.cumsum(propensity_m)
+    return int(np.searchsorted(below_m, uniform * below_m[-1], side="right"))
+
+
+def serve(predictions: pa.Table, policy: ServingSettings) -> pa.Table:
     """Returns predictions with `artwork_id`, `probability` and `propensity` as the policy decides.
 
     Rows that another run has drawn are drawn again, from their candidates' probabilities.
@@ -20,8 +60,7 @@ def serve(predictions: pa.Table, policy: ServingPolicy) -> pa.Table:
     lists = predictions["candidates"].combine_chunks()
     artwork_ids, probability_c = (pc.struct_field(lists.values, name) for name in ("artwork_id", "probability"))
     bounds, values = lists.offsets.to_numpy(), probability_c.to_numpy()
-    drawn = np.empty(predictions.num_rows, dtype=np.int64)
-    propensity = np.empty(predictions.num_rows)
+    drawn, propensity = np.empty(predictions.num_rows, dtype=np.int64), np.empty(predictions.num_rows)
     ids = zip(predictions["user_id"].to_pylist(), predictions["title_id"].to_pylist(), strict=True)
     for row, (user_id, title_id) in enumerate(ids):
         probability_m = values[bounds[row] : bounds[row + 1]]

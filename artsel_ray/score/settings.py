@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from pydantic import model_validator
 
 from artsel_ray.config import (
@@ -41,8 +41,8 @@ class ScoreEngines(EngineSettings):
     """The engines that run the model. Each is an actor of Ray Data."""
 
     engine: Literal["vllm", "transformers", "fake"] = "vllm"
-    """transformers is slower, for machines without vLLM. fake makes up numbers, at once or at --tokens-per-second, to
-    measure everything but the model."""
+    """transformers is slower; it is for machines without vLLM. fake returns made-up numbers, immediately or at
+    --tokens-per-second, to benchmark everything but the model."""
     gpus_per_engine: Annotated[float, Ge(0), Le(1000)] | None = None
     """GPUs for each engine; 0.5 puts two on one. Default: --tensor-parallel where the cluster has GPUs, else 0."""
     engine_memory: Annotated[float, Ge(0.1)] | None = None
@@ -50,8 +50,23 @@ class ScoreEngines(EngineSettings):
 
 
 @settings
+class ServingSettings:
+    """Which artwork is served."""
+
+    explore: Exploration = "none"
+    """Which artwork is served, with --decoding rank or labels. none: the most likely. epsilon: any, with probability
+    --epsilon. softmax: drawn by the model's probabilities at --temperature. The propensity is written with it."""
+    epsilon: Share = 0.05
+    """Share of the pairs for which --explore epsilon draws among all candidates."""
+    temperature: Positive = 1.0
+    """Temperature of --explore softmax: higher explores more."""
+    seed: Seed = 0
+    """Seed of the draws of --explore; give a different one to every run."""
+
+
+@settings
 class ScoreConfig:
-    """Chooses an artwork for every user-title pair of the requests. Run again to resume."""
+    """Chooses an artwork for every requested user-title pair. Run again to resume."""
 
     requests: Uri
     """Parquet of user_id, history, title_ids: a path or URI."""
@@ -67,41 +82,33 @@ class ScoreConfig:
     """choose: the best candidate. rank: also every candidate's probability. labels: rank by the candidates' numbers.
     freetext: the paper's way, write a caption and take the most similar candidate."""
     permutation: Annotated[int, Ge(0)] = 0
-    """Show each title's candidates in another order, one per number; 0 is the order of their ids. To measure position
-    bias: jobs/evaluate.py --permutations."""
+    """Number of the order in which each title's candidates are shown; 0 orders them by id. Use several, and
+    jobs/evaluate.py --permutations, to measure position bias."""
     label_prior: tuple[Uri, ...] = ()
     """With --decoding labels: outputs of such runs over a few percent of the pairs, with several --permutation. How
     much the model prefers each number, whatever it stands for, is estimated from them and divided out (PriDe)."""
     estimate_cost: bool = False
-    """Only estimate the cost, into OUTPUT/plan.json: tokens in both layouts, seconds, bytes."""
+    """Only estimate the cost and write it to OUTPUT/plan.json: tokens in both layouts, seconds, bytes."""
     tokens_per_second: Positive | None = None
     """Throughput per engine for --estimate-cost, in tokens/s; measured on a few pairs if omitted. With --engine fake,
     the speed to simulate."""
     shard_pairs: Count = 4096
-    """Most user-title pairs in a shard, which is redone when a machine dies; fewer where titles share little."""
+    """Maximum user-title pairs per shard, the unit redone after a failure; fewer if titles share few tokens."""
     previous: Uri | None = None
     """Output of an earlier run: pairs with the same fingerprint (model, prompt, history, candidates) are reused from
     it, the others are scored."""
-    explore: Exploration = "none"
-    """Which artwork is served, with --decoding rank or labels. none: the most likely. epsilon: any, with probability
-    --epsilon. softmax: drawn by the model's probabilities at --temperature. The propensity is written with it."""
-    epsilon: Share = 0.05
-    """Share of the pairs for which --explore epsilon draws among all candidates."""
-    temperature: Annotated[float, Gt(0)] = 1.0
-    """Temperature of --explore softmax: higher explores more."""
-    seed: Seed = 0
-    """Seed of the draws of --explore; give a different one to every run."""
     max_reject_rate: Share = 0.05
     """Stop, with exit code 1, if a larger share of the pairs is invalid."""
+    serving: ServingSettings = ServingSettings()
     prompt: ScorePrompt = ScorePrompt()
     engine_pool: ScoreEngines = ScoreEngines()
 
     @model_validator(mode="after")
     def _flags_fit(self) -> Self:
-        if self.explore != "none" and not DECODERS[self.decoding].gives_distribution:
-            raise InputError(f"--explore {self.explore} needs every candidate's probability; add --decoding rank")
+        explore = self.serving.explore
+        if explore != "none" and not DECODERS[self.decoding].gives_distribution:
+            raise InputError(f"--explore {explore} needs every candidate's probability; add --decoding rank")
         if self.label_prior and self.decoding != "labels":
-            raise InputError(
-                f"--label-prior is of the options' numbers, --decoding is {self.decoding}; add --decoding labels"
-            )
+            message = f"--label-prior needs --decoding labels, not {self.decoding}"
+            raise InputError(message)
         return self

@@ -9,7 +9,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, get_args
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,10 @@ import ray
 from numpy.typing import NDArray
 
 from artsel_ray.config import Layout
+from artsel_ray.data import checks
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.decoding.base import QuestionCost
-from artsel_ray.prompts.titles import tokenize_title
+from artsel_ray.prompts.tokenizer import PromptTokenizer, tokenize_title
 from artsel_ray.runtime.task_result import map_tasks
 from artsel_ray.score.rendering import prompt_tokenizer
 from artsel_ray.score.requests import read_requests
@@ -71,28 +72,15 @@ class TokenCounts:
         return min(LAYOUTS, key=self.computed)
 
 
-class TitleCost(NamedTuple):
-    """What a pair of one title costs in tokens; means over the candidates where the answer decides."""
-
-    options: int
-    """Tokens of the title's line and its options."""
-    budget: int
-    """Most tokens of a history; -1 where none fits."""
-    questions: float
-    """Questions per pair, one for each branch of the trie that it meets."""
-    path_tokens: float
-    """Tokens after the prompt, summed over all questions."""
-    distinct_path_tokens: float
-    """The same, with tokens that questions share counted once."""
-
-
 @dataclass(frozen=True)
 class TitleCosts:
-    """The columns of X titles' `TitleCost`."""
+    """What a pair of each of X titles costs, in tokens: arrays [X]; see `QuestionCost` for the last three."""
 
     title_ids: pa.Array
-    options: NDArray[np.int64]
-    budget: NDArray[np.int64]
+    options: NDArray[np.float64]
+    """Tokens of the title's line and its options."""
+    budget: NDArray[np.float64]
+    """Most tokens of a history; -1 where none fits."""
     questions: NDArray[np.float64]
     path_tokens: NDArray[np.float64]
     distinct_path_tokens: NDArray[np.float64]
@@ -120,64 +108,56 @@ class TokenCounter:
             pairs: of each title, as `count_pairs` returns them.
             shards: number of each title's shards, 1 by default.
         """
-        costs = self._measure_all(pairs, catalog)
+        costs = self._measure_titles(pairs, catalog)
         known = ray.put(costs)
-        totals = TokenCounts()
-        for counted in map_tasks(files, lambda file: self.count_file(file, ray.get(known))):
-            totals += counted
-        counts = [(shards or {}).get(title_id, 1) for title_id in costs.title_ids.to_pylist()]
-        return totals + self._once(costs, np.array(counts, dtype=np.int64))
 
-    def _measure_all(self, pairs: Counter[str], catalog: Catalog) -> TitleCosts:
+        def count_file(file: str) -> TokenCounts:
+            titles = ray.get(known)
+            return sum((self._count_rows(batch.valid, titles) for batch in read_requests([file], 0)), TokenCounts())
+
+        shards_x = [(shards or {}).get(title_id, 1) for title_id in costs.title_ids.to_pylist()]
+        return sum(map_tasks(files, count_file), self._once(costs, np.array(shards_x, dtype=np.int64)))
+
+    @property
+    def _tokenizer(self) -> PromptTokenizer:
+        return prompt_tokenizer(self.settings.model, self.settings.spec)
+
+    def _measure_titles(self, pairs: Counter[str], catalog: Catalog) -> TitleCosts:
         """Tokenizes all titles that are requested, in tasks on Ray."""
         titles = pc.index_in(pa.array(sorted(pairs), pa.string()), catalog.title_ids).drop_null().to_numpy()
         slices = [titles[start : start + _TITLES_PER_TASK] for start in range(0, len(titles), _TITLES_PER_TASK)]
         shared = ray.put(catalog)
 
-        def measure(index: int) -> tuple[int, list[TitleCost]]:
-            return index, self.measure_titles(slices[index], ray.get(shared))
+        def measure(index: int) -> tuple[int, list[tuple[float, ...]]]:
+            known, tokenizer = ray.get(shared), self._tokenizer
+            return index, [self._title_cost(tokenizer, known, title) for title in slices[index].tolist()]
 
         by_slice = dict(map_tasks(len(slices), measure))  # tasks finish in any order
-        costs = [cost for index in range(len(slices)) for cost in by_slice[index]]
-        options, budget, *means = np.array(costs, dtype=np.float64).reshape(-1, len(TitleCost._fields)).T
-        title_ids = catalog.title_ids.take(pa.array(titles))
-        return TitleCosts(title_ids, options.astype(np.int64), budget.astype(np.int64), *means)
+        costs = np.array([cost for index in range(len(slices)) for cost in by_slice[index]], dtype=np.float64)
+        return TitleCosts(catalog.title_ids.take(pa.array(titles)), *costs.reshape(-1, 5).T)
 
-    def measure_titles(self, titles: NDArray[np.int64], catalog: Catalog) -> list[TitleCost]:
-        """Tokenizes titles, given by their indices in the catalog; returns the cost of each."""
-        tokenizer = prompt_tokenizer(self.settings.model, self.settings.spec)
-        costs = []
-        for title in titles.tolist():
-            options = tokenize_title(tokenizer, catalog, title)
-            fits = bool(options.answers)
-            budget = tokenizer.history_budget(options, self.settings.max_model_length) if fits else -1
-            costs.append(TitleCost(options.length, budget, *self._question_cost(options.answers, tokenizer.option_end)))
-        return costs
+    def _title_cost(self, tokenizer: PromptTokenizer, catalog: Catalog, title: int) -> tuple[float, ...]:
+        """Returns a title's values in the columns of `TitleCosts`."""
+        options = tokenize_title(tokenizer, catalog, title)
+        budget = tokenizer.history_budget(options, self.settings.max_model_length) if options.answers else -1
+        # A model that writes a rationale is asked once.
+        once = self.settings.spec.reason or not options.answers
+        cost = QuestionCost(1, 0, 0) if once else self.settings.decoder.cost(options.answers, tokenizer.option_end)
+        return options.length, budget, *cost
 
-    def _question_cost(self, answers: list[list[int]], option_end: int) -> QuestionCost:
-        if self.settings.spec.reason or not answers:  # a model that writes a rationale is asked once
-            return QuestionCost(1.0, 0.0, 0.0)
-        return self.settings.decoder.cost(answers, option_end)
-
-    def count_file(self, file: str, costs: TitleCosts) -> TokenCounts:
-        """Counts what one file of requests costs, except what is computed once per title and shard.
+    def _count_rows(self, table: pa.Table, costs: TitleCosts) -> TokenCounts:
+        """Counts what requests cost, except what is computed once per title and shard.
 
         Pairs of titles that are not in `costs`, and those that do not fit the model, are left out.
         """
-        batches = (self._count_rows(batch.valid, costs) for batch in read_requests([file], 0))
-        return sum(batches, start=TokenCounts())
-
-    def _count_rows(self, table: pa.Table, costs: TitleCosts) -> TokenCounts:
-        tokenizer = prompt_tokenizer(self.settings.model, self.settings.spec)
+        tokenizer = self._tokenizer
         histories = tokenizer.histories(table["history"], np.full(table.num_rows, self.settings.max_model_length))
 
         # Every pair's row and title; then only the pairs that ask something.
         wanted = table["title_ids"].combine_chunks()
-        row = pc.list_parent_indices(wanted).to_numpy()
-        title = pc.fill_null(pc.index_in(wanted.flatten(), costs.title_ids), -1).to_numpy()
+        row, title = pc.list_parent_indices(wanted).to_numpy(), checks.codes(wanted.flatten(), costs.title_ids)
         row, title = row[title >= 0], title[title >= 0]
-        pairs = int((costs.budget[title] >= 0).sum())
-        asks = costs.asks[title]
+        pairs, asks = int((costs.budget[title] >= 0).sum()), costs.asks[title]
         row, title = row[asks], title[asks]
 
         # Lengths of the prompt's parts, in tokens.
@@ -206,19 +186,17 @@ class TokenCounter:
             user_first_computed=(prompt - self._whole_blocks(shared_by_user) + further).sum(),
         )
 
-    def _once(self, costs: TitleCosts, shards: NDArray[np.int64]) -> TokenCounts:
-        """Returns what is computed once: the instruction per run, a title's options per shard."""
-        tokenizer = prompt_tokenizer(self.settings.model, self.settings.spec)
-        head = len(tokenizer.head)
-        options = costs.options + len(tokenizer.history_head)
-        computed = self._whole_blocks(head + options) - head // self.block_tokens * self.block_tokens
+    def _once(self, costs: TitleCosts, shards_x: NDArray[np.int64]) -> TokenCounts:
+        """Counts what is computed once: the instruction per run, a title's options per shard."""
+        head, options = len(self._tokenizer.head), costs.options + len(self._tokenizer.history_head)
+        computed = (self._whole_blocks(head + options) - head // self.block_tokens * self.block_tokens) * shards_x
         return TokenCounts(
-            title_first_distinct=head + int(options[costs.asks].sum()),
+            title_first_distinct=head + float(options[costs.asks].sum()),
             user_first_distinct=head,
-            title_first_computed=int((computed * shards)[costs.asks].sum()),
+            title_first_computed=float(computed[costs.asks].sum()),
         )
 
-    def _whole_blocks(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _whole_blocks(self, tokens: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns how many of the first tokens fill whole blocks."""
         return tokens // self.block_tokens * self.block_tokens
 

@@ -1,23 +1,20 @@
 """The job that writes a simulated world, one group of users after another, so that memory does not grow."""
 
 import time
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from artsel_ray import storage
-from artsel_ray.config import resolved
+from artsel_ray import schema, storage
+from artsel_ray.config import AssetKind, resolved
 from artsel_ray.runtime.run import begin
-from artsel_ray.simulate import movielens
-from artsel_ray.simulate.histories import Histories, Viewings
+from artsel_ray.simulate.artworks import CaptionStyle, draw
+from artsel_ray.simulate.histories import LICENSE, Histories, Viewings, movielens_histories, synthetic_histories
 from artsel_ray.simulate.settings import SimulateConfig
-from artsel_ray.simulate.synthetic import synthetic_histories
-from artsel_ray.simulate.tables import CatalogIds, catalog_ids, log_tables, write_catalog, write_group
-from artsel_ray.simulate.world import Behavior, Best, CaptionStyle, World, best_possible, calibrate, make_world, show
+from artsel_ray.simulate.world import Behavior, Best, Impressions, World, best_possible, calibrate, make_world, show
 
 # Impressions that are in memory at once, and that the rate of engagement is calibrated on.
 _BATCH_PAIRS = 20_000
-_SYNTHETIC_USERS, _SYNTHETIC_TITLES = 1_000, 500
 
 
 def simulate(config: SimulateConfig) -> None:
@@ -26,90 +23,125 @@ def simulate(config: SimulateConfig) -> None:
     Raises:
         InputError: if the output holds a world of other flags, or MovieLens cannot be fetched.
     """
-    started = time.monotonic()
-    flags = resolved(config)
-    run = begin(config.output, {name: value for name, value in flags.items() if name != "output"}, flags)
+    started, output, flags = time.monotonic(), config.output, resolved(config)
+    run = begin(output, {name: value for name, value in flags.items() if name != "output"}, flags)
     histories = _histories(config)
-    world = make_world(
-        histories.themes_xt,
-        (config.min_candidates, config.max_candidates),
-        config.noise,
-        CaptionStyle(config.caption_tokens, config.shared_words, config.asset_kind),
-        config.seed,
-    )
-    ids = catalog_ids(histories.titles.title_ids, world.counts_x)
-    write_catalog(config.output, histories.titles, ids, world, config.asset_kind, config.images)
+    style = CaptionStyle(config.caption_tokens, config.shared_words, config.asset_kind)
+    candidates = (config.min_candidates, config.max_candidates)
+    world = make_world(histories.themes_xt, candidates, config.noise, style, config.seed)
+    artworks = write_catalog(output, histories.titles, world, config.asset_kind, config.images)
     behavior = Behavior(config.taste_strength, config.exploration)
     counts, best = {"users": 0, "interactions": 0, "engaged": 0}, Best()
     for number, group in enumerate(histories.groups):
         if number == 0:
             sample = group.part(0, _BATCH_PAIRS)
-            taste_nt = sample.taste_ut[sample.users]
-            behavior = calibrate(world, sample.titles, taste_nt, behavior, config.engagement_rate)
+            behavior = calibrate(world, sample.titles, sample.taste_ut[sample.users], behavior, config.engagement_rate)
         rng = np.random.default_rng([config.seed, 5, number])
-        best += _write_log(config.output, number, group, world, behavior, ids, rng)
+        tables, reached = _log(group, world, behavior, artworks, rng)
+        for name, table in tables.items():
+            _write_part(output, name, number, table)
+        best += reached
         counts["users"] += len(group.user_ids)
         counts["interactions"] += len(group)
         print(f"simulate: {counts['users']:,} users, {counts['interactions']:,} interactions", flush=True)
-    counts["engaged"] = best.examples
-    summary = _summary(config, world, counts, best, round(time.monotonic() - started, 1))
-    storage.write_json(storage.join(config.output, "summary.json"), summary)
+    counts["engaged"], means = best.examples, best.means()
+    summary = {
+        "simulated": ["artworks", "captions", "impressions", "engagement", *["images"] * config.images],
+        "source": config.source,
+        "license": LICENSE if config.source == "movielens" else None,
+        "titles": len(world.counts_x),
+        "artworks": int(world.counts_x.sum()),
+        **counts,
+        "best_possible": means,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    storage.write_json(storage.join(output, "summary.json"), summary)
     run.publish(counts)
-    means = best.means()
     print(
         f"simulate: {counts['interactions']:,} interactions, {counts['engaged']:,} engaged impressions, best possible "
         f"accuracy {means['accuracy']:.3f} (random {means['random_accuracy']:.3f}) and IPS {means['ips']:.2f} "
-        f"(random 1.00); {config.output}",
+        f"(random 1.00); {output}",
         flush=True,
     )
 
 
 def _histories(config: SimulateConfig) -> Histories:
     if config.source == "movielens":
-        print(movielens.LICENSE, flush=True)
-        return movielens.movielens_histories(config.users, config.titles, config.themes)
-    return synthetic_histories(
-        config.users or _SYNTHETIC_USERS,
-        config.titles or _SYNTHETIC_TITLES,
-        config.themes,
-        config.interactions_per_user,
-        config.shared_words,
-        config.seed,
-    )
+        print(LICENSE, flush=True)
+        return movielens_histories(config.users, config.titles, config.themes)
+    users, titles = config.users or 1_000, config.titles or 500
+    interactions, shared_words = config.interactions_per_user, config.shared_words
+    return synthetic_histories(users, titles, config.themes, interactions, shared_words, config.seed)
 
 
-def _write_log(
-    output: str,
-    number: int,
-    group: Viewings,
-    world: World,
-    behavior: Behavior,
-    ids: CatalogIds,
-    rng: np.random.Generator,
-) -> Best:
-    """Writes a group's interactions, impressions and oracle; returns what the best predictors reach on them."""
+def artwork_ids(title_ids: list[str], counts_x: np.ndarray) -> list[str]:
+    """Names the artworks of titles that have `counts_x` artworks each."""
+    return [f"{title}-a{i:02d}" for title, count in zip(title_ids, counts_x, strict=True) for i in range(count)]
+
+
+def write_catalog(output: str, titles: pa.Table, world: World, kind: AssetKind, images: bool) -> pa.Table:
+    """Writes titles and artworks, with `images` an image of each below artworks/images; returns the artworks."""
+    title_ids = titles["title_id"].to_pylist()
+    ids = artwork_ids(title_ids, world.counts_x)
+    paths = [f"images/{artwork_id}.png" if images else None for artwork_id in ids]
+    columns = {
+        "artwork_id": ids,
+        "title_id": np.repeat(title_ids, world.counts_x),
+        "caption": [caption for captions in world.captions for caption in captions],
+        "image_uri": pa.array(paths, pa.string()),
+        "asset_kind": pa.repeat(kind, len(ids)),
+    }
+    artworks = pa.table(columns)
+    _write_part(output, "titles", 0, titles)
+    _write_part(output, "artworks", 0, artworks)
+    for path, mix in zip(paths, world.mix_xmt[world.mask_xm], strict=True):
+        if path is not None:
+            storage.write_object(storage.join(output, "artworks", path), draw(mix))
+    return artworks
+
+
+def _log(
+    group: Viewings, world: World, behavior: Behavior, artworks: pa.Table, rng: np.random.Generator
+) -> tuple[dict[str, pa.Table], Best]:
+    """Returns a group's interactions, impressions and oracle, and what the best predictors reach on them."""
     parts, best = [], Best()
     for start in range(0, len(group), _BATCH_PAIRS):
         viewings = group.part(start, start + _BATCH_PAIRS)
         shown = show(world, viewings.titles, viewings.taste_ut[viewings.users], behavior, rng)
-        parts.append(log_tables(viewings, shown, world, ids))
-        engaged_n = shown.engaged_n
-        counts_n = world.counts_x[viewings.titles]
+        parts.append(log_tables(viewings, shown, world, artworks))
+        engaged_n, counts_n = shown.engaged_n, world.counts_x[viewings.titles]
         best += best_possible(shown.policy_nm[engaged_n], shown.engagement_nm[engaged_n], counts_n[engaged_n])
-    write_group(output, number, parts)
-    return best
+    return {name: pa.concat_tables([part[name] for part in parts]) for name in parts[0]}, best
 
 
-def _summary(
-    config: SimulateConfig, world: World, counts: dict[str, int], best: Best, seconds: float
-) -> dict[str, Any]:
-    return {
-        "simulated": ["artworks", "captions", "impressions", "engagement", *["images"] * config.images],
-        "source": config.source,
-        "licence": movielens.LICENSE if config.source == "movielens" else None,
-        "titles": len(world.counts_x),
-        "artworks": int(world.counts_x.sum()),
-        **counts,
-        "best_possible": best.means(),
-        "seconds": seconds,
+def log_tables(viewings: Viewings, shown: Impressions, world: World, artworks: pa.Table) -> dict[str, pa.Table]:
+    """Returns the rows of interactions, impressions and oracle of viewings, each with its impression at its time."""
+    titles_n, watched = viewings.titles, viewings.watch_seconds
+    first_n, ids = world.first_x[titles_n], artworks["artwork_id"].combine_chunks()
+    user_ids = pa.array(viewings.user_ids).take(pa.array(viewings.users))
+    common = {"user_id": user_ids, "title_id": artworks["title_id"].take(pa.array(first_n))}
+    times = pa.array(viewings.seconds * 1_000_000).cast(schema.TIMESTAMP)
+    watch_seconds = pa.nulls(len(viewings), pa.float32()) if watched is None else pa.array(watched)
+    impressions = {
+        "artwork_id": ids.take(pa.array(first_n + shown.positions_n)),
+        "timestamp": times,
+        "engaged": pa.array(shown.engaged_n),
+        "propensity": pa.array(shown.propensities_n),
     }
+    mask = world.mask_xm[titles_n]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(world.counts_x[titles_n])]).astype(np.int32))
+    candidates = (first_n[:, None] + np.arange(mask.shape[1]))[mask]
+    oracle = {
+        "artwork_ids": pa.ListArray.from_arrays(offsets, ids.take(pa.array(candidates))),
+        "engagement_probabilities": pa.ListArray.from_arrays(offsets, pa.array(shown.engagement_nm[mask])),
+        "propensities": pa.ListArray.from_arrays(offsets, pa.array(shown.policy_nm[mask])),
+    }
+    return {
+        "interactions": pa.table({**common, "timestamp": times, "watch_seconds": watch_seconds}),
+        "impressions": pa.table({**common, **impressions}),
+        "oracle": pa.table({**common, **oracle}),
+    }
+
+
+def _write_part(output: str, name: str, number: int, table: pa.Table) -> None:
+    storage.write_table(storage.join(output, name, f"part-{number:06d}.parquet"), table, name)

@@ -8,8 +8,6 @@ from pydantic import model_validator
 from artsel_ray.config import AssetKind, Seed, Share, Uri, settings
 from artsel_ray.errors import InputError
 
-_MOVIELENS_USERS, _MOVIELENS_TITLES = 943, 1682
-
 
 @settings
 class SimulateConfig:
@@ -44,7 +42,7 @@ class SimulateConfig:
     engagement_rate: Annotated[float, Ge(0.001), Le(0.999)] = 0.2
     """Share of impressions that the user engages with. A lower rate reveals more of the taste and is easier."""
     noise: Annotated[float, Ge(0), Le(100)] = 0.5
-    """Standard deviation of an artwork's appeal to all users, unrelated to taste. Less is easier."""
+    """Standard deviation of an artwork's appeal to all users, unrelated to taste. Lower is easier."""
     exploration: Annotated[float, Ge(0.001), Le(1)] = 0.2
     """Share of impressions for which the logging policy draws the artwork uniformly."""
     asset_kind: AssetKind = "artwork"
@@ -61,7 +59,7 @@ class SimulateConfig:
                 f"--max-candidates is {self.max_candidates}; it must be at least --min-candidates {self.min_candidates}"
             )
         if self.source == "movielens":
-            for name, most in (("users", _MOVIELENS_USERS), ("titles", _MOVIELENS_TITLES)):
+            for name, most in (("users", 943), ("titles", 1682)):
                 if (getattr(self, name) or 0) > most:
                     raise InputError(f"--{name} is {getattr(self, name)}; MovieLens 100K has {most:,}")
         return self

@@ -1,13 +1,12 @@
 """Post-training on Ray Train with TRL, and sweeps over learning rates. Read in this order:
 
 - `settings`: the flags of both jobs.
-- `job`: the training job: resume, run here or on Ray, publish.
-- `ray_train`: Ray Train's workers, and the checkpoint that they resume from.
+- `job`: the training job: resume, run here or on Ray Train's workers, publish.
 - `loop`: what one worker does: read, train, validate, export.
-- `examples`, `reading`: examples in memory, and how they get there from tables.
-- `methods`: the table of methods; `sft`, `dpo` are its entries, and `rejections` draws what DPO rejects.
-- `trainers`: what the methods share: settings, order of examples, rendering batch by batch.
-- `callbacks`: what happens between steps; `validation`, `checkpoints` do its two larger parts.
-- `export`, `model_card`: what a training leaves.
-- `sweep`, `sweep_trials`: the sweep job, and the records of its trials.
+- `examples`: examples in memory, and how they get there from tables.
+- `methods`: the table of methods; `sft` and `dpo` are its entries.
+- `trainers`: what the methods share: the task, the order of examples, rendering batch by batch.
+- `callbacks`: what happens between steps, with validation, and which checkpoints are complete.
+- `model_card`: what a reader of the output sees.
+- `sweep`: the sweep job, and the records of its trials.
 """

@@ -1,30 +1,73 @@
-"""What happens between a training's steps: validation, progress, sealed checkpoints, and the stop at a NaN."""
+"""What happens between a training's steps: validation, progress, sealed checkpoints, and the stop at a NaN.
 
+Validation chooses for held-out examples with a decoder that scores. A checkpoint is complete when each worker has
+written a list of its files and their sizes, last.
+"""
+
+import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs as pafs
+import torch
 from transformers import Trainer, TrainerCallback
 
-from artsel_ray.train.checkpoints import seal
+from artsel_ray import storage
+from artsel_ray.decoding.base import Questions
+from artsel_ray.decoding.decoders import DECODERS
+from artsel_ray.engines.torch import TorchEngine
+from artsel_ray.s3 import open_file
 from artsel_ray.train.examples import TrainingExamples
-from artsel_ray.train.validation import validate
 
+_LIST = "files-"
 _PROGRESS_SECONDS = 5.0
+# Examples whose images are in memory together.
+_EXAMPLES_WITH_IMAGES = 32
+
+
+def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
+    """Chooses for the examples, which the workers share, as scoring does.
+
+    Returns `validation_accuracy`, and `validation_ips`: the mean of hit · m, for π uniform over m candidates.
+    """
+    accelerator = trainer.accelerator
+    # A sharded model answers only when all workers ask the same number of questions: then each chooses for all.
+    workers = 1 if trainer.is_fsdp_enabled else accelerator.num_processes
+    own = range(accelerator.process_index % workers, len(examples), workers)
+    model: Any = trainer.model
+    engine = TorchEngine(model, examples.tokenizer.placeholders)
+    at_once = _EXAMPLES_WITH_IMAGES if examples.tokenizer.placeholders else max(len(own), 1)
+    hits: list[bool] = []
+    for start in range(0, len(own), at_once):
+        some = own[start : start + at_once]
+        chosen = zip(_choose(engine, examples, some), some, strict=True)
+        hits += [choice == examples.label_n[index] for choice, index in chosen]
+    weighted = [hit * len(examples.answers(index)) for hit, index in zip(hits, own, strict=True)]
+    sums = torch.tensor([len(own), sum(hits), sum(weighted)], dtype=torch.float32, device=accelerator.device)
+    count, *totals = accelerator.reduce(sums, "sum").tolist()
+    accuracy, ips = (total / count for total in totals)
+    return {"validation_accuracy": accuracy, "validation_ips": ips}
+
+
+def _choose(engine: TorchEngine, examples: TrainingExamples, indices: Sequence[int]) -> list[int]:
+    tokenizer = examples.tokenizer
+    prompts = [examples.prompt(index) for index in indices]
+    images = [examples.images(index) for index in indices]
+    if tokenizer.spec.reason:
+        stop = [tokenizer.option, *tokenizer.end]
+        written = engine.generate(prompts, tokenizer.spec.reason_tokens, stop, images=images)
+        prompts = [tokenizer.with_rationale(prompt, ids)[0] for prompt, ids in zip(prompts, written, strict=True)]
+    answers = [examples.answers(index) for index in indices]
+    return DECODERS["choose"].decode(engine, Questions(tokenizer, prompts, answers, images)).candidates
 
 
 class Validate(TrainerCallback):
     """Validates and asks for a checkpoint, every so many steps and at the end."""
 
     def __init__(self, trainer: Trainer, examples: TrainingExamples, checkpoint_steps: int) -> None:
-        """Validates a trainer's model.
-
-        Args:
-            examples: to choose for.
-            checkpoint_steps: optimizer steps between two checkpoints.
-        """
         self._trainer, self._examples, self._checkpoint_steps = trainer, examples, checkpoint_steps
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
@@ -41,7 +84,6 @@ class StopAtNonFinite(TrainerCallback):
     """Stops the training at a loss or gradient that is NaN or infinite, without a checkpoint of that step."""
 
     def __init__(self) -> None:
-        """Starts without an error."""
         self.error = ""
         """Why the training was stopped, for the user; empty if it was not."""
 
@@ -51,10 +93,8 @@ class StopAtNonFinite(TrainerCallback):
         for name, key in (("loss", "loss"), ("gradient", "grad_norm")):
             value = logs.get(key, 0.0)
             if not math.isfinite(value) and not self.error:
-                self.error = (
-                    f"the {name} is {value} at step {state.global_step}; lower --learning-rate. "
-                    "The last checkpoint before it is kept"
-                )
+                advice = "lower --learning-rate. The last checkpoint before it is kept"
+                self.error = f"the {name} is {value} at step {state.global_step}; {advice}"
         if self.error:
             control.should_training_stop, control.should_save = True, False
         return control
@@ -64,12 +104,7 @@ class ReportProgress(TrainerCallback):
     """Reports how far the training is, at most every few seconds, and each validation."""
 
     def __init__(self, report: Callable[[str], None]) -> None:
-        """Starts the clock.
-
-        Args:
-            report: shows a line to the user; called on the first worker only.
-        """
-        self._report = report
+        self._report = report  # shows a line to the user; called on the first worker only
         self._since = self._reported = time.monotonic()
         self._first_step: int | None = None
 
@@ -102,3 +137,41 @@ class SealCheckpoints(TrainerCallback):
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
         if folder.is_dir():  # Trainer makes it only on workers that have something to write
             seal(folder, args.process_index, args.world_size)
+
+
+def seal(folder: Path, rank: int, workers: int) -> None:
+    """Lists what this worker has written into its folder of a checkpoint; Ray merges the workers' folders."""
+    files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(_LIST)]
+    sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+    storage.write_json(str(folder / f"{_LIST}{rank}.json"), {"workers": workers, "sizes": sizes})
+
+
+def is_complete(fs: pafs.FileSystem, path: str) -> bool:
+    """Tells whether all workers' lists are there, and every listed file with its listed size."""
+    entries = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
+    found = {entry.path[len(path) :].lstrip("/"): entry.size for entry in entries if entry.is_file}
+    try:
+        lists = [_read(fs, f"{path}/{name}") for name in found if name.startswith(_LIST)]
+        listed = [entry for each in lists for entry in each["sizes"].items()]
+        return bool(lists) and len(lists) == lists[0]["workers"] and all(found.get(file) == n for file, n in listed)
+    except (ValueError, KeyError, TypeError):  # a list is itself cut short
+        return False
+
+
+def _read(fs: pafs.FileSystem, path: str) -> dict[str, Any]:
+    with open_file(fs, path) as file:
+        return json.loads(file.read())
+
+
+def newest_complete(fs: pafs.FileSystem, newest_first: Iterable[str], report: Callable[[str], None]) -> str | None:
+    """Returns the first path whose checkpoint is complete, or None; reports in one line what was skipped."""
+    incomplete = 0
+    for path in newest_first:
+        if is_complete(fs, path):
+            if incomplete:
+                report(f"{incomplete} incomplete checkpoint(s), skipped for an earlier one")
+            return path
+        incomplete += 1
+    if incomplete:
+        report(f"{incomplete} incomplete checkpoint(s) and no complete one: training starts from the beginning")
+    return None

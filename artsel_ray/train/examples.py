@@ -1,4 +1,4 @@
-"""Examples in memory, turned into token ids when a batch needs them.
+"""Examples: read from tables into memory, and turned into token ids when a batch needs them.
 
 What a title's examples share is stored once, and histories as ids: 110,000 examples of 5,000 tokens are 2 GB as token
 ids, and a tenth of that in this form.
@@ -6,15 +6,27 @@ ids, and a tenth of that in this form.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import torch
 
-from artsel_ray.data.images import ArtworkImage, UnusableError, read_all
+from artsel_ray import storage
+from artsel_ray.data.checked_reader import CheckedReader
+from artsel_ray.data.checks import example_checks
+from artsel_ray.data.images import ArtworkImage, UnusableError, locate, read_all
 from artsel_ray.errors import InputError
 from artsel_ray.prompts.tokenizer import Ids, Options, PromptTokenizer, TokenizedExample
 
 # Streams of random numbers, one for each kind of choice, so that no two kinds of choices depend on each other.
 SHUFFLE_STREAM, REJECTED_STREAM, RATIONALE_STREAM = 1, 2, 3
+_COLUMNS = (
+    "example_id", "title_id", "title_name", "title_genres", "history", "candidates", "image_uris", "label",
+    "propensity",
+)  # fmt: skip
+
+Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,8 @@ class TrainingExamples:
     shuffle_candidates: bool = False
     """Whether candidates have a new order in every epoch."""
     titles: list[Title] = field(default_factory=list)
+    known_titles: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    """Index into `titles` by what they show."""
     title_n: list[int] = field(default_factory=list)
     """Index into `titles`."""
     label_n: list[int] = field(default_factory=list)
@@ -65,8 +79,11 @@ class TrainingExamples:
     """Number of examples left out because they don't fit the model even without a history."""
 
     def __len__(self) -> int:
-        """Returns N."""
         return len(self.label_n)
+
+    def title(self, index: int) -> Title:
+        """Returns an example's title."""
+        return self.titles[self.title_n[index]]
 
     def example(self, index: int, epoch: int = 0) -> TokenizedExample:
         """Returns an example for SFT."""
@@ -92,28 +109,29 @@ class TrainingExamples:
 
     def prompt(self, index: int) -> Ids:
         """Returns the prompt as scoring renders it: candidates in their stored order."""
-        return self.tokenizer.prompt(self.titles[self.title_n[index]].options.prefix, self.history_n[index])
+        return self.tokenizer.prompt(self.title(index).options.prefix, self.history_n[index])
 
     def images(self, index: int) -> Sequence[ArtworkImage]:
         """Returns the images of `prompt`; none where candidates are captions."""
-        return self._images(self.titles[self.title_n[index]].contents)
+        return read_images(self.tokenizer, self.title(index).contents)
 
     def answers(self, index: int) -> list[list[int]]:
         """Returns each candidate's answer in their stored order; examples of one title share one list."""
-        return self.titles[self.title_n[index]].options.answers
+        return self.title(index).options.answers
 
-    def _images(self, contents: list[str]) -> Sequence[ArtworkImage]:
-        return () if self.tokenizer.placeholders is None else read_images(self.tokenizer, contents)
+    def with_images(self, batch: Batch, images: list[Sequence[ArtworkImage]]) -> Batch:
+        """Returns a batch with the tensors of each row's images, where candidates are images."""
+        placeholders = self.tokenizer.placeholders
+        return batch if placeholders is None else batch | placeholders.inputs(batch["input_ids"], images)
 
     def _rationale(self, index: int) -> str | None:
         return self.rationale_n[index] if self.tokenizer.spec.reason else None
 
     def _options(self, index: int, epoch: int) -> tuple[Options, list[int]]:
         """Returns the options in the order of an epoch, and the stored index of the candidate at each position."""
-        title = self.titles[self.title_n[index]]
+        title = self.title(index)
         if not self.shuffle_candidates:
-            options = replace(title.options, images=self._images(title.contents))
-            return options, list(range(len(title.contents)))
+            return replace(title.options, images=self.images(index)), list(range(len(title.contents)))
         rng = np.random.default_rng([self.seed, SHUFFLE_STREAM, epoch, index])
         order = rng.permutation(len(title.contents)).tolist()
         contents = [title.contents[candidate] for candidate in order]
@@ -121,23 +139,102 @@ class TrainingExamples:
 
 
 def tokenize_options(tokenizer: PromptTokenizer, name: str, genres: list[str], contents: list[str]) -> Options:
-    """Tokenizes a title with its candidates: captions, or where the model sees images those at these locations.
-
-    Raises:
-        InputError: if an image cannot be used.
-    """
+    """Tokenizes a title with its candidates: captions, or where the model sees images those at these locations."""
     if tokenizer.placeholders is None:
         return tokenizer.options(name, genres, contents)
     return tokenizer.image_options(name, genres, read_images(tokenizer, contents))
 
 
-def read_images(tokenizer: PromptTokenizer, locations: list[str]) -> list[ArtworkImage]:
-    """Reads a title's images in the size that the prompt shows them.
-
-    Raises:
-        InputError: if an image cannot be used.
-    """
+def read_images(tokenizer: PromptTokenizer, locations: list[str]) -> Sequence[ArtworkImage]:
+    """Reads a title's images in the size that the prompt shows them; none where candidates are captions."""
+    if tokenizer.placeholders is None:
+        return ()
     try:
         return read_all(locations, tokenizer.spec.resize_to_pixels)
     except UnusableError as error:
         raise InputError(f"{error}; restore the image, or run jobs/prepare.py again") from None
+
+
+def read_train(
+    uri: str, tokenizer: PromptTokenizer, max_model_length: int, seed: int, shuffle_candidates: bool
+) -> TrainingExamples:
+    """Reads the examples to learn from: all of them, for what prepare and distill write is valid.
+
+    Raises:
+        InputError: if there is none, if one is invalid, if the prompt asks for rationales and an example has none, or
+            if the job that wrote them has not finished.
+    """
+    if storage.exists(storage.join(uri, "config.json")) and storage.read_manifest(uri) is None:
+        raise InputError(f"{uri} is the output of a job that has not finished; run that job's command again")
+    columns = [*_COLUMNS, *(["rationale"] if tokenizer.spec.reason else [])]
+    return _read(TrainingExamples(uri, tokenizer, seed, shuffle_candidates), columns, max_model_length, None)
+
+
+def read_validation(uri: str, tokenizer: PromptTokenizer, max_model_length: int, size: int) -> TrainingExamples:
+    """Reads the first examples, at most `size`, to choose for: all must be valid, and none needs a rationale."""
+    return _read(TrainingExamples(uri, tokenizer), [*_COLUMNS], max_model_length, size)
+
+
+def _read(examples: TrainingExamples, columns: list[str], max_model_length: int, size: int | None) -> TrainingExamples:
+    assets = examples.tokenizer.spec.assets
+    files = storage.list_files(examples.uri)
+    reader = CheckedReader(files, "examples", columns, lambda rows: example_checks(rows, assets))
+    for table in reader.valid_batches():
+        left = len(table) if size is None else size - len(examples) - examples.too_long
+        _add(examples, table.slice(0, max(left, 0)), max_model_length)
+    if not len(examples):
+        left_out = f"; {examples.too_long:,} are longer than {max_model_length:,} tokens" if examples.too_long else ""
+        raise InputError(f"{examples.uri} has no example to use{left_out}")
+    return examples
+
+
+def _add(examples: TrainingExamples, table: pa.Table, max_model_length: int) -> None:
+    """Tokenizes rows and adds those that fit the model."""
+    tokenizer, spec = examples.tokenizer, examples.tokenizer.spec
+    rows = table.drop_columns(["history"]).to_pylist()
+    titles = [_title(examples, row) for row in rows]
+    options = {title: examples.titles[title].options for title in set(titles)}
+    budgets = {title: tokenizer.history_budget(each, max_model_length) for title, each in options.items()}
+    histories = tokenizer.histories(table["history"], np.array([budgets[title] for title in titles], dtype=np.int64))
+    for row, title, history in zip(rows, titles, histories.ids, strict=True):
+        if budgets[title] < 0:
+            examples.too_long += 1
+            continue
+        examples.title_n.append(title)
+        examples.label_n.append(row["label"])
+        examples.history_n.append(history.values.to_numpy())
+        examples.rationale_n.append(row.get("rationale"))
+        examples.propensity_n.append(np.nan if row["propensity"] is None else row["propensity"])
+        answer = len(options[title].answers[row["label"]]) + (spec.reason_tokens if spec.reason else 0)
+        examples.length_n.append(tokenizer.fixed_tokens() + options[title].length + len(history) + answer)
+
+
+def _title(examples: TrainingExamples, row: dict[str, Any]) -> int:
+    """Returns the index of a row's title, which is tokenized when it first occurs."""
+    tokenizer = examples.tokenizer
+    if "rationale" in row and not row["rationale"]:
+        raise InputError(
+            f"{examples.uri}: example {row['example_id']} has no rationale; run jobs/distill.py, or leave --reason out"
+        )
+    if tokenizer.placeholders is None:
+        contents = [candidate["caption"] for candidate in row["candidates"]]
+    else:
+        contents = _locations(row["image_uris"], examples.uri)
+    name, genres = row["title_name"], row["title_genres"]
+    key = (name, tuple(genres), tuple(contents))
+    if key not in examples.known_titles:
+        options = replace(tokenize_options(tokenizer, name, genres, contents), images=())
+        examples.known_titles[key] = len(examples.titles)
+        examples.titles.append(Title(name, genres, contents, options))
+    return examples.known_titles[key]
+
+
+def _locations(uris: list[str], examples: str) -> list[str]:
+    """Returns where an example's images are: with the settings of the examples' own storage, and no others."""
+    _, mark, settings = examples.partition("?") if storage.is_uri(examples) else (examples, "", "")
+    scheme = examples.partition("://")[0]
+    try:
+        locations = [locate(uri, "") for uri in uris]
+    except UnusableError as error:
+        raise InputError(f"{examples}: image_uris: {error}; run jobs/prepare.py again") from None
+    return [each + mark + settings if each.startswith(f"{scheme}://") else each for each in locations]

@@ -1,13 +1,23 @@
-"""The training job: in this process or on Ray Train, and what is published at the end."""
+"""The training job: in this process or on Ray Train's workers, and what is published at the end."""
 
+import dataclasses
 import os
 import shutil
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Any
 
 import pyarrow.fs as pafs
+import ray
 import torch
-from ray.train import UserCallback
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.huggingface.transformers import RayTrainReportCallback
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.queue import Queue
 from safetensors import SafetensorError
 from transformers.integrations import is_mlflow_available
 
@@ -15,66 +25,67 @@ from artsel_ray import storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
-from artsel_ray.runtime.run import begin
-from artsel_ray.train.checkpoints import is_complete, newest_complete
+from artsel_ray.runtime.ray_cluster import own_queue, start_ray
+from artsel_ray.runtime.run import Run, begin
+from artsel_ray.train.callbacks import is_complete, newest_complete
 from artsel_ray.train.loop import Fitted, fit
-from artsel_ray.train.model_card import ModelCard, write_card
-from artsel_ray.train.ray_train import CHECKPOINTS, fit_on_ray, training_failed
+from artsel_ray.train.model_card import write_card
 from artsel_ray.train.settings import TrainConfig
-from artsel_ray.train.trainers import MLFLOW
+from artsel_ray.train.trainers import MLFLOW, Training
 
-METRICS = ("loss", "validation_accuracy", "validation_ips")
-"""What a training is judged by."""
-
+CHECKPOINTS = "checkpoints"  # folder of a training's output
+_MAX_FAILURES = 3
+METRICS = ("loss", "validation_accuracy", "validation_ips")  # what a training is judged by
 # Flags that do not change the result: where it goes and where it runs.
 _NOT_IDENTITY = ("output", "workers", "fsdp")
 
 
 def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> dict[str, float]:
-    """Trains, resuming what an earlier run has left undone.
+    """Trains, resuming what an earlier run has left undone, and returns the last value of each of `METRICS`.
 
     Args:
         callbacks: of Ray Train's run, such as the one that reports to Ray Tune.
 
-    Returns:
-        The last `loss`, `validation_accuracy` and `validation_ips`.
-
     Raises:
         InputError: for a wrong model or examples, another run's output, or a training that failed.
     """
-    check_inputs(config.examples)
-    started = time.monotonic()
-    flags = resolved(config)
-    identity = {name: value for name, value in flags.items() if name not in _NOT_IDENTITY}
-    run = begin(config.output, {**identity, "model": load(config.model).model_id}, flags)
+    started, flags = time.monotonic(), resolved(config)
+    run = begin_training(flags, _NOT_IDENTITY)
     published = storage.read_manifest(config.output)
     if published is not None:
         print(f"{config.output} is complete already", flush=True)
         return published["metrics"]
-    fitted = _fit_here(config) if config.workers == 0 else fit_on_ray(config, callbacks or [])
+    training = training_of(config)
+    fitted = _fit_on_ray(training, callbacks or []) if config.optimization.workers else _fit_here(training)
     if fitted.error:
         raise InputError(fitted.error)
     metrics = final_metrics(fitted.history)
     summary = {**metrics, "examples_too_long": fitted.too_long, "seconds": round(time.monotonic() - started, 1)}
     storage.write_json(storage.join(config.output, "summary.json"), {**summary, "history": fitted.history})
-    card = ModelCard(config.model, config.method, config.lora_rank > 0, flags, metrics, fitted.history)
-    write_card(config.output, card)
+    write_card(config.output, flags, metrics, fitted.history)
     run.publish({"metrics": metrics})
     shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
     print(f"train: {shown}; {config.output}", flush=True)
     return metrics
 
 
-def check_inputs(examples: str) -> None:
-    """Checks what the flags alone do not show: that examples are there, and MLflow where it is asked for.
+def training_of(config: TrainConfig) -> Training:
+    """Returns what the workers get of the flags."""
+    return Training(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Training)})
+
+
+def begin_training(flags: dict[str, Any], not_identity: tuple[str, ...]) -> Run:
+    """Claims the output of a training or sweep; flags in `not_identity` do not change the result.
 
     Raises:
-        InputError: if something is missing.
+        InputError: if examples, the model, or MLflow where it is asked for, are missing, or for another run's output.
     """
     if os.environ.get(MLFLOW) and not is_mlflow_available():
         raise InputError(f"{MLFLOW} is set and MLflow is not installed; pip install mlflow-skinny, or unset it")
     for split in ("train", "validation"):
-        storage.list_files(storage.join(examples, split))
+        storage.list_files(storage.join(flags["examples"], split))
+    identity = {name: value for name, value in flags.items() if name not in not_identity}
+    return begin(flags["output"], {**identity, "model": load(flags["model"]).model_id}, flags)
 
 
 def final_metrics(history: list[dict[str, float]]) -> dict[str, float]:
@@ -82,14 +93,14 @@ def final_metrics(history: list[dict[str, float]]) -> dict[str, float]:
     return {name: [entry[name] for entry in history if name in entry][-1] for name in METRICS}
 
 
-def _fit_here(config: TrainConfig) -> Fitted:
+def _fit_here(training: Training) -> Fitted:
     """Trains in this process, from the newest complete checkpoint in the output."""
-    if storage.is_uri(config.output):
+    if storage.is_uri(training.output):
         raise InputError(
-            f"--output is {config.output}; with --workers 0, which keeps its checkpoints there, it must be a local "
+            f"--output is {training.output}; with --workers 0, which keeps its checkpoints there, it must be a local "
             "folder"
         )
-    folder = Path(config.output, CHECKPOINTS)
+    folder = Path(training.output, CHECKPOINTS)
     folder.mkdir(parents=True, exist_ok=True)
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
     local = pafs.LocalFileSystem()
@@ -98,6 +109,95 @@ def _fit_here(config: TrainConfig) -> Fitted:
         if not is_complete(local, str(path)):
             shutil.rmtree(path)
     try:
-        return fit(config, str(folder), checkpoint, [], print)
+        return fit(training, str(folder), checkpoint, [], print)
     except (OSError, SafetensorError, torch.OutOfMemoryError) as error:  # a full disk, above all
         raise training_failed(f"{type(error).__name__}: {error}") from error
+
+
+def _fit_on_ray(training: Training, callbacks: list[UserCallback]) -> Fitted:
+    """Trains on the cluster's workers, from the newest complete checkpoint in the output."""
+    start_ray()
+    print(f"starting {training.optimization.workers} worker(s), which takes half a minute", flush=True)
+    events, fitted = own_queue(), list[Fitted]()
+    listener = Thread(target=_listen, args=(events, fitted), daemon=True)
+    listener.start()
+    try:
+        _torch_trainer(training, events, callbacks).fit()
+    except ray.train.TrainingFailedError as error:
+        raise training_failed(str(error)) from None
+    finally:
+        events.put(None)
+        listener.join()
+        events.shutdown()
+    return fitted[-1]
+
+
+def training_failed(cause: str) -> InputError:
+    """Returns the error of a training that failed, with its cause's last line."""
+    last = cause.strip().splitlines()[-1]
+    return InputError(f"the training failed: {last}; the same command resumes from its last checkpoint")
+
+
+def share_cpus() -> None:
+    """Makes the workers on this machine use all of its CPUs together: Ray gives one to each."""
+    machine = len(os.sched_getaffinity(0))
+    torch.set_num_threads(max(1, machine // ray.train.get_context().get_local_world_size()))
+
+
+def _torch_trainer(training: Training, events: Queue, callbacks: list[UserCallback]) -> TorchTrainer:
+    on_gpu = ray.cluster_resources().get("GPU", 0) > 0
+    if training.optimization.fsdp and not on_gpu:
+        raise InputError("--fsdp shards a model over GPUs, and this cluster has none; leave it out")
+    fs, path = storage.filesystem(storage.join(training.output, CHECKPOINTS))
+    return TorchTrainer(
+        _worker,
+        # With callbacks this is a trial of a sweep, which has other trials next to it.
+        train_loop_config={"training": training, "events": events, "is_alone": not callbacks},
+        scaling_config=ScalingConfig(num_workers=training.optimization.workers, use_gpu=on_gpu),
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        run_config=RunConfig(
+            name="train", storage_path=path, storage_filesystem=fs,
+            failure_config=FailureConfig(max_failures=_MAX_FAILURES), checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=callbacks,  # type: ignore[arg-type]  # annotated with the API before Ray Train V2
+        ),
+    )  # fmt: skip
+
+
+def _listen(events: Queue, fitted: list[Fitted]) -> None:
+    """Prints the first worker's lines, and keeps its result."""
+    for event in iter(events.get, None):
+        if isinstance(event, Fitted):
+            fitted.append(event)
+        else:
+            print(event, flush=True)
+
+
+def _worker(settings: dict[str, Any]) -> None:
+    events = settings["events"]
+    is_first = ray.train.get_context().get_world_rank() == 0
+    if settings["is_alone"]:
+        share_cpus()
+    try:
+        checkpoint = _complete_checkpoint(events.put if is_first else lambda line: None)
+        # Each worker has a folder of its own; Ray puts what they write into one checkpoint.
+        with TemporaryDirectory() as scratch, checkpoint.as_directory() if checkpoint else nullcontext() as folder:
+            resumed = str(Path(folder, "checkpoint")) if folder else None
+            fitted = fit(settings["training"], scratch, resumed, [RayTrainReportCallback()], events.put)
+    except InputError as error:  # Ray would retry it, and report a traceback
+        fitted = Fitted(error=str(error))
+    if is_first:
+        events.put(fitted)
+
+
+def _complete_checkpoint(report: Callable[[str], None]) -> Checkpoint | None:
+    """Returns the checkpoint that Ray resumes from or, if it is incomplete, the newest complete one before it."""
+    last = ray.train.get_checkpoint()
+    if last is None:
+        return None
+    fs, (folder, _, name) = last.filesystem, last.path.rpartition("/")
+    entries = fs.get_file_info(pafs.FileSelector(folder))
+    # Ray names them by the time they were made.
+    names = {name, *(entry.base_name for entry in entries if entry.base_name.startswith("checkpoint_"))}
+    earlier = sorted((each for each in names if each <= name), reverse=True)
+    path = newest_complete(fs, [f"{folder}/{each}/checkpoint" for each in earlier], report)
+    return Checkpoint(path.removesuffix("/checkpoint"), fs) if path else None

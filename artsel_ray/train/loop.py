@@ -4,8 +4,10 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow.fs as pafs
 import torch
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 from transformers.utils.logging import disable_progress_bar
@@ -13,15 +15,17 @@ from transformers.utils.logging import disable_progress_bar
 from artsel_ray import storage
 from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
-from artsel_ray.models.load import load
-from artsel_ray.models.spec import resolve_prompt_spec
-from artsel_ray.models.weights import prompt_tokenizer, read_model
+from artsel_ray.models.load import ADAPTER, MERGED, Model, load
+from artsel_ray.models.spec import resolve_prompt_spec, write_spec
+from artsel_ray.models.weights import copy_processor, prompt_tokenizer, read_model
+from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.train.callbacks import ReportProgress, SealCheckpoints, StopAtNonFinite, Validate
-from artsel_ray.train.export import Export, export
+from artsel_ray.train.examples import read_train, read_validation
 from artsel_ray.train.methods import METHODS
-from artsel_ray.train.reading import read_train, read_validation
-from artsel_ray.train.settings import TrainConfig
-from artsel_ray.train.trainers import Optimization, TrainingTask, compute_targets_only
+from artsel_ray.train.trainers import Training, TrainingTask, compute_targets_only
+
+# TRL's own files: its arguments are a pickle, its card knows nothing of this project.
+_NOT_EXPORTED = {"training_args.bin", "README.md"}
 
 
 @dataclass
@@ -37,13 +41,10 @@ class Fitted:
 
 
 def fit(
-    config: TrainConfig,
-    output_dir: str,
-    checkpoint: str | None,
-    callbacks: list[TrainerCallback],
+    training: Training, output_dir: str, checkpoint: str | None, callbacks: list[TrainerCallback],
     report: Callable[[str], None],
-) -> Fitted:
-    """Trains, and on the first worker exports the result to `config.output`.
+) -> Fitted:  # fmt: skip
+    """Trains, and on the first worker exports the result to the training's output.
 
     Args:
         output_dir: local folder for checkpoints.
@@ -56,29 +57,29 @@ def fit(
     """
     disable_progress_bar()
     compute_targets_only()
-    base = load(config.model)
-    spec = resolve_prompt_spec(base.spec, config.prompt, reason=config.reason or None)
+    base, learning = load(training.model), training.learning
+    spec = resolve_prompt_spec(base.spec, training.prompt, reason=learning.reason or None)
     prompts = prompt_tokenizer(base.path, spec)
     if prompts.tokenizer.pad_token_id is None:
         prompts.tokenizer.pad_token = prompts.tokenizer.eos_token
-    model = _read_weights(config.model, base.path, is_frozen=config.lora_rank > 0)
-    length = min(config.max_model_length, model.config.get_text_config().max_position_embeddings)
-    train, validation = (storage.join(config.examples, split) for split in ("train", "validation"))
-    examples = read_train(train, prompts, length, config.seed, config.shuffle_candidates)
-    held_out = read_validation(validation, prompts, length, config.validation_size)
+    model = _read_weights(training.model, base.path, is_frozen=training.optimization.lora_rank > 0)
+    length = min(learning.max_model_length, model.config.get_text_config().max_position_embeddings)
+    train, validation = (storage.join(training.examples, split) for split in ("train", "validation"))
+    examples = read_train(train, prompts, length, training.optimization.seed, learning.shuffle_candidates)
+    held_out = read_validation(validation, prompts, length, learning.validation_size)
     # PEFT's trained rows and FSDP's sharded embeddings don't go together (torch 2.13, PEFT 0.21).
-    rows = [] if config.fsdp else [prompts.option, prompts.option_end]
-    lora = adapter.lora_config(model, config.lora_rank, 2 * config.lora_rank, rows) if config.lora_rank else None
-    task = TrainingTask(examples, model, lora, _optimization(config, output_dir), config.beta, config.rejected)
-    trainer = METHODS[config.method](task)
+    rows = [] if training.optimization.fsdp else [prompts.option, prompts.option_end]
+    rank = training.optimization.lora_rank
+    lora = adapter.lora_config(model, rank, 2 * rank, rows) if rank else None
+    trainer = METHODS[training.method](TrainingTask(training, examples, model, lora, output_dir))
     if lora:
         trained: Any = trainer.model
         adapter.let_fused_head_read_rows(trained.get_base_model())
     stop = StopAtNonFinite()
-    own = [Validate(trainer, held_out, config.checkpoint_steps), stop, ReportProgress(report), SealCheckpoints()]
-    _run(trainer, [*own, *callbacks], checkpoint, config.output)
+    own = [Validate(trainer, held_out, training.optimization.checkpoint_steps), stop, ReportProgress(report)]
+    _run(trainer, [*own, SealCheckpoints(), *callbacks], checkpoint, training.output)
     if not stop.error:
-        export(trainer, Export(config.output, base, config.model, spec, lora is not None))
+        export(trainer, training, base, spec)
     trainer.accelerator.wait_for_everyone()
     return Fitted(trainer.state.log_history, stop.error, examples.too_long)
 
@@ -95,21 +96,6 @@ def _read_weights(name: str, path: Path, is_frozen: bool) -> PreTrainedModel:
     return model
 
 
-def _optimization(config: TrainConfig, output_dir: str) -> Optimization:
-    return Optimization(
-        output_dir=output_dir,
-        run_name=config.output.partition("?")[0].rstrip("/").rpartition("/")[2],
-        learning_rate=config.learning_rate,
-        epochs=config.epochs,
-        max_steps=config.max_steps,
-        batch_size=config.batch_size,
-        micro_batch=config.micro_batch,
-        workers=max(config.workers, 1),
-        fsdp=config.fsdp,
-        seed=config.seed,
-    )
-
-
 def _run(trainer: Trainer, callbacks: list[TrainerCallback], checkpoint: str | None, output: str) -> None:
     """Trains to the end, or until a callback stops it."""
     for callback in callbacks:
@@ -121,3 +107,31 @@ def _run(trainer: Trainer, callbacks: list[TrainerCallback], checkpoint: str | N
         raise InputError(
             f"a checkpoint in {output} holds more than tensors, which is never read; delete its checkpoints"
         ) from None
+
+
+def export(trainer: Trainer, training: Training, base: Model, spec: PromptSpec) -> None:
+    """Writes adapter/, merged/ and spec.json, whose prompt `base` was trained for, into the training's output.
+
+    Every worker calls it, to gather a sharded model, and the first one writes.
+    """
+    has_adapter = training.optimization.lora_rank > 0
+    with TemporaryDirectory() as scratch:
+        saved, merged = Path(scratch, ADAPTER), Path(scratch, MERGED)
+        trainer.save_model(str(saved if has_adapter else merged))
+        if not trainer.is_world_process_zero():
+            return
+        if has_adapter:
+            adapter.merge(base.path, saved, merged)
+            adapter.name_base(saved, training.model)
+            _upload(saved, storage.join(training.output, ADAPTER))
+        copy_processor(base.path, merged)
+        _upload(merged, storage.join(training.output, MERGED))
+    write_spec(training.output, spec)
+
+
+def _upload(folder: Path, uri: str) -> None:
+    fs, path = storage.filesystem(uri)
+    fs.create_dir(path, recursive=True)
+    for file in sorted(folder.iterdir()):
+        if file.name not in _NOT_EXPORTED:
+            pafs.copy_files(str(file), f"{path}/{file.name}", pafs.LocalFileSystem(), fs)

@@ -2,7 +2,6 @@
 
 import io
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -14,27 +13,10 @@ _PLOT = "loss.svg"
 _NOT_SHOWN = ("examples", "output")
 
 
-@dataclass(frozen=True)
-class ModelCard:
-    """What a card shows of a training."""
-
-    model: str
-    """The base model, as the user named it."""
-    method: str
-    has_adapter: bool
-    """Whether an adapter was trained; otherwise all weights were."""
-    flags: dict[str, Any]
-    """All flags, by name."""
-    metrics: dict[str, float]
-    """The last value of each."""
-    history: list[dict[str, float]]
-    """What was logged, each with its `step`."""
-
-
-def write_card(output: str, card: ModelCard) -> None:
-    """Writes README.md and the plot that it shows into a training's output."""
-    storage.write_object(storage.join(output, _PLOT), _plot(card.history))
-    storage.write_object(storage.join(output, "README.md"), _text(card).encode())
+def write_card(output: str, flags: dict[str, Any], metrics: dict[str, float], history: list[dict[str, float]]) -> None:
+    """Writes README.md and the plot that it shows into a training's output; `history` has the `step` of each entry."""
+    storage.write_object(storage.join(output, _PLOT), _plot(history))
+    storage.write_object(storage.join(output, "README.md"), _text(flags, metrics).encode())
 
 
 def _plot(history: list[dict[str, float]]) -> bytes:
@@ -53,23 +35,24 @@ def _plot(history: list[dict[str, float]]) -> bytes:
     return stream.getvalue()
 
 
-def _text(card: ModelCard) -> str:
-    rows = "\n".join(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in card.metrics.items())
-    flags = {name: value for name, value in card.flags.items() if value is not None and name not in _NOT_SHOWN}
-    how = "LoRA, with the rows of `<option>` and `</option>`" if card.has_adapter else "all weights"
+def _text(flags: dict[str, Any], metrics: dict[str, float]) -> str:
+    model, method, has_adapter = flags["model"], flags["method"], flags["lora_rank"] > 0
+    rows = "\n".join(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in metrics.items())
+    shown = {name: value for name, value in flags.items() if value is not None and name not in _NOT_SHOWN}
+    how = "LoRA, with the rows of `<option>` and `</option>`" if has_adapter else "all weights"
     parts = (
         "- `merged/`: the complete model; plain transformers and vLLM load it.\n"
         + ("- `adapter/`: the adapter; plain PEFT loads it on the base model with its two added tokens, which\n"
-           f"  `artsel_ray.models.load.load({card.model!r}).path` is.\n" if card.has_adapter else "")
+           f"  `artsel_ray.models.load.load({model!r}).path` is.\n" if has_adapter else "")
         + "- `spec.json`: the prompt that it was trained for; `jobs/score.py --model` obeys it."
     )  # fmt: skip
     return f"""---
-base_model: {json.dumps(card.model)}
-library_name: {"peft" if card.has_adapter else "transformers"}
-tags: [artsel-ray, {card.method}]
+base_model: {json.dumps(model)}
+library_name: {"peft" if has_adapter else "transformers"}
+tags: [artsel-ray, {method}]
 ---
 
-# {card.model} chooses artwork ({card.method.upper()})
+# {model} chooses artwork ({method.upper()})
 
 Post-trained by artsel-ray to predict which artwork of a title a user would engage with. Trained: {how}.
 
@@ -84,6 +67,6 @@ Accuracy and IPS (uniform propensities) are of validation examples, chosen by th
 {parts}
 
 ```json
-{json.dumps(flags, indent=2)}
+{json.dumps(shown, indent=2)}
 ```
 """

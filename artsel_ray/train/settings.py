@@ -17,6 +17,60 @@ Rejected = Literal["uniform", "logged"]
 
 
 @settings
+class OptimizationSettings:
+    """How a training runs, whatever it learns."""
+
+    epochs: Positive = 1.0
+    """Passes over the examples, unless --max-steps is given."""
+    max_steps: Count | None = None
+    """Optimizer steps, instead of --epochs."""
+    batch_size: Count = 32
+    """Examples per optimizer step, over all workers."""
+    micro_batch: Count = 4
+    """Examples per forward and backward pass of one worker; fewer need less memory."""
+    checkpoint_steps: Count = 200
+    """Steps between two checkpoints, each with a validation."""
+    lora_rank: Annotated[int, Ge(0)] = 16
+    """Rank of LoRA; 0 trains all weights."""
+    workers: Annotated[int, Ge(0)] = 1
+    """Training processes, each on a GPU where the cluster has some; 0 trains in this process without Ray."""
+    fsdp: bool = False
+    """Shard the model over the workers' GPUs (FSDP2): for models that do not fit on one GPU. Needs GPUs."""
+    seed: Seed = 0
+    """Seed of the order of examples, of shuffled and rejected candidates, and of LoRA's initial weights."""
+
+    @model_validator(mode="after")
+    def _batch_fits_workers(self) -> Self:
+        at_once = self.micro_batch * max(self.workers, 1)
+        if self.batch_size % at_once:
+            raise InputError(
+                f"--batch-size is {self.batch_size}; it must be a multiple of --micro-batch times --workers, {at_once}"
+            )
+        if self.fsdp and self.workers < 2:
+            raise InputError(f"--fsdp needs at least 2 workers, and --workers is {self.workers}; raise it")
+        return self
+
+
+@settings
+class LearningSettings:
+    """What is learned from the examples."""
+
+    reason: bool = False
+    """Learn to write the examples' rationale first; implied by an earlier training that did."""
+    validation_size: Count = 1_000
+    """Maximum number of validation examples at each checkpoint."""
+    shuffle_candidates: bool = False
+    """Show the candidates in a new order in every epoch, against position bias."""
+    rejected: Rejected = "uniform"
+    """With dpo, the rejected candidate: any other one, or one that was probably shown, drawn by the mean propensity
+    that the title's examples log for each artwork."""
+    beta: Positive = 0.1
+    """Beta of DPO: higher values keep the model closer to the reference."""
+    max_model_length: Annotated[int, Ge(64)] = 8192
+    """Maximum length of an example, in tokens; longer ones lose their oldest history."""
+
+
+@settings
 class TrainConfig:
     """Post-trains a model on examples with LoRA, on Ray Train. Run again to resume from the last checkpoint."""
 
@@ -28,53 +82,11 @@ class TrainConfig:
     """'smollm2' (bundled), a hub id, a local path, or the output of an earlier training, whose prompt is kept."""
     output: Uri
     """Where adapter/, merged/, spec.json, README.md and summary.json go: a path or URI."""
-    reason: bool = False
-    """Learn to write the examples' rationale first; implied by an earlier training that did."""
     learning_rate: LearningRate = 1e-5
-    """Peak learning rate, after warming up over the first steps."""
-    epochs: Positive = 1.0
-    """Passes over the examples, unless --max-steps is given."""
-    max_steps: Count | None = None
-    """Optimizer steps, instead of --epochs."""
-    batch_size: Count = 32
-    """Examples per optimizer step, over all workers."""
-    micro_batch: Count = 4
-    """Examples that a worker processes at once; fewer need less memory."""
-    checkpoint_steps: Count = 200
-    """Steps between two checkpoints, each with a validation."""
-    validation_size: Count = 1_000
-    """Most validation examples to choose for at each checkpoint."""
-    shuffle_candidates: bool = False
-    """Show the candidates in a new order in every epoch, against position bias."""
-    rejected: Rejected = "uniform"
-    """With dpo, the rejected candidate: any other one, or one that was probably shown, drawn by the mean propensity
-    that the title's examples log for each artwork."""
-    beta: Positive = 0.1
-    """With dpo, how close to the reference model it stays."""
-    lora_rank: Annotated[int, Ge(0)] = 16
-    """Rank of LoRA; 0 trains all weights."""
-    max_model_length: Annotated[int, Ge(64)] = 8192
-    """Longest example in tokens, at most what the model takes; a longer one first loses its oldest history."""
-    workers: Annotated[int, Ge(0)] = 1
-    """Training processes, each on a GPU where the cluster has some; 0 trains in this process without Ray."""
-    fsdp: bool = False
-    """Shard the model over the workers' GPUs (FSDP2): for one that does not fit one GPU. Needs GPUs."""
-    seed: Seed = 0
-    """Seed of the order of examples, of shuffled and rejected candidates, and of LoRA's initial weights."""
+    """Peak learning rate, reached after the warmup steps."""
+    optimization: OptimizationSettings = OptimizationSettings()
+    learning: LearningSettings = LearningSettings()
     prompt: PromptSettings = PromptSettings()
-
-    @model_validator(mode="after")
-    def _batch_fits_workers(self) -> Self:
-        at_once = self.micro_batch * max(self.workers, 1)
-        if self.batch_size % at_once:
-            raise InputError(
-                f"--batch-size is {self.batch_size}; it must be a multiple of --micro-batch times --workers, {at_once}"
-            )
-        if self.fsdp and self.workers < 2:
-            raise InputError(
-                f"--fsdp shards a model over the GPUs of several workers, and --workers is {self.workers}; raise it"
-            )
-        return self
 
 
 @settings
@@ -92,7 +104,7 @@ class SweepConfig(TrainConfig):
     asha: bool = False
     """Stop a trial early when it is behind the others at the same step (ASHA)."""
     concurrent: Count | None = None
-    """Trials at the same time. Default: as many as the cluster's GPUs, or its CPUs where it has none, allow."""
+    """Number of concurrent trials. Default: as many as the cluster's GPUs (or CPUs, without GPUs) allow."""
 
     @model_validator(mode="after")
     def _trials_fit(self) -> Self:
@@ -100,6 +112,6 @@ class SweepConfig(TrainConfig):
         if not rates or len(set(rates)) < len(rates):
             listed = " ".join(map(str, rates))
             raise InputError(f"--learning-rates is '{listed}'; it must be one or more different numbers")
-        if self.workers < 1:
+        if self.optimization.workers < 1:
             raise InputError("--workers is 0; a sweep runs on Ray and needs 1 or more for each trial")
         return self

@@ -1,19 +1,27 @@
-"""A sweep over learning rates: each trial of Ray Tune is a Ray Train run of `job.train`, with an output of its own."""
+"""A sweep over learning rates: each trial of Ray Tune is a Ray Train run of `job.train`, with an output of its own.
+
+A resumed sweep trusts the records of its trials, which are written as soon as a trial ends.
+"""
 
 import dataclasses
 import logging
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import ray
 from ray import tune
+from ray.train import UserCallback
 from ray.tune.execution import class_cache
+from ray.tune.experiment import Trial
+from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.util.state import list_actors
 from ray.util.state.exception import RayStateApiException
@@ -21,31 +29,18 @@ from ray.util.state.exception import RayStateApiException
 from artsel_ray import schema, storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
-from artsel_ray.models.load import load
-from artsel_ray.report.sweep import sweep_page
+from artsel_ray.report.html import render_sweep
 from artsel_ray.runtime.ray_cluster import start_ray
-from artsel_ray.runtime.run import DRIVER, Run, begin
+from artsel_ray.runtime.run import DRIVER, Run
 from artsel_ray.s3 import open_file
-from artsel_ray.train.job import check_inputs, train
-from artsel_ray.train.ray_train import CHECKPOINTS
+from artsel_ray.train.job import CHECKPOINTS, METRICS, begin_training, train
 from artsel_ray.train.settings import SweepConfig, TrainConfig
-from artsel_ray.train.sweep_trials import (
-    FAILED,
-    FINISHED,
-    RECORD,
-    STOPPED,
-    TRIALS,
-    Recorder,
-    Reporter,
-    TrialRecord,
-    best_of,
-    read_record,
-    trial_name,
-    trial_output,
-)
 
-BEST, TABLE = "best", "trials.parquet"
-_TUNE = "tune"
+BEST, TABLE, TRIALS, RECORD = "best", "trials.parquet", "trials", "trial.json"
+Status = Literal["finished", "stopped", "failed"]
+_SHOWN = ("method", "model", "output_format", "reason", "layout", "batch_size", "lora_rank", "seed")
+_Train = Callable[[list[UserCallback]], dict[str, float]]
+"""A trial's training; takes callbacks of Ray Train's run."""
 _COPY_BYTES = 1 << 24
 # Flags that do not change a trial's result. Learning rates are among them, so that more can be tried later.
 _NOT_IDENTITY = ("output", "workers", "learning_rate", "learning_rates", "asha", "concurrent")
@@ -65,16 +60,20 @@ _ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class _Schedule:
-    """How Ray Tune runs the trials."""
+class TrialRecord:
+    """A trial that has ended: a row of the table of trials."""
 
-    output: str
-    at_once: int | None
-    """Trials at the same time; None is as many as fit."""
-    workers: int
-    """Workers of each trial."""
-    asha_steps: int | None
-    """Steps before ASHA may stop a trial; None stops none."""
+    learning_rate: float
+    status: Status
+    """`stopped` is a trial that ASHA ended early."""
+    validation_ips: float | None = None
+    validation_accuracy: float | None = None
+    loss: float | None = None
+    step: int | None = None
+    """The last step that was validated."""
+    seconds: float = 0.0
+    error: str | None = None
+    """Why it failed."""
 
 
 def sweep(config: SweepConfig) -> None:
@@ -83,20 +82,15 @@ def sweep(config: SweepConfig) -> None:
     Raises:
         InputError: for wrong input, another sweep's output, or if no trial finished.
     """
-    check_inputs(config.examples)
-    started = time.monotonic()
-    flags = resolved(config)
-    identity = {name: value for name, value in flags.items() if name not in _NOT_IDENTITY}
-    run = begin(config.output, {**identity, "model": load(config.model).model_id}, flags)
+    started, flags = time.monotonic(), resolved(config)
+    run = begin_training(flags, _NOT_IDENTITY)
     records = {rate: read_record(config.output, rate) for rate in config.learning_rates}
-    missing = [rate for rate, record in records.items() if record is None or record.status == FAILED]
+    missing = [rate for rate, record in records.items() if record is None or record.status == "failed"]
     print(f"{len(records)} learning rates, {len(records) - len(missing)} done; {config.output}", flush=True)
     if missing:
         for ended in [storage.MANIFEST, *(f"{TRIALS}/{rate}/{RECORD}" for rate in missing)]:
             storage.delete(storage.join(config.output, ended))
-        asha_steps = config.checkpoint_steps if config.asha else None
-        schedule = _Schedule(config.output, config.concurrent, config.workers, asha_steps)
-        _run_trials({rate: trial_config(config, rate) for rate in missing}, schedule)
+        _run_trials(config, {rate: partial(train, trial_config(config, rate)) for rate in missing})
     found = [record for rate in config.learning_rates if (record := read_record(config.output, rate))]
     if len(found) < len(records):
         raise KeyboardInterrupt
@@ -109,40 +103,38 @@ def trial_config(config: SweepConfig, rate: float) -> TrainConfig:
     return TrainConfig(**{**shared, "learning_rate": rate, "output": trial_output(config.output, rate)})
 
 
-def _run_trials(trials: dict[float, TrainConfig], schedule: _Schedule) -> None:
+def _run_trials(config: SweepConfig, trials: dict[float, _Train]) -> None:
+    """Runs the trials on Ray Tune, as many at the same time as the flags or the cluster allow."""
     os.environ.update(_ENVIRONMENT | os.environ)
     keep_keys_out_of_logs()
     # A failed trial is reported in one line, by the recorder.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     start_ray(dashboard=True)
-    if schedule.asha_steps:
+    scheduler = None
+    if config.asha:
         _check_state_api()
-    fs, path = storage.filesystem(schedule.output)
+        scheduler = ASHAScheduler(time_attr="step", max_t=10**9, grace_period=config.optimization.checkpoint_steps)
+    # Trials that the cluster runs at the same time.
+    resources = ray.cluster_resources()
+    fitting = max(1, int(resources.get("GPU", 0) or resources.get("CPU", 1)) // config.optimization.workers)
+    fs, path = storage.filesystem(config.output)
     tune.Tuner(
         tune.with_resources(partial(_trial, trials), _WAITING),
         param_space={"learning_rate": tune.grid_search(list(trials))},
         tune_config=tune.TuneConfig(
-            metric="validation_ips",
-            mode="max",
-            max_concurrent_trials=schedule.at_once or _fitting(schedule.workers),
-            scheduler=_asha(schedule.asha_steps) if schedule.asha_steps else None,
-            trial_dirname_creator=trial_name,
-            trial_name_creator=trial_name,
+            metric="validation_ips", mode="max", max_concurrent_trials=config.concurrent or fitting,
+            scheduler=scheduler, trial_dirname_creator=trial_name, trial_name_creator=trial_name,
         ),
         run_config=tune.RunConfig(
-            name=_TUNE,
-            storage_path=path,
-            storage_filesystem=fs,
-            verbose=0,
-            callbacks=[Recorder(schedule.output)],
+            name="tune", storage_path=path, storage_filesystem=fs, verbose=0, callbacks=[Recorder(config.output)]
         ),
-    ).fit()
+    ).fit()  # fmt: skip
 
 
-def _trial(trials: dict[float, TrainConfig], parameters: dict[str, float]) -> None:
+def _trial(trials: dict[float, _Train], parameters: dict[str, float]) -> None:
     """Runs one trial, in a process of its own which waits for the trial's workers."""
     os.environ.update(_ENVIRONMENT | os.environ)
-    train(trials[parameters["learning_rate"]], [Reporter()])
+    trials[parameters["learning_rate"]]([Reporter()])
 
 
 def keep_keys_out_of_logs() -> None:
@@ -154,15 +146,10 @@ def keep_keys_out_of_logs() -> None:
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
 
-def _asha(steps: int) -> ASHAScheduler:
-    return ASHAScheduler(time_attr="step", max_t=10**9, grace_period=steps)
-
-
 def _check_state_api() -> None:
     """Checks that Ray's state API answers, with which Ray Train frees the resources of a stopped trial's workers.
 
-    Raises:
-        InputError: if there is no dashboard; each stopped trial would then keep its CPUs or GPUs (ray#54305).
+    Without a dashboard each stopped trial would keep its CPUs or GPUs (ray#54305).
     """
     try:
         list_actors(limit=1)
@@ -170,12 +157,6 @@ def _check_state_api() -> None:
         raise InputError(
             "--asha needs a Ray cluster with its dashboard on; start it with one, or leave --asha out"
         ) from None
-
-
-def _fitting(workers: int) -> int:
-    """Returns how many trials of so many workers the cluster runs at the same time."""
-    resources = ray.cluster_resources()
-    return max(1, int(resources.get("GPU", 0) or resources.get("CPU", 1)) // workers)
 
 
 def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], seconds: float) -> None:
@@ -187,18 +168,25 @@ def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], second
         errors = [record.error for record in records if record.error]
         raise InputError(f"no trial finished; the first failed with: {errors[0]}")
     copy_best(output, best.learning_rate)
-    page = sweep_page(rows, dataclasses.asdict(best), flags)
-    storage.write_object(storage.join(output, "report.html"), page.encode())
-    counts = {status: sum(record.status == status for record in records) for status in (FINISHED, STOPPED, FAILED)}
+    report, page = storage.join(output, "report.html"), render_sweep(rows, dataclasses.asdict(best), shown_flags(flags))
+    storage.write_object(report, page.encode())
+    counts = {status: sum(record.status == status for record in records) for status in get_args(Status)}
     summary = {"best": dataclasses.asdict(best), **counts, "seconds": seconds}
     storage.write_json(storage.join(output, "summary.json"), summary)
     run.publish({"best": best.learning_rate, "trials": len(records)})
     print(
         f"sweep: {', '.join(f'{count} {status}' for status, count in counts.items())}; best learning rate "
-        f"{best.learning_rate} with validation IPS {best.validation_ips:.4f}; {storage.join(output, BEST)}\n"
-        f"{storage.join(output, 'report.html')}",
+        f"{best.learning_rate} with validation IPS {best.validation_ips:.4f}; {storage.join(output, BEST)}\n{report}",
         flush=True,
     )
+
+
+def shown_flags(flags: dict[str, Any]) -> dict[str, Any]:
+    """Returns the flags that tell sweeps apart, for the report."""
+    length = "max_steps" if flags["max_steps"] else "epochs"
+    shown = {name: flags[name] for name in (*_SHOWN, length) if flags[name] is not None}
+    # Only the end of a path: a URI's query can be private, and reports are passed around.
+    return shown | {"model": "/".join(str(flags["model"]).partition("?")[0].rstrip("/").split("/")[-2:])}
 
 
 def copy_best(output: str, rate: float) -> None:
@@ -215,3 +203,92 @@ def copy_best(output: str, rate: float) -> None:
         # Streamed: a copy within S3 is limited to 5 GB.
         with open_file(fs, f"{path}/{name}") as reader, fs.open_output_stream(to) as writer:
             shutil.copyfileobj(reader, writer, _COPY_BYTES)
+
+
+def trial_output(output: str, rate: float) -> str:
+    """Returns where a trial's training goes."""
+    return storage.join(output, TRIALS, str(rate))
+
+
+def read_record(output: str, rate: float) -> TrialRecord | None:
+    """Returns the record of a trial, or None if it has not ended."""
+    trained = trial_output(output, rate)
+    # A manifest says that the training has finished, whatever was recorded before.
+    if storage.read_manifest(trained) is not None:
+        summary = storage.read_json(storage.join(trained, "summary.json"))
+        step = max(entry["step"] for entry in summary["history"])
+        metrics = {name: summary[name] for name in METRICS}
+        return TrialRecord(rate, "finished", **metrics, step=step, seconds=summary["seconds"])
+    ended = storage.join(trained, RECORD)
+    return TrialRecord(**storage.read_json(ended)) if storage.exists(ended) else None
+
+
+def failure_of(traceback: str) -> str:
+    """Returns why a trial failed, in one line.
+
+    An `InputError`'s message is for users. Of any other error only the type is shown, for its message may hold data.
+    """
+    lines = traceback.strip().splitlines() or ["no cause is known"]
+    for line in reversed(lines):
+        kind, _, message = line.partition(": ")
+        if kind == f"{InputError.__module__}.{InputError.__name__}":
+            return message
+    return f"{lines[-1].partition(': ')[0]}; see tune/*/error.txt"
+
+
+def best_of(records: list[TrialRecord]) -> TrialRecord | None:
+    """Returns the finished trial with the best IPS, then the best accuracy, then the first; None if none finished."""
+    finished = [record for record in records if record.status == "finished"]
+    return max(finished, key=lambda record: (record.validation_ips, record.validation_accuracy), default=None)
+
+
+def trial_name(trial: Trial) -> str:
+    """Returns a trial's name in its output, in lines and in TensorBoard: its learning rate."""
+    return str(trial.config["learning_rate"])
+
+
+class Reporter(TuneReportCallback):
+    """Reports a trial's metrics to Ray Tune after each validation."""
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """Called after all workers have reported; passes numbers on and leaves checkpoints to Ray Train."""
+        numbers = {name: metrics[0][name] for name in (*METRICS, "step") if name in metrics[0]}
+        if "validation_ips" in numbers:
+            super().after_report(run_context, [numbers], None)
+
+
+class Recorder(tune.Callback):
+    """Prints and records each trial's result as soon as it is known, so that an interrupted sweep has the records."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Called after a trial's process has started."""
+        print(f"sweep: learning rate {trial_name(trial)} starts", flush=True)
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **_: Any) -> None:
+        """Called after each validation."""
+        shown = ", ".join(f"{name.replace('_', ' ')} {result[name]:.4f}" for name in METRICS if name in result)
+        print(f"sweep: learning rate {trial_name(trial)}, step {result['step']}: {shown}", flush=True)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Called after a trial has finished, or ASHA has stopped it."""
+        self._end(trial, "stopped", None)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Called after a trial has failed."""
+        # Ray Tune has written the traceback on this machine; it reaches the output's storage later.
+        file = Path(trial.error_file or "")
+        self._end(trial, "failed", failure_of(file.read_text() if file.is_file() else ""))
+
+    def _end(self, trial: Trial, status: Status, error: str | None) -> None:
+        rate, last = trial.config["learning_rate"], trial.last_result or {}
+        record = read_record(self._output, rate)
+        if record is None:  # otherwise its own manifest says that it has finished
+            numbers = {name: last.get(name) for name in (*METRICS, "step")}
+            seconds = round(last.get("time_total_s", 0.0), 1)
+            record = TrialRecord(rate, status, **numbers, seconds=seconds, error=error)
+            path = storage.join(trial_output(self._output, rate), RECORD)
+            storage.write_json(path, dataclasses.asdict(record))
+        print(f"sweep: learning rate {rate} {record.status}{f': {error}' if error else ''}", flush=True)

@@ -1,4 +1,4 @@
-"""What all methods share on TRL: settings, the order of examples, and rendering batch by batch."""
+"""What all methods share on TRL: the task, the order of examples, arguments, and rendering batch by batch."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,53 +7,44 @@ from typing import Any
 
 import torch
 import trl.trainer.utils
+from datasets import Dataset
 from peft import LoraConfig
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from artsel_ray.config import PromptSettings
 from artsel_ray.train.examples import TrainingExamples
-from artsel_ray.train.settings import Rejected
+from artsel_ray.train.settings import LearningSettings, Method, OptimizationSettings
 
-MLFLOW = "MLFLOW_TRACKING_URI"
-"""The environment variable with MLflow's address, as MLflow names it."""
+MLFLOW = "MLFLOW_TRACKING_URI"  # the environment variable with MLflow's address, as MLflow names it
 
 
 @dataclass(frozen=True)
-class Optimization:
-    """How a training runs, whatever its loss is."""
+class Training:
+    """What the workers train, and where its result goes; the fields are those of `TrainConfig`."""
 
-    output_dir: str
-    """Local folder for checkpoints."""
-    run_name: str
-    """The run's name in MLflow."""
+    method: Method
+    examples: str
+    model: str
+    output: str
     learning_rate: float
-    epochs: float
-    max_steps: int | None
-    """Optimizer steps, instead of `epochs`."""
-    batch_size: int
-    """Examples per optimizer step, over all workers."""
-    micro_batch: int
-    """Examples that a worker processes at once."""
-    workers: int
-    """Training processes."""
-    fsdp: bool
-    seed: int
+    optimization: OptimizationSettings
+    learning: LearningSettings
+    prompt: PromptSettings
 
 
 @dataclass(frozen=True)
 class TrainingTask:
     """What a method makes a trainer from."""
 
+    training: Training
     examples: TrainingExamples
     model: PreTrainedModel
     lora: LoraConfig | None
     """None trains all weights."""
-    optimization: Optimization
-    beta: float
-    """With DPO, how close to the reference model it stays."""
-    rejected: Rejected
-    """With DPO, how rejected candidates are drawn."""
+    output_dir: str
+    """Local folder for checkpoints."""
 
     @property
     def pad_token_id(self) -> int:
@@ -62,7 +53,7 @@ class TrainingTask:
 
     def order(self, length_n: Sequence[int]) -> "Order":
         """Returns the order of examples with these lengths, in tokens."""
-        return Order(length_n, self.optimization.batch_size, self.optimization.seed)
+        return Order(length_n, self.training.optimization.batch_size, self.training.optimization.seed)
 
 
 class Order(Sampler[int]):
@@ -73,13 +64,6 @@ class Order(Sampler[int]):
     """
 
     def __init__(self, length_n: Sequence[int], batch_size: int, seed: int) -> None:
-        """Starts at epoch 0.
-
-        Args:
-            length_n: [N] tokens of each example.
-            batch_size: examples per optimizer step.
-            seed: seed of all epochs' orders.
-        """
         self._length_n, self._batch_size, self._seed = list(length_n), batch_size, seed
         self.epoch = 0
 
@@ -88,11 +72,9 @@ class Order(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Returns the number of examples."""
         return len(self._length_n)
 
     def __iter__(self) -> Iterator[int]:
-        """Yields every index once."""
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.epoch)
         yield from get_length_grouped_indices(self._length_n, self._batch_size, generator=generator)
 
@@ -103,7 +85,13 @@ class RendersItself:
     Both methods are private to TRL 1.16 and transformers 5.19; tests/train/test_trainers.py fails when they change.
     """
 
-    order: Order
+    def __init__(self, task: TrainingTask, args: Any, indices: Sequence[int], collator: Any) -> None:
+        """Makes TRL's trainer of the examples at these indices, in the order that the collator knows."""
+        super().__init__(
+            model=task.model, args=args, train_dataset=Dataset.from_dict({"index": indices}), data_collator=collator,
+            processing_class=task.examples.tokenizer.tokenizer, peft_config=task.lora,
+        )  # type: ignore[call-arg]  # of the trainer that this is mixed into  # fmt: skip
+        self.order: Order = collator.order
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
@@ -122,35 +110,20 @@ def compute_targets_only() -> None:
     trl.trainer.utils._use_triton = lambda device: True
 
 
-def arguments(optimization: Optimization) -> dict[str, Any]:
-    """Returns the training arguments that all methods share."""
-    on_gpu = torch.cuda.is_available()
-    at_once = optimization.micro_batch * optimization.workers
+def arguments(training: Training, output_dir: str) -> dict[str, Any]:
+    """Returns the training arguments that all methods share; `output_dir` is a local folder for checkpoints."""
+    on_gpu, flags = torch.cuda.is_available(), training.optimization
     return {
-        "output_dir": optimization.output_dir,
-        "per_device_train_batch_size": optimization.micro_batch,
-        "gradient_accumulation_steps": optimization.batch_size // at_once,
-        "learning_rate": optimization.learning_rate,
-        "warmup_steps": 0.03,
-        "lr_scheduler_type": "cosine",
-        "num_train_epochs": optimization.epochs,
-        "max_steps": -1 if optimization.max_steps is None else optimization.max_steps,
-        "max_length": None,
-        "bf16": on_gpu,
-        "use_cpu": not on_gpu,
+        "per_device_train_batch_size": flags.micro_batch,
+        "gradient_accumulation_steps": flags.batch_size // (flags.micro_batch * max(flags.workers, 1)),
+        "num_train_epochs": flags.epochs, "max_steps": -1 if flags.max_steps is None else flags.max_steps,
+        "learning_rate": training.learning_rate, "warmup_steps": 0.03, "lr_scheduler_type": "cosine",
+        "seed": flags.seed, "max_length": None, "remove_unused_columns": False, "dataloader_num_workers": 0,
+        "bf16": on_gpu, "use_cpu": not on_gpu, "fsdp": flags.fsdp or None, "ddp_find_unused_parameters": False,
         # Not FSDP's own activation checkpointing: it renames modules, and PEFT then saves an empty adapter.
         "gradient_checkpointing": on_gpu,
-        "fsdp": optimization.fsdp or None,
-        "ddp_find_unused_parameters": False,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "eval_strategy": "no",
-        "save_strategy": "no",
-        "save_total_limit": 2,
+        "output_dir": output_dir, "eval_strategy": "no", "save_strategy": "no", "save_total_limit": 2,
+        "logging_steps": 1, "logging_nan_inf_filter": False, "disable_tqdm": True,
         "report_to": ["mlflow"] if os.environ.get(MLFLOW) else [],
-        "run_name": optimization.run_name,
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_num_workers": 0,
-        "seed": optimization.seed,
-    }
+        "run_name": training.output.partition("?")[0].rstrip("/").rpartition("/")[2],
+    }  # fmt: skip

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from artsel_ray.audience.briefs import BriefRequest, BriefWriter, brief_request
-from artsel_ray.audience.gaps import Gap
-from artsel_ray.audience.user_segments import OverIndexedGenre
+from artsel_ray.audience.briefs import BriefRequest, BriefWriter, brief_of, brief_request, question
+from artsel_ray.audience.user_segments import Gap, OverIndexedGenre
 from artsel_ray.data.images import ArtworkImage
 from artsel_ray.engines.base import Sampling, UsageCounter
 from artsel_ray.prompts.spec import PromptSpec
@@ -70,3 +69,28 @@ def test_title_that_exceeds_the_model_has_a_row_without_a_brief(prompts: PromptT
     assert rows["over_indexed_genres"].to_pylist()[0][0]["genre"] == "Horror"
     assert (invalid.num_rows, counts) == (0, {"proposals": 3, "rejected": 1})
     assert list(engine.sampling.seeds) == [0, 2]
+
+
+def test_question_shows_the_title_and_whom_nothing_suits(tokenizer: PreTrainedTokenizerBase) -> None:
+    prompts = PromptTokenizer(tokenizer, PromptSpec(asset_kind="synopsis"))
+    options = prompts.options("Up <b>", ["Comedy"], ["A red tower.", "The sea."])
+    ids = question(prompts, options, ["Horror", "<option> War"]).tolist()
+    text = str(tokenizer.decode(ids))
+    assert "Up ‹b›" in text
+    assert "who watch more Horror and ‹option› War than others" in text
+    assert "a new synopsis of this title" in text
+    # Two options, and no more, whatever a genre is called.
+    assert ids.count(prompts.option) == ids.count(prompts.option_end) == 2
+
+
+@pytest.mark.parametrize(
+    ("generated", "expected"),
+    [
+        (" A storm. At sea!\nDark? More. And mo", "A storm. At sea! Dark?"),
+        ("no end", "no end"),
+        (" <option>A hand.", "‹option›A hand."),
+        ("", ""),
+    ],
+)
+def test_brief_is_its_first_complete_sentences(generated: str, expected: str) -> None:
+    assert brief_of(generated) == expected

@@ -44,7 +44,7 @@ def test_kl_divergence_is_from_the_mean_over_the_titles_users(tmp_path: Path) ->
     write_scored_run(
         tmp_path, 4, lambda genre, _: {"fear": 0.8, "love": 0.2} if genre == "Horror" else {"fear": 0.4, "love": 0.6}
     )
-    run, _ = read_ranked_run(tmp_path)
+    run = read_ranked_run(tmp_path)
     mean = np.array([0.6, 0.4])
     expected = [float((p * np.log(p / mean)).sum()) for p in (np.array([0.8, 0.2]), np.array([0.4, 0.6]))] * 2
     np.testing.assert_allclose(run.kl_divergence_n, expected)
@@ -53,19 +53,18 @@ def test_kl_divergence_is_from_the_mean_over_the_titles_users(tmp_path: Path) ->
 
 def test_predictions_beyond_the_tables_are_refused(tmp_path: Path) -> None:
     write_scored_run(tmp_path, 4, lambda *_: {"fear": 1.0})
-    user_genres = read_user_genres([])
     with pytest.raises(InputError, match="'user_id' is not in the tables"):
-        read_scored_run(finished_parts(str(tmp_path / "predictions")), read_tables(tmp_path), user_genres, ranked=False)
+        read_scored_run(finished_parts(str(tmp_path / "predictions")), [], read_tables(tmp_path), ranked=False)
     with pytest.raises(InputError, match="has not finished"):
         finished_parts(str(tmp_path / "requests"))
 
 
 def test_error_names_the_row_of_an_unknown_artwork(tmp_path: Path) -> None:
     write_scored_run(tmp_path, 4, lambda *_: {"fear": 1.0})
-    user_genres = read_user_genres(storage.list_files(str(tmp_path / "requests")))
+    requests = storage.list_files(str(tmp_path / "requests"))
     (part,) = finished_parts(str(tmp_path / "predictions"))
     rows = pa.concat_tables([read_table(part, "predictions")] * 2).to_pylist()
     rows[5]["artwork_id"] = "another"
     storage.write_table(part, pa.Table.from_pylist(rows, schema.PREDICTIONS), "predictions")
     with pytest.raises(InputError, match=r"part-000000\.parquet: row 5 \(from 0\), 'artwork_id' is not in the tables"):
-        read_scored_run([part], read_tables(tmp_path), user_genres, ranked=False)
+        read_scored_run([part], requests, read_tables(tmp_path), ranked=False)

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artsel_ray.audience.user_segments import distinctive_terms, over_indexed_genres
+from artsel_ray.audience.user_segments import distinctive_terms, find_gaps, over_indexed_genres
+from tests.support.scored_runs import read_ranked_run, serve_only_lovers, write_scored_run
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.integers(2, 40))
@@ -33,3 +36,20 @@ def test_terms_of_few_or_of_all_rationales_are_not_distinctive() -> None:
     assert distinctive_terms(terms_n, inside_n, 10) == ["mine"]
     assert distinctive_terms(terms_n, inside_n, 21) == []
     assert distinctive_terms([set()] * 65, inside_n, 10) == []
+
+
+def test_users_whom_nothing_suits_are_a_gap(tmp_path: Path) -> None:
+    write_scored_run(tmp_path, 200, serve_only_lovers)
+    run = read_ranked_run(tmp_path)
+    (gap,) = find_gaps(run, 0.4, 20)
+    assert [each.genre for each in gap.over_indexed_genres] == ["Horror"]
+    assert (gap.users, gap.title_users) == (80, 200)
+    assert find_gaps(run, 0.4, 81) == []
+
+
+def test_title_that_serves_all_users_alike_has_no_gap(tmp_path: Path) -> None:
+    write_scored_run(
+        tmp_path, 200, lambda genre, number: {"fear": 0.4 + number % 3 / 10, "love": 0.6 - number % 3 / 10}
+    )
+    run = read_ranked_run(tmp_path)
+    assert find_gaps(run, 0.3, 2) == []

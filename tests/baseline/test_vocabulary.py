@@ -1,10 +1,20 @@
+import math
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pytest
 
 from artsel_ray.baseline.encoding import encode
 from artsel_ray.baseline.example_arrays import read_example_arrays
-from artsel_ray.baseline.vocabulary import lookup, make_vocabulary
+from artsel_ray.baseline.vocabulary import (
+    BUCKETS,
+    count_terms,
+    inverse_document_frequency,
+    lookup,
+    make_vocabulary,
+    tf_idf,
+)
 from tests.support.baseline_examples import example, write_examples
 
 
@@ -25,3 +35,43 @@ def test_popularity_and_vocabulary_come_from_train_alone(tmp_path: Path) -> None
 
 def test_lookup_counts_from_one_and_gives_zero_to_unknown() -> None:
     assert lookup(pa.array(["b", "x", "a"]), pa.array(["a", "b"])).tolist() == [2, 0, 1]
+
+
+def buckets(text: str) -> list[int]:
+    return sorted(count_terms(pa.array([text])).indices.tolist())
+
+
+def test_terms_are_words_and_adjacent_pairs_in_lower_case() -> None:
+    counts = count_terms(pa.array(["Red, red ROSE"]))
+    red, rose = buckets("red"), buckets("rose")
+    pairs = sorted(set(buckets("red red") + buckets("red rose")) - set(red + rose))
+    assert dict(zip(counts.indices.tolist(), counts.data.tolist(), strict=True)) == {
+        red[0]: 2,
+        rose[0]: 1,
+        pairs[0]: 1,
+        pairs[1]: 1,
+    }
+    assert buckets("") == buckets("!?") == []
+    assert len(buckets("雨の中の男 кошка")) == 3
+    assert len(buckets("a b")) == 3  # words of one letter count too
+
+
+def test_inverse_document_frequency_by_hand() -> None:
+    idf_w = inverse_document_frequency(pa.array(["red red", "red", "rose"]))
+    assert idf_w[buckets("red")[0]] == pytest.approx(math.log(4 / 3) + 1)
+    assert idf_w[buckets("rose")[0]] == pytest.approx(math.log(4 / 2) + 1)
+    assert idf_w[buckets("absent")[0]] == pytest.approx(math.log(4) + 1)
+    assert idf_w.dtype == np.float32
+
+
+def test_tf_idf_by_hand_has_length_one() -> None:
+    idf_w = np.full(BUCKETS, 3, np.float32)
+    (red,) = buckets("red")
+    idf_w[red] = 6
+    rows = tf_idf(pa.array(["red red", "", "rose"]), idf_w)
+    weight, length = 6 * (1 + math.log(2)), math.hypot(6 * (1 + math.log(2)), 3)
+    assert rows.indptr.tolist() == [0, 2, 2, 3]
+    assert rows.data.dtype == np.float32
+    assert rows[0, red] == pytest.approx(weight / length)
+    assert sorted(rows[0].data.tolist()) == pytest.approx([3 / length, weight / length])
+    assert rows[2].data.tolist() == pytest.approx([1])

@@ -30,11 +30,10 @@ SHARED = (
 
 
 def teacher(tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> TeacherPrompts:
-    prompts = PromptTokenizer(tokenizer, SPEC)
     if template is not None:
-        prompts.tokenizer = type(tokenizer).from_pretrained(tokenizer.name_or_path)
-        prompts.tokenizer.chat_template = template
-    return TeacherPrompts(prompts)
+        tokenizer = type(tokenizer).from_pretrained(tokenizer.name_or_path)
+        tokenizer.chat_template = template
+    return TeacherPrompts(PromptTokenizer(tokenizer, SPEC))
 
 
 def questions(prompts: TeacherPrompts, label: int, rationale: str) -> tuple[list[int], list[int]]:

@@ -6,7 +6,7 @@ import pytest
 from artsel_ray import schema
 from artsel_ray.distill import rationales
 from artsel_ray.distill.rationales import explain_shard
-from artsel_ray.prompts import leaks
+from artsel_ray.prompts import rationale_checks
 from artsel_ray.runtime.engine_pool import Processed
 from tests.support.teacher import (
     BEFORE,
@@ -50,12 +50,12 @@ def test_sound_rationales_are_kept_in_order_and_others_dropped_with_their_fault(
     faults = {row["user_id"]: row["reason"] for row in explained.invalid.to_pylist()}
     assert faults == {
         "u2": rationales.MISMATCH,
-        "u3": leaks.OPTION,
+        "u3": rationale_checks.OPTION,
         "u4": rationales.TOO_SHORT,
         "u5": rationales.TOO_SHORT,
         "u6": rationales.UNFINISHED,
-        "u7": leaks.CHOICE,
-        "u8": leaks.QUOTE,
+        "u7": rationale_checks.CHOICE,
+        "u8": rationale_checks.QUOTE,
         "u9": rationales.TOO_LONG,
     }
     sources = {(row["table"], row["file"], row["row"], row["column"]) for row in explained.invalid.to_pylist()}

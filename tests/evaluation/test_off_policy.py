@@ -9,14 +9,25 @@ from hypothesis.extra.numpy import arrays
 from artsel_ray.evaluation.metrics import LOG_METRICS
 from artsel_ray.evaluation.off_policy import (
     Log,
+    Terms,
     direct_method,
     effective_sample_size,
     importance_weights,
     ips,
+    overlap_warnings,
+    selection_warnings,
     snips,
+    weight_warnings,
 )
 from benchmarks import open_bandit
 from benchmarks.coverage import coverage
+
+
+def value(terms: Terms) -> float:
+    """Returns the estimate; NaN if the denominators sum to zero."""
+    total = float(terms.denominator_n.sum())
+    return float(terms.numerator_n.sum()) / total if total else float("nan")
+
 
 SIZES = arrays(np.int64, st.integers(1, 50), elements=st.integers(1, 60))
 
@@ -24,8 +35,8 @@ SIZES = arrays(np.int64, st.integers(1, 50), elements=st.integers(1, 60))
 def test_uniform_logging_by_hand() -> None:
     # Hits among 2 and among 4 candidates, a miss among 2, a miss among 4: weights 2, 4, 0, 0.
     hit, logging = np.array([1.0, 1, 0, 0]), np.array([1 / 2, 1 / 4, 1 / 2, 1 / 4])
-    assert ips(hit, logging).value() == pytest.approx(6 / 4)
-    assert snips(hit, logging).value() == pytest.approx(6 / 12)
+    assert value(ips(hit, logging)) == pytest.approx(6 / 4)
+    assert value(snips(hit, logging)) == pytest.approx(6 / 12)
     # (2 + 4)² / (4 + 16) = 36 / 20
     assert effective_sample_size(importance_weights(hit, logging)) == pytest.approx(1.8)
 
@@ -33,12 +44,12 @@ def test_uniform_logging_by_hand() -> None:
 def test_logged_propensities_by_hand() -> None:
     # weights 1/0.8 = 1.25, 1/0.1 = 10; the third has no propensity and leaves both sums.
     hit, logging = np.array([1.0, 1, 1, 0]), np.array([0.8, 0.1, np.nan, 0.5])
-    assert ips(hit, logging).value() == pytest.approx(11.25 / 3)
-    assert snips(hit, logging).value() == pytest.approx(11.25 / (1.25 + 10 + 2))
+    assert value(ips(hit, logging)) == pytest.approx(11.25 / 3)
+    assert value(snips(hit, logging)) == pytest.approx(11.25 / (1.25 + 10 + 2))
 
 
 def test_nothing_known_is_not_a_number() -> None:
-    assert np.isnan(ips(np.ones(2), np.full(2, np.nan)).value())
+    assert np.isnan(value(ips(np.ones(2), np.full(2, np.nan))))
     assert effective_sample_size(np.zeros(3)) == 0.0
 
 
@@ -46,22 +57,22 @@ def test_nothing_known_is_not_a_number() -> None:
 @given(SIZES)
 def test_perfect_predictor(size_n: np.ndarray) -> None:
     ones = np.ones(len(size_n))
-    assert ips(ones, 1 / size_n).value() == pytest.approx(size_n.mean())
-    assert snips(ones, 1 / size_n).value() == pytest.approx(1.0)
+    assert value(ips(ones, 1 / size_n)) == pytest.approx(size_n.mean())
+    assert value(snips(ones, 1 / size_n)) == pytest.approx(1.0)
 
 
 @settings(deadline=None)
 @given(SIZES)
 def test_uniform_draw_has_ips_one(size_n: np.ndarray) -> None:
-    assert ips(1 / size_n, 1 / size_n).value() == pytest.approx(1.0)
+    assert value(ips(1 / size_n, 1 / size_n)) == pytest.approx(1.0)
 
 
 @settings(deadline=None)
 @given(SIZES, st.randoms(use_true_random=False))
 def test_bounds(size_n: np.ndarray, random: Random) -> None:
     hit = np.array([float(random.random() < 0.5) for _ in size_n])
-    assert 0 <= snips(hit, 1 / size_n).value() <= 1 + 1e-12
-    assert 0 <= ips(hit, 1 / size_n).value() <= size_n.max() + 1e-9
+    assert 0 <= value(snips(hit, 1 / size_n)) <= 1 + 1e-12
+    assert 0 <= value(ips(hit, 1 / size_n)) <= size_n.max() + 1e-9
     # Kish's size is at most the number of examples with weight.
     assert effective_sample_size(importance_weights(hit, 1 / size_n)) <= hit.sum() + 1e-9
 
@@ -74,7 +85,7 @@ def test_ips_is_unbiased_for_a_logged_bandit() -> None:
     reward = generator.random(len(a)) < liked[a]
     played = (a == 2) * reward
     # Standard deviation of one term: sqrt(0.3 / 0.1 - 0.09) = 1.7, of the mean 0.0038; four of these.
-    assert ips(played.astype(float), shown[a]).value() == pytest.approx(0.3, abs=0.016)
+    assert value(ips(played.astype(float), shown[a])) == pytest.approx(0.3, abs=0.016)
 
 
 def log_of(reward: list[float], action: list[int], logging: list[float], policy: np.ndarray, model: np.ndarray) -> Log:
@@ -86,7 +97,7 @@ def log_of(reward: list[float], action: list[int], logging: list[float], policy:
 def estimates(log: Log, max_weight: float = np.inf) -> dict[str, float]:
     found: dict[str, float] = {}
     for metric in LOG_METRICS:
-        found[metric.name] = metric.terms(log, max_weight).value() + (found[metric.plus] if metric.plus else 0.0)
+        found[metric.name] = value(metric.terms(log, max_weight)) + (found[metric.plus] if metric.plus else 0.0)
     return found
 
 
@@ -199,19 +210,19 @@ def test_on_engaged_examples_the_corrected_direct_method_is_ips(rng: np.random.G
     policy, shown, model = (rng.dirichlet(np.ones(m)) for _ in range(3))
     truth = int(rng.integers(m))
     corrected = (policy * model / shown).sum() + (policy * (np.eye(m)[truth] - model) / shown).sum()
-    assert corrected == pytest.approx(ips(policy[[truth]], shown[[truth]]).value())
+    assert corrected == pytest.approx(value(ips(policy[[truth]], shown[[truth]])))
 
 
 def test_direct_method_leaves_out_what_the_model_or_the_log_lacks() -> None:
     nan = np.nan
-    assert direct_method(np.array([1.0, nan, 3.0, 2.0]), np.array([0.5, 0.5, nan, 0.5])).value() == 1.5
+    assert value(direct_method(np.array([1.0, nan, 3.0, 2.0]), np.array([0.5, 0.5, nan, 0.5]))) == 1.5
 
 
 def test_clipped_weights_by_hand() -> None:
     # 1/0.8 = 1.25 and 1/0.1 = 10, clipped to 4; a miss of 1/0.5 = 2; a miss of 1/0.05 = 20, clipped to 4.
     hit, logging = np.array([1.0, 1, 0, 0]), np.array([0.8, 0.1, 0.5, 0.05])
-    assert ips(hit, logging, 4).value() == pytest.approx(5.25 / 4)
-    assert snips(hit, logging, 4).value() == pytest.approx(5.25 / 11.25)
+    assert value(ips(hit, logging, 4)) == pytest.approx(5.25 / 4)
+    assert value(snips(hit, logging, 4)) == pytest.approx(5.25 / 11.25)
 
 
 @pytest.mark.slow
@@ -238,3 +249,45 @@ def test_intervals_on_the_log_of_an_exploring_run_cover_another_policys_value() 
     for share, error, _ in coverage(worlds=100, users=500, how="softmax").values():
         assert share >= 0.88  # of 95 % intervals, in all but one of a thousand such tests
         assert abs(error) < 0.03
+
+
+def test_equal_weights_pass() -> None:
+    assert weight_warnings(np.ones(100), np.full(100, 0.5)) == []
+
+
+def test_few_effective_examples_are_warned_about() -> None:
+    # (100 + 9,999 · 0.001)² / (100² + …) = 1.2; the example without a propensity is not counted.
+    weight_n = np.array([100.0, *[0.001] * 9_999, 0])
+    logging_n = np.array([*[0.5] * 10_000, np.nan])
+    assert weight_warnings(weight_n, logging_n) == [
+        "the weights rest on 1 of 10,000 examples; do not trust this number"
+    ]
+    assert weight_warnings(np.zeros(3), np.ones(3))[0].startswith("the weights rest on 0 of 3")
+
+
+def test_one_heavy_example_is_warned_about() -> None:
+    # 125 of 1,125 is 11 %; Kish's size is 1,125² / (125² + 1,000) = 76.
+    weight_n = np.array([125.0, *[1.0] * 1_000])
+    assert weight_warnings(weight_n, np.ones(1_001)) == ["one example has 11% of all weight; do not trust this number"]
+
+
+def test_mean_weight_off_one_is_warned_about() -> None:
+    assert overlap_warnings(np.array([0.9, 1.1]), np.ones(2)) == []
+    (warning,) = overlap_warnings(np.array([0.1, 0.2, 0.0]), np.array([1.0, 1.0, np.nan]))
+    assert warning.startswith("the mean weight is 0.15 where 1 is expected")
+
+
+def test_log_of_engagements_alone_is_warned_about() -> None:
+    (warning,) = selection_warnings(np.ones(5), np.zeros(3))
+    assert warning.startswith("every impression of the log is engaged with")
+
+
+def test_selection_by_reward_is_warned_about() -> None:
+    half = np.repeat([0.0, 1.0], 500)
+    assert selection_warnings(half, np.empty(0)) == []
+    assert selection_warnings(half, half) == []
+    # Rates of 0.5 and 0.1: pooled 0.3, standard error sqrt(0.3 · 0.7 · (1/1000 + 1/1000)) = 0.0205, 19.5 of them.
+    (warning,) = selection_warnings(half, np.repeat([0.0, 1.0], [900, 100]))
+    assert warning.startswith("50.0% of the impressions with predictions are engaged with, 10.0% of the 1,000 others")
+    # 0.5 and 0.4: pooled 0.45, standard error 0.0222, 4.5 of them.
+    assert selection_warnings(half, np.repeat([0.0, 1.0], [600, 400])) == []

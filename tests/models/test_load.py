@@ -1,11 +1,17 @@
+"""The door to models: what comes out of it is ready."""
+
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from artsel_ray.errors import InputError
-from artsel_ray.models.load import Model, load
+from artsel_ray.models.load import Model, has_options, load
 from artsel_ray.models.spec import write_spec
+from artsel_ray.prompts.escaping import OPTION, OPTION_END
 from artsel_ray.prompts.spec import PromptSpec
 
 
@@ -40,3 +46,41 @@ def test_absent_model_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.Monk
     tmp_path.mkdir()
     with pytest.raises(InputError, match="no config"):
         load(str(tmp_path))
+
+
+def test_smollm2_is_a_float32_llama_with_option_tokens(smollm2: Model) -> None:
+    config = json.loads((smollm2.path / "config.json").read_text())
+    assert (config["model_type"], config["vocab_size"]) == ("llama", 49154)
+    assert "quantization_config" not in config
+    model = AutoModelForCausalLM.from_pretrained(smollm2.path)
+    assert model.dtype == torch.float32
+    assert model.get_input_embeddings().num_embeddings == 49154
+
+
+def test_new_rows_are_the_mean_of_the_subword_tokens_that_spelled_them(
+    bare_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARTSEL_RAY_CACHE", str(tmp_path / "cache"))
+    ready = load(str(bare_model))
+    tokenizer = AutoTokenizer.from_pretrained(ready.path)
+    before = AutoModelForCausalLM.from_pretrained(bare_model)
+    after = AutoModelForCausalLM.from_pretrained(ready.path)
+    for token in (OPTION, OPTION_END):
+        row = tokenizer.convert_tokens_to_ids(token)
+        spelled = tokenizer(token, split_special_tokens=True, add_special_tokens=False)["input_ids"]
+        assert tokenizer(token, add_special_tokens=False)["input_ids"] == [row]
+        for old, new in (
+            (before.get_input_embeddings(), after.get_input_embeddings()),
+            (before.get_output_embeddings(), after.get_output_embeddings()),
+        ):
+            was, now = torch.as_tensor(old.weight), torch.as_tensor(new.weight)
+            torch.testing.assert_close(now[row], was[spelled].mean(dim=0))
+            torch.testing.assert_close(now[:49152], was)
+    assert load(str(ready.path)).path == ready.path
+
+
+def test_option_tokens_are_recognized(bare_model: Path, smollm2: Model) -> None:
+    assert has_options(smollm2.path)
+    assert not has_options(bare_model)
+    (bare_model / "tokenizer.json").unlink()
+    assert not has_options(bare_model)

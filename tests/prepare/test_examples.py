@@ -9,8 +9,8 @@ import pytest
 from artsel_ray import schema, storage
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.prepare import examples
-from artsel_ray.prepare.outcomes import Counts
 from artsel_ray.prepare.pairs import Pairs, find_pairs
+from artsel_ray.prepare.plan import Counts
 from tests.prepare.events import CATALOG, FILES, impressions_table, interactions_table
 
 

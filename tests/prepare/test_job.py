@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from artsel_ray import schema, storage
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.errors import InputError
-from artsel_ray.prepare.job import prepare
+from artsel_ray.prepare import job
+from artsel_ray.prepare.job import make_plan, prepare
 from artsel_ray.prepare.settings import PrepareConfig
 from benchmarks.prepare import prepare_with_polars, write_world
 
@@ -136,6 +138,19 @@ def _config(tmp_path: Path, **flags: Any) -> PrepareConfig:
 
 def _examples(tmp_path: Path, split: str) -> list[dict[str, Any]]:
     return read_table(str(tmp_path / "out" / "examples" / split), "examples").to_pylist()
+
+
+def test_number_of_buckets_follows_the_interactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _good_world(tmp_path / "world", users=26)
+    assert make_plan(_config(tmp_path)).buckets == 1
+    assert make_plan(_config(tmp_path, buckets=5)).buckets == 5
+    monkeypatch.setattr(job, "BUCKET_INTERACTIONS", 10)
+    assert make_plan(_config(tmp_path)).buckets == 3
+
+
+def test_clocks_may_differ_by_a_day(tmp_path: Path) -> None:
+    _good_world(tmp_path / "world", users=26)
+    assert make_plan(_config(tmp_path)).now_us == pytest.approx((time.time() + 86_400) * 1e6, abs=60e6)
 
 
 def test_every_invalid_row_has_its_source_and_no_row_is_lost(tmp_path: Path, ray_cluster: None) -> None:

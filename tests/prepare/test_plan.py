@@ -1,18 +1,36 @@
-"""Files are cut into slices that hold every row once."""
+"""Files are cut into slices that hold every row once; rows are counted by outcome, and a bad run stops."""
 
-import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from artsel_ray.data.checked_reader import RowRange
+from artsel_ray.data.checked_reader import RowRange, read_table
 from artsel_ray.errors import InputError
 from artsel_ray.prepare import plan as module
-from artsel_ray.prepare.plan import Slice, make_plan
-from artsel_ray.prepare.settings import PrepareConfig
-from artsel_ray.schema import TABLES
+from artsel_ray.prepare.plan import (
+    Counts,
+    Plan,
+    Slice,
+    check_counts,
+    find_slices,
+    invalid_counts,
+    summarize,
+    write_invalid,
+)  # fmt: skip
+from artsel_ray.schema import INVALID_ROWS, TABLES
+
+COUNTS = Counts(
+    {
+        "rejected/impressions/propensity: not in (0, 1]": 3,
+        "rejected/impressions/user_id: missing": 1,
+        "rejected/interactions/user_id: missing": 9,
+        "not_engaged": 2,
+        "examples/train": 4,
+        "pairs": 4,
+    }
+)
 
 
 def _write(folder: Path, table: str, name: str, rows: int, group_rows: int = 100) -> None:
@@ -22,8 +40,8 @@ def _write(folder: Path, table: str, name: str, rows: int, group_rows: int = 100
     pq.write_table(pa.Table.from_pylist([empty] * rows, fields), folder / table / name, row_group_size=group_rows)
 
 
-def _config(folder: Path, buckets: int | None = None) -> PrepareConfig:
-    return PrepareConfig(input=str(folder), output=str(folder / "out"), buckets=buckets)
+def _input_plan(folder: Path) -> Plan:
+    return Plan(str(folder / "out"), *find_slices(str(folder)), 1, 5, "hash", 0, 0)
 
 
 def _world(folder: Path) -> None:
@@ -36,7 +54,7 @@ def _world(folder: Path) -> None:
 def test_logs_are_cut_between_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _world(tmp_path)
     monkeypatch.setattr(module, "SLICE_ROWS", 10)
-    plan = make_plan(_config(tmp_path))
+    plan = _input_plan(tmp_path)
     # Row groups of 4, 4, 4, 4, 4, 3 rows: a slice ends with the group that brings it to 10 rows or more.
     assert plan.slices == [
         Slice("interactions", RowRange(0, 0, 12)),
@@ -50,24 +68,11 @@ def test_logs_are_cut_between_row_groups(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_spill_files_are_named_by_the_slice(tmp_path: Path) -> None:
     _world(tmp_path)
-    plan = make_plan(_config(tmp_path))
+    plan = _input_plan(tmp_path)
     work = tmp_path / "out" / "_work"
     assert plan.spill_files("interactions") == [f"{work}/slice-000000.arrow", f"{work}/slice-000001.arrow"]
     assert plan.spill_files("impressions") == [f"{work}/slice-000002.arrow"]
     assert plan.spill_file("pairs", 7) == f"{work}/pairs-000007.arrow"
-
-
-def test_number_of_buckets_follows_the_interactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _world(tmp_path)
-    assert make_plan(_config(tmp_path)).buckets == 1
-    assert make_plan(_config(tmp_path, buckets=5)).buckets == 5
-    monkeypatch.setattr(module, "BUCKET_INTERACTIONS", 10)
-    assert make_plan(_config(tmp_path)).buckets == 3
-
-
-def test_clocks_may_differ_by_a_day(tmp_path: Path) -> None:
-    _world(tmp_path)
-    assert make_plan(_config(tmp_path)).now_us == pytest.approx((time.time() + 86_400) * 1e6, abs=60e6)
 
 
 @pytest.mark.parametrize("table", ["interactions", "impressions"])
@@ -76,4 +81,72 @@ def test_log_without_rows_is_refused(tmp_path: Path, table: str) -> None:
     for file in (tmp_path / table).iterdir():
         _write(tmp_path, table, file.name, 0)
     with pytest.raises(InputError, match=f"{table} has no rows; there is nothing to prepare"):
-        make_plan(_config(tmp_path))
+        _input_plan(tmp_path)
+
+
+def _plan(output: str) -> Plan:
+    slices = [Slice("interactions", RowRange(0, 0, 50)), Slice("impressions", RowRange(0, 0, 10))]
+    return Plan(output, {}, slices, 2, 5, "hash", 0, 0)
+
+
+def _invalid(*reasons: str) -> pa.Table:
+    rows = [
+        {"table": "titles", "file": "a", "row": n, "column": "name", "reason": reason}
+        for n, reason in enumerate(reasons)
+    ]
+    return pa.Table.from_pylist(rows, INVALID_ROWS)
+
+
+def test_invalid_rows_are_written_and_counted_by_reason(tmp_path: Path) -> None:
+    counts = write_invalid(_plan(str(tmp_path)), "catalogue", _invalid("missing", "too odd", "missing"))
+    assert counts == {"rejected/titles/name: missing": 2, "rejected/titles/name: too odd": 1}
+    assert read_table(str(tmp_path / "rejected/part-catalogue.parquet"), "invalid_rows").num_rows == 3
+
+
+def test_nothing_is_written_without_invalid_rows(tmp_path: Path) -> None:
+    assert write_invalid(_plan(str(tmp_path)), "catalogue", _invalid()) == {}
+    assert not list(tmp_path.iterdir())
+
+
+def test_reasons_are_those_of_the_table() -> None:
+    assert invalid_counts(COUNTS, "impressions") == {"propensity: not in (0, 1]": 3, "user_id: missing": 1}
+    assert invalid_counts(COUNTS, "titles") == {}
+
+
+def test_more_invalid_impressions_than_the_rate_stop_the_run() -> None:
+    check_counts(_plan("out"), COUNTS, 0.4)
+    message = (
+        r"^4 of 10 impressions were rejected, more than --max-reject-rate 0\.39 allows; the most frequent reason is "
+        r"'propensity: not in \(0, 1\]' \(3\), and all of them are in out/rejected\. Fix the data or raise the limit$"
+    )
+    with pytest.raises(InputError, match=message):
+        check_counts(_plan("out"), COUNTS, 0.39)
+
+
+def test_run_without_pairs_stops() -> None:
+    message = (
+        "none of 10 impressions can become an example: 2 were not engaged with, 4 were rejected; the reasons are in"
+    )
+    with pytest.raises(InputError, match=message):
+        check_counts(_plan("out"), Counts({**COUNTS, "pairs": 0}), 1.0)
+
+
+def test_summary_holds_every_outcome() -> None:
+    assert summarize(_plan("out"), COUNTS) == {
+        "impressions": 10,
+        "examples": {"train": 4, "validation": 0, "test": 0},
+        "other_kind": 0,
+        "not_engaged": 2,
+        "repeated": 0,
+        "not_selected": 0,
+        "rejected": {"titles": 0, "artworks": 0, "interactions": 9, "impressions": 4},
+        "reasons": {
+            "titles": {},
+            "artworks": {},
+            "interactions": {"user_id: missing": 9},
+            "impressions": {"propensity: not in (0, 1]": 3, "user_id: missing": 1},
+        },
+        "interactions": 50,
+        "requests": 0,
+        "buckets": 2,
+    }

@@ -1,6 +1,7 @@
 import datetime
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 
 from artsel_ray.prompts import text as render
 from artsel_ray.prompts.spec import Output, PromptSpec
@@ -43,3 +44,18 @@ def test_answer_in_text_is_the_options_text() -> None:
     assert render.answer_text(4, "A <b>tower</b>", "text") == render.option_text("A <b>tower</b>") == " A ‹b›tower‹/b›"
     assert render.answer_text(4, "A tower", "number") == " 5"
     assert render.option_head(4, "number") == "\n5. "
+
+
+def test_a_turn_is_the_users_message_and_the_start_of_the_answer(llama_3: PreTrainedTokenizerBase) -> None:
+    text = render.chat_turn(llama_3, "Hello")
+    assert text.endswith(
+        "<|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+
+
+def test_a_template_with_a_date_gets_the_same_one_every_day(llama_3: PreTrainedTokenizerBase) -> None:
+    assert "Today Date: 26 Jul 2024" in render.chat_turn(llama_3, "Hello")
+
+
+def test_a_template_without_a_date_gets_none(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert render.chat_turn(tokenizer, "Hello").endswith("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")

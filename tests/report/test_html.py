@@ -1,11 +1,13 @@
 import re
 from html.parser import HTMLParser
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from artsel_ray.evaluation.metrics import METRICS
 from artsel_ray.report.html import render_evaluation, render_sweep
+from artsel_ray.report.plots import plot_learning_rates
 
 ESTIMATE = {"value": 0.5, "low": 0.25, "high": 0.75}
 NAMES = [metric.name for metric in METRICS]
@@ -97,3 +99,39 @@ def test_numbers_and_gaps() -> None:
 def test_only_simulated_data_is_labeled_simulated() -> None:
     assert "Simulated" not in render_evaluation(metrics(), [], {})
     assert "Simulated" in render_evaluation(metrics(simulated=True), [], {})
+
+
+def trial(rate: float, status: str, ips: float | None, error: str | None = None) -> dict[str, Any]:
+    numbers = {
+        "validation_ips": ips,
+        "validation_accuracy": ips and ips / 8,
+        "loss": ips and 2 / ips,
+        "step": ips and 40,
+    }
+    return {"learning_rate": rate, "status": status, **numbers, "seconds": 3.0, "error": error}
+
+
+TRIALS = [
+    trial(1e-4, "failed", None, "the loss is nan at step 3"),
+    trial(1e-6, "finished", 1.25),
+    trial(1e-5, "finished", 1.75),
+    trial(1e-7, "stopped", 1.0),
+]
+
+
+def test_plot_shows_how_every_trial_ended() -> None:
+    svg = plot_learning_rates(TRIALS, 1e-5)
+    for text in ("finished", "stopped early", "best", "failed", "learning rate"):
+        assert f">{text}</text>" in svg or f"> {text}</text>" in svg
+    ElementTree.fromstring(svg.replace("xlink:href", "href"))
+    assert "stopped" not in plot_learning_rates(TRIALS[1:3], 1e-5)
+
+
+def test_page_has_a_row_for_each_trial_by_learning_rate_and_escapes_text() -> None:
+    page = render_sweep([*TRIALS, trial(1.0, "failed", None, "<script>")], TRIALS[2], {"model": "<b>"})
+    rows = re.findall(r"<tr[^>]*><td>([^<]*)</td>", page)
+    assert rows == ["1e-07", "1e-06", "1e-05", "0.0001", "1.0"]
+    assert page.count('<tr class="model">') == 1
+    assert "<script>" not in page
+    assert "<b>" not in page.replace("<b>1", "")
+    assert "http" not in page

@@ -1,6 +1,7 @@
 """The skeleton with stages of a toy job: shard n has n + 1 titles, of which an engine scores the first token."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from artsel_ray.engines.fake import FakeEngine
 from artsel_ray.errors import InputError
 from artsel_ray.runtime.engine_pool import EngineStage, GetEngine, Processed
 from artsel_ray.runtime.run import begin
-from artsel_ray.runtime.sharded_job import PrepareStage, RejectLimit, ShardedJob, stage_seconds
+from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
 from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, done_shards, read_statistics
 from tests.support.canary import CANARY, logged
 
@@ -48,6 +49,9 @@ def toy_job(output: Path, **changes: Any) -> ShardedJob:
         table="titles",
         unit="titles",
         shards=SHARDS,
+        rows=6,
+        model_id="m@1",
+        started=time.perf_counter(),
         prepare=PrepareStage("prepare", make_prepare),
         engine=EngineStage("ask", make_process, FakeEngine),
         pool=EngineSettings(),
@@ -83,14 +87,44 @@ def test_only_missing_shards_are_processed(tmp_path: Path) -> None:
     assert (tmp_path / "part-000000.parquet").stat().st_mtime_ns == before
 
 
+def test_resume_reports_done_shards_and_repeats_those_with_invalid_rows_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def share() -> int:
+        read.append(1)
+        return 1
+
+    def make(offset: int) -> Callable[[int], list[str]]:
+        return lambda index: make_prepare()(index + offset - 1)
+
+    read: list[int] = []
+    stage = PrepareStage("prepare", make, share)
+    toy_job(tmp_path).process([0, 2])
+    parts = [tmp_path / f"part-00000{index}.parquet" for index in range(SHARDS)]
+    first, last = parts[0].stat().st_mtime_ns, parts[2].stat().st_mtime_ns
+    toy_job(tmp_path, prepare=stage).resume()
+    assert "6 titles in 3 shards, 2 done; model m@1" in capsys.readouterr().out
+    assert title_ids(tmp_path) == ["t00", "t10", "t11", "t20", "t21", "t22"]
+    assert (len(read), parts[0].stat().st_mtime_ns) == (1, first)
+    # Every shard is done: nothing is read for the actors.
+    toy_job(tmp_path, prepare=stage).resume()
+    assert (len(read), parts[0].stat().st_mtime_ns) == (1, first)
+    # Shard 0 has an invalid row.
+    toy_job(tmp_path, prepare=stage, redo_invalid=True).resume()
+    assert parts[0].stat().st_mtime_ns > first
+    assert parts[2].stat().st_mtime_ns == last
+
+
 def test_manifest_comes_last_and_lists_the_parts(tmp_path: Path) -> None:
     job = toy_job(tmp_path)
     job.process([0, 1, 2])
     assert storage.read_manifest(str(tmp_path)) is None
-    job.publish({"titles": 6}, {"titles": 6})
+    job.publish(job.summary({"titles": 6}, job.totals()), {"titles": 6})
     parts = [f"part-00000{index}.parquet" for index in range(SHARDS)]
     assert storage.read_manifest(str(tmp_path)) == {"parts": parts, "titles": 6}
-    assert storage.read_json(str(tmp_path / "summary.json")) == {"titles": 6}
+    summary = storage.read_json(str(tmp_path / "summary.json"))
+    assert summary.pop("seconds")["total"] > 0
+    assert summary == {"titles": 6, "model_id": "m@1"}
 
 
 def test_finish_changes_rows_just_before_they_are_written(tmp_path: Path) -> None:
@@ -137,19 +171,20 @@ def test_engine_that_does_not_load_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_too_many_invalid_rows_stop_the_run_and_name_where_they_are(tmp_path: Path) -> None:
-    limit = RejectLimit(rate=0.1, total=6, unit="titles", output=str(tmp_path))
     message = (
         f"1 of 6 titles were rejected, more than --max-reject-rate 0.1 allows; the reasons are in {tmp_path}/rejected"
     )
     with pytest.raises(InputError, match=message):
-        toy_job(tmp_path, limit=limit).process([0, 1, 2])
+        toy_job(tmp_path, max_reject_rate=0.1).process([0, 1, 2])
     # The rows are kept; a higher limit finishes the run.
     assert done_shards(str(tmp_path))
-    job = toy_job(tmp_path, limit=replace(limit, rate=0.2))
-    job.process(sorted(set(range(SHARDS)) - done_shards(str(tmp_path))))
+    job = toy_job(tmp_path, max_reject_rate=0.2)
+    job.resume()
     assert job.totals()["rejected"] == 1
     with pytest.raises(InputError, match="2 of 6 titles"):
-        toy_job(tmp_path, limit=replace(limit, rate=0.2, known=1)).totals()
+        toy_job(tmp_path, max_reject_rate=0.2, rows=5, known_invalid=1).totals()
+    with pytest.raises(InputError, match="2 of 7 titles"):
+        toy_job(tmp_path, max_reject_rate=0.2, rows=5, known_invalid=2).resume()
 
 
 def test_another_driver_stops_this_one(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 
 from artsel_ray import storage
-from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.score import job
@@ -16,7 +15,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ScoringRun]]:
     """The runs that the entry point hands on, and to which function."""
     calls: list[tuple[str, ScoringRun]] = []
     monkeypatch.setattr(job, "score_requests", lambda run: calls.append(("score", run)))
-    monkeypatch.setattr(job, "estimate_cost", lambda run, tokens_per_second: calls.append(("estimate", run)))
+    monkeypatch.setattr(job, "estimate_cost", lambda run: calls.append(("estimate", run)))
     return calls
 
 
@@ -26,9 +25,10 @@ def test_flags_become_a_run(world: Path, smollm2: Model, called: list[tuple[str,
     ((name, run),) = called
     assert name == "score"
     assert run.files == storage.list_files(str(world / "requests"))
-    assert (run.serving.explore, run.serving.epsilon, run.serving.seed) == ("epsilon", 0.25, 3)
-    assert (run.permutation, run.pool.engines, run.settings.decoding) == (2, 2, "rank")
-    assert run.flags == resolved(config)
+    assert run.config == config
+    serving = run.config.serving
+    assert (serving.explore, serving.epsilon, serving.seed) == ("epsilon", 0.25, 3)
+    assert (run.config.permutation, run.config.engine_pool.engines, run.settings.decoding) == (2, 2, "rank")
     # In the order of the permutation, not of the ids.
     assert sorted(run.catalog.artwork_ids.to_pylist()) != run.catalog.artwork_ids.to_pylist()
 

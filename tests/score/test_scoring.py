@@ -7,23 +7,32 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 import torch
 
 from artsel_ray.engines.base import Sampling, UsageCounter
+from artsel_ray.engines.fake import FakeEngine
+from artsel_ray.engines.torch import TorchEngine
 from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Ids
+from artsel_ray.runtime.engine_pool import EngineActor, EngineStage, Item, Starts
+from artsel_ray.runtime.task_result import unwrap, wrap
 from artsel_ray.schema import INVALID_ROWS, PREDICTIONS
 from artsel_ray.score.rendering import RenderedShard, TitleGroup, prompt_tokenizer
-from artsel_ray.score.scoring import make_scorer, score_shard
+from artsel_ray.score.scoring import EngineLoader, make_scorer, score_shard
 from artsel_ray.score.scoring_settings import ScoringSettings
+from artsel_ray.score.settings import ScoreEngines
 
 Render = Callable[[Path, ScoringSettings], RenderedShard]
 CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "Two friends fight."]
 SETTINGS = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
+LOADER = EngineLoader(
+    ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 2048, "choose"), ScoreEngines(engine="fake"), 4, None
+)
 
 
 class Scripted:
@@ -233,3 +242,41 @@ def test_vllm_generates_free_text_and_rationales(world: Path, render: Render, vl
         assert all(row["artwork_id"].startswith(row["title_id"]) for row in rows)
         assert all((row["rationale"] is not None) == spec.reason for row in rows)
         assert vllm_engine.usage.take().decoded_tokens > len(rows)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_loader_travels_to_the_actor(smollm2: Model) -> None:
+    assert ray.get(ray.put(LOADER)) == LOADER
+    assert isinstance(LOADER(), FakeEngine)
+
+
+def test_fake_engine_simulates_a_speed(smollm2: Model) -> None:
+    engine = replace(LOADER, fake_tokens_per_second=1000.0)()
+    engine.logprobs([np.arange(50, dtype=np.int32)], [[1, 2]])
+    assert engine.usage.take().seconds >= 0.05
+
+
+def test_transformers_engine_loads_the_model(smollm2: Model) -> None:
+    engine = replace(LOADER, pool=ScoreEngines(engine="transformers"))()
+    assert isinstance(engine, TorchEngine)
+    (logprobs,) = engine.logprobs([np.array([1, 2, 3], dtype=np.int32)], [[5, 6]])
+    assert (logprobs < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "message"),
+    [
+        ("/nowhere", "fake", "the engine does not start: .*/nowhere"),
+        # Twice what the model was made for: vLLM refuses when it starts.
+        ("smollm2", "vllm", "the engine does not start: .*max_model_len"),
+    ],
+)
+def test_engine_that_does_not_start_reports_why(
+    smollm2: Model, ray_cluster: None, model: str, kind: Any, message: str
+) -> None:
+    settings = replace(LOADER.settings, model=model, max_model_length=16_384)
+    load = replace(LOADER, settings=settings, pool=ScoreEngines(engine=kind))
+    stage = EngineStage("score", lambda: lambda shard, get_engine: shard, load)
+    actor = EngineActor(stage, Starts.remote(), 4, None, "P")
+    with pytest.raises(InputError, match=message):
+        raise unwrap(actor(wrap(Item(0, None, {}))))

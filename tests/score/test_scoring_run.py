@@ -138,7 +138,8 @@ def test_invalid_earlier_prediction_is_rejected_and_its_pair_scored(world: Path,
 def test_exploration_writes_propensities_and_redraws_reused_predictions(world: Path, smollm2: Model) -> None:
     first = config_for(world, "smollm2", decoding="rank", explore="epsilon", epsilon=0.5)
     score(first)
-    score(replace(first, output=str(world / "P2"), previous=first.output, seed=1))
+    serving = replace(first.serving, seed=1)
+    score(replace(first, output=str(world / "P2"), previous=first.output, serving=serving))
     assert storage.read_json(str(world / "P2/summary.json"))["reused"] == 24
     runs = [predictions(world / name).to_pylist() for name in ("P", "P2")]
     for row in runs[0] + runs[1]:

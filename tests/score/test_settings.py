@@ -33,7 +33,7 @@ def test_value_out_of_bounds_names_its_flag(flags: dict[str, Any]) -> None:
 def test_exploration_needs_every_candidates_probability() -> None:
     with pytest.raises(InputError, match="--explore softmax needs every candidate's probability; add --decoding rank"):
         score_config(Path("W"), explore="softmax")
-    assert score_config(Path("W"), explore="softmax", decoding="labels").explore == "softmax"
+    assert score_config(Path("W"), explore="softmax", decoding="labels").serving.explore == "softmax"
 
 
 def test_label_prior_needs_labels() -> None:

@@ -1,18 +1,29 @@
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from PIL import Image
 
-from artsel_ray import storage
+from artsel_ray import schema, storage
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.errors import InputError
-from artsel_ray.simulate import synthetic
-from artsel_ray.simulate.job import simulate
+from artsel_ray.simulate import histories
+from artsel_ray.simulate import world as w
+from artsel_ray.simulate.artworks import CaptionStyle, draw
+from artsel_ray.simulate.histories import Viewings, genre_themes
+from artsel_ray.simulate.job import artwork_ids, log_tables, simulate, write_catalog
 from artsel_ray.simulate.settings import SimulateConfig
 
 SMALL = SimulateConfig(output="", users=60, titles=20, interactions_per_user=8, caption_tokens=24)
+GENRES = [["Comedy"], ["War", "Drama"]]
+TITLES = pa.table({"title_id": ["t0", "t1"], "name": ["Zero", "One"], "year": [1999, None], "genres": GENRES})
+WORLD = w.make_world(genre_themes(GENRES, 3), (2, 3), 0.5, CaptionStyle(20, 0.3), seed=1)
+IDS = artwork_ids(["t0", "t1"], WORLD.counts_x)
+ARTWORKS = pa.table({"artwork_id": IDS, "title_id": [artwork_id.partition("-")[0] for artwork_id in IDS]})
 
 
 @pytest.mark.parametrize("source", ["synthetic", "movielens"])
@@ -62,7 +73,7 @@ def test_impressions_follow_their_propensities(tmp_path: Path) -> None:
 
 
 def test_each_group_of_users_is_written_as_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic, "GROUP_USERS", 25)
+    monkeypatch.setattr(histories, "GROUP_USERS", 25)
     simulate(replace(SMALL, output=str(tmp_path)))
     assert len(storage.list_files(str(tmp_path / "impressions"))) == 3
     users = read_table(str(tmp_path / "interactions"), "interactions")["user_id"]
@@ -83,3 +94,51 @@ def test_output_of_other_flags_is_refused(tmp_path: Path) -> None:
     assert storage.read_manifest(str(tmp_path))
     with pytest.raises(InputError, match="holds another run, which differs in: seed"):
         simulate(replace(SMALL, output=str(tmp_path), seed=5))
+
+
+def test_artwork_ids_are_by_title() -> None:
+    assert artwork_ids(["x", "y"], np.array([1, 2])) == ["x-a00", "y-a00", "y-a01"]
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_catalog_holds_titles_artworks_and_their_images(tmp_path: Path, images: bool) -> None:
+    written = write_catalog(str(tmp_path), TITLES, WORLD, "synopsis", images)
+    titles = read_table(f"{tmp_path}/titles", "titles").to_pylist()
+    assert [(row["name"], row["year"], row["genres"]) for row in titles] == [
+        ("Zero", 1999, ["Comedy"]),
+        ("One", None, ["War", "Drama"]),
+    ]
+    artworks = read_table(f"{tmp_path}/artworks", "artworks")
+    assert artworks.select(written.column_names).to_pylist() == written.to_pylist()
+    assert artworks["artwork_id"].to_pylist() == IDS
+    assert artworks["caption"].to_pylist() == WORLD.captions[0] + WORLD.captions[1]
+    assert set(artworks["asset_kind"].to_pylist()) == {"synopsis"}
+    paths = [f"images/{artwork_id}.png" if images else None for artwork_id in IDS]
+    assert artworks["image_uri"].to_pylist() == paths
+    if images:
+        last = (tmp_path / "artworks" / str(paths[-1])).read_bytes()
+        assert last == draw(WORLD.mix_xmt[1, WORLD.counts_x[1] - 1])
+        assert Image.open(io.BytesIO(last)).size == (64, 64)
+    else:
+        assert not (tmp_path / "artworks/images").exists()
+
+
+def test_rows_of_the_log_agree_with_the_arrays() -> None:
+    viewings = Viewings(["u", "v"], np.eye(3)[:2], np.array([0, 0, 1]), np.array([1, 0, 1]), np.array([5, 6, 7]), None)
+    shown = w.show(
+        WORLD, viewings.titles, viewings.taste_ut[viewings.users], w.Behavior(1.0, 0.2), np.random.default_rng(0)
+    )
+    tables = log_tables(viewings, shown, WORLD, ARTWORKS)
+    interactions, impressions, oracle = (tables[name].to_pylist() for name in ("interactions", "impressions", "oracle"))
+    assert [(row["user_id"], row["title_id"], row["watch_seconds"]) for row in interactions] == [
+        ("u", "t1", None), ("u", "t0", None), ("v", "t1", None),
+    ]  # fmt: skip
+    assert tables["interactions"]["timestamp"].cast(pa.int64()).to_pylist() == [5_000_000, 6_000_000, 7_000_000]
+    for n, (row, truth) in enumerate(zip(impressions, oracle, strict=True)):
+        position = truth["artwork_ids"].index(row["artwork_id"])
+        assert position == shown.positions_n[n]
+        assert truth["artwork_ids"] == [id_ for id_ in IDS if id_.startswith(row["title_id"])]
+        assert row["propensity"] == truth["propensities"][position]
+        assert truth["engagement_probabilities"] == shown.engagement_nm[n, : len(truth["artwork_ids"])].tolist()
+        assert row["engaged"] == shown.engaged_n[n]
+    assert all(tables[name].column_names == schema.TABLES[name].names for name in tables)

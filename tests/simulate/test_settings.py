@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from artsel_ray.errors import InputError
+from artsel_ray.simulate.artworks import THEMES
 from artsel_ray.simulate.settings import SimulateConfig
-from artsel_ray.simulate.themes import THEMES
 
 
 @pytest.mark.parametrize(

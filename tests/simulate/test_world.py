@@ -2,21 +2,15 @@ import numpy as np
 import pytest
 
 from artsel_ray.simulate import world as w
-from artsel_ray.simulate.themes import THEMES
+from artsel_ray.simulate.artworks import CaptionStyle
+from artsel_ray.simulate.histories import genre_themes
 
 RNG = np.random.default_rng(0)
 TITLES = [["Comedy"], ["War", "Drama"], [], ["Musical"]]
-WORLD = w.make_world(w.genre_themes(TITLES * 10, 12), (2, 9), 0.5, w.CaptionStyle(24, 0.3), seed=0)
+WORLD = w.make_world(genre_themes(TITLES * 10, 12), (2, 9), 0.5, CaptionStyle(24, 0.3), seed=0)
 PAIRS = RNG.integers(0, 40, 3000)
 TASTE = RNG.dirichlet(np.full(12, 0.3), 3000)
 BEHAVIOR = w.Behavior(taste_strength=2.0, exploration=0.2)
-
-
-def test_title_themes_follow_its_genres() -> None:
-    rows = w.genre_themes(TITLES, 12)
-    np.testing.assert_allclose(rows.sum(axis=1), 1)
-    assert [THEMES[i].label for i in rows.argmax(axis=1)[[0, 1, 3]]] == ["mirth", "grief", "melody"]
-    np.testing.assert_allclose(rows[2], 1 / 12)
 
 
 def test_number_of_candidates_stays_within_its_bounds() -> None:
@@ -24,6 +18,7 @@ def test_number_of_candidates_stays_within_its_bounds() -> None:
     assert WORLD.counts_x.max() <= 9
     assert [len(captions) for captions in WORLD.captions] == WORLD.counts_x.tolist()
     assert all(len(set(captions)) == len(captions) for captions in WORLD.captions)
+    assert WORLD.first_x.tolist() == [sum(WORLD.counts_x[:x]) for x in range(40)]
     np.testing.assert_allclose(WORLD.mix_xmt.sum(axis=2)[WORLD.mask_xm], 1)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from artsel_ray import schema, storage
-from artsel_ray.audience.scored_run import ScoredRun, UserGenres, read_scored_run, read_user_genres
+from artsel_ray.audience.scored_run import ScoredRun, read_scored_run
 from artsel_ray.data.catalog import Catalog, read_catalog
 from artsel_ray.runtime.run import finished_parts
 
@@ -22,11 +22,10 @@ def read_tables(folder: Path) -> Catalog:
     return read_catalog(titles, artworks)[0]
 
 
-def read_ranked_run(folder: Path) -> tuple[ScoredRun, UserGenres]:
+def read_ranked_run(folder: Path) -> ScoredRun:
     """Returns a run's predictions with their divergences, and what its users watch."""
-    user_genres = read_user_genres(storage.list_files(str(folder / "requests")))
-    parts = finished_parts(str(folder / "predictions"))
-    return read_scored_run(parts, read_tables(folder), user_genres, ranked=True), user_genres
+    requests, parts = storage.list_files(str(folder / "requests")), finished_parts(str(folder / "predictions"))
+    return read_scored_run(parts, requests, read_tables(folder), ranked=True)
 
 
 def write_scored_run(

@@ -3,25 +3,27 @@
 import datetime
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from artsel_ray import storage
-from artsel_ray.config import from_flags
+from artsel_ray.config import from_flags, resolved
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.schema import EXAMPLES
 from artsel_ray.train.examples import TrainingExamples
+from artsel_ray.train.job import training_of
 from artsel_ray.train.loop import Fitted, fit
 from artsel_ray.train.settings import TrainConfig
 
 DAY = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
 CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "A lonely house."]
 
+ConfigT = TypeVar("ConfigT", bound=TrainConfig)
 TinyLlama = Callable[[bool], str]
 """The fixture `tiny_llama`."""
 
@@ -65,10 +67,15 @@ def train_config(examples: str, model: str, output: str | Path, **changes: Any) 
     return from_flags(TrainConfig, examples=examples, model=model, output=str(output), **flags | changes)
 
 
+def changed(config: ConfigT, **flags: Any) -> ConfigT:
+    """Returns a config with other values of these flags."""
+    return from_flags(type(config), **resolved(config) | flags)
+
+
 def fit_in(folder: Path, config: TrainConfig, callbacks: list[TrainerCallback] | None = None) -> Fitted:
     """Trains as one worker with its checkpoints in a folder, resuming from the last one there."""
     folder.mkdir(exist_ok=True)
-    return fit(config, str(folder), get_last_checkpoint(str(folder)), callbacks or [], lambda line: None)
+    return fit(training_of(config), str(folder), get_last_checkpoint(str(folder)), callbacks or [], lambda line: None)
 
 
 def logged(fitted: Fitted, name: str) -> list[float]:

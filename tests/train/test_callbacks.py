@@ -1,17 +1,32 @@
-"""What happens between steps: the stop at a NaN, progress, and sealed checkpoints."""
+"""What happens between steps: validation, the stop at a NaN, progress, and sealed, complete checkpoints."""
 
 import math
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow.fs as pafs
 import pytest
-from transformers import TrainerCallback, TrainerControl
+from accelerate import Accelerator
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainerControl
 
+from artsel_ray.decoding import trie
+from artsel_ray.engines.torch import TorchEngine
+from artsel_ray.models.load import load
 from artsel_ray.train import callbacks
-from artsel_ray.train.callbacks import ReportProgress, SealCheckpoints, StopAtNonFinite
-from tests.support.training import TinyLlama, fit_in, logged, train_config
+from artsel_ray.train.callbacks import (
+    ReportProgress,
+    SealCheckpoints,
+    StopAtNonFinite,
+    is_complete,
+    newest_complete,
+    seal,
+    validate,
+)
+from artsel_ray.train.examples import read_validation
+from tests.support.training import TinyLlama, example_row, fit_in, logged, prompts_of, train_config, write_examples
 
 
 def test_non_finite_loss_stops_the_training_and_keeps_the_last_checkpoint(
@@ -89,3 +104,70 @@ def test_checkpoint_without_files_of_this_worker_is_not_sealed(tmp_path: Path) -
     (tmp_path / "checkpoint-2").mkdir()
     SealCheckpoints().on_save(arguments, SimpleNamespace(global_step=2), None)
     assert (tmp_path / "checkpoint-2/files-1.json").is_file()
+
+
+def test_validation_is_the_decoders_accuracy_and_ips(tiny_llama: TinyLlama, tmp_path: Path) -> None:
+    base = load(tiny_llama(True))
+    prompts = prompts_of(base)
+    rows = [example_row(number, label=number % 3) for number in range(1, 7)]
+    rows += [example_row(number, label=0, captions=["A red tower.", "A blue one."]) for number in range(3)]
+    examples = read_validation(write_examples(tmp_path, rows), prompts, 2048, 100)
+    model: Any = AutoModelForCausalLM.from_pretrained(base.path)
+    trainer: Any = SimpleNamespace(accelerator=Accelerator(cpu=True), model=model, is_fsdp_enabled=False)
+    tries = [trie.build(examples.answers(index), prompts.option_end) for index in range(9)]
+    choices = trie.choose(TorchEngine(model), [examples.prompt(index) for index in range(9)], tries)
+    hits = [choice.candidate == row["label"] for choice, row in zip(choices, rows, strict=True)]
+    sizes = [len(row["candidates"]) for row in rows]
+    assert validate(trainer, examples) == {
+        "validation_accuracy": pytest.approx(sum(hits) / 9),
+        "validation_ips": pytest.approx(sum(hit * size for hit, size in zip(hits, sizes, strict=True)) / 9),
+    }
+
+
+LOCAL = pafs.LocalFileSystem()
+
+
+def checkpoint(folder: Path, workers: int = 2) -> Path:
+    """A checkpoint of workers that have written one file each."""
+    for rank in range(workers):
+        own = folder / f"of-{rank}"
+        own.mkdir(parents=True)
+        (own / f"state-{rank}.bin").write_bytes(b"12345678")
+        seal(own, rank, workers)
+        for file in own.iterdir():  # as Ray merges the workers' folders
+            file.rename(folder / file.name)
+        own.rmdir()
+    return folder
+
+
+def test_checkpoint_is_complete_with_all_lists_and_files(tmp_path: Path) -> None:
+    assert is_complete(LOCAL, str(checkpoint(tmp_path / "c")))
+    assert not is_complete(LOCAL, str(tmp_path / "absent"))
+    (tmp_path / "empty").mkdir()
+    assert not is_complete(LOCAL, str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("name", ["state-1.bin", "files-1.json"])
+@pytest.mark.parametrize("size", [0, 4, None])
+def test_missing_or_cut_file_makes_it_incomplete(name: str, size: int | None, tmp_path: Path) -> None:
+    file = checkpoint(tmp_path / "c") / name
+    if size is None:
+        file.unlink()
+    else:
+        os.truncate(file, size)
+    assert not is_complete(LOCAL, str(tmp_path / "c"))
+
+
+def test_newest_complete_checkpoint_is_taken_and_skipped_ones_are_reported(tmp_path: Path) -> None:
+    paths = [str(checkpoint(tmp_path / name)) for name in ("3", "2", "1")]
+    lines: list[str] = []
+    assert newest_complete(LOCAL, paths, lines.append) == paths[0]
+    assert newest_complete(LOCAL, [], lines.append) is None
+    assert lines == []
+    os.truncate(tmp_path / "3/state-0.bin", 1)
+    assert newest_complete(LOCAL, paths, lines.append) == paths[1]
+    assert newest_complete(LOCAL, paths[:1], lines.append) is None
+    assert lines == [
+        "1 incomplete checkpoint(s), skipped for an earlier one",
+        "1 incomplete checkpoint(s) and no complete one: training starts from the beginning",
+    ]

@@ -1,14 +1,17 @@
+"""DPO: its batches, how rejected candidates are drawn, and what speaks for them."""
+
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from artsel_ray.errors import InputError
-from artsel_ray.models.load import load
-from artsel_ray.train.dpo import DpoCollator
-from artsel_ray.train.reading import read_train
-from artsel_ray.train.rejections import Rejections
+from artsel_ray.models.load import Model, load
+from artsel_ray.train.dpo import DpoCollator, Rejections
+from artsel_ray.train.examples import read_train
 from artsel_ray.train.trainers import Order
-from tests.support.training import TinyLlama, example_row, fit_in, prompts_of, train_config, write_examples
+from tests.support.training import CAPTIONS, TinyLlama, example_row, fit_in, prompts_of, train_config, write_examples
 
 
 def test_batch_holds_chosen_and_then_rejected_answers(examples: str, tiny_llama: TinyLlama) -> None:
@@ -28,3 +31,54 @@ def test_examples_with_one_candidate_are_refused(examples: str, tiny_llama: Tiny
     config = train_config(examples, tiny_llama(True), tmp_path / "T", method="dpo")
     with pytest.raises(InputError, match="/train: no title has two candidates, so there is none to reject"):
         fit_in(tmp_path / "scratch", config)
+
+
+def test_every_other_candidate_is_rejected_equally_often(smollm2: Model, tmp_path: Path) -> None:
+    examples = read_train(
+        write_examples(tmp_path, [example_row(1), example_row(1, captions=CAPTIONS[:1], label=0)]),
+        prompts_of(smollm2),
+        2048,
+        0,
+        False,
+    )
+    rejections = Rejections(examples, "uniform")
+    assert rejections.usable() == [0]
+    drawn = Counter(rejections.draw(0, epoch)[0] for epoch in range(2000))
+    assert set(drawn) == {0, 2}
+    assert drawn[0] / 2000 == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 2000))
+
+
+def test_logged_rejections_follow_the_logged_propensities(smollm2: Model, tmp_path: Path) -> None:
+    rows = [
+        example_row(1, label=1, propensity=0.5),
+        example_row(2, label=0, propensity=0.1),
+        example_row(3, label=2, propensity=0.3),
+    ]
+    examples = read_train(write_examples(tmp_path, rows), prompts_of(smollm2), 2048, 0, False)
+    drawn = Counter(Rejections(examples, "logged").draw(0, epoch)[0] for epoch in range(2000))
+    assert drawn[0] / 2000 == pytest.approx(0.1 / 0.4, abs=4 * np.sqrt(0.19 / 2000))
+    # Without any propensity but the label's own, any other candidate may be rejected.
+    alone = read_train(write_examples(tmp_path / "alone", rows[:1]), prompts_of(smollm2), 2048, 0, False)
+    assert {Rejections(alone, "logged").draw(0, epoch)[0] for epoch in range(50)} == {0, 2}
+
+
+def test_rejected_rationale_speaks_for_the_rejected_candidate(smollm2: Model, tmp_path: Path) -> None:
+    rows = [example_row(1, label=0, rationale="Likes towers."), example_row(2, label=1, rationale="Likes the sea.")]
+    examples = read_train(write_examples(tmp_path, rows), prompts_of(smollm2, reason=True), 2048, 0, False)
+    rejections = Rejections(examples, "uniform")
+    drawn = dict(rejections.draw(0, epoch) for epoch in range(20))
+    assert drawn == {1: "Likes the sea.", 2: "Likes towers."}
+    pair, decode = examples.preference(0, 0, 1, drawn[1]), examples.tokenizer.tokenizer.decode
+    assert str(decode(pair.chosen)).startswith(" Likes towers.\nPrediction: <option> A red tower.</option>")
+    assert str(decode(pair.rejected)).startswith(" Likes the sea.\nPrediction: <option> Two friends")
+
+
+def test_draws_depend_on_seed_epoch_and_example_alone(smollm2: Model, tmp_path: Path) -> None:
+    uri = write_examples(tmp_path, [example_row(number) for number in range(1, 9)])
+
+    def drawn(seed: int) -> list[int]:
+        rejections = Rejections(read_train(uri, prompts_of(smollm2), 2048, seed, False), "uniform")
+        return [rejections.draw(index, epoch)[0] for epoch in range(4) for index in range(8)]
+
+    assert drawn(0) == drawn(0)
+    assert drawn(0) != drawn(1)

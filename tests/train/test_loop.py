@@ -1,6 +1,5 @@
 """One worker's training without Ray, with the real TRL and PEFT on a tiny Llama."""
 
-import dataclasses
 import math
 import os
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from artsel_ray.errors import InputError
@@ -20,9 +19,11 @@ from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
-from artsel_ray.train.reading import read_train
+from artsel_ray.train.examples import read_train
+from artsel_ray.train.job import training_of
+from artsel_ray.train.loop import export
 from artsel_ray.train.trainers import Order
-from tests.support.training import TinyLlama, example_row, fit_in, logged, train_config, write_examples
+from tests.support.training import TinyLlama, changed, example_row, fit_in, logged, train_config, write_examples
 
 
 def weights(model: Any, name: str) -> torch.Tensor:
@@ -69,7 +70,7 @@ def test_plain_trl_has_the_same_losses(examples: str, tiny_llama: TinyLlama, tmp
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
     prompts = PromptTokenizer(tokenizer, PromptSpec())
     source = read_train(f"{examples}/train", prompts, 2048, 0, False)
-    order, encoded = Order(source.length_n, 4, config.seed), []
+    order, encoded = Order(source.length_n, 4, 0), []
     for epoch in range(2):
         order.set_epoch(epoch)
         encoded += [source.example(index) for index in order]
@@ -147,7 +148,7 @@ def test_pickle_in_a_checkpoint_is_never_executed(
             return os.mkdir, (str(tmp_path / "ran"),)
 
     config = train_config(examples, tiny_llama(True), tmp_path / "T")
-    fit_in(tmp_path / "scratch", dataclasses.replace(config, max_steps=2))
+    fit_in(tmp_path / "scratch", changed(config, max_steps=2))
     checkpoint = tmp_path / "scratch/checkpoint-2"
     torch.save(Payload(), checkpoint / name)
     torch.save(Payload(), checkpoint / "training_args.bin")
@@ -171,3 +172,24 @@ def test_flags_change_the_prompt_of_an_earlier_training(examples: str, tiny_llam
     again = train_config(examples, first.output, tmp_path / "T2", output_format="number", max_steps=1)
     fit_in(tmp_path / "scratch2", again)
     assert load(again.output).spec == PromptSpec(layout="user_first", output="number")
+
+
+def test_trained_weights_load_with_their_prompt(tiny_llama: TinyLlama, tmp_path: Path) -> None:
+    base = load(tiny_llama(True))
+    trainer = Trainer(read_model(base.path, "auto"), TrainingArguments(str(tmp_path / "scratch"), use_cpu=True))
+    spec = PromptSpec(layout="user_first")
+    export(trainer, training_of(train_config("", "tiny", tmp_path / "T", lora_rank=0)), base, spec)
+    trained = load(str(tmp_path / "T"))
+    assert trained.path == tmp_path / "T/merged"
+    assert trained.spec == spec
+    assert (trained.path / "model.safetensors").read_bytes() == (base.path / "model.safetensors").read_bytes()
+    # The arguments are a pickle, and are left out.
+    assert not list((tmp_path / "T").rglob("*.bin"))
+
+
+def test_other_workers_write_nothing(tiny_llama: TinyLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = load(tiny_llama(True))
+    trainer = Trainer(read_model(base.path, "auto"), TrainingArguments(str(tmp_path / "scratch"), use_cpu=True))
+    monkeypatch.setattr(trainer, "is_world_process_zero", lambda: False)
+    export(trainer, training_of(train_config("", "tiny", tmp_path / "T", lora_rank=0)), base, PromptSpec())
+    assert not (tmp_path / "T").exists()

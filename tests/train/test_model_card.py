@@ -2,16 +2,23 @@ from pathlib import Path
 
 import pytest
 
-from artsel_ray.train.model_card import ModelCard, write_card
+from artsel_ray.train.model_card import write_card
 
 HISTORY = [{"step": 1.0, "loss": 0.5}, {"step": 2.0, "validation_accuracy": 0.25, "validation_ips": 1.5}]
-FLAGS = {"method": "sft", "examples": "/secret/place", "output": "/here", "max_steps": None, "seed": 3}
+FLAGS = {
+    "method": "sft",
+    "model": "org/base",
+    "examples": "/secret/place",
+    "output": "/here",
+    "max_steps": None,
+    "seed": 3,
+}
 
 
 @pytest.mark.parametrize("has_adapter", [True, False])
 def test_card_shows_metrics_flags_and_what_was_trained(has_adapter: bool, tmp_path: Path) -> None:
-    card = ModelCard("org/base", "sft", has_adapter, FLAGS, {"loss": 0.5, "validation_ips": 1.5}, HISTORY)
-    write_card(str(tmp_path), card)
+    flags = FLAGS | {"lora_rank": 4 if has_adapter else 0}
+    write_card(str(tmp_path), flags, {"loss": 0.5, "validation_ips": 1.5}, HISTORY)
     text = (tmp_path / "README.md").read_text()
     assert 'base_model: "org/base"' in text
     assert "| validation ips | 1.5000 |" in text

@@ -1,5 +1,5 @@
 from artsel_ray.models.load import load
-from artsel_ray.train.reading import read_train
+from artsel_ray.train.examples import read_train
 from artsel_ray.train.sft import SftCollator
 from artsel_ray.train.trainers import Order
 from tests.support.training import TinyLlama, prompts_of

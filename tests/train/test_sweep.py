@@ -1,9 +1,10 @@
-"""The sweep job: its flags, its trials and what it publishes."""
+"""The sweep job: its flags, its trials and their records, and what it publishes."""
 
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 from ray.tune.execution import class_cache
@@ -13,10 +14,23 @@ from artsel_ray.config import from_flags
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
+from artsel_ray.report.html import render_sweep
 from artsel_ray.train.settings import SweepConfig
-from artsel_ray.train.sweep import copy_best, keep_keys_out_of_logs, sweep, trial_config
-from artsel_ray.train.sweep_trials import FAILED, FINISHED
-from tests.support.training import TinyLlama
+from artsel_ray.train.sweep import (
+    Recorder,
+    Status,
+    TrialRecord,
+    best_of,
+    copy_best,
+    failure_of,
+    keep_keys_out_of_logs,
+    read_record,
+    shown_flags,
+    sweep,
+    trial_config,
+    trial_output,
+)
+from tests.support.training import TinyLlama, changed
 
 
 def config(output: Path, **changes: Any) -> SweepConfig:
@@ -27,7 +41,7 @@ def config(output: Path, **changes: Any) -> SweepConfig:
 def test_trial_is_the_training_with_its_own_rate_and_output(tmp_path: Path) -> None:
     trial = trial_config(config(tmp_path, epochs=3.0, learning_rates=(1e-4, 5e-7)), 5e-7)
     assert type(trial).__name__ == "TrainConfig"
-    assert (trial.learning_rate, trial.epochs, trial.method) == (5e-7, 3.0, "sft")
+    assert (trial.learning_rate, trial.optimization.epochs, trial.method) == (5e-7, 3.0, "sft")
     assert trial.output == str(tmp_path / "T/trials/5e-07")
 
 
@@ -80,6 +94,35 @@ def test_best_is_the_trial_without_its_checkpoints(tmp_path: Path) -> None:
     assert (tmp_path / "best/merged/model.safetensors").read_text() == "merged/model.safetensors"
 
 
+def page_of(flags: dict[str, Any]) -> str:
+    """The report of a sweep of one trial."""
+    numbers = {"validation_ips": 1.75, "validation_accuracy": 0.25, "loss": 1.0, "step": 40, "seconds": 3.0}
+    trial = {"learning_rate": 1e-5, "status": "finished", **numbers, "error": None}
+    return render_sweep([trial], trial, shown_flags(flags))
+
+
+def test_page_shows_the_flags_without_what_is_private() -> None:
+    flags: dict[str, Any] = {
+        "method": "sft",
+        "model": "s3://bucket/secret-place/a/model?key=k3y",
+        "examples": "s3://bucket/private",
+        "seed": 3,
+    }
+    flags |= dict.fromkeys(("output_format", "reason", "layout", "epochs", "max_steps", "batch_size", "lora_rank"))
+    page = page_of(flags)
+    assert "1.750" in page
+    assert "a/model" in page
+    assert "seed: 3" in page
+    assert not [word for word in ("secret-place", "k3y", "private") if word in page]
+
+
+def test_page_names_steps_or_epochs() -> None:
+    flags: dict[str, Any] = dict.fromkeys(("output_format", "reason", "layout", "batch_size", "lora_rank", "seed"))
+    flags |= {"method": "sft", "model": "m", "epochs": 1.0}
+    assert "epochs: 1.0" in page_of(flags | {"max_steps": None})
+    assert "max steps: 7" in page_of(flags | {"max_steps": 7})
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_sweep_survives_a_diverging_trial_and_resumes_with_more_rates(
@@ -94,7 +137,7 @@ def test_sweep_survives_a_diverging_trial_and_resumes_with_more_rates(
     assert page.st_mtime_ns <= (tmp_path / "T/_manifest.json").stat().st_mtime_ns
     assert "lower --learning-rate" in (tmp_path / "T/report.html").read_text()
     first = {row["learning_rate"]: row for row in read_table(f"{given.output}/trials.parquet", "trials").to_pylist()}
-    assert (first[1e-3]["status"], first[1e30]["status"]) == (FINISHED, FAILED)
+    assert (first[1e-3]["status"], first[1e30]["status"]) == ("finished", "failed")
     assert "lower --learning-rate" in first[1e30]["error"]
     assert first[1e-3]["step"] == 4
     assert load(f"{given.output}/best").spec is not None
@@ -102,10 +145,10 @@ def test_sweep_survives_a_diverging_trial_and_resumes_with_more_rates(
     finished = (tmp_path / "T/trials/0.001/_manifest.json").stat().st_mtime_ns
 
     # More rates: finished trials are kept, and the best is chosen again among all.
-    sweep(dataclasses.replace(given, learning_rates=(1e-3, 1e-4)))
+    sweep(changed(given, learning_rates=(1e-3, 1e-4)))
     assert (tmp_path / "T/trials/0.001/_manifest.json").stat().st_mtime_ns == finished
     rows = read_table(f"{given.output}/trials.parquet", "trials").to_pylist()
-    assert [(row["learning_rate"], row["status"]) for row in rows] == [(1e-3, FINISHED), (1e-4, FINISHED)]
+    assert [(row["learning_rate"], row["status"]) for row in rows] == [(1e-3, "finished"), (1e-4, "finished")]
     best = max(rows, key=lambda row: (row["validation_ips"], row["validation_accuracy"]))
     summary = storage.read_json(f"{given.output}/summary.json")
     assert summary["best"]["learning_rate"] == best["learning_rate"]
@@ -113,4 +156,78 @@ def test_sweep_survives_a_diverging_trial_and_resumes_with_more_rates(
         tmp_path / f"T/trials/{best['learning_rate']}/merged/model.safetensors"
     ).read_bytes()
     with pytest.raises(InputError, match="differs in: seed"):
-        sweep(dataclasses.replace(given, seed=1))
+        sweep(changed(given, seed=1))
+
+
+def record(rate: float, status: Status, ips: float | None, accuracy: float | None = 0.5) -> TrialRecord:
+    return TrialRecord(rate, status, validation_ips=ips, validation_accuracy=accuracy)
+
+
+def test_similar_rates_have_outputs_of_their_own() -> None:
+    assert trial_output("T", 1e-5) != trial_output("T", 1.0000001e-5)
+    assert trial_output("s3://b/T?scheme=http", 1e-5) == "s3://b/T/trials/1e-05?scheme=http"
+
+
+def test_best_trial_has_finished_with_the_highest_ips_then_accuracy() -> None:
+    trials = [
+        record(1e-7, "finished", 1.5, 0.2),
+        record(1e-6, "finished", 1.5, 0.3),
+        record(1e-5, "stopped", 9.0),
+        record(1e-4, "failed", None, None),
+        record(1e-3, "finished", 1.2, 0.9),
+    ]
+    best = best_of(trials)
+    assert best is not None
+    assert best.learning_rate == 1e-6
+    assert best_of(trials[2:4]) is None
+
+
+def test_record_is_read_from_the_trials_output(tmp_path: Path) -> None:
+    output = str(tmp_path)
+    assert read_record(output, 1e-5) is None
+    stopped = record(1e-5, "stopped", 1.1)
+    storage.write_json(storage.join(output, "trials/1e-05/trial.json"), dataclasses.asdict(stopped))
+    assert read_record(output, 1e-5) == stopped
+    # A manifest says that the training has finished, whatever was recorded before.
+    metrics = {"loss": 0.5, "validation_accuracy": 0.25, "validation_ips": 2.0}
+    history = [{"step": 1, "loss": 0.7}, {"step": 4, **metrics}]
+    storage.write_json(
+        storage.join(output, "trials/1e-05/summary.json"), {**metrics, "seconds": 9.0, "history": history}
+    )
+    storage.write_manifest(storage.join(output, "trials/1e-05"), {"metrics": metrics})
+    assert read_record(output, 1e-5) == TrialRecord(1e-5, "finished", **metrics, step=4, seconds=9.0, error=None)
+
+
+@pytest.mark.parametrize(
+    ("traceback", "shown"),
+    [
+        ("Traceback …\nartsel_ray.errors.InputError: the loss is nan at step 3", "the loss is nan at step 3"),
+        ("artsel_ray.errors.InputError: x is not a table\nexpected:\n  user_id: string", "x is not a table"),
+        ("Traceback …\nValueError: cannot read 'what a user wrote'\n", "ValueError; see tune/*/error.txt"),
+        ("", "no cause is known; see tune/*/error.txt"),
+    ],
+)
+def test_failures_are_one_line_without_anything_from_data(traceback: str, shown: str) -> None:
+    assert failure_of(traceback) == shown
+
+
+def test_recorder_writes_how_a_trial_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorder = Recorder(str(tmp_path))
+    error = tmp_path / "error.txt"
+    error.write_text("artsel_ray.errors.InputError: the loss is nan at step 3")
+    last = {"validation_ips": 1.5, "validation_accuracy": 0.25, "loss": 2.0, "step": 4, "time_total_s": 1.26}
+
+    def trial(rate: float, **attributes: Any) -> Any:
+        return SimpleNamespace(config={"learning_rate": rate}, **attributes)
+
+    recorder.on_trial_complete(0, [], trial(1e-5, last_result=last))
+    recorder.on_trial_error(0, [], trial(1e-4, last_result=None, error_file=str(error)))
+    assert read_record(str(tmp_path), 1e-5) == TrialRecord(1e-5, "stopped", 1.5, 0.25, 2.0, 4, 1.3)
+    assert read_record(str(tmp_path), 1e-4) == TrialRecord(1e-4, "failed", error="the loss is nan at step 3")
+    assert capsys.readouterr().out == (
+        "sweep: learning rate 1e-05 stopped\nsweep: learning rate 0.0001 failed: the loss is nan at step 3\n"
+    )
+
+
+def test_statuses_are_those_of_the_table() -> None:
+    assert set(get_args(Status)) == {"finished", "stopped", "failed"}

@@ -14,16 +14,15 @@ from trl import DPOTrainer, SFTTrainer
 from artsel_ray.models import adapter
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
+from artsel_ray.train.examples import read_train
+from artsel_ray.train.job import training_of
 from artsel_ray.train.methods import METHODS
-from artsel_ray.train.reading import read_train
 from artsel_ray.train.settings import Method
-from artsel_ray.train.trainers import Optimization, Order, TrainingTask, arguments, compute_targets_only
-from tests.support.training import TinyLlama, prompts_of
+from artsel_ray.train.trainers import Order, TrainingTask, arguments, compute_targets_only
+from tests.support.training import TinyLlama, changed, prompts_of, train_config
 
-OPTIMIZATION = Optimization(
-    output_dir="unused", run_name="run", learning_rate=1e-3, epochs=1.0, max_steps=None, batch_size=8, micro_batch=2,
-    workers=2, fsdp=False, seed=0,
-)  # fmt: skip
+CONFIG = train_config("unused", "unused", "folder/run", max_steps=None, batch_size=8, workers=2)
+TRAINING = training_of(CONFIG)
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
@@ -83,12 +82,12 @@ def test_order_has_every_example_once_and_similar_lengths_side_by_side() -> None
 
 
 def test_gradients_are_accumulated_to_the_batch_of_all_workers() -> None:
-    assert arguments(OPTIMIZATION)["gradient_accumulation_steps"] == 2
-    assert arguments(OPTIMIZATION)["max_steps"] == -1
+    shared = arguments(TRAINING, "unused")
+    assert (shared["gradient_accumulation_steps"], shared["max_steps"], shared["run_name"]) == (2, -1, "run")
 
 
 def test_settings_travel_to_workers() -> None:
-    assert pickle.loads(pickle.dumps(OPTIMIZATION)) == OPTIMIZATION  # noqa: S301
+    assert pickle.loads(pickle.dumps(TRAINING)) == TRAINING  # noqa: S301
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])
@@ -99,10 +98,10 @@ def test_trainers_take_our_order_and_leave_the_indices_to_the_collator(
     prompts = prompts_of(base)
     prompts.tokenizer.pad_token = prompts.tokenizer.eos_token
     read = read_train(f"{examples}/train", prompts, 2048, 0, False)
-    optimization = Optimization(**{**vars(OPTIMIZATION), "output_dir": str(tmp_path), "workers": 1})
+    training = training_of(changed(CONFIG, workers=1))
     model = read_model(base.path, torch.float32)
     lora = adapter.lora_config(model, 2, 4, [prompts.option, prompts.option_end])
-    trainer: Any = METHODS[method](TrainingTask(read, model, lora, optimization, 0.1, "uniform"))
+    trainer: Any = METHODS[method](TrainingTask(training, read, model, lora, str(tmp_path)))
     assert trainer.train_dataset.column_names == ["index"]
     (batch,) = list(trainer.get_train_dataloader())[:1]
     assert batch["input_ids"].shape[0] == 2 * (2 if method == "dpo" else 1)

@@ -1,13 +1,32 @@
+import io
 import random
 import re
 from typing import get_args
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 from artsel_ray.config import AssetKind
-from artsel_ray.simulate.captions import TOKENS_PER_WORD, write_caption
-from artsel_ray.simulate.themes import THEMES
+from artsel_ray.simulate.artworks import THEMES, TOKENS_PER_WORD, CaptionStyle, draw, write_caption
+
+
+def test_every_theme_has_words_and_genres() -> None:
+    assert len({theme.label for theme in THEMES}) == 12
+    for theme in THEMES:
+        assert min(map(len, (theme.subjects, theme.actions, theme.settings, theme.objects, theme.lights))) >= 4
+        assert len(theme.moods) >= 4
+        assert all(0 < weight <= 1 for weight in theme.genres.values())
+
+
+def test_words_and_genres_keep_the_order_of_the_file() -> None:
+    # Their order decides what a seed draws.
+    assert [theme.label for theme in THEMES[:3]] == ["tenderness", "peril", "wonder"]
+    assert list(THEMES[1].genres.items()) == [("Thriller", 1.0), ("Crime", 0.6), ("Horror", 0.4), ("Action", 0.3)]
+    assert THEMES[1].subjects[:2] == ("a hunted man", "a woman with a gun")
+
 
 STEMS = ["tender", "peril", "wonder", "mirth", "grief", "griev", "kinship", "enigma", "voyag", "solit", "spectac",
          "melod", "strife"]  # fmt: skip
@@ -16,7 +35,7 @@ STEMS = ["tender", "peril", "wonder", "mirth", "grief", "griev", "kinship", "eni
 def captions(tokens: int, shared: float, count: int = 600, kind: AssetKind = "artwork") -> list[str]:
     rng = random.Random(0)
     mixes = np.random.default_rng(0).dirichlet(np.full(12, 0.3), count)
-    return [write_caption(mix, tokens, shared, rng, kind) for mix in mixes]
+    return [write_caption(mix, CaptionStyle(tokens, shared, kind), rng) for mix in mixes]
 
 
 def test_captions_never_name_a_theme() -> None:
@@ -58,7 +77,7 @@ def test_captions_differ_and_never_repeat_a_sentence() -> None:
 def test_shortest_caption_shows_the_strongest_theme(theme: int, kind: AssetKind) -> None:
     mix = np.full(12, 0.01)
     mix[theme] = 0.89
-    caption = write_caption(mix, 12, 0.0, random.Random(1), kind).casefold()
+    caption = write_caption(mix, CaptionStyle(12, 0.0, kind), random.Random(1)).casefold()
     assert any(subject in caption for subject in THEMES[theme].subjects)
 
 
@@ -75,3 +94,13 @@ def test_shared_words_name_genres() -> None:
     shares = [np.mean([bool(re.search(genres, text)) for text in captions(60, shared)]) for shared in (0.0, 1.0)]
     assert shares[0] < 0.1
     assert shares[1] > 0.9
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=2, max_size=len(THEMES)))
+def test_band_is_as_wide_as_the_weight_of_its_theme(weights: list[float]) -> None:
+    mix = np.array(weights) / sum(weights)
+    pixels = np.asarray(Image.open(io.BytesIO(draw(mix))))
+    assert (pixels == pixels[:1]).all()
+    shown, widths = np.unique(pixels[0], axis=0, return_counts=True)
+    assert len(shown) <= len(mix)
+    assert abs(widths.max() - mix.max() * pixels.shape[1]) <= 1
