@@ -151,5 +151,5 @@ def test_missing_images_and_unfit_models_are_one_line(tmp_path: Path) -> None:
     flags = {"method": "sft", "examples": f"{data}/examples", "model": "smollm2", "assets": "image", "workers": 0}
     with pytest.raises(InputError, match="--assets image needs a vision-language model"):
         train(from_flags(TrainConfig, **flags, output=str(tmp_path / "number")))
-    with pytest.raises(InputError, match="a number, not text; add --output-format number"):
+    with pytest.raises(InputError, match="the answer is a number: add --output-format number"):
         train(from_flags(TrainConfig, **flags, output=str(tmp_path / "text"), output_format="text"))

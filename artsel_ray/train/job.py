@@ -91,11 +91,6 @@ def final_metrics(history: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _fit_here(training: Training) -> Fitted:
-    if storage.is_uri(training.output):
-        raise InputError(
-            f"--output is {training.output}; with --workers 0, which keeps its checkpoints there, it must be a local "
-            "folder"
-        )
     folder = Path(training.output, CHECKPOINTS)
     folder.mkdir(parents=True, exist_ok=True)
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)

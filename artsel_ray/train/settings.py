@@ -88,6 +88,15 @@ class TrainConfig:
     learning: LearningSettings = LearningSettings()
     prompt: PromptSettings = PromptSettings()
 
+    @model_validator(mode="after")
+    def _output_keeps_checkpoints(self) -> Self:
+        if self.optimization.workers == 0 and ("://" in self.output or self.output.startswith("file:")):
+            raise InputError(
+                f"--output is {self.output}; with --workers 0, which keeps its checkpoints there, it must be a local "
+                "folder"
+            )
+        return self
+
 
 @settings
 class SweepConfig(TrainConfig):
