@@ -4,8 +4,8 @@
 - `job`: the training job: resume, run here or on Ray Train's workers, publish.
 - `loop`: what one worker does: read, train, validate, export.
 - `examples`: examples in memory, and how they get there from tables.
-- `methods`: the table of methods; `sft` and `dpo` are its entries.
 - `trainers`: what the methods share: the task, the order of examples, rendering batch by batch.
+- `sft`, `dpo`: the methods, each as its trainer and how it renders a batch; `settings.METHODS` names them.
 - `callbacks`: what happens between steps, with validation, and which checkpoints are complete.
 - `sweep`: the sweep job, and the records of its trials.
 """

@@ -1,6 +1,7 @@
 """What one worker does: read, train with TRL, validate, export. Knows nothing of Ray."""
 
 import pickle
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from artsel_ray.models.weights import copy_processor, prompt_tokenizer, read_mod
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.train.callbacks import ReportProgress, SealCheckpoints, StopAtNonFinite, Validate
 from artsel_ray.train.examples import read_train, read_validation
-from artsel_ray.train.methods import METHODS
+from artsel_ray.train.settings import METHODS
 from artsel_ray.train.trainers import Training, TrainingTask, compute_targets_only
 
 # TRL's own files: its arguments are a pickle, its card knows nothing of this project.
@@ -68,7 +69,8 @@ def fit(
     rows = [] if training.optimization.fsdp else [prompts.option, prompts.option_end]
     rank = training.optimization.lora_rank
     lora = adapter.lora_config(model, rank, 2 * rank, rows) if rank else None
-    trainer = METHODS[training.method](TrainingTask(training, examples, model, lora, output_dir))
+    make_trainer = pkgutil.resolve_name(METHODS[training.method])
+    trainer = make_trainer(TrainingTask(training, examples, model, lora, output_dir))
     if lora:
         trained: Any = trainer.model
         adapter.let_fused_head_read_rows(trained.get_base_model())

@@ -1,7 +1,7 @@
 """The flags of jobs/train.py and jobs/sweep.py."""
 
 import math
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import tyro
 from annotated_types import Ge, Gt, Lt
@@ -10,8 +10,14 @@ from pydantic import model_validator
 from artsel_ray.config import Count, ModelName, Positive, PromptSettings, Seed, Uri, settings
 from artsel_ray.errors import InputError
 
-# As in `methods.METHODS`, whose import would make --help slow; tests/train/test_methods.py compares them.
-Method = Literal["sft", "dpo"]
+# A new training method is a module with such a function, from `trainers.TrainingTask` to a trainer, and a line here.
+# Names, not functions: importing TRL would make --help slow.
+METHODS = {"sft": "artsel_ray.train.sft:sft_trainer", "dpo": "artsel_ray.train.dpo:dpo_trainer"}
+
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[tuple(METHODS)]
 LearningRate = Annotated[float, Gt(0), Lt(math.inf)]
 Rejected = Literal["uniform", "logged"]
 

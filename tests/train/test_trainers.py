@@ -1,6 +1,7 @@
 """What the methods share: which positions cost anything, the order of examples, and what TRL leaves to us."""
 
 import pickle
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
 from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
-from artsel_ray.train.methods import METHODS
-from artsel_ray.train.settings import Method
+from artsel_ray.train.settings import METHODS, Method
 from artsel_ray.train.trainers import Order, TrainingTask, arguments, compute_targets_only
 from tests.support.training import TinyLlama, changed, prompts_of, train_config
 
@@ -101,7 +101,7 @@ def test_trainers_take_our_order_and_leave_the_indices_to_the_collator(
     training = training_of(changed(CONFIG, workers=1))
     model = read_model(base.path, torch.float32)
     lora = adapter.lora_config(model, 2, 4, [prompts.option, prompts.option_end])
-    trainer: Any = METHODS[method](TrainingTask(training, read, model, lora, str(tmp_path)))
+    trainer: Any = pkgutil.resolve_name(METHODS[method])(TrainingTask(training, read, model, lora, str(tmp_path)))
     assert trainer.train_dataset.column_names == ["index"]
     (batch,) = list(trainer.get_train_dataloader())[:1]
     assert batch["input_ids"].shape[0] == 2 * (2 if method == "dpo" else 1)
