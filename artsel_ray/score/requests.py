@@ -44,7 +44,7 @@ class Assignment:
     """Which shard each title's pairs belong to."""
 
     shard_of: dict[str, tuple[int, int]]
-    """For each title its first shard and its number of shards: all of them, where users stay whole."""
+    """For each title its first shard and its number of shards; with `user_first`, 0 and all shards."""
     shards: int
     pairs: int
 
@@ -76,7 +76,7 @@ def count_titles(file: str) -> Counter[str]:
 
 
 def assign(counts: Counter[str], shard_pairs: int, catalog: Catalog, spec: PromptSpec) -> Assignment:
-    """Assigns pairs to shards of about the same work, at most `shard_pairs` pairs each."""
+    """Assigns pairs to shards of about the same work, about `shard_pairs` pairs each at most."""
     if spec.layout == "user_first":
         return assign_users(counts, shard_pairs)
     pair_tokens = min(_TOKENS_PER_INTERACTION * spec.history_length, spec.history_tokens) + 1

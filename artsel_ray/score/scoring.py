@@ -35,7 +35,7 @@ class EngineLoader:
     """Speed that the fake engine simulates; as fast as it can if None."""
 
     def __call__(self) -> Engine:
-        """Raises `InputError` if there is no such model on this machine."""
+        """Loads the engine; raises `InputError` if there is no such model on this machine."""
         settings, dtype = self.settings, self.pool.dtype
         placeholders = prompt_tokenizer(settings.model, settings.spec).placeholders
         if self.pool.engine == "fake":

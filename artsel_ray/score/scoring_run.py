@@ -47,7 +47,7 @@ class ScoringRun:
         """Returns what decides the result: runs with the same identity may share an output.
 
         Raises:
-            InputError: if the earlier run has not finished.
+            InputError: if the run of `--previous` has not finished.
         """
         config, settings, serving = self.config, self.settings, self.config.serving
         identity = {

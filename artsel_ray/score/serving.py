@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from artsel_ray.score.settings import Exploration, ServingSettings
 
-# So few bits that a product with them, rounded, stays below the other factor.
+# So few that a uniform number below 1 times a sum, rounded, stays below the sum.
 _BITS = 48
 
 
@@ -48,7 +48,7 @@ def draw(propensity_m: NDArray, seed: int, user_id: str, title_id: str) -> int:
 
 
 def serve(predictions: pa.Table, policy: ServingSettings) -> pa.Table:
-    """Returns predictions whose `artwork_id`, `probability` and `propensity` follow the policy, redrawn if drawn."""
+    """Returns predictions whose `artwork_id`, `probability` and `propensity` follow the policy; reused rows are drawn again."""
     explores = policy.explore != "none"
     if not explores and predictions["propensity"].null_count == predictions.num_rows:
         return predictions

@@ -37,7 +37,7 @@ _GPU_BLOCK_TOKENS, _CPU_BLOCK_TOKENS = 16, 128
 class TokenCounts:
     """What requests cost. `further_` is the part of each pair's questions after its first one.
 
-    Their number depends on the answer where a decoder follows it: then the counts are means over the candidates.
+    The number of further questions depends on the answer where a decoder follows it: then the counts are means over the candidates.
     """
 
     pairs: float = 0
@@ -73,7 +73,7 @@ class TokenCounts:
 
 @dataclass(frozen=True)
 class TitleCosts:
-    """What a pair of each of X titles costs, in tokens: arrays [X]; see `QuestionCost` for the last three."""
+    """What a pair of each of X titles costs: arrays [X]; `QuestionCost` explains the last three."""
 
     title_ids: pa.Array
     options: NDArray[np.float64]
