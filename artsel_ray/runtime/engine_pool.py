@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from artsel_ray.engines.base import Engine
 
-# Starts of each engine, the first included, since the last completed shard. More rarely help, and would hide a broken GPU.
+# Starts of each engine, with the first, since the last completed shard. More rarely help, and would hide a broken GPU.
 MAX_STARTS = 4
 # What vLLM and transformers raise for too little memory, a cache that is too small, or a model they do not know.
 _START_ERRORS = (InputError, ValueError, RuntimeError, ImportError, OSError)
@@ -83,7 +83,7 @@ class EngineActor:
     def __init__(
         self, stage: EngineStage, starts: Any, max_starts: int, max_memory_gib: float | None, output: str
     ) -> None:
-        """Loads the engine if it starts at once; `max_starts` limits all engines' starts since the last completed shard."""
+        """Loads the engine if it starts at once; `max_starts`: of all engines, since the last completed shard."""
         self._stage, self._starts, self._max_starts = stage, starts, max_starts
         self._max_memory_gib, self._memory_gib = max_memory_gib or math.inf, 0.0
         self._engine: Engine | None = None

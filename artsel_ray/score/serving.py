@@ -48,7 +48,7 @@ def draw(propensity_m: NDArray, seed: int, user_id: str, title_id: str) -> int:
 
 
 def serve(predictions: pa.Table, policy: ServingSettings) -> pa.Table:
-    """Returns predictions whose `artwork_id`, `probability` and `propensity` follow the policy; reused rows are drawn again."""
+    """Returns predictions whose `artwork_id`, `probability` and `propensity` follow the policy. Reused rows too."""
     explores = policy.explore != "none"
     if not explores and predictions["propensity"].null_count == predictions.num_rows:
         return predictions

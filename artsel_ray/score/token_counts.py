@@ -37,7 +37,8 @@ _GPU_BLOCK_TOKENS, _CPU_BLOCK_TOKENS = 16, 128
 class TokenCounts:
     """What requests cost. `further_` is the part of each pair's questions after its first one.
 
-    The number of further questions depends on the answer where a decoder follows it: then the counts are means over the candidates.
+    The number of further questions depends on the answer where a decoder follows it: then the counts are means over
+    the candidates.
     """
 
     pairs: float = 0
