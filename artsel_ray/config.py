@@ -38,10 +38,12 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 # Names in the previous version; this one accepts them with a warning.
 _RENAMED_FLAGS = {
     "--plan": "--estimate-cost",
+    "--no-plan": "--no-estimate-cost",
     "--least-users": "--min-users",
     "--most": "--max-proposals",
     "--kept-pixels": "--resize-to-pixels",
     "--pictures": "--images",
+    "--no-pictures": "--no-images",
 }
 _RENAMED_VALUES = {("--engine", "null"): "fake"}
 
