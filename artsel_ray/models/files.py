@@ -15,7 +15,7 @@ from artsel_ray import packages, storage
 from artsel_ray.errors import InputError
 
 _PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
-# Files beside config.json whose `auto_map` would also name code.
+# Files next to config.json whose `auto_map` would also name code.
 _SETTINGS = ("tokenizer", "processor", "preprocessor", "video_preprocessor")
 
 
