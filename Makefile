@@ -10,6 +10,8 @@ DEMO_WORLD := --source movielens --titles 40 --themes 3 --taste-strength 20 --en
 	--shared-words 0 --exploration 0.5 --min-candidates 4 --max-candidates 4 --caption-tokens 8
 DEMO_SCORE := --requests $(DEMO)/data/requests/test --titles $(DEMO)/world/titles --artworks $(DEMO)/world/artworks \
 	--decoding rank --shard-pairs 150
+# Half of a test's time is one process that starts and others that wait for it.
+PARALLEL := -n 2 --dist loadfile
 
 .PHONY: help setup model demo test check docs format clean
 
@@ -44,10 +46,10 @@ check: setup  ## Run the linter, the type checker and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
 test: check model  ## Run check, then the end-to-end tests on real engines
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest $(PARALLEL) -m slow
 
 docs: setup  ## Build the documentation site in site/
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs . site

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: one Ray, one S3 server and small models, each made when a test first needs it."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,9 @@ def s3_credentials() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def s3_address(tmp_path_factory: pytest.TempPathFactory, s3_credentials: None) -> Iterator[str]:
-    """Host and port of a real S3-compatible server on loopback."""
-    with s3_server(tmp_path_factory.mktemp("s3")) as address:
+    """Host and port of a real S3-compatible server on loopback; each pytest-xdist worker has one."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    with s3_server(tmp_path_factory.mktemp("s3"), shift=worker * 20) as address:
         yield address
 
 
