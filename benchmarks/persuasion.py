@@ -105,13 +105,13 @@ def main(benchmark: Benchmark) -> None:
     """Prints a Markdown table."""
     model = load(benchmark.model)
     spec = model.spec or PromptSpec(output=benchmark.output_format, history_length=benchmark.history_length)
-    tokenizer = prompt_tokenizer(model.path, spec)
+    tokenizer = prompt_tokenizer(model.base, spec)
     table = read_table(benchmark.examples, "examples").slice(0, benchmark.pairs).sort_by("title_id")
     rows = table.drop_columns(["history"]).to_pylist()
     histories = tokenizer.histories(table["history"], np.full(len(rows), _MODEL_TOKENS)).ids
     found, drawn_n = conditions(tokenizer, rows, histories, benchmark.seed)
     max_candidates = max(len(row["candidates"]) for row in rows)
-    engine = VllmEngine(model.path, max_model_length=_MODEL_TOKENS, max_allowed=max_candidates + 1)
+    engine = VllmEngine(model, max_model_length=_MODEL_TOKENS, max_allowed=max_candidates + 1)
     ranked = {
         name: Rank().decode(engine, Questions(tokenizer, each.prompts, each.answers)).distributions or []
         for name, each in found.items()

@@ -183,9 +183,9 @@ def ways(folder: Path, shape: str = "paper", model: str = "tiny", repeats: int =
     world = folder / f"ways-{shape}"
     SHAPES[shape].write(world)
     name = tiny_llama(folder / "tiny") if model == "tiny" else model
-    path = load(name).path
-    longest = min(12_288, model_length(path))
-    engine = VllmEngine(path, max_model_length=longest, max_allowed=64)
+    prepared = load(name)
+    longest = min(12_288, model_length(prepared.base))
+    engine = VllmEngine(prepared, max_model_length=longest, max_allowed=64)
     recorder = Recorder(engine._llm)  # the very engine that ours asks
 
     def ours(layout: str, decoding: str) -> int:

@@ -44,15 +44,15 @@ def propose(config: ProposeConfig) -> None:
     requests = [brief_request(gap, catalog, config.seed) for gap in gaps]
     shards = [requests[first : first + _SHARD_PROPOSALS] for first in range(0, len(requests), _SHARD_PROPOSALS)]
     name, max_tokens, pool = config.model, config.max_tokens, config.engine_pool
-    length = min(pool.max_model_length, model_length(model.path))
+    length = min(pool.max_model_length, model_length(model.base))
     job = ShardedJob(
         run, table="proposals", unit="proposals", shards=len(shards), rows=len(requests), model_id=model.model_id,
         started=started, pool=pool,
         prepare=PrepareStage("prepare", lambda: shards.__getitem__),
         engine=EngineStage(
             "generate",
-            make=lambda: BriefWriter(prompt_tokenizer(load(name).path, spec), model.model_id, max_tokens, length),
-            load=lambda: VllmEngine(load(name).path, length, 1, pool.dtype, pool.tensor_parallel, seeded=True),
+            make=lambda: BriefWriter(prompt_tokenizer(load(name).base, spec), model.model_id, max_tokens, length),
+            load=lambda: VllmEngine(load(name), length, 1, pool.dtype, pool.tensor_parallel, seeded=True),
         ),
     )  # fmt: skip
     job.resume()

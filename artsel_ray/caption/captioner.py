@@ -29,13 +29,14 @@ COUNTS = ("artworks", "captioned", "reused", "kept", "rejected")
 
 def load_engine(model: str, engine: Literal["vllm", "transformers"], pool: EngineSettings) -> Engine:
     """Loads the model on this machine; an `InputError` if there is none, or nothing can be asked of it."""
-    path = load(model, options=False).path
+    prepared = load(model, options=False)
+    path = prepared.path
     if engine == "transformers":
         head = CaptionPrompts(read_processor(path)).head
         # It has no `logprobs`, which captions do not need.
         return cast(Engine, TransformersVisionEngine(path, head, pool.dtype))
     length = min(pool.max_model_length, model_length(path))
-    return VllmEngine(path, length, 1, pool.dtype, pool.tensor_parallel, images=1)
+    return VllmEngine(prepared, length, 1, pool.dtype, pool.tensor_parallel, images=1)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Captioner:
 
     @cached_property
     def _prompts(self) -> tuple[CaptionPrompts, list[int]]:
-        path = load(self.model, options=False).path
+        path = load(self.model, options=False).base
         processor = read_processor(path)
         return CaptionPrompts(processor), stop_tokens(path, processor.tokenizer)
 

@@ -68,7 +68,7 @@ def resolve(config: CaptionConfig) -> CaptionSettings:
 
     model = load(config.model, options=False)
     try:
-        settings = AutoConfig.from_pretrained(model.path, trust_remote_code=False)
+        settings = AutoConfig.from_pretrained(model.base, trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:
         raise InputError(f"{config.model}: transformers cannot read its config: {one_line(error)}") from None
     if getattr(settings, "vision_config", None) is None:

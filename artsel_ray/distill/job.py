@@ -66,7 +66,7 @@ def resolve(config: DistillConfig) -> TeacherSettings:
         InputError: if there is no such model, or it has no token budget for a prompt.
     """
     model = load(config.teacher)
-    length = min(config.engine_pool.max_model_length, model_length(model.path))
+    length = min(config.engine_pool.max_model_length, model_length(model.base))
     if config.max_tokens >= length:
         raise InputError(
             f"--max-tokens {config.max_tokens} leaves no tokens for a prompt: prompt and answer have {length}"
@@ -80,9 +80,9 @@ def resolve(config: DistillConfig) -> TeacherSettings:
 
 
 def _load_teacher(settings: TeacherSettings, pool: EngineSettings) -> Engine:
-    path = load(settings.teacher).path
-    tokens = len(prompt_tokenizer(path, settings.spec).tokenizer)
-    return VllmEngine(path, settings.max_model_length, tokens, pool.dtype, pool.tensor_parallel, seeded=True)
+    teacher = load(settings.teacher)
+    tokens = len(prompt_tokenizer(teacher.base, settings.spec).tokenizer)
+    return VllmEngine(teacher, settings.max_model_length, tokens, pool.dtype, pool.tensor_parallel, seeded=True)
 
 
 def _identity(config: DistillConfig, settings: TeacherSettings) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _identity(config: DistillConfig, settings: TeacherSettings) -> dict[str, Any
 
 
 def _prompts(settings: TeacherSettings) -> TeacherPrompts:
-    return TeacherPrompts(prompt_tokenizer(load(settings.teacher).path, settings.spec))
+    return TeacherPrompts(prompt_tokenizer(load(settings.teacher).base, settings.spec))
 
 
 def _preparer(files: list[str], shards: list[RowRange], settings: TeacherSettings) -> Callable[[int], PreparedShard]:

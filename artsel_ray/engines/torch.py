@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from artsel_ray.config import Dtype
 from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter
+from artsel_ray.models.load import Model
 from artsel_ray.models.weights import read_model
 from artsel_ray.prompts.images import ImagePlaceholders
 
@@ -91,10 +91,14 @@ class TorchEngine:
         return model_inputs(self._model, inputs)
 
 
-def load_torch_engine(model: Path, dtype: Dtype, placeholders: ImagePlaceholders | None = None) -> TorchEngine:
-    """Loads a model from a folder of `artsel_ray.models.load` into this process, on the GPU if there is one."""
+def load_torch_engine(model: Model, dtype: Dtype, placeholders: ImagePlaceholders | None = None) -> TorchEngine:
+    """Loads a model of `artsel_ray.models.load` into this process, on the GPU if there is one."""
     device, number_format = device_and_dtype(dtype)
-    weights: Any = read_model(model, number_format)
+    weights: Any = read_model(model.base, number_format)
+    if model.lora:
+        from peft import PeftModel
+
+        weights = PeftModel.from_pretrained(weights, model.lora)
     return TorchEngine(weights.to(device), placeholders)
 
 

@@ -4,13 +4,16 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image
 
 from artsel_ray.config import Dtype
 from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter
+from artsel_ray.errors import InputError
+from artsel_ray.models.files import read_object
+from artsel_ray.models.load import ADAPTER_CONFIG, Model
 
 # vLLM's cache of processed images, in GiB, and the most distinct images in one call.
 _IMAGE_CACHE_GIB, _IMAGES_AT_ONCE = 2, 256
@@ -20,7 +23,7 @@ class VllmEngine:
     """Runs a model in vLLM, in this process; on a CPU loading takes about a minute.
 
     Args:
-        model: a folder from `artsel_ray.models.load`.
+        model: from `artsel_ray.models.load`.
         max_model_length: longest prompt and answer together, in tokens.
         max_allowed: most allowed tokens of one question about log-probabilities.
         dtype: number format of the weights; `auto` is float32 on CPUs, where half precision is emulated.
@@ -31,7 +34,7 @@ class VllmEngine:
 
     def __init__(
         self,
-        model: Path,
+        model: Model,
         max_model_length: int,
         max_allowed: int,
         dtype: Dtype = "auto",
@@ -45,14 +48,19 @@ class VllmEngine:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         import torch
         from vllm import LLM
+        from vllm.lora.request import LoRARequest
 
         on_cpu = not torch.cuda.is_available()
+        number_format = "float32" if on_cpu and dtype == "auto" else dtype
+        # float32 keeps a merged LoRA, and takes half the time. A half format would lose most of what a low learning
+        # rate has learned: there LoRA is applied next to the weights, as it was trained.
+        weights, lora = (model.path, None) if number_format == "float32" else (model.base, model.lora)
         # A title's images are shown to all its users; the single image of a caption's prompt is shown once.
         cache = _IMAGE_CACHE_GIB if images > 1 else 0
         vision: dict[str, Any] = {"limit_mm_per_prompt": {"image": images, "video": 0}, "mm_processor_cache_gb": cache}
         self._llm = LLM(
-            str(model),
-            dtype="float32" if on_cpu and dtype == "auto" else dtype,
+            str(weights),
+            dtype=number_format,
             max_model_len=max_model_length,
             max_logprobs=max_allowed,
             tensor_parallel_size=tensor_parallel,
@@ -64,7 +72,9 @@ class VllmEngine:
             trust_remote_code=False,
             seed=0,
             **(vision if images else {}),
+            **(_lora_arguments(lora) if lora else {}),
         )
+        self._lora = LoRARequest(model.model_id, 1, str(lora)) if lora else None
         self.usage = UsageCounter()
 
     def logprobs(self, prompts: Prompts, allowed: Sequence[list[int]], images: Images = ()) -> list[np.ndarray]:
@@ -103,7 +113,7 @@ class VllmEngine:
             for batch in _batches(images) if images else [slice(None)]:
                 if images:
                     _attach(inputs[batch], images[batch])
-                outputs += self._llm.generate(inputs[batch], params[batch], use_tqdm=False)
+                outputs += self._llm.generate(inputs[batch], params[batch], use_tqdm=False, lora_request=self._lora)
                 for each in inputs[batch]:
                     each.pop("multi_modal_data", None)
             for output in outputs:
@@ -111,6 +121,22 @@ class VllmEngine:
                 usage.cached_tokens += output.num_cached_tokens or 0
                 usage.decoded_tokens += len(output.outputs[0].token_ids)
         return outputs
+
+
+def _lora_arguments(lora: Path) -> dict[str, Any]:
+    """Returns vLLM's arguments for one LoRA, whose rank is rounded up to one that vLLM has.
+
+    Raises:
+        InputError: if the rank is larger than any of them.
+    """
+    from vllm.config.lora import MaxLoRARanks
+
+    rank = read_object(lora / ADAPTER_CONFIG)["r"]
+    fitting = [each for each in get_args(MaxLoRARanks) if each >= rank]
+    if not fitting:
+        raise InputError(f"the adapter's rank is {rank}, and vLLM takes at most {max(get_args(MaxLoRARanks))}; "
+                         "score with --dtype float32, which merges it")  # fmt: skip
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(fitting)}
 
 
 def _attach(inputs: Sequence[Any], images: Images) -> None:

@@ -1,10 +1,17 @@
-"""LoRA with the two option tokens' rows trained next to it, its merge, and the base that it names."""
+"""LoRA with the two option tokens' rows trained next to it: how it is made, continued, taken apart, and merged."""
 
 import json
+import os
 import re
+import shutil
+import warnings
 from pathlib import Path
+from typing import Any
 
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from artsel_ray.errors import InputError
@@ -14,6 +21,8 @@ from artsel_ray.models.weights import read_model
 WEIGHTS = "adapter_model.safetensors"
 _ADAPTER_CONFIG = "adapter_config.json"
 _BASE = "base_model_name_or_path"
+# In an adapter's file: a row's module and what follows its name.
+_PREFIX, _ROWS = "base_model.model.", ".token_adapter.trainable_tokens_delta"
 # Modules that encode images, as the vision-language models of transformers name them.
 _VISION = r".*(vision|visual).*"
 
@@ -49,10 +58,108 @@ def let_fused_head_read_rows(model: PreTrainedModel) -> None:
         head.bias = None
 
 
-def merge(base: Path, adapter: Path, to: Path) -> None:
-    """Writes base and adapter as one model, in the base's number format."""
-    merged = PeftModel.from_pretrained(read_model(base, "auto"), adapter).merge_and_unload(safe_merge=True)
-    merged.save_pretrained(to)
+def continued(model: PreTrainedModel, lora: Path, tokens: list[int]) -> PeftModel:
+    """Returns a model with an earlier training's LoRA, to train on.
+
+    Args:
+        model: the base of that training, with its rows in place.
+        lora: folder of its LoRA, as `write_lora` leaves it.
+        tokens: see `lora_config`.
+    """
+    earlier: Any = LoraConfig.from_pretrained(str(lora))
+    config = lora_config(model, earlier.r, earlier.lora_alpha, tokens)
+    config.target_modules = earlier.target_modules
+    trained = get_peft_model(model, config)
+    rows = get_peft_model_state_dict(trained)  # PEFT asks for all that an adapter has
+    set_peft_model_state_dict(trained, rows | load_file(lora / WEIGHTS))
+    return trained
+
+
+def write_base(base: Path, adapter: Path, to: Path) -> None:
+    """Writes a base with the adapter's trained rows in its embeddings; every other tensor stays as it is.
+
+    The embeddings become float32. That keeps the rows exactly, and a model that is read as bfloat16 rounds them as
+    training in bfloat16 does.
+
+    Raises:
+        InputError: if the base has no embeddings of the rows' name and width.
+    """
+    rows = {name: tensor for name, tensor in load_file(adapter / WEIGHTS).items() if name.endswith(_ROWS)}
+    ids = read_object(adapter / _ADAPTER_CONFIG)["trainable_token_indices"]
+    sides = {name.removesuffix(_ROWS).rpartition(".")[2]: tensor.float() for name, tensor in rows.items()}
+    written = set()
+    for file in filter(Path.is_file, base.iterdir()):
+        names = tensor_names(file) if file.suffix == ".safetensors" else []
+        found = {name: side for name in names for side in sides if f".{name}".endswith(f".{side}.weight")}
+        if not found:
+            _link(file, to / file.name)
+            continue
+        tensors = load_file(file)
+        for name, side in found.items():
+            tensors[name] = tensors[name].float()
+            tensors[name][ids[side]] = sides[side]
+        save_file(tensors, to / file.name, metadata={"format": "pt"})
+        written |= set(found.values())
+    if written != set(sides):
+        raise InputError(
+            f"{adapter}: its base has no {' or '.join(set(sides) - written)}; it is another model's adapter"
+        )
+
+
+def tensor_names(file: Path) -> list[str]:
+    """Returns the names of a file's tensors, without reading them."""
+    with safe_open(file, "pt") as tensors:
+        return list(tensors.keys())
+
+
+def _link(file: Path, to: Path) -> None:
+    """Links a file, which may be of many GB, or copies it to another disk."""
+    try:
+        os.link(file.resolve(), to)
+    except OSError:
+        shutil.copyfile(file, to)
+
+
+def write_lora(adapter: Path, to: Path) -> None:
+    """Writes an adapter without its rows: plain LoRA, which vLLM takes too."""
+    lora = {name: tensor for name, tensor in load_file(adapter / WEIGHTS).items() if not name.endswith(_ROWS)}
+    save_file(lora, to / WEIGHTS, metadata={"format": "pt"})
+    settings = read_object(adapter / _ADAPTER_CONFIG) | {"trainable_token_indices": None}
+    (to / _ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True))
+
+
+def rank_of(lora: Path) -> int:
+    """Returns the rank of a folder's LoRA."""
+    return int(read_object(lora / _ADAPTER_CONFIG)["r"])
+
+
+def trains_rows(adapter: Path) -> bool:
+    """Tells whether an adapter has trained rows next to its LoRA."""
+    return bool(read_object(adapter / _ADAPTER_CONFIG).get("trainable_token_indices"))
+
+
+def merge(base: Path, adapter: Path, to: Path, dtype: Any = "auto") -> float:
+    """Writes base and adapter as one model, and returns the share of LoRA's change that its number format loses.
+
+    The loss is `‖merged − base − Δ‖ / ‖Δ‖` over all of LoRA's matrices, for Δ = scaling · B · A. float32 loses nothing
+    to speak of. bfloat16 has 8 bits, and a small Δ is lost where it is added to a large weight.
+
+    Args:
+        dtype: number format of the merged model; `auto` is the base's.
+    """
+    model = PeftModel.from_pretrained(read_model(base, dtype), adapter)
+    lost = changed = 0.0
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            weight: Any = layer.get_base_layer().weight
+            before, delta = weight.detach().clone(), layer.get_delta_weight("default").float()  # type: ignore[operator]
+            layer.merge(safe_merge=True)
+            lost += float(((weight.float() - before.float()) - delta).square().sum())
+            changed += float(delta.square().sum())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All adapters are already merged")  # the rows are not
+        model.merge_and_unload().save_pretrained(to)
+    return (lost / changed) ** 0.5 if changed else 0.0
 
 
 def name_base(adapter: Path, base: str) -> None:

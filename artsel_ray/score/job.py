@@ -40,12 +40,12 @@ def resolve_settings(config: ScoreConfig) -> ScoringSettings:
     model = load(config.model)
     spec = prompt_spec(model, config.model, config.prompt, config.decoding)
     if spec.assets == "image":
-        prompt_tokenizer(model.path, spec)  # refuses a model that takes no images before anything is written
+        prompt_tokenizer(model.base, spec)  # refuses a model that takes no images before anything is written
     return ScoringSettings(
         model=config.model,
         model_id="fake" if config.engine_pool.engine == "fake" else model.model_id,
         spec=spec,
-        max_model_length=min(config.engine_pool.max_model_length, model_length(model.path)),
+        max_model_length=min(config.engine_pool.max_model_length, model_length(model.base)),
         decoding=config.decoding,
         label_prior=read_label_prior(config.label_prior) if config.label_prior else (),
     )

@@ -64,7 +64,7 @@ class RenderedShard:
 @lru_cache(maxsize=2)
 def prompt_tokenizer(model: str, spec: PromptSpec) -> PromptTokenizer:
     """Returns this process's tokenizer of a model."""
-    return weights.prompt_tokenizer(load(model).path, spec)
+    return weights.prompt_tokenizer(load(model).base, spec)
 
 
 def make_renderer(settings: ScoringSettings, source: ShardSource) -> Callable[[int], RenderedShard]:

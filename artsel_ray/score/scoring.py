@@ -42,15 +42,15 @@ class EngineLoader:
             from artsel_ray.engines.fake import FakeEngine
 
             return FakeEngine(self.fake_tokens_per_second)
-        path = load(settings.model).path
+        model = load(settings.model)
         if self.pool.engine == "transformers":
             from artsel_ray.engines.torch import load_torch_engine
 
-            return load_torch_engine(path, dtype, placeholders)
+            return load_torch_engine(model, dtype, placeholders)
         from artsel_ray.engines.vllm import VllmEngine
 
         return VllmEngine(
-            path, settings.max_model_length, max_allowed=self.max_candidates + 1, dtype=dtype,
+            model, settings.max_model_length, max_allowed=self.max_candidates + 1, dtype=dtype,
             tensor_parallel=self.pool.tensor_parallel, images=self.max_candidates if placeholders else 0,
         )  # fmt: skip
 

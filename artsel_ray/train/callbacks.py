@@ -9,6 +9,8 @@ from typing import Any
 
 import pyarrow.fs as pafs
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from transformers import Trainer, TrainerCallback
 
 from artsel_ray import storage
@@ -24,14 +26,18 @@ _PROGRESS_SECONDS = 5.0
 _EXAMPLES_WITH_IMAGES = 32
 
 
-def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
-    """Returns `validation_accuracy`, and `validation_ips`: the mean of hit · m, for π uniform over m candidates."""
-    accelerator = trainer.accelerator
-    # A sharded model answers only when all workers ask the same number of questions: then each chooses for all.
-    workers = 1 if trainer.is_fsdp_enabled else accelerator.num_processes
-    own = range(accelerator.process_index % workers, len(examples), workers)
-    model: Any = trainer.model
-    engine = TorchEngine(model, examples.tokenizer.placeholders)
+def validate(engine: TorchEngine, examples: TrainingExamples, is_sharded: bool = False) -> dict[str, float]:
+    """Returns `validation_accuracy`, and `validation_ips`: the mean of hit · m, for π uniform over m candidates.
+
+    All workers call it, and share the examples.
+
+    Args:
+        is_sharded: whether no worker has the complete model. Then all must ask the same number of questions, and each
+            chooses for all examples.
+    """
+    state = PartialState()
+    workers = 1 if is_sharded else state.num_processes
+    own = range(state.process_index % workers, len(examples), workers)
     at_once = _EXAMPLES_WITH_IMAGES if examples.tokenizer.placeholders else max(len(own), 1)
     hits: list[bool] = []
     for start in range(0, len(own), at_once):
@@ -39,8 +45,8 @@ def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
         chosen = zip(_choose(engine, examples, some), some, strict=True)
         hits += [choice == examples.label_n[index] for choice, index in chosen]
     weighted = [hit * len(examples.answers(index)) for hit, index in zip(hits, own, strict=True)]
-    sums = torch.tensor([len(own), sum(hits), sum(weighted)], dtype=torch.float32, device=accelerator.device)
-    count, *totals = accelerator.reduce(sums, "sum").tolist()
+    sums = torch.tensor([len(own), sum(hits), sum(weighted)], dtype=torch.float32, device=state.device)
+    count, *totals = reduce(sums, "sum").tolist()
     accuracy, ips = (total / count for total in totals)
     return {"validation_accuracy": accuracy, "validation_ips": ips}
 
@@ -58,16 +64,22 @@ def _choose(engine: TorchEngine, examples: TrainingExamples, indices: Sequence[i
 
 
 class Validate(TrainerCallback):
-    """Validates and asks for a checkpoint, every so many steps and at the end."""
+    """Validates and asks for a checkpoint, every so many steps; at the end only asks.
+
+    The last validation is of what was exported, and only of a sharded model is it done here.
+    """
 
     def __init__(self, trainer: Trainer, examples: TrainingExamples, checkpoint_steps: int) -> None:
         self._trainer, self._examples, self._checkpoint_steps = trainer, examples, checkpoint_steps
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Called after each optimizer step, before a checkpoint is written."""
-        is_last = state.global_step >= state.max_steps
+        is_last, is_sharded = state.global_step >= state.max_steps, self._trainer.is_fsdp_enabled
         if is_last or state.global_step % self._checkpoint_steps == 0:
-            self._trainer.log(validate(self._trainer, self._examples))
+            if is_sharded or not is_last:
+                model: Any = self._trainer.model
+                engine = TorchEngine(model, self._examples.tokenizer.placeholders)
+                self._trainer.log(validate(engine, self._examples, is_sharded))
             # Logging the validation has canceled the log of the step's loss.
             control.should_save = control.should_log = True
         return control

@@ -24,12 +24,15 @@ from transformers.integrations import is_mlflow_available
 from artsel_ray import storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
-from artsel_ray.models.load import load
+from artsel_ray.models import adapter
+from artsel_ray.models.files import read_object
+from artsel_ray.models.load import ADAPTER, MERGED, load
+from artsel_ray.models.weights import copy_processor
 from artsel_ray.report.model_card import write_card
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray
 from artsel_ray.runtime.run import Run, begin
 from artsel_ray.train.callbacks import is_complete, newest_complete
-from artsel_ray.train.loop import Fitted, fit
+from artsel_ray.train.loop import Fitted, fit, upload
 from artsel_ray.train.settings import TrainConfig
 from artsel_ray.train.trainers import MLFLOW, Training
 
@@ -37,7 +40,8 @@ CHECKPOINTS = "checkpoints"  # folder of a training's output
 _MAX_FAILURES = 3
 METRICS = ("loss", "validation_accuracy", "validation_ips")  # what a training is judged by
 # Flags that do not change the result: where it goes and where it runs.
-_NOT_IDENTITY = ("output", "workers", "fsdp")
+_NOT_IDENTITY = ("output", "workers", "fsdp", "export_merged")
+_MAX_MERGE_LOSS = 0.05
 
 
 def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> dict[str, float]:
@@ -51,6 +55,8 @@ def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> d
     published = storage.read_manifest(config.output)
     if published is not None:
         print(f"{config.output} is complete already", flush=True)
+        if config.export_merged and config.optimization.lora_rank:
+            export_merged(config.output)
         return published["metrics"]
     training = training_of(config)
     fitted = _fit_on_ray(training, callbacks or []) if config.optimization.workers else _fit_here(training)
@@ -60,10 +66,34 @@ def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> d
     summary = {**metrics, "examples_too_long": fitted.too_long, "seconds": round(time.monotonic() - started, 1)}
     storage.write_json(storage.join(config.output, "summary.json"), {**summary, "history": fitted.history})
     write_card(config.output, flags, metrics, fitted.history)
+    if config.export_merged and config.optimization.lora_rank:
+        export_merged(config.output)
     run.publish({"metrics": metrics})
     shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
     print(f"train: {shown}; {config.output}", flush=True)
     return metrics
+
+
+def export_merged(output: str) -> None:
+    """Writes merged/ into a training's output, unless its number format would lose more than 5 % of LoRA's change.
+
+    The loss is printed, and kept in summary.json as `merge_loss`.
+    """
+    trained, to = load(output), storage.join(output, MERGED)
+    assert trained.lora is not None
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        loss = adapter.merge(trained.base, trained.lora, folder)
+        copy_processor(trained.base, folder)
+        number_format = read_object(folder / "config.json").get("dtype")
+        lost = f"merging into {number_format} loses {loss:.2%} of what LoRA has changed"
+        if loss <= _MAX_MERGE_LOSS:
+            upload(folder, to)
+            print(f"{lost}; {to}", flush=True)
+        else:
+            print(f"warning: {lost}, so that {MERGED}/ is not written; serve {ADAPTER}/ on its base", flush=True)
+    summary = storage.join(output, "summary.json")
+    storage.write_json(summary, {**storage.read_json(summary), "merge_loss": loss})
 
 
 def training_of(config: TrainConfig) -> Training:

@@ -10,18 +10,20 @@ from typing import Any
 
 import pyarrow.fs as pafs
 import torch
+from accelerate import PartialState
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
 from artsel_ray import storage
+from artsel_ray.engines.torch import load_torch_engine
 from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
 from artsel_ray.models.load import ADAPTER, MERGED, Model, load
 from artsel_ray.models.spec import resolve_prompt_spec, write_spec
-from artsel_ray.models.weights import copy_processor, prompt_tokenizer, read_model
+from artsel_ray.models.weights import copy_processor, model_length, prompt_tokenizer, read_model
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.train.callbacks import ReportProgress, SealCheckpoints, StopAtNonFinite, Validate
-from artsel_ray.train.examples import read_train, read_validation
+from artsel_ray.train.callbacks import ReportProgress, SealCheckpoints, StopAtNonFinite, Validate, validate
+from artsel_ray.train.examples import TrainingExamples, read_train, read_validation
 from artsel_ray.train.settings import METHODS
 from artsel_ray.train.trainers import Training, TrainingTask, compute_targets_only
 
@@ -44,7 +46,7 @@ def fit(
     training: Training, output_dir: str, checkpoint: str | None, callbacks: list[TrainerCallback],
     report: Callable[[str], None],
 ) -> Fitted:  # fmt: skip
-    """Trains, and on the first worker exports the result to the training's output.
+    """Trains, on the first worker exports the result to the training's output, and validates what was exported.
 
     Args:
         output_dir: local folder for checkpoints.
@@ -57,30 +59,62 @@ def fit(
     compute_targets_only()
     base, learning = load(training.model), training.learning
     spec = resolve_prompt_spec(base.spec, training.prompt, reason=learning.reason or None)
-    prompts = prompt_tokenizer(base.path, spec)
+    prompts = prompt_tokenizer(base.base, spec)
     if prompts.tokenizer.pad_token_id is None:
         prompts.tokenizer.pad_token = prompts.tokenizer.eos_token
-    model = _read_weights(training.model, base.path, is_frozen=training.optimization.lora_rank > 0)
-    length = min(learning.max_model_length, model.config.get_text_config().max_position_embeddings)
+    length = min(learning.max_model_length, model_length(base.base))
     train, validation = (storage.join(training.examples, split) for split in ("train", "validation"))
     examples = read_train(train, prompts, length, training.optimization.seed, learning.shuffle_candidates)
     held_out = read_validation(validation, prompts, length, learning.validation_size)
-    # PEFT's trained rows and FSDP's sharded embeddings don't go together (torch 2.13, PEFT 0.21).
-    rows = [] if training.optimization.fsdp else [prompts.option, prompts.option_end]
-    rank = training.optimization.lora_rank
-    lora = adapter.lora_config(model, rank, 2 * rank, rows) if rank else None
-    make_trainer = pkgutil.resolve_name(METHODS[training.method])
-    trainer = make_trainer(TrainingTask(training, examples, model, lora, output_dir))
-    if lora:
-        trained: Any = trainer.model
-        adapter.let_fused_head_read_rows(trained.get_base_model())
+    task = _task(training, base, examples, output_dir, report)
+    trainer = pkgutil.resolve_name(METHODS[training.method])(task)
+    if training.optimization.lora_rank:
+        adapter.let_fused_head_read_rows(trainer.model.get_base_model())
     stop = StopAtNonFinite()
     own = [Validate(trainer, held_out, training.optimization.checkpoint_steps), stop, ReportProgress(report)]
-    _run(trainer, [*own, SealCheckpoints(), *callbacks], checkpoint, training.output)
-    if not stop.error:
-        export(trainer, training, base, spec)
-    trainer.accelerator.wait_for_everyone()
+    last = _ExportAndValidate(trainer, training, base, held_out, stop)
+    _run(trainer, [*own, SealCheckpoints(), *callbacks], last, checkpoint, training.output)
     return Fitted(trainer.state.log_history, stop.error, examples.too_long)
+
+
+def _task(
+    training: Training, base: Model, examples: TrainingExamples, output_dir: str, report: Callable[[str], None]
+) -> TrainingTask:
+    optimization, tokenizer = training.optimization, examples.tokenizer
+    rank, lora = optimization.lora_rank, None
+    # PEFT's trained rows and FSDP's sharded embeddings don't go together (torch 2.13, PEFT 0.21).
+    rows = [] if optimization.fsdp else [tokenizer.option, tokenizer.option_end]
+    model: Any = _read_weights(training.model, base.base if rank else base.path, is_frozen=rank > 0)
+    if rank and base.lora:
+        if optimization.fsdp and base.has_trained_rows:
+            raise InputError(f"--fsdp trains no option tokens' rows, and the adapter of {training.model} has some; "
+                             "leave --fsdp out, or start from a model without an adapter")  # fmt: skip
+        model, earlier = adapter.continued(model, base.lora, rows), adapter.rank_of(base.lora)
+        if rank != earlier and PartialState().is_main_process:
+            report(f"the adapter of {training.model} is trained further, so that --lora-rank is its own: {earlier}")
+    elif rank:
+        lora = adapter.lora_config(model, rank, 2 * rank, rows)
+    return TrainingTask(training, examples, model, lora, output_dir)
+
+
+class _ExportAndValidate(TrainerCallback):
+    """At the end of a training that was not stopped, exports the model and validates what was exported."""
+
+    def __init__(
+        self, trainer: Trainer, training: Training, base: Model, examples: TrainingExamples, stop: StopAtNonFinite
+    ) -> None:
+        self._trainer, self._training, self._base, self._examples, self._stop = trainer, training, base, examples, stop
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called after the last checkpoint."""
+        if self._stop.error:
+            return
+        tokenizer = self._examples.tokenizer
+        export(self._trainer, self._training, self._base, tokenizer.spec)
+        self._trainer.accelerator.wait_for_everyone()
+        if not self._training.optimization.fsdp:  # a sharded model fits on no single GPU
+            exported = load_torch_engine(load(self._training.output), "auto", tokenizer.placeholders)
+            self._trainer.log(validate(exported, self._examples))
 
 
 def _read_weights(name: str, path: Path, is_frozen: bool) -> PreTrainedModel:
@@ -94,9 +128,12 @@ def _read_weights(name: str, path: Path, is_frozen: bool) -> PreTrainedModel:
     return model
 
 
-def _run(trainer: Trainer, callbacks: list[TrainerCallback], checkpoint: str | None, output: str) -> None:
+def _run(
+    trainer: Trainer, callbacks: list[TrainerCallback], first: TrainerCallback, checkpoint: str | None, output: str
+) -> None:
     for callback in callbacks:
         trainer.add_callback(callback)
+    trainer.callback_handler.callbacks.insert(0, first)  # MLflow's closes its run at the end of training
     trainer.remove_callback(PrinterCallback)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -107,25 +144,28 @@ def _run(trainer: Trainer, callbacks: list[TrainerCallback], checkpoint: str | N
 
 
 def export(trainer: Trainer, training: Training, base: Model, spec: PromptSpec) -> None:
-    """Writes adapter/, merged/ and spec.json on the first worker; all call it, to gather a sharded model."""
+    """Writes adapter/, or merged/ where all weights were trained, and then spec.json on the first worker.
+
+    All workers call it, to gather a sharded model.
+    """
     has_adapter = training.optimization.lora_rank > 0
     with TemporaryDirectory() as scratch:
-        saved, merged = Path(scratch, ADAPTER), Path(scratch, MERGED)
-        trainer.save_model(str(saved if has_adapter else merged))
+        saved = Path(scratch, ADAPTER if has_adapter else MERGED)
+        trainer.save_model(str(saved))
         if not trainer.is_world_process_zero():
             return
         if has_adapter:
-            adapter.merge(base.path, saved, merged)
-            adapter.name_base(saved, training.model)
-            _upload(saved, storage.join(training.output, ADAPTER))
-        copy_processor(base.path, merged)
-        _upload(merged, storage.join(training.output, MERGED))
+            adapter.name_base(saved, base.lora_base or training.model)
+        else:
+            copy_processor(base.base, saved)
+        upload(saved, storage.join(training.output, saved.name))
     write_spec(training.output, spec)
 
 
-def _upload(folder: Path, uri: str) -> None:
+def upload(folder: Path, uri: str) -> None:
+    """Copies a saved model's own files; DPO's reference, in a folder below it, is none."""
     fs, path = storage.filesystem(uri)
     fs.create_dir(path, recursive=True)
-    for file in sorted(folder.iterdir()):
+    for file in sorted(filter(Path.is_file, folder.iterdir())):
         if file.name not in _NOT_EXPORTED:
             pafs.copy_files(str(file), f"{path}/{file.name}", pafs.LocalFileSystem(), fs)

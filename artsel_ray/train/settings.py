@@ -87,12 +87,16 @@ class TrainConfig:
     model: ModelName
     """'smollm2' (bundled), a hub id, a local path, or the output of an earlier training, whose prompt is kept."""
     output: Uri
-    """Where adapter/, merged/, spec.json, README.md and summary.json go: a path or URI."""
+    """Where adapter/, spec.json, README.md and summary.json go (merged/ instead of adapter/, if all weights are
+    trained): a path or URI."""
     learning_rate: LearningRate = 1e-5
     """Peak learning rate, reached after the warmup steps."""
     optimization: OptimizationSettings = OptimizationSettings()
     learning: LearningSettings = LearningSettings()
     prompt: PromptSettings = PromptSettings()
+    export_merged: bool = False
+    """Also write merged/, for other tools: the complete model in the base's number format. Not written if that format
+    loses more than 5 % of what LoRA has changed."""
 
     @model_validator(mode="after")
     def _output_keeps_checkpoints(self) -> Self:

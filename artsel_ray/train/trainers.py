@@ -41,8 +41,9 @@ class TrainingTask:
     training: Training
     examples: TrainingExamples
     model: PreTrainedModel
+    """With an adapter already, if an earlier one is trained further."""
     lora: LoraConfig | None
-    """None trains all weights."""
+    """The new adapter; without one, what of the model is not frozen is trained."""
     output_dir: str
     """Local folder for checkpoints."""
 

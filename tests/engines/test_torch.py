@@ -70,7 +70,7 @@ def test_the_model_is_left_in_its_mode(engine: TorchEngine, model: Any) -> None:
 
 
 def test_a_loaded_engine_answers_as_one_on_the_same_weights(engine: TorchEngine, tiny_llama: Any) -> None:
-    loaded = load_torch_engine(load(tiny_llama(True)).path, "auto")
+    loaded = load_torch_engine(load(tiny_llama(True)), "auto")
     np.testing.assert_allclose(loaded.logprobs(PROMPTS, [[7]] * 3), engine.logprobs(PROMPTS, [[7]] * 3), atol=1e-4)
 
 

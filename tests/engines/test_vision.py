@@ -55,7 +55,7 @@ def test_vllm_generates_what_transformers_does(smollm2: Model, tmp_path: Path, m
     folder = Path(write_tiny_vision("idefics3", smollm2.path, tmp_path / "idefics3"))
     prompts = CaptionPrompts(AutoProcessor.from_pretrained(folder))
     asked = [prompts.question(title) for title in TITLES]
-    engine = VllmEngine(folder, 2048, 3, images=3)
+    engine = VllmEngine(Model(folder, "tiny", None), 2048, 3, images=3)
     written = engine.generate(asked, 6, [2], images=images())
     usage = engine.usage.take()
     assert usage.prompt_tokens > sum(map(len, asked))
@@ -72,7 +72,7 @@ def _choose_among_images(vllm: VllmEngine, folder: Path) -> None:
     asked = [tokenizer.prompt(each.prefix, history) for each, history in zip(options, histories, strict=True)]
     tries = [trie.build(each.answers, tokenizer.option_end) for each in options]
     images_n = [each.images for each in options]
-    transformers = load_torch_engine(folder, "auto", tokenizer.placeholders)
+    transformers = load_torch_engine(Model(folder, "tiny", None), "auto", tokenizer.placeholders)
     expected = trie.rank(transformers, asked, tries, images_n)
     vllm.usage.take()
     found = [trie.rank(vllm, asked[i : i + 1], tries[i : i + 1], images_n[i : i + 1])[0] for i in range(3)]

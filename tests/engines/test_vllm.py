@@ -1,16 +1,23 @@
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
 
 from artsel_ray.data.images import ArtworkImage
 from artsel_ray.engines import vllm
 from artsel_ray.engines.base import Sampling
 from artsel_ray.engines.torch import load_torch_engine
+from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
+from artsel_ray.models.weights import copy_processor, read_model
+from tests.support.training import write_random_adapter
 
 PROMPTS = [np.arange(start, start + length, dtype=np.int32) % 250 for start, length in ((5, 3), (40, 40), (300, 6))]
 
@@ -37,12 +44,43 @@ def test_prompts_that_show_the_same_image_share_it() -> None:
     assert [each["multi_modal_uuids"]["image"] for each in inputs] == [["1", "2"], ["2", "1"]]
 
 
+@pytest.mark.parametrize(("rank", "fitting"), [(1, 1), (4, 8), (16, 16), (17, 32), (512, 512)])
+def test_rank_of_lora_is_rounded_up_to_one_that_vllm_has(rank: int, fitting: int, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    assert vllm._lora_arguments(tmp_path)["max_lora_rank"] == fitting
+
+
+def test_rank_that_vllm_does_not_have_is_named(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 513}))
+    with pytest.raises(InputError, match="rank is 513, and vLLM takes at most 512; score with --dtype float32"):
+        vllm._lora_arguments(tmp_path)
+
+
+@pytest.mark.slow
+def test_vllm_serves_an_adapter_of_a_bfloat16_base_as_transformers_does(
+    tiny_llama: Callable[[bool], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    base = tmp_path / "base"
+    read_model(load(tiny_llama(True)).path, torch.bfloat16).save_pretrained(base)
+    copy_processor(load(tiny_llama(True)).path, base)
+    trained, plain = load(write_random_adapter(tmp_path / "T", str(base))), load(str(base))
+    option = len(PreTrainedTokenizerFast.from_pretrained(plain.base)) - 1
+    prompts = [np.append(prompt, option).astype(np.int32) for prompt in PROMPTS]
+    allowed = [list(range(100))] * len(prompts)
+    got = np.stack(vllm.VllmEngine(trained, 512, 128, "bfloat16").logprobs(prompts, allowed))
+    expected = np.stack(load_torch_engine(trained, "float32").logprobs(prompts, allowed))
+    untrained = np.stack(load_torch_engine(plain, "float32").logprobs(prompts, allowed))
+    assert np.linalg.norm(got - expected) <= 0.05 * np.linalg.norm(expected - untrained)
+
+
 @pytest.mark.slow
 def test_vllm_answers_as_transformers_does(tiny_llama: Callable[[bool], str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-    folder = load(tiny_llama(True)).path
-    engine, expected = vllm.VllmEngine(folder, 512, 3, seeded=True), load_torch_engine(folder, "float32")
+    model = load(tiny_llama(True))
+    engine, expected = vllm.VllmEngine(model, 512, 3, seeded=True), load_torch_engine(model, "float32")
     allowed = [[7, 8], [9], [1, 2, 3]]
     for got, known in zip(engine.logprobs(PROMPTS, allowed), expected.logprobs(PROMPTS, allowed), strict=True):
         np.testing.assert_allclose(got, known, atol=1e-3)

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
@@ -18,8 +20,9 @@ from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
 from artsel_ray.models.load import load
 from artsel_ray.models.spec import write_spec
-from artsel_ray.models.weights import read_model
+from artsel_ray.models.weights import copy_processor, read_model
 from artsel_ray.prompts.spec import PromptSpec
+from tests.support.training import write_random_adapter
 
 Tiny = Callable[[bool], str]
 both = pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
@@ -123,6 +126,81 @@ def test_output_without_its_merged_model_is_merged_on_first_use(tiny_llama: Tiny
         assert load(uri) == model
 
 
+@both
+def test_base_gets_the_trained_rows_and_keeps_its_other_files(tied: bool, tiny_llama: Tiny, tmp_path: Path) -> None:
+    source = tmp_path / "base"
+    read_model(load(tiny_llama(tied)).path, torch.bfloat16).save_pretrained(source, max_shard_size="100KB")
+    copy_processor(load(tiny_llama(tied)).path, source)
+    name = write_random_adapter(tmp_path / "T", str(source))
+    model, plain = load(name), load(str(source)).base
+    assert model.lora is not None
+    assert len(list(model.base.glob("*.safetensors"))) == len(list(plain.glob("*.safetensors"))) > 1
+    changed = {file.name for file in plain.iterdir() if not (model.base / file.name).samefile(file)}
+    assert 1 <= len(changed) <= 2 - tied
+    base, rows = read_model(model.base, "auto"), load_file(tmp_path / "T/adapter" / adapter.WEIGHTS)
+    assert base.dtype == torch.bfloat16
+    for key, trained in rows.items():
+        if "trainable_tokens" in key:
+            side = base.get_parameter(key.removeprefix("base_model.model.").split(".token_adapter")[0] + ".weight")
+            torch.testing.assert_close(side[-2:], trained.bfloat16(), atol=0, rtol=0)
+    assert not any("trainable_tokens" in key for key in load_file(model.lora / adapter.WEIGHTS))
+
+
+def test_adapter_of_another_model_is_named(tiny_llama: Tiny, tmp_path: Path) -> None:
+    name = write_random_adapter(tmp_path / "T", tiny_llama(True))
+    file = tmp_path / "T/adapter" / adapter.WEIGHTS
+    renamed = {key.replace("embed_tokens", "wte"): value for key, value in load_file(file).items()}
+    save_file(renamed, file)
+    settings = tmp_path / "T/adapter/adapter_config.json"
+    settings.write_text(settings.read_text().replace("embed_tokens", "wte"))
+    with pytest.raises(InputError, match="its base has no wte; it is another model's adapter"):
+        load(name)
+
+
+def test_merging_into_bfloat16_measures_what_it_loses(tiny_llama: Tiny, tmp_path: Path) -> None:
+    model = load(write_random_adapter(tmp_path / "T", tiny_llama(True)))
+    assert model.lora is not None
+    weights = load_file(model.lora / adapter.WEIGHTS)
+    small = {key: value * 1e-3 if "lora_B" in key else value for key, value in weights.items()}
+    (tmp_path / "small").mkdir()
+    save_file(small, tmp_path / "small" / adapter.WEIGHTS)
+    (tmp_path / "small/adapter_config.json").write_text((model.lora / "adapter_config.json").read_text())
+    assert adapter.merge(model.base, model.lora, tmp_path / "a", torch.float32) < 1e-5
+    assert adapter.merge(model.base, tmp_path / "small", tmp_path / "b", torch.float32) < 1e-3
+    lost = adapter.merge(model.base, tmp_path / "small", tmp_path / "c", torch.bfloat16)
+    before, after = (read_model(path, torch.float32).state_dict() for path in (model.base, tmp_path / "c"))
+    key = "model.layers.0.mlp.up_proj"
+    a, b = (small[f"base_model.model.{key}.lora_{side}.weight"] for side in "AB")
+    delta = 2 * b @ a
+    layer = (after[f"{key}.weight"] - before[f"{key}.weight"].bfloat16().float() - delta).norm() / delta.norm()
+    assert lost > 0.3
+    assert lost == pytest.approx(float(layer), abs=0.2)
+
+
+def test_output_of_the_first_version_loads_without_its_base(
+    tiny_llama: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write_random_adapter(tmp_path / "T", tiny_llama(True))
+    shutil.copytree(load(name).path, tmp_path / "T/merged")
+    assert load(name).lora is not None  # the adapter is exact
+    adapter.name_base(tmp_path / "T/adapter", str(tmp_path / "gone"))
+    assert load(name).path == tmp_path / "T/merged"
+    assert f"using {name}/merged, which may have lost a part of the training" in capsys.readouterr().out
+
+
+def test_adapter_that_the_first_version_trained_on_a_merged_model_loads(tiny_llama: Tiny, tmp_path: Path) -> None:
+    first = write_random_adapter(tmp_path / "T", tiny_llama(True))
+    merged = load(first).path
+    second = write_random_adapter(tmp_path / "T2", str(merged))
+    adapter.name_base(tmp_path / "T2/adapter", first)
+    expected = read_model(load(str(merged)).path, torch.float32)
+    plain = PeftModel.from_pretrained(expected, str(tmp_path / "T2/adapter"))
+    ids = torch.arange(80).view(2, 40) * 37 % 300
+    with torch.no_grad():
+        got = read_model(load(second).path, torch.float32)(ids).logits
+        torch.testing.assert_close(got, plain(ids).logits, atol=1e-3, rtol=1e-3)
+
+
 def test_pickle_in_adapter_folder_is_never_executed(tiny_llama: Tiny, tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> Any:
@@ -146,7 +224,7 @@ def test_adapter_that_cannot_be_merged_is_named(tmp_path: Path) -> None:
     write_spec(str(tmp_path), PromptSpec())
     settings = str(tmp_path / "adapter/adapter_config.json")
     storage.write_json(settings, {"base_model_name_or_path": None})
-    with pytest.raises(InputError, match=r"no adapter_model\.safetensors there, and no merged model beside it"):
+    with pytest.raises(InputError, match=r"no adapter_model\.safetensors there, and no merged model next to it"):
         load(str(tmp_path))
     (tmp_path / "adapter/adapter_model.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match="names no base_model_name_or_path"):

@@ -60,4 +60,4 @@ def vllm_engine(smollm2: Model) -> Iterator[VllmEngine]:
         # Bound to one core each, its threads would also hold what other tests do in this process.
         patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        yield VllmEngine(smollm2.path, max_model_length=2048, max_allowed=8)
+        yield VllmEngine(smollm2, max_model_length=2048, max_allowed=8)

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import torch
+from peft import get_peft_model
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from artsel_ray import storage
 from artsel_ray.config import from_flags, resolved
-from artsel_ray.models.load import Model
+from artsel_ray.models import adapter
+from artsel_ray.models.load import Model, load
+from artsel_ray.models.spec import write_spec
+from artsel_ray.models.weights import read_model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.schema import EXAMPLES
@@ -26,6 +31,22 @@ CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "A lonely house."]
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
 TinyLlama = Callable[[bool], str]
 """The fixture `tiny_llama`."""
+
+
+def write_random_adapter(output: str | Path, base: str, rank: int = 4) -> str:
+    """Writes a training's output whose adapter differs from its base in all of its weights, and returns it."""
+    model = read_model(load(base).base, torch.float32)
+    tokens = [len(PreTrainedTokenizerFast.from_pretrained(load(base).base)) - each for each in (2, 1)]
+    trained = get_peft_model(model, adapter.lora_config(model, rank, 2 * rank, tokens))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    trained.save_pretrained(str(Path(output, "adapter")))
+    adapter.name_base(Path(output, "adapter"), base)
+    write_spec(str(output), PromptSpec())
+    return str(output)
 
 
 def example_row(number: int, label: int = 1, captions: list[str] = CAPTIONS, **changes: Any) -> dict[str, Any]:

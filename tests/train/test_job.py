@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+import torch
 from ray.cluster_utils import Cluster
 from safetensors.numpy import load_file
 
@@ -25,6 +26,7 @@ from artsel_ray.config import resolved
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
+from artsel_ray.models.weights import copy_processor, read_model
 from artsel_ray.schema import ARTWORKS, REQUESTS, TITLES
 from artsel_ray.train.job import final_metrics, train, training_failed, training_of
 from artsel_ray.train.loop import Fitted
@@ -97,11 +99,13 @@ def test_mlflow_gets_each_step_and_validation(
 
 
 def test_full_disk_is_one_clear_line_and_the_same_command_resumes(
-    examples: str, tiny_llama: TinyLlama, tmp_path: Path
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ARTSEL_RAY_CACHE", str(tmp_path / "cache"))
     config = config_for(examples, tiny_llama(True), tmp_path / "T", max_steps=4, checkpoint_steps=2)
+    load(config.model)
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # Checkpoints are smaller than this, the merged model is larger.
+    # Checkpoints are smaller than this, the base with its trained rows is larger.
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, unlimited[1]))
     try:
         with pytest.raises(InputError, match=r"the training failed: .*; the same command resumes") as caught:
@@ -114,7 +118,7 @@ def test_full_disk_is_one_clear_line_and_the_same_command_resumes(
     assert storage.read_manifest(config.output) is None
     train(config)
     assert checkpoint.stat().st_mtime_ns == written
-    assert load(config.output).path == tmp_path / "T/merged"
+    assert storage.read_manifest(config.output) is not None
 
 
 @pytest.mark.parametrize(
@@ -154,6 +158,35 @@ def test_missing_mlflow_is_one_clear_line(examples: str, tmp_path: Path, monkeyp
     monkeypatch.setattr("artsel_ray.train.job.is_mlflow_available", lambda: False)
     with pytest.raises(InputError, match="MLFLOW_TRACKING_URI is set and MLflow is not installed"):
         train(config_for(examples, "smollm2", tmp_path / "T"))
+
+
+def test_merged_model_is_exported_on_request_unless_its_number_format_loses_the_training(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_for(examples, tiny_llama(True), tmp_path / "T", max_steps=2)
+    train(config)
+    assert not (tmp_path / "T/merged").exists()
+    train(changed(config, export_merged=True))  # of a finished training too
+    summary = storage.read_json(f"{config.output}/summary.json")
+    assert summary["merge_loss"] < 1e-3
+    assert "merging into float32 loses 0.0" in capsys.readouterr().out
+    merged, ours = (
+        read_model(path, torch.float32).state_dict() for path in (tmp_path / "T/merged", load(config.output).path)
+    )
+    assert all(torch.equal(merged[name], ours[name]) for name in ours)
+
+    base = tmp_path / "base"
+    read_model(load(tiny_llama(True)).path, torch.bfloat16).save_pretrained(base)
+    copy_processor(load(tiny_llama(True)).path, base)
+    half = changed(config, model=str(base), output=str(tmp_path / "T2"), learning_rate=1e-6, export_merged=True)
+    metrics = train(half)
+    assert set(metrics) == {"loss", "validation_accuracy", "validation_ips"}
+    summary = storage.read_json(f"{half.output}/summary.json")
+    assert summary["merge_loss"] > 0.5
+    assert not (tmp_path / "T2/merged").exists()
+    assert re.search(
+        r"warning: merging into bfloat16 loses \d+\.\d+% of what LoRA has changed", capsys.readouterr().out
+    )
 
 
 def test_last_value_of_each_metric_is_final() -> None:

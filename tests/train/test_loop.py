@@ -13,16 +13,21 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
+from artsel_ray.config import Dtype
+from artsel_ray.engines.torch import TorchEngine, load_torch_engine
 from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
 from artsel_ray.models.load import load
-from artsel_ray.models.weights import read_model
+from artsel_ray.models.weights import copy_processor, prompt_tokenizer, read_model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
-from artsel_ray.train.examples import read_train
+from artsel_ray.train import loop
+from artsel_ray.train.callbacks import validate
+from artsel_ray.train.dpo import dpo_trainer
+from artsel_ray.train.examples import read_train, read_validation
 from artsel_ray.train.job import training_of
 from artsel_ray.train.loop import export
-from artsel_ray.train.trainers import Order
+from artsel_ray.train.trainers import Order, TrainingTask
 from tests.support.training import TinyLlama, changed, example_row, fit_in, logged, train_config, write_examples
 
 
@@ -32,6 +37,54 @@ def weights(model: Any, name: str) -> torch.Tensor:
 
 def read(path: str | Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+
+
+def all_logprobs(engine: Any, prompts: list[np.ndarray], size: int) -> np.ndarray:
+    """Log-probabilities over the whole vocabulary after each prompt: [N, V]."""
+    return np.stack(engine.logprobs(prompts, [list(range(size))] * len(prompts)))
+
+
+@pytest.mark.parametrize("rate", [1e-4, 1e-5, 1e-6])
+def test_served_model_is_the_trained_one_on_a_bfloat16_base(
+    rate: float, examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    read_model(load(tiny_llama(True)).path, torch.bfloat16).save_pretrained(base)
+    copy_processor(load(tiny_llama(True)).path, base)
+    config = train_config(examples, str(base), tmp_path / "T", learning_rate=rate, max_steps=12, checkpoint_steps=12)
+    fit_in(tmp_path / "scratch", config)
+    prepared, served = load(str(base)), load(config.output)
+    size = len(PreTrainedTokenizerFast.from_pretrained(prepared.base))
+    prompts = [np.arange(start, start + 90, dtype=np.int32) * 7 % size for start in range(8)]
+    formats: list[tuple[Dtype, torch.dtype]] = [("float32", torch.float32), ("bfloat16", torch.bfloat16)]
+    for dtype, number_format in formats:
+        plain: Any = read_model(prepared.base, number_format)
+        untrained = all_logprobs(TorchEngine(plain), prompts, size)
+        trained: Any = PeftModel.from_pretrained(plain, tmp_path / "T/adapter")
+        expected = all_logprobs(TorchEngine(trained), prompts, size)
+        got = all_logprobs(load_torch_engine(served, dtype), prompts, size)
+        assert dtype == "bfloat16" or np.linalg.norm(expected - untrained) > 0
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_last_validation_is_of_what_was_exported(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated: list[Any] = []
+
+    def noting(name: str) -> Any:
+        validated.append(name)
+        return load(name)
+
+    monkeypatch.setattr(loop, "load", noting)
+    config = train_config(examples, tiny_llama(True), tmp_path / "T")
+    fitted = fit_in(tmp_path / "scratch", config)
+    assert validated == [config.model, config.output]
+    entry = fitted.history[-1]
+    held_out = read_validation(
+        f"{examples}/validation", prompt_tokenizer(load(config.output).base, PromptSpec()), 2048, 4
+    )
+    assert entry == {"step": 4, "epoch": 2.0, **validate(load_torch_engine(load(config.output), "auto"), held_out)}
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
@@ -102,10 +155,43 @@ def test_dpo_starts_at_its_reference(examples: str, tiny_llama: TinyLlama, tmp_p
     config = train_config(examples, first.output, tmp_path / "T2", method="dpo", max_steps=4)
     fitted = fit_in(tmp_path / "scratch2", config)
     losses = logged(fitted, "loss")
-    # Policy and reference, adapters off, are the same at first: -log sigmoid(0).
+    # Policy and reference are the same at first: -log sigmoid(0).
     assert losses[0] == pytest.approx(math.log(2), abs=1e-4)
     assert losses[-1] < math.log(2)
-    assert load(config.output).spec == PromptSpec(output="number")
+    preferred = load(config.output)
+    assert preferred.spec == PromptSpec(output="number")
+    # One adapter on the first base, and no reference beside it.
+    assert adapter.base_of(tmp_path / "T2/adapter") == tiny_llama(True)
+    assert {file.name for file in (tmp_path / "T2/adapter").iterdir()} == {
+        adapter.WEIGHTS, "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    plain = PeftModel.from_pretrained(read(load(first.model).path), str(tmp_path / "T2/adapter"))
+    ids = torch.arange(300).view(3, 100) * 163 % plain.config.vocab_size
+    with torch.no_grad():
+        torch.testing.assert_close(read(preferred.path)(ids).logits, plain(ids).logits, atol=1e-4, rtol=1e-4)
+        assert (read(load(first.output).path)(ids).logits - plain(ids).logits).abs().max() > 0.01
+
+
+def test_reference_of_dpo_stays_what_the_earlier_training_made(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
+    first = train_config(examples, tiny_llama(True), tmp_path / "T", output_format="number", max_steps=2)
+    fit_in(tmp_path / "scratch", first)
+    start = load(first.output)
+    assert start.lora is not None
+    policy: Any = adapter.continued(read_model(start.base, torch.float32), start.lora, [5, 6])
+    config = changed(train_config(examples, first.output, tmp_path / "T2", method="dpo"))
+    prompts = prompt_tokenizer(start.base, PromptSpec(output="number"))
+    prompts.tokenizer.pad_token = prompts.tokenizer.eos_token
+    source = read_train(f"{examples}/train", prompts, 2048, 0, False)
+    trainer = dpo_trainer(TrainingTask(training_of(config), source, policy, None, str(tmp_path / "scratch2")))
+    adapter.let_fused_head_read_rows(policy.get_base_model())
+    before = {name: value.clone() for name, value in policy.named_parameters() if "ref" in name.split(".")}
+    trainer.train()
+    after = dict(policy.named_parameters())
+    assert before
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert not any(after[name].requires_grad for name in before)
 
 
 def test_all_weights_can_be_trained(examples: str, tiny_llama: TinyLlama, tmp_path: Path) -> None:
