@@ -81,6 +81,20 @@ def begin(output: str, identity: dict[str, Any], config: dict[str, Any]) -> Run:
     return claim(output)
 
 
+def refuse_other_jobs(output: str, own: set[str]) -> None:
+    """Checks that an output without a run's identity is new, or this job's.
+
+    Args:
+        own: fields that `config.json` has in this job's outputs only.
+
+    Raises:
+        InputError: if another job's result, or a model, is there.
+    """
+    path = storage.join(output, CONFIG)
+    if storage.exists(path) and not own <= set(storage.read_json(path)):
+        raise InputError(f"{output} holds another job's {CONFIG}; give another --output")
+
+
 def finished_parts(output: str) -> list[str]:
     """Returns the URIs of the parts that a finished run's manifest lists.
 
