@@ -18,28 +18,33 @@ def require_utf8() -> None:
 
 @contextlib.contextmanager
 def unbreakable_output() -> Iterator[None]:
-    """Lets a job go on when the reader of its output is gone: `| head`, or a log collector that died."""
-    with contextlib.redirect_stdout(_Unbreakable(sys.stdout)), contextlib.redirect_stderr(_Unbreakable(sys.stderr)):
-        yield
+    """Lets a job go on when its output cannot be written: `| head`, a log collector that died, a full disk."""
+    out, err = _Unbreakable(sys.stdout), _Unbreakable(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            yield
+        finally:  # what Python would else flush, and fail to, at its end
+            out.flush()
+            err.flush()
 
 
 class _Unbreakable:
-    """A stream whose file becomes the null device when its reader is gone."""
+    """A stream whose file becomes the null device once it cannot be written."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream or open(os.devnull, "w")  # noqa: SIM115 (a process may start without one: `>&-`)
 
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
+        except OSError:
             self._discard()
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
+        except OSError:
             self._discard()
 
     def _discard(self) -> None:

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 GO_ON = """
 import os, sys
 from artsel_ray.console import unbreakable_output
@@ -12,6 +14,7 @@ with unbreakable_output():
         for line in range(3):
             print("x" * 100_000, file=stream, flush=True)
     os.write(1, b"of another library")
+    print("not flushed")
     print("done", file=open(sys.argv[1], "w"))
 """
 SPEAK = """
@@ -29,6 +32,23 @@ def test_output_without_a_reader_is_dropped(tmp_path: os.PathLike[str]) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, "xxxxx", "")
     with open(done) as file:
         assert file.read() == "done\n"
+
+
+def test_last_line_without_a_reader_is_dropped_too() -> None:
+    code = "from artsel_ray.console import unbreakable_output\nwith unbreakable_output():\n    print(1); input()"
+    command = f'(sleep 1; echo) | "{sys.executable}" -c "{code}" | true; exit "${{PIPESTATUS[1]}}"'
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("redirect", [">&-", ">/dev/full", "2>/dev/full"])
+def test_output_that_cannot_be_written_is_dropped(redirect: str) -> None:
+    code = "import sys; from artsel_ray.console import unbreakable_output\nwith unbreakable_output():\n"
+    code += "    [print(1, file=stream, flush=flush) for stream in (sys.stdout, sys.stderr) for flush in (True, False)]"
+    result = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -c "{code}" {redirect}'], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout + result.stderr) == (0, "1\n1\n")
 
 
 def test_names_and_output_are_utf8_in_any_locale(tmp_path: os.PathLike[str]) -> None:

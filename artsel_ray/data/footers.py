@@ -90,9 +90,10 @@ def _cast_column(
         return pa.chunked_array([cast_array(chunk, field, zone) for chunk in values.chunks], field.type)
     except pa.ArrowException as error:
         row = first_row + _first_wrong(values, field, zone)
+        localize = f'in pandas: df["{field.name}"].dt.tz_localize("{zone}", ambiguous="NaT", nonexistent="NaT")'
         raise InputError(
             f"{uri}: column '{field.name}' does not fit {field.type} in row {row} (from 0): {first_line(error)}; "
-            "fix the row or leave it out"
+            + (localize if "in timezone" in str(error) else "fix the row or leave it out")
         ) from None
 
 

@@ -91,7 +91,8 @@ def refuse_other_jobs(output: str, own: set[str]) -> None:
         InputError: if another job's result, or a model, is there.
     """
     path = storage.join(output, CONFIG)
-    if storage.exists(path) and not own <= set(storage.read_json(path)):
+    known = storage.read_json(path) if storage.exists(path) else own
+    if not isinstance(known, dict | set) or not own <= set(known):
         raise InputError(f"{output} holds another job's {CONFIG}; give another --output")
 
 

@@ -42,6 +42,14 @@ def test_value_that_does_not_fit_is_named_with_its_row() -> None:
         read(far, "interactions")
 
 
+def test_local_time_that_occurs_twice_is_named_with_the_remedy() -> None:
+    times = [datetime.datetime(2024, 10, 27, hour, 30) for hour in (1, 2, 3)]
+    table = GOOD.take([0, 0, 0]).set_column(2, "timestamp", pa.array(times, pa.timestamp("us")))
+    footer = Footer("x.parquet", table.schema, frozenset(), {}, [])
+    with pytest.raises(InputError, match=r"in row 11 .* is ambiguous.*tz_localize\(\"Europe/Paris\", ambiguous="):
+        cast_table(table, footer, list(schema.INTERACTIONS), "Europe/Paris", 10)
+
+
 def test_nulls_in_required_columns_stay_null() -> None:
     # Their rows are invalid, which a row check finds later; the file is not refused.
     table = GOOD.set_column(0, "user_id", pa.array([None], pa.string()))
