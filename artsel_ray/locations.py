@@ -57,15 +57,19 @@ def check_output(output: str, inputs: Mapping[str, list[str]]) -> None:
 
 def is_within(uri: str, folder: str) -> bool:
     """Returns whether a path or URI is a folder or below it, also by links, `..` and other spellings."""
-    inner, outer = _normal(uri), _normal(folder)
-    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
+    # With links followed and without: a reader of the folder follows them.
+    pairs = zip(_normal(uri), _normal(folder), strict=True)
+    return any(inner == outer or inner.startswith(outer.rstrip("/") + "/") for inner, outer in pairs)
 
 
-def _normal(uri: str) -> str:
-    if "://" not in uri and not uri.startswith("file:/"):
-        return os.path.realpath(os.path.expanduser(uri))
-    parts = urlsplit(uri.partition("?")[0])
-    if parts.scheme == "file":
-        return os.path.realpath(unquote(parts.path))
-    path = posixpath.normpath(f"/{parts.path}").lstrip("/")
-    return f"{_SAME_STORE.get(parts.scheme, parts.scheme)}://{parts.netloc}/{path}"
+def _normal(uri: str) -> tuple[str, str]:
+    scheme, is_uri, rest = uri.partition("?")[0].partition("://")
+    if uri.startswith("file:/"):
+        path = unquote(urlsplit(uri).path)
+    elif is_uri:
+        host, _, key = rest.partition("/")
+        normal = f"{_SAME_STORE.get(scheme, scheme)}://{host}/" + posixpath.normpath(f"/{key}").lstrip("/")
+        return normal, normal
+    else:
+        path = os.path.expanduser(uri)
+    return os.path.abspath(path), os.path.realpath(path)

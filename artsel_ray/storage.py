@@ -127,18 +127,23 @@ def exists(uri: str) -> bool:
         return fs.get_file_info(path).type != pafs.FileType.NotFound
 
 
+def file_infos(files: list[str]) -> list[pafs.FileInfo]:
+    """Returns the sizes and times of files of one storage; an `InputError` if it does not answer."""
+    if not files:
+        return []
+    with _as_input_error("reach", files[0]):
+        found: list[pafs.FileInfo] = filesystem(files[0])[0].get_file_info([filesystem(file)[1] for file in files])
+    return found
+
+
 def describe(files: list[str], folder: str) -> str:
     """Returns a digest of files' names below `folder`, their sizes and their times.
 
     Raises:
         InputError: if the storage does not answer.
     """
-    fs, _ = filesystem(folder)
-    with _as_input_error("reach", folder):
-        infos = fs.get_file_info([filesystem(file)[1] for file in files])
-    return fingerprint(
-        [[file.removeprefix(folder), info.size, info.mtime_ns] for file, info in zip(files, infos, strict=True)]
-    )
+    infos = zip(files, file_infos(files), strict=True)
+    return fingerprint([[file.removeprefix(folder), info.size, info.mtime_ns] for file, info in infos])
 
 
 def describe_files(uri: str) -> str:

@@ -308,7 +308,7 @@ def read_requests(folder: Path) -> Outcome:
     """Shuffles and renders, as scoring does before its engine."""
     asked = files(folder, "requests")
     assignment = assign_titles(count_titles(asked[0]), 100, {})
-    shuffled = shuffle_requests(asked, 0, assignment, str(folder / "work"), str(folder / "rejected"))
+    shuffled = shuffle_requests(asked, range(0, 1), assignment, str(folder / "work"), str(folder / "rejected"))
     catalog, _ = catalog_of(folder)
     shard = render_shard(0, ShardSource(shuffled.uris, [], asked, catalog), RENDERING)
     rows = invalid_rows(folder / "rejected")

@@ -109,6 +109,8 @@ def test_links_are_followed(tmp_path: Path) -> None:
     os.symlink(tmp_path / "real", tmp_path / "link")
     assert is_within(f"{tmp_path}/link/sub/new", f"{tmp_path}/real")
     assert is_within(f"{tmp_path}/real/new", f"{tmp_path}/link/")
+    os.symlink(tmp_path, tmp_path / "real/out")
+    assert is_within(f"{tmp_path}/real/out/x", f"{tmp_path}/real")
 
 
 @given(st.lists(st.sampled_from(["a", "b", "..", "."]), max_size=6), st.sampled_from(["/root", "s3://b"]))

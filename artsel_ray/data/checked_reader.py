@@ -25,6 +25,8 @@ from artsel_ray.schema import TABLES
 RowChecks = Callable[[pa.Table], list[checks.RowCheck]]
 
 _BATCH_ROWS = 65_536
+# Files of one task, and their bytes if they are several.
+GROUP_FILES, _GROUP_BYTES = 64, 4 << 20
 
 
 class RowRange(NamedTuple):
@@ -44,6 +46,12 @@ class CheckedBatch:
     valid: pa.Table
     invalid: pa.Table
     """As the table `invalid_rows`."""
+
+
+def join_batches(batches: list[CheckedBatch]) -> CheckedBatch:
+    """Returns the rows of one or more batches of one reader together."""
+    parts = ([batch.read, batch.valid, batch.invalid] for batch in batches)
+    return CheckedBatch(*map(pa.concat_tables, zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -93,9 +101,7 @@ class CheckedReader:
         """Returns the rows of all files together."""
         footer = Footer(self.table, TABLES[self.table], frozenset(), {}, [])
         empty = self._checked(TABLES[self.table].empty_table(), footer, 0, 0)
-        found = [empty, *self.batches()]
-        parts = ([batch.read, batch.valid, batch.invalid] for batch in found)
-        return CheckedBatch(*map(pa.concat_tables, zip(*parts, strict=True)))
+        return join_batches([empty, *self.batches()])
 
     def valid_batches(self, batch_rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
         """Yields the rows of all files; an invalid row is an `InputError` that names file, row, column and reason."""
@@ -170,6 +176,22 @@ def group_ranges(footers: list[Footer], rows: int) -> list[RowRange]:
     that no group is decoded twice.
     """
     return [each for index, footer in enumerate(footers) for each in _ranges(index, _joined(footer.group_rows, rows))]
+
+
+def group_files(files: list[str]) -> list[range]:
+    """Returns ranges of indices of files, each for one task: consecutive small files share one, others have their own.
+
+    A task costs more than it takes to read many small files.
+    """
+    groups = [range(0, 0)]
+    filled = 0
+    for index, size in enumerate(info.size or 0 for info in storage.file_infos(files)):
+        if len(groups[-1]) and (filled + size > _GROUP_BYTES or len(groups[-1]) == GROUP_FILES):
+            groups.append(range(index, index))
+            filled = 0
+        groups[-1] = range(groups[-1].start, index + 1)
+        filled += size
+    return groups if files else []
 
 
 def _ranges(index: int, sizes: list[int]) -> list[RowRange]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from artsel_ray import storage
 from artsel_ray.config import Assets
 from artsel_ray.data.catalog import TITLE_COLUMNS, artwork_columns
-from artsel_ray.data.checked_reader import RowRange, group_ranges
+from artsel_ray.data.checked_reader import GROUP_FILES, RowRange, group_ranges
 from artsel_ray.data.conformity import check_footers
 from artsel_ray.data.footers import read_footers
 from artsel_ray.errors import InputError
@@ -20,8 +20,7 @@ from artsel_ray.schema import TABLES
 
 Log = Literal["interactions", "impressions"]
 LOGS: tuple[Log, ...] = ("interactions", "impressions")
-# Rows of a slice, and files: a task costs more than it takes to read many small ones.
-SLICE_ROWS, SLICE_FILES = 1 << 20, 64
+SLICE_ROWS = 1 << 20
 WORK_FOLDER = "_work"
 
 Counts = Counter[str]
@@ -101,7 +100,7 @@ def _grouped(ranges: list[RowRange]) -> list[tuple[RowRange, ...]]:
     groups: list[tuple[RowRange, ...]] = [()]
     for each in ranges:
         rows = sum(other.rows for other in groups[-1])
-        if groups[-1] and (rows + each.rows > SLICE_ROWS or len(groups[-1]) == SLICE_FILES):
+        if groups[-1] and (rows + each.rows > SLICE_ROWS or len(groups[-1]) == GROUP_FILES):
             groups.append(())
         groups[-1] += (each,)
     return groups

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artsel_ray import schema, storage
-from artsel_ray.data import checks
+from artsel_ray.data import checked_reader, checks
 from artsel_ray.data.checked_reader import (
     CheckedReader,
     RowRange,
+    group_files,
     group_ranges,
     read_table,
     row_ranges,
@@ -209,6 +210,17 @@ def test_ranges_together_hold_every_row_once(
         assert all(each.first_row % shapes[each.file][1] == 0 for each in ranges)
     else:
         assert all(each.rows <= rows for each in ranges)
+
+
+def test_small_files_share_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [str(tmp_path / name) for name in "abcdefg"]
+    for file, size in zip(files, (1, 2, 3, 9, 1, 4, 0), strict=True):
+        Path(file).write_bytes(b"x" * size)
+    monkeypatch.setattr(checked_reader, "_GROUP_BYTES", 5)
+    assert group_files(files) == [range(2), range(2, 3), range(3, 4), range(4, 7)]
+    monkeypatch.setattr(checked_reader, "GROUP_FILES", 2)
+    assert group_files(files) == [range(2), range(2, 3), range(3, 4), range(4, 6), range(6, 7)]
+    assert group_files([]) == []
 
 
 def test_file_without_rows_has_no_ranges(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_small_files_share_a_slice(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for number in range(5):
         _write(tmp_path, "impressions", f"b{number}.parquet", 2)
     monkeypatch.setattr(module, "SLICE_ROWS", 6)
-    monkeypatch.setattr(module, "SLICE_FILES", 3)
+    monkeypatch.setattr(module, "GROUP_FILES", 3)
     slices = [part.ranges for part in _input_plan(tmp_path).slices if part.table == "impressions"]
     # Rows 1, 2, 2 are three files; 2, 2, 2 are six rows.
     assert slices == [
@@ -124,7 +124,7 @@ def test_only_the_columns_that_are_read_are_checked(tmp_path: Path) -> None:
 
 def test_spill_files_are_named_by_the_slice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _world(tmp_path)
-    monkeypatch.setattr(module, "SLICE_FILES", 1)
+    monkeypatch.setattr(module, "GROUP_FILES", 1)
     plan = _input_plan(tmp_path)
     work = tmp_path / "out" / "_work"
     assert plan.spill_files("interactions") == [f"{work}/slice-000000.arrow", f"{work}/slice-000001.arrow"]
