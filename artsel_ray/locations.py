@@ -26,10 +26,11 @@ def check_scheme(name: str, flag: str) -> None:
     Raises:
         InputError: with the right spelling.
     """
-    head, is_uri, rest = name.partition("://")
+    shown = _without_password(name)
+    head, is_uri, rest = shown.partition("://")
     if (is_uri and (head in SCHEMES or head.startswith("fsspec+"))) or name.startswith("file:/"):
         if head in ("s3", "gs", "gcs") and not rest.partition("/")[0]:
-            raise InputError(f"{flag} is {name}, which names no bucket; write {head}://BUCKET/PATH")
+            raise InputError(f"{flag} is {shown}, which names no bucket; write {head}://BUCKET/PATH")
         return
     half = _HALF_TYPED.match(name)
     scheme = (head if is_uri else half[1] if half else "").strip().lower()
@@ -37,10 +38,10 @@ def check_scheme(name: str, flag: str) -> None:
     if not is_uri and (half is None or os.path.exists(name) or not (known or half[2].startswith(":/"))):
         return
     known = known or next(iter(get_close_matches(scheme, SCHEMES, 1, 0.5)), None)
-    rest = rest if is_uri else name[half.end() :] if half else ""
+    rest = rest if is_uri else shown[half.end() :] if half else ""
     right = f"{known}://{'/' * (known == 'file')}{rest}" if known else "s3://BUCKET/PATH, gs://BUCKET/PATH or a path"
-    local = "" if is_uri else f", or ./{name} for a local path"
-    raise InputError(f"{flag} is {name}, which is no storage's URI; write {right}{local}")
+    local = "" if is_uri else f", or ./{shown} for a local path"
+    raise InputError(f"{flag} is {shown}, which is no storage's URI; write {right}{local}")
 
 
 def check_output(output: str, inputs: Mapping[str, list[str]]) -> None:
@@ -52,7 +53,12 @@ def check_output(output: str, inputs: Mapping[str, list[str]]) -> None:
     for flag, locations in inputs.items():
         for location in locations:
             if is_within(output, location):
-                raise InputError(f"--output {output} is in the folder of {flag}, {location}; give one outside of it")
+                inner, outer = _without_password(output), _without_password(location)
+                raise InputError(f"--output {inner} is in the folder of {flag}, {outer}; give one outside of it")
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"//[^/@]*:[^/@]*@", "//", uri)
 
 
 def is_within(uri: str, folder: str) -> bool:

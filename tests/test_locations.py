@@ -104,6 +104,17 @@ def test_folder_does_not_hold_its_neighbors(inner: str, outer: str) -> None:
     check_output(inner, {"--examples": [outer]})
 
 
+def test_passwords_are_not_shown() -> None:
+    secret = "s3://key:secret@bucket/x"
+    for call in (
+        lambda: check_scheme(f"s3a{secret[2:]}", "--input"),
+        lambda: check_output(secret, {"--input": [secret]}),
+    ):
+        with pytest.raises(InputError, match="s3://bucket/x") as caught:
+            call()
+        assert "secret" not in str(caught.value)
+
+
 def test_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "real/sub").mkdir(parents=True)
     os.symlink(tmp_path / "real", tmp_path / "link")

@@ -32,11 +32,10 @@ def check_footers(
         for table, footers in tables.items()
         for footer in footers
     ]
-    problems: dict[str, tuple[str, int]] = {}
+    problems: dict[tuple[str, str], list[str]] = {}
     for table, footer, wanted in read:
         for problem in _problems(footer, wanted, timezone):
-            first, count = problems.get(f"{table}: {problem}", (footer.uri, 0))
-            problems[f"{table}: {problem}"] = (first, count + 1)
+            problems.setdefault((table, problem), []).append(footer.uri)
     if problems:
         raise InputError(_message(problems))
     lines = [f"{table}: {line}" for table, footer, wanted in read for line in _casts(footer, wanted, timezone)]
@@ -46,12 +45,11 @@ def check_footers(
             print(line, flush=True)
 
 
-def _message(problems: dict[str, tuple[str, int]]) -> str:
+def _message(problems: dict[tuple[str, str], list[str]]) -> str:
     lines = []
-    for text, (uri, count) in problems.items():
-        table, _, problem = text.partition(": ")
-        others = f" (and {count - 1:,} more file{'s' * (count > 2)})" if count > 1 else ""
-        lines.append(f"{uri}{others} is not a table of {table}: {problem}")
+    for (table, problem), (first, *others) in problems.items():
+        more = f" (and {len(others):,} more file{'s' * (len(others) > 1)})" if others else ""
+        lines.append(f"{first}{more} is not a table of {table}: {problem}")
     return lines[0] if len(lines) == 1 else f"{len(lines)} columns cannot be read:\n  " + "\n  ".join(lines)
 
 
@@ -88,9 +86,9 @@ def _remedy(name: str, got: pa.DataType, expected: pa.DataType) -> str:
     """Returns the line of pandas that makes a column the expected type."""
     column = f'df["{name}"]'
     if pa.types.is_timestamp(expected):
-        is_number = pa.types.is_integer(got) or pa.types.is_floating(got)
-        made = f"pd.to_datetime({column}, {'unit=' + chr(34) + 's' + chr(34) + ', ' if is_number else ''}utc=True)"
-        return f"in pandas: {column} = {made}" + (' (or unit="ms", "us", "ns")' if is_number else "")
+        if pa.types.is_integer(got) or pa.types.is_floating(got):
+            return f'in pandas: {column} = pd.to_datetime({column}, unit="s", utc=True) (or unit="ms", "us", "ns")'
+        return f"in pandas: {column} = pd.to_datetime({column}, utc=True)"
     if pa.types.is_boolean(expected):
         return f'in pandas: {column} = {column}.isin([True, 1, "1", "true", "True"])'
     if pa.types.is_floating(expected) or pa.types.is_integer(expected):
