@@ -18,7 +18,9 @@ import tyro
 from annotated_types import Ge, Gt, Le
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from artsel_ray.console import require_utf8, unbreakable_output
 from artsel_ray.errors import InputError
+from artsel_ray.locations import check_output, check_scheme
 
 T = TypeVar("T")
 
@@ -163,6 +165,12 @@ def run(config_type: type[T], job: str) -> None:
 
     Prints an `InputError` as one line on standard error and exits with 1; with 2 if the command line cannot be parsed.
     """
+    require_utf8()
+    with unbreakable_output():
+        _run(config_type, job)
+
+
+def _run(config_type: Any, job: str) -> None:
     try:
         config = parse(config_type, sys.argv[1:])
         pkgutil.resolve_name(job)(config)
@@ -178,12 +186,29 @@ def parse(config_type: type[T], args: list[str]) -> T:
     """Returns the settings in a command line's arguments, with local paths made absolute.
 
     Raises:
-        InputError: for a value out of its bounds, or flags that do not go together.
+        InputError: for a value out of its bounds, flags that do not go together, a URI with a misspelled scheme, or an
+            output that is an input's folder or below it.
         FlagValueError: for a value of the wrong type, or not among a flag's choices.
         SystemExit: with code 2 for an unknown or missing flag.
     """
     parsed = tyro.cli(config_type, args=_renamed(args), config=(tyro.conf.OmitArgPrefixes,), registry=_lenient())
-    return absolute(parsed)
+    for name, found in _locations(parsed, Uri, ModelName).items():
+        for location in found:
+            check_scheme(location, flag(name))
+    config = absolute(parsed)
+    inputs = _locations(config, Uri)
+    for output in inputs.pop("output", []):
+        check_output(output, {flag(name): found for name, found in inputs.items()})
+    return config
+
+
+def _locations(config: Any, *kinds: Any) -> dict[str, list[str]]:
+    """Returns the values of the flags of these types, by field name."""
+    found = {}
+    for name, hint in get_type_hints(type(config), include_extras=True).items():
+        if {*kinds} & {hint, *get_args(hint)} and (value := getattr(config, name)) is not None:
+            found[name] = [value] if isinstance(value, str) else list(value)
+    return found
 
 
 def _lenient() -> ConstructorRegistry:
@@ -230,12 +255,11 @@ def _renamed(args: list[str]) -> list[str]:
 
 def absolute(config: T) -> T:
     """Returns settings with local paths made absolute: a cluster's workers have other working directories."""
-    changed = {}
-    for name, hint in get_type_hints(type(config), include_extras=True).items():
-        kinds, value = {hint, *get_args(hint)}, getattr(config, name)
-        if kinds & {Uri, ModelName} and value is not None:
-            paths = [_absolute(each, ModelName in kinds) for each in ([value] if isinstance(value, str) else value)]
-            changed[name] = paths[0] if isinstance(value, str) else tuple(paths)
+    changed: dict[str, Any] = {}
+    models = _locations(config, ModelName)
+    for name, found in _locations(config, Uri, ModelName).items():
+        paths = [_absolute(each, name in models) for each in found]
+        changed[name] = paths[0] if isinstance(getattr(config, name), str) else tuple(paths)
     return dataclasses.replace(config, **changed)  # type: ignore[type-var]
 
 

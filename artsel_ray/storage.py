@@ -18,13 +18,12 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from artsel_ray import schema
+from artsel_ray import listing, schema
 from artsel_ray.errors import InputError, first_line
+from artsel_ray.listing import INVALID_FOLDER as INVALID_FOLDER
 from artsel_ray.s3 import open_file, put_if_absent
 
 MANIFEST = "_manifest.json"
-_HIDDEN = ("_", ".")
-INVALID_FOLDER = "rejected"
 
 
 def is_uri(text: str) -> bool:
@@ -84,40 +83,41 @@ def _path(scheme: str, base: str, key: str) -> str:
 def _as_input_error(action: str, uri: str, form: str = "") -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise InputError(f"cannot {action} {uri}{form}: {first_line(error)}") from None
 
 
-def list_files(uri: str, suffix: str = ".parquet") -> list[str]:
-    """Returns the URIs of the files below `uri` (or `uri` itself, if it is a file), sorted by name.
+def list_files(uri: str) -> list[str]:
+    """Returns the URIs of a table's files below `uri` (or `uri` itself, if it is a file), sorted by name.
 
-    Skips names that start with `_` or `.`, and folders named `rejected`, with everything below them.
+    These are all Parquet files, by name or by content. Skips names that start with `_` or `.`, and folders named
+    `rejected`, with everything below them.
 
     Raises:
-        InputError: if nothing is there, or the storage does not answer.
+        InputError: if nothing is there, it is not a folder of plain Parquet files, or the storage does not answer.
     """
-    files = find_files(uri, suffix)
-    if not files:
-        raise InputError(f"{uri}: no {suffix} file there; check the path")
-    return files
+    fs, path = filesystem(uri)
+    with _as_input_error("list", uri):
+        is_file = fs.get_file_info(path).type == pafs.FileType.File
+        names = [] if is_file else listing.table_files(fs, path, uri)
+    if not is_file and not names:
+        raise InputError(f"{uri}: no {listing.SUFFIX} file there; check the path")
+    return [uri] if is_file else _joined(uri, names)
 
 
-def find_files(uri: str, suffix: str = ".parquet") -> list[str]:
-    """Returns the same as `list_files`, but an empty list for an absent or empty folder."""
+def find_files(uri: str, suffix: str = listing.SUFFIX) -> list[str]:
+    """Returns the URIs of the files with a suffix below `uri`, as `list_files`; none for an absent or empty folder."""
     fs, path = filesystem(uri)
     with _as_input_error("list", uri):
         if fs.get_file_info(path).type == pafs.FileType.File:
             return [uri]
-        entries = fs.get_file_info(pafs.FileSelector(path, recursive=True, allow_not_found=True))
-    files = [entry.path[len(path) :].lstrip("/") for entry in entries if entry.type == pafs.FileType.File]
-    names = sorted(name for name in files if name.endswith(suffix) and not _is_hidden(name))
+        names = listing.names_below(fs, path)
+    return _joined(uri, [name for name in names if name.endswith(suffix) and not listing.is_hidden(name)])
+
+
+def _joined(uri: str, names: list[str]) -> list[str]:
     # The names in a `file:` URI are quoted, as `filesystem` expects them.
     return [join(uri, quote(name) if uri.startswith("file:/") else name) for name in names]
-
-
-def _is_hidden(name: str) -> bool:
-    *folders, last = name.split("/")
-    return INVALID_FOLDER in folders or any(part.startswith(_HIDDEN) for part in (*folders, last))
 
 
 def exists(uri: str) -> bool:
@@ -127,23 +127,28 @@ def exists(uri: str) -> bool:
         return fs.get_file_info(path).type != pafs.FileType.NotFound
 
 
+def file_infos(files: list[str]) -> list[pafs.FileInfo]:
+    """Returns the sizes and times of files of one storage; an `InputError` if it does not answer."""
+    if not files:
+        return []
+    with _as_input_error("reach", files[0]):
+        found: list[pafs.FileInfo] = filesystem(files[0])[0].get_file_info([filesystem(file)[1] for file in files])
+    return found
+
+
 def describe(files: list[str], folder: str) -> str:
     """Returns a digest of files' names below `folder`, their sizes and their times.
 
     Raises:
         InputError: if the storage does not answer.
     """
-    fs, _ = filesystem(folder)
-    with _as_input_error("reach", folder):
-        infos = fs.get_file_info([filesystem(file)[1] for file in files])
-    return fingerprint(
-        [[file.removeprefix(folder), info.size, info.mtime_ns] for file, info in zip(files, infos, strict=True)]
-    )
+    infos = zip(files, file_infos(files), strict=True)
+    return fingerprint([[file.removeprefix(folder), info.size, info.mtime_ns] for file, info in infos])
 
 
-def describe_files(uri: str, suffix: str = ".parquet") -> str:
+def describe_files(uri: str) -> str:
     """Returns a digest of the names, sizes and times of the files that `list_files` finds."""
-    return describe(list_files(uri, suffix), uri)
+    return describe(list_files(uri), uri)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -277,7 +282,8 @@ def open_parquet(uri: str) -> pq.ParquetFile:
     """
     fs, path = filesystem(uri)
     with _as_input_error("read", uri, " as Parquet"):
-        return pq.ParquetFile(open_file(fs, path))
+        # INT96 has nanoseconds of any year, which Arrow's own nanoseconds cannot hold.
+        return pq.ParquetFile(open_file(fs, path), coerce_int96_timestamp_unit="us")
 
 
 def write_manifest(uri: str, content: dict[str, Any]) -> None:

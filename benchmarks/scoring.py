@@ -258,7 +258,7 @@ def render(world: Path, model: str, **flags: Any) -> tuple[Any, Any]:
     files, layout = storage.list_files(tables["requests"]), settings.spec.layout
     counts = count_titles(files[0])
     assignment = assign_users(counts, 10**9) if layout == "user_first" else assign_titles(counts, 10**9, {})
-    uris = shuffle_requests(files, 0, assignment, str(world / "_spill" / layout), str(world / "_rejected")).uris
+    uris = shuffle_requests(files, range(1), assignment, str(world / "_spill" / layout), str(world / "_rejected")).uris
     catalog, _ = read_catalog(storage.list_files(tables["titles"]), storage.list_files(tables["artworks"]))
     return render_shard(0, ShardSource(uris, [], files, catalog), settings), settings
 

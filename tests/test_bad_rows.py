@@ -15,7 +15,8 @@ from artsel_ray import schema, storage
 from artsel_ray.baseline.example_arrays import read_example_arrays
 from artsel_ray.data import shuffle
 from artsel_ray.data.catalog import read_catalog
-from artsel_ray.data.checked_reader import read_table, row_ranges
+from artsel_ray.data.checked_reader import group_ranges, read_table, row_ranges
+from artsel_ray.data.footers import read_footers
 from artsel_ray.distill.prompts import TeacherPrompts
 from artsel_ray.distill.questions import TeacherSettings, prepare_shard
 from artsel_ray.distill.rationales import explain_shard
@@ -279,8 +280,8 @@ def read_logs(folder: Path, table: str) -> Outcome:
     """Runs the three stages of prepare, one after the other."""
     logs = {name: files(folder, name) for name in ("interactions", "impressions")}
     slices = [
-        *(Slice("interactions", part) for part in row_ranges(logs["interactions"], "interactions", 1 << 20, True)),
-        *(Slice("impressions", part) for part in row_ranges(logs["impressions"], "impressions", 1 << 20, True)),
+        *(Slice("interactions", (part,)) for part in group_ranges(read_footers(logs["interactions"]), 1 << 20)),
+        *(Slice("impressions", (part,)) for part in group_ranges(read_footers(logs["impressions"]), 1 << 20)),
     ]
     now_us = int(datetime.datetime.now(datetime.UTC).timestamp() * 1e6)
     plan = Plan(str(folder / "out"), logs, slices, 1, 5, "hash", 0, now_us)
@@ -307,7 +308,7 @@ def read_requests(folder: Path) -> Outcome:
     """Shuffles and renders, as scoring does before its engine."""
     asked = files(folder, "requests")
     assignment = assign_titles(count_titles(asked[0]), 100, {})
-    shuffled = shuffle_requests(asked, 0, assignment, str(folder / "work"), str(folder / "rejected"))
+    shuffled = shuffle_requests(asked, range(0, 1), assignment, str(folder / "work"), str(folder / "rejected"))
     catalog, _ = catalog_of(folder)
     shard = render_shard(0, ShardSource(shuffled.uris, [], asked, catalog), RENDERING)
     rows = invalid_rows(folder / "rejected")

@@ -5,7 +5,7 @@ import inspect
 import pickle
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import pytest
 from annotated_types import Ge, Gt, Le, Lt
@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from artsel_ray.audience.settings import ExplainConfig, ProposeConfig
 from artsel_ray.baseline.settings import BaselineConfig
 from artsel_ray.caption.settings import CaptionConfig
-from artsel_ray.config import EngineSettings, FlagValueError, from_flags, parse, resolved, run, settings
+from artsel_ray.config import EngineSettings, FlagValueError, Uri, from_flags, parse, resolved, run, settings
 from artsel_ray.decoding.decoders import DECODERS
 from artsel_ray.distill.settings import DistillConfig
 from artsel_ray.errors import InputError
@@ -220,7 +220,6 @@ TRAIN = required(TrainConfig)
         (BaselineConfig, {"weight_decays": ()}, "--weight-decays is empty"),
         (CaptionConfig, {"engine": "transformers", "tensor_parallel": 2}, "--tensor-parallel is for --engine vllm"),
         (EvaluateConfig, {"impressions": "i"}, "--impressions needs --baseline"),
-        (EvaluateConfig, {"output": "/examples/"}, "--output /examples/ is an input's folder"),
         (ReproduceConfig, {"models": ("a", "b", "c")}, "--models names 3 models; it must be one or two"),
         (ScoreConfig, {"explore": "epsilon"}, "add --decoding rank"),
         (ScoreConfig, {"label_prior": ("p",), "decoding": "rank"}, "--label-prior needs --decoding labels"),
@@ -300,11 +299,35 @@ def test_configs_travel_to_workers(config_type: Any) -> None:
 
 def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = "--examples e --predictions s3://bucket/p --output ~/o --train file:t --permutations a s3://b/c"
+    words = "--examples e --predictions s3://bucket/p --output ~/o --train file:/t --permutations a s3://b/c"
     config = parse(EvaluateConfig, words.split())
     assert (config.examples, config.predictions) == (str(tmp_path / "e"), "s3://bucket/p")
-    assert (config.output, config.train, config.baseline) == (str(Path("~/o").expanduser()), "file:t", None)
+    assert (config.output, config.train, config.baseline) == (str(Path("~/o").expanduser()), "file:/t", None)
     assert config.permutations == (str(tmp_path / "a"), "s3://b/c")
+
+
+@pytest.mark.parametrize("config_type", [each for each in CONFIGS if each not in (ReproduceConfig, SimulateConfig)])
+def test_output_is_never_in_an_inputs_folder(config_type: Any, tmp_path: Path) -> None:
+    values = required(config_type)
+    inputs = [name for name, hint in get_type_hints(config_type, include_extras=True).items() if hint is Uri]
+    for name in set(inputs) - {"output"}:
+        flags = {**values, name: f"{tmp_path}/in", "output": f"{tmp_path}/in/../in/night-1"}
+        with pytest.raises(InputError, match=f"--output .* is in the folder of --{name.replace('_', '-')}, "):
+            parse(config_type, flags_of(flags))
+        parse(config_type, flags_of({**flags, "output": f"{tmp_path}/in-2"}))
+
+
+def test_run_is_never_its_own_previous() -> None:
+    with pytest.raises(InputError, match="--output s3://b/p is in the folder of --previous, s3://b/p/;"):
+        parse(ScoreConfig, flags_of({**SCORE, "output": "s3://b/p", "previous": "s3://b/p/"}))
+    with pytest.raises(InputError, match="is in the folder of --permutations, "):
+        parse(EvaluateConfig, [*FLAGS, "--permutations", "a", "o"])
+
+
+@pytest.mark.parametrize(("flag", "name"), [("output", "s3:/b/o"), ("examples", "s4://b/e"), ("model", "S3://b/m")])
+def test_misspelled_scheme_is_one_line_with_the_flag(flag: str, name: str) -> None:
+    with pytest.raises(InputError, match=f"--{flag} is {name}, which is no storage's URI; write s3://b/{name[-1]}"):
+        parse(TrainConfig, flags_of({**TRAIN, flag: name}))
 
 
 def test_a_model_is_a_path_only_if_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,9 @@ JOB_FOLDERS = {
 # A module may import from its own layer and from those before it. DESIGN.md has the same table.
 LAYERS = [
     {"errors"},
+    {"console", "locations"},
     {"config", "schema"},
-    {"s3", "storage", "packages"},
+    {"s3", "listing", "storage", "packages"},
     {"runtime"},
     {"data"},
     {"prompts", "evaluation"},

@@ -1,11 +1,13 @@
 """Storage on a real S3-compatible server, on loopback."""
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray import storage
-from artsel_ray.data.checked_reader import read_table
+from artsel_ray.data.checked_reader import CheckedReader, read_table
 from artsel_ray.errors import InputError
+from artsel_ray.schema import TIMESTAMP
 from tests.support.s3_server import READER_KEY, READER_SECRET
 
 pytestmark = pytest.mark.slow
@@ -22,6 +24,24 @@ def test_objects_tables_and_manifests_round_trip(bucket: str) -> None:
     assert storage.read_manifest(bucket) == {"parts": 1}
     storage.delete(storage.join(bucket, "titles"))
     assert storage.find_files(storage.join(bucket, "titles")) == []
+
+
+def test_tables_of_other_tools_are_listed_and_read(bucket: str) -> None:
+    folder = storage.join(bucket, "log")
+    rows = pa.table({"title_id": [7], "timestamp": pa.array([0], TIMESTAMP)})
+    for name in ("day=2024-01-01/user_id=a%2Fb c/000000_0", "day=_/user_id=__HIVE_DEFAULT_PARTITION__/a.parquet"):
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows, sink)
+        storage.write_object(storage.join(folder, name), sink.getvalue())
+    for name in ("day=2024-01-01_$folder$", "_SUCCESS", "rows.csv"):
+        storage.write_object(storage.join(folder, name), b"")
+    columns = ["user_id", "title_id"]
+    found = CheckedReader(storage.list_files(folder), "interactions", columns).all().valid.select(columns)
+    assert found.to_pylist() == [{"user_id": "a/b c", "title_id": "7"}, {"user_id": None, "title_id": "7"}]
+    storage.write_object(storage.join(folder, "_delta_log", "0.json"), b"{}")
+    for part in (folder, storage.join(folder, "day=_")):
+        with pytest.raises(InputError, match="is a table of Delta"):
+            storage.list_files(part)
 
 
 def test_missing_bucket_is_one_line(bucket: str) -> None:

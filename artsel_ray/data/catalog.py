@@ -18,6 +18,7 @@ from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.data.images import MAX_PIXELS, UNREADABLE_FILE, UnusableError, decode, fetch, locate
 from artsel_ray.runtime.ray_cluster import start_ray
 
+TITLE_COLUMNS = ["title_id", "name", "genres"]
 _CONTENTS: dict[Assets | None, str] = {"caption": "caption", "image": "image_uri", None: "artwork_id"}
 # Images of one task, images that it decodes at once, and the pixels to which it resizes them.
 _TASK_IMAGES, _THREADS, _RESIZE_TO_PIXELS = 256, 4, 1024
@@ -56,7 +57,7 @@ def read_catalog(
     """
     valid_titles, invalid_titles = _read_titles(titles)
     title_ids = _combined(valid_titles["title_id"])
-    all_kinds, invalid = _read_artworks(artworks, title_ids, _CONTENTS[assets])
+    all_kinds, invalid = _read_artworks(artworks, title_ids, assets)
     is_wanted = pc.equal(pc.fill_null(all_kinds["asset_kind"], "artwork"), asset_kind)
     valid = all_kinds.filter(is_wanted)
     if assets == "image":
@@ -88,26 +89,28 @@ def permuted(catalog: Catalog, number: int) -> Catalog:
 
 
 def _read_titles(files: list[str]) -> tuple[pa.Table, pa.Table]:
-    columns = ["title_id", "name", "genres"]
-
     def row_checks(rows: pa.Table) -> list[checks.RowCheck]:
         null_genre = ("genres", checks.NULL_GENRE, checks.null_genre(rows["genres"]))
-        return [*checks.missing_checks(rows, columns), null_genre]
+        return [*checks.missing_checks(rows, TITLE_COLUMNS), null_genre]
 
-    return _read_unique(CheckedReader(files, "titles", columns, row_checks), "title_id")
+    return _read_unique(CheckedReader(files, "titles", TITLE_COLUMNS, row_checks), "title_id")
 
 
-def _read_artworks(files: list[str], title_ids: pa.Array, content: str) -> tuple[pa.Table, pa.Table]:
+def artwork_columns(assets: Assets | None) -> list[str]:
+    """Returns the columns of artworks that `read_catalog` reads."""
+    return list(dict.fromkeys(["artwork_id", "title_id", _CONTENTS[assets], "asset_kind"]))
+
+
+def _read_artworks(files: list[str], title_ids: pa.Array, assets: Assets | None) -> tuple[pa.Table, pa.Table]:
     def row_checks(rows: pa.Table) -> list[checks.RowCheck]:
         return [
             *checks.missing_checks(rows, ["artwork_id", "title_id"]),
             ("title_id", checks.UNKNOWN_TITLE, checks.codes(rows["title_id"], title_ids) < 0),
-            *checks.missing_checks(rows, [content]),
+            *checks.missing_checks(rows, [_CONTENTS[assets]]),
             ("asset_kind", checks.WRONG_KIND, checks.kind_is_wrong(rows["asset_kind"])),
         ]
 
-    columns = list(dict.fromkeys(["artwork_id", "title_id", content, "asset_kind"]))
-    return _read_unique(CheckedReader(files, "artworks", columns, row_checks), "artwork_id")
+    return _read_unique(CheckedReader(files, "artworks", artwork_columns(assets), row_checks), "artwork_id")
 
 
 def _read_unique(reader: CheckedReader, key: str) -> tuple[pa.Table, pa.Table]:

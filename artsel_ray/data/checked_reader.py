@@ -8,7 +8,6 @@ a table is an `InputError`.
 
 import itertools
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,13 +17,16 @@ import pyarrow.parquet as pq
 
 from artsel_ray import storage
 from artsel_ray.data import checks
-from artsel_ray.data.casting import cast, conform, source_names
+from artsel_ray.data.conformity import check_footers
+from artsel_ray.data.footers import Footer, cast_table, footer_of, read_footers, source_names
 from artsel_ray.errors import InputError, first_line
 from artsel_ray.schema import TABLES
 
 RowChecks = Callable[[pa.Table], list[checks.RowCheck]]
 
 _BATCH_ROWS = 65_536
+# Files of one task, and their bytes if they are several.
+GROUP_FILES, _GROUP_BYTES = 64, 4 << 20
 
 
 class RowRange(NamedTuple):
@@ -46,6 +48,12 @@ class CheckedBatch:
     """As the table `invalid_rows`."""
 
 
+def join_batches(batches: list[CheckedBatch]) -> CheckedBatch:
+    """Returns the rows of one or more batches of one reader together."""
+    parts = ([batch.read, batch.valid, batch.invalid] for batch in batches)
+    return CheckedBatch(*map(pa.concat_tables, zip(*parts, strict=True)))
+
+
 @dataclass(frozen=True)
 class CheckedReader:
     """Reads the files of one table."""
@@ -56,6 +64,8 @@ class CheckedReader:
     """Only these columns, if given. `candidates.artwork_id` reads the column `candidates` with this field only."""
     row_checks: RowChecks | None = None
     """Returns the checks of a batch, whose text is valid; by default only text is checked."""
+    timezone: str | None = None
+    """Time zone of timestamps without one, which are else refused."""
 
     def batches(self, batch_rows: int = _BATCH_ROWS) -> Iterator[CheckedBatch]:
         """Yields the rows of all files."""
@@ -65,33 +75,33 @@ class CheckedReader:
     def file_batches(self, index: int, batch_rows: int = _BATCH_ROWS) -> Iterator[CheckedBatch]:
         """Yields the rows of one file."""
         uri, first_row = self.files[index], 0
-        file = self._open(uri)
+        file, footer = self._open(uri)
         try:
             for batch in file.iter_batches(batch_rows, columns=self._leaves(file), use_threads=True):
-                yield self._checked(pa.Table.from_batches([batch]), index, first_row)
+                yield self._checked(pa.Table.from_batches([batch]), footer, index, first_row)
                 first_row += batch.num_rows
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise InputError(f"cannot read {uri} as Parquet: {first_line(error)}") from None
 
     def rows(self, wanted: RowRange) -> CheckedBatch:
         """Returns a range of rows."""
         uri = self.files[wanted.file]
-        file = self._open(uri)
-        ends, last_row = np.cumsum(_group_rows(file)), wanted.first_row + wanted.rows - 1
+        file, footer = self._open(uri)
+        ends, last_row = np.cumsum(footer.group_rows), wanted.first_row + wanted.rows - 1
         first, last = np.searchsorted(ends, [wanted.first_row, last_row], side="right").tolist()
         try:
             table = file.read_row_groups(range(first, last + 1), columns=self._leaves(file), use_threads=False)
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise InputError(f"cannot read {uri} as Parquet: {first_line(error)}") from None
         before = int(ends[first - 1]) if first else 0
-        return self._checked(table.slice(wanted.first_row - before, wanted.rows), wanted.file, wanted.first_row)
+        table = table.slice(wanted.first_row - before, wanted.rows)
+        return self._checked(table, footer, wanted.file, wanted.first_row)
 
     def all(self) -> CheckedBatch:
         """Returns the rows of all files together."""
-        empty = self._checked(TABLES[self.table].empty_table(), 0, 0)
-        found = [empty, *self.batches()]
-        parts = ([batch.read, batch.valid, batch.invalid] for batch in found)
-        return CheckedBatch(*map(pa.concat_tables, zip(*parts, strict=True)))
+        footer = Footer(self.table, TABLES[self.table], frozenset(), {}, [])
+        empty = self._checked(TABLES[self.table].empty_table(), footer, 0, 0)
+        return join_batches([empty, *self.batches()])
 
     def valid_batches(self, batch_rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
         """Yields the rows of all files; an invalid row is an `InputError` that names file, row, column and reason."""
@@ -104,10 +114,11 @@ class CheckedReader:
                 )
             yield batch.valid
 
-    def _open(self, uri: str) -> pq.ParquetFile:
+    def _open(self, uri: str) -> tuple[pq.ParquetFile, Footer]:
         file = storage.open_parquet(uri)
-        conform(file.schema_arrow, self.table, uri, list(self._names()))
-        return file
+        footer = footer_of(uri, file)
+        check_footers({self.table: [footer]}, {self.table: self._fields()}, self.timezone)
+        return file, footer
 
     def _fields(self) -> list[pa.Field]:
         fields = []
@@ -133,9 +144,8 @@ class CheckedReader:
             if (top := path.split(".")[0]) in wanted and (not wanted[top] or f".{wanted[top]}." in f"{path}.")
         ]
 
-    def _checked(self, table: pa.Table, file: int, first_row: int) -> CheckedBatch:
-        source = self.files[file] if self.files else self.table
-        read = cast(table, self.table, source, self._fields())
+    def _checked(self, table: pa.Table, footer: Footer, file: int, first_row: int) -> CheckedBatch:
+        read = cast_table(table, footer, self._fields(), self.timezone, first_row)
         valid, invalid = checks.split_readable(with_source_rows(read, file, first_row), self.table, self.files)
         if self.row_checks is not None:
             valid, more = checks.split_valid(valid, self.table, self.files, self.row_checks(valid))
@@ -152,29 +162,41 @@ def read_table(uri: str, table: str, columns: list[str] | None = None) -> pa.Tab
     return pa.concat_tables([empty, *reader.valid_batches()]).select(list(wanted))
 
 
-def row_ranges(files: list[str], table: str, rows: int, whole_groups: bool = False) -> list[RowRange]:
-    """Cuts files into ranges of rows, which together hold every row once; reads only the files' footers.
+def row_ranges(files: list[str], table: str, rows: int) -> list[RowRange]:
+    """Cuts files into ranges of at most `rows` rows, which together hold every row once; reads only their footers."""
+    footers = read_footers(files)
+    check_footers({table: footers})
+    totals = [sum(footer.group_rows) for footer in footers]
+    cuts = [[min(rows, total - first) for first in range(0, total, rows)] for total in totals]
+    return [each for index, sizes in enumerate(cuts) for each in _ranges(index, sizes)]
 
-    Args:
-        rows: maximum number of rows in a range; with `whole_groups` the minimum, except for each file's last range.
-        whole_groups: cut only between Parquet row groups, so that no group is decoded twice.
+
+def group_ranges(footers: list[Footer], rows: int) -> list[RowRange]:
+    """Cuts files into ranges of at least `rows` rows, except for each file's last range, between row groups only, so
+    that no group is decoded twice.
     """
-
-    def of_file(index: int) -> list[RowRange]:
-        file = storage.open_parquet(files[index])
-        conform(file.schema_arrow, table, files[index])
-        total = file.metadata.num_rows
-        cut = [min(rows, total - first) for first in range(0, total, rows)]
-        sizes = _joined(_group_rows(file), rows) if whole_groups else cut
-        starts = itertools.accumulate(sizes, initial=0)
-        return [RowRange(index, first, size) for first, size in zip(starts, sizes, strict=False)]
-
-    with ThreadPoolExecutor(8) as pool:
-        return [found for ranges in pool.map(of_file, range(len(files))) for found in ranges]
+    return [each for index, footer in enumerate(footers) for each in _ranges(index, _joined(footer.group_rows, rows))]
 
 
-def _group_rows(file: pq.ParquetFile) -> list[int]:
-    return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+def group_files(files: list[str]) -> list[range]:
+    """Returns ranges of indices of files, each for one task: consecutive small files share one, others have their own.
+
+    A task costs more than it takes to read many small files.
+    """
+    groups = [range(0, 0)]
+    filled = 0
+    for index, size in enumerate(info.size or 0 for info in storage.file_infos(files)):
+        if len(groups[-1]) and (filled + size > _GROUP_BYTES or len(groups[-1]) == GROUP_FILES):
+            groups.append(range(index, index))
+            filled = 0
+        groups[-1] = range(groups[-1].start, index + 1)
+        filled += size
+    return groups if files else []
+
+
+def _ranges(index: int, sizes: list[int]) -> list[RowRange]:
+    starts = itertools.accumulate(sizes, initial=0)
+    return [RowRange(index, first, size) for first, size in zip(starts, sizes, strict=False)]
 
 
 def _joined(groups: list[int], rows: int) -> list[int]:

@@ -20,6 +20,7 @@ from artsel_ray.evaluation.examples import UNKNOWN, IntArray
 from artsel_ray.evaluation.policies import EstimateSettings, evaluate_policies, measure_position_bias
 from artsel_ray.report.html import render_evaluation
 from artsel_ray.report.terminal import evaluation_lines
+from artsel_ray.runtime.run import refuse_other_jobs
 from artsel_ray.runtime.shards import INVALID_FOLDER
 
 _SHOWN_EXAMPLES = 24
@@ -34,6 +35,7 @@ def evaluate(config: EvaluateConfig) -> None:
     started = time.monotonic()
     if storage.exists(storage.join(config.examples, "train")):
         raise InputError(f"{config.examples} holds several splits; give one, such as {config.examples}/test")
+    refuse_other_jobs(config.output, {"predictions", "resamples"})
 
     # Inputs are read before any bootstrap, so that wrong ones fail early.
     table = read_examples(config.examples)

@@ -41,6 +41,4 @@ class EvaluateConfig:
     def _flags_fit(self) -> Self:
         if self.impressions and not self.baseline:
             raise InputError("--impressions needs --baseline, whose probabilities are the reward model; add --baseline")
-        if self.output.rstrip("/") in {self.examples.rstrip("/"), self.predictions.rstrip("/")}:
-            raise InputError(f"--output {self.output} is an input's folder; give another")
         return self

@@ -23,7 +23,7 @@ from artsel_ray.prepare.pairs import bucket_pairs, partition_slice
 from artsel_ray.prepare.plan import WORK_FOLDER, Counts, Plan, check_counts, find_slices, summarize, write_invalid
 from artsel_ray.prepare.settings import PrepareConfig
 from artsel_ray.runtime.ray_cluster import start_ray
-from artsel_ray.runtime.run import CONFIG, Run, claim
+from artsel_ray.runtime.run import CONFIG, Run, claim, refuse_other_jobs
 from artsel_ray.runtime.shards import INVALID_FOLDER
 from artsel_ray.runtime.task_result import map_tasks
 
@@ -69,13 +69,14 @@ def prepare(config: PrepareConfig) -> None:
 
 def make_plan(config: PrepareConfig) -> Plan:
     """Returns what every task of the run knows, once the input's files are found; see `find_slices`."""
-    files, slices = find_slices(config.input)
-    interactions = sum(part.range.rows for part in slices if part.table == "interactions")
+    files, slices = find_slices(config.input, config.assets, config.timezone)
+    interactions = sum(part.rows for part in slices if part.table == "interactions")
     buckets = config.buckets or -(-interactions // BUCKET_INTERACTIONS)
     now_us = int((time.time() + 86_400) * 1e6)  # clocks may differ by a day
     return Plan(
-        config.output, files, slices, buckets, config.history_length, config.split, config.seed, now_us, config.assets
-    )
+        config.output, files, slices, buckets, config.history_length, config.split, config.seed, now_us, config.assets,
+        config.timezone,
+    )  # fmt: skip
 
 
 def _read_catalog(config: PrepareConfig, plan: Plan) -> tuple[Catalog, Any]:
@@ -89,11 +90,9 @@ def _read_catalog(config: PrepareConfig, plan: Plan) -> tuple[Catalog, Any]:
 
 def _claim(config: PrepareConfig) -> Run:
     path = storage.join(config.output, CONFIG)
-    known = storage.read_json(path) if storage.exists(path) else None
-    if known is None and storage.find_files(config.output):
+    if not storage.exists(path) and storage.find_files(config.output):
         raise InputError(f"{config.output} holds Parquet files but no {CONFIG} of prepare; give another --output")
-    if known is not None and not {f"{name}_size" for name in splits.SPLITS} <= set(known):
-        raise InputError(f"{config.output} holds another job's {CONFIG}; give another --output")
+    refuse_other_jobs(config.output, {f"{name}_size" for name in splits.SPLITS})
     old = [uri for name in _OUTPUTS for uri in storage.find_files(storage.join(config.output, name))]
     for uri in old:
         if not _PART.fullmatch(uri.partition("?")[0].rpartition("/")[2]):

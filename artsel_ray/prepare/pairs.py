@@ -27,10 +27,11 @@ def partition_slice(plan: Plan, catalog: Catalog, number: int) -> Counts:
     Valid rows have the column `title`, an index into the catalog, instead of `title_id`; impressions have `label`, the
     position of the artwork among the title's candidates, instead of `artwork_id`.
     """
-    table, rows = plan.slices[number]
+    table, ranges = plan.slices[number]
     files = plan.files[table]
-    batch = CheckedReader(files, table).rows(rows)
-    readable, other_kind = batch.valid, 0
+    reader = CheckedReader(files, table, timezone=plan.timezone)
+    batches = [reader.rows(each) for each in ranges]
+    readable, other_kind = pa.concat_tables([batch.valid for batch in batches]), 0
     if table == "impressions":
         is_other = checks.mask(pc.is_in(readable["artwork_id"], catalog.other_ids))
         readable, other_kind = readable.filter(~is_other), int(is_other.sum())
@@ -50,7 +51,9 @@ def partition_slice(plan: Plan, catalog: Catalog, number: int) -> Counts:
     valid = valid.drop_columns([name for name in ("title_id", "artwork_id") if name in valid.column_names])
     bucket = bucket_of(valid["user_id"], plan.buckets)
     shuffle.write_partitions(plan.spill_file("slice", number), valid, bucket, plan.buckets)
-    counts = write_invalid(plan, f"slice-{number:06d}", pa.concat_tables([batch.invalid, invalid]))
+    counts = write_invalid(
+        plan, f"slice-{number:06d}", pa.concat_tables([*(batch.invalid for batch in batches), invalid])
+    )
     counts.update(other_kind=other_kind)
     return counts
 

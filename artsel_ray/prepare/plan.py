@@ -8,11 +8,15 @@ import pyarrow as pa
 
 from artsel_ray import storage
 from artsel_ray.config import Assets
-from artsel_ray.data.checked_reader import RowRange, row_ranges
+from artsel_ray.data.catalog import TITLE_COLUMNS, artwork_columns
+from artsel_ray.data.checked_reader import GROUP_FILES, RowRange, group_ranges
+from artsel_ray.data.conformity import check_footers
+from artsel_ray.data.footers import read_footers
 from artsel_ray.errors import InputError
 from artsel_ray.prepare.splits import SPLITS
 from artsel_ray.runtime.run import CONFIG
 from artsel_ray.runtime.shards import INVALID_FOLDER
+from artsel_ray.schema import TABLES
 
 Log = Literal["interactions", "impressions"]
 LOGS: tuple[Log, ...] = ("interactions", "impressions")
@@ -24,10 +28,15 @@ Counts = Counter[str]
 
 
 class Slice(NamedTuple):
-    """Consecutive row groups of one file of a log."""
+    """Consecutive row groups of one file of a log, or of several small ones."""
 
     table: Log
-    range: RowRange
+    ranges: tuple[RowRange, ...]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(each.rows for each in self.ranges)
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,8 @@ class Plan:
     now_us: int
     """Rows with a later time, in microseconds since 1970, are invalid."""
     assets: Assets = "caption"
+    timezone: str | None = None
+    """Time zone of the logs' timestamps without one."""
 
     def spill_file(self, kind: str, number: int) -> str:
         """Returns the URI of a file from one stage to the next."""
@@ -56,24 +67,43 @@ class Plan:
 
     def rows(self, table: Log) -> int:
         """Returns the number of rows of a log."""
-        return sum(part.range.rows for part in self.slices if part.table == table)
+        return sum(part.rows for part in self.slices if part.table == table)
 
 
-def find_slices(folder: str) -> tuple[dict[str, list[str]], list[Slice]]:
+def find_slices(
+    folder: str, assets: Assets = "caption", timezone: str | None = None
+) -> tuple[dict[str, list[str]], list[Slice]]:
     """Returns the input's files by table, and its logs cut into slices of about `SLICE_ROWS` rows.
 
-    An incomplete input, a log without rows, and a file that is broken or is no such table, are each an `InputError`.
+    An incomplete input, a log without rows, and a file that is broken or is no such table, are each an `InputError`;
+    what is wrong with the columns of any table is one `InputError`.
     """
     if storage.exists(storage.join(folder, CONFIG)) and storage.read_manifest(folder) is None:
         raise InputError(f"{folder} is incomplete: it has a {CONFIG} but no {storage.MANIFEST}; finish that run first")
     files = {name: storage.list_files(storage.join(folder, name)) for name in ("titles", "artworks", *LOGS)}
+    footers = {table: read_footers(found) for table, found in files.items()}
+    read = {"titles": TITLE_COLUMNS, "artworks": artwork_columns(assets)}
+    check_footers(
+        footers, {name: [TABLES[name].field(each) for each in names] for name, names in read.items()}, timezone
+    )
     slices = []
     for table in LOGS:
-        found = row_ranges(files[table], table, SLICE_ROWS, whole_groups=True)
+        found = group_ranges(footers[table], SLICE_ROWS)
         if not found:
             raise InputError(f"{storage.join(folder, table)} has no rows; there is nothing to prepare")
-        slices += [Slice(table, each) for each in found]
+        slices += [Slice(table, each) for each in _grouped(found)]
     return files, slices
+
+
+def _grouped(ranges: list[RowRange]) -> list[tuple[RowRange, ...]]:
+    """Joins small ranges that follow one another."""
+    groups: list[tuple[RowRange, ...]] = [()]
+    for each in ranges:
+        rows = sum(other.rows for other in groups[-1])
+        if groups[-1] and (rows + each.rows > SLICE_ROWS or len(groups[-1]) == GROUP_FILES):
+            groups.append(())
+        groups[-1] += (each,)
+    return groups
 
 
 def write_invalid(plan: Plan, name: str, invalid: pa.Table) -> Counts:

@@ -1,10 +1,13 @@
 """The flags of jobs/prepare.py."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
 
 from annotated_types import Ge
+from pydantic import model_validator
 
 from artsel_ray.config import AssetKind, Assets, Count, Seed, Share, Uri, settings
+from artsel_ray.errors import InputError
 
 
 @settings
@@ -35,3 +38,15 @@ class PrepareConfig:
     """Number of groups of users, each of which one task processes. Default: one per 300,000 interactions."""
     seed: Seed = 0
     """Salt of the hash that assigns pairs to splits."""
+    timezone: str | None = None
+    """Time zone of timestamps without one, such as UTC or Europe/Paris; they are refused if it is omitted."""
+
+    @model_validator(mode="after")
+    def _zone_is_known(self) -> Self:
+        try:
+            ZoneInfo(self.timezone or "UTC")
+        except (KeyError, ValueError, OSError):
+            raise InputError(
+                f"--timezone is {self.timezone!r}; it must be an IANA time zone, such as UTC or Europe/Paris"
+            ) from None
+        return self

@@ -81,6 +81,21 @@ def begin(output: str, identity: dict[str, Any], config: dict[str, Any]) -> Run:
     return claim(output)
 
 
+def refuse_other_jobs(output: str, own: set[str]) -> None:
+    """Checks that an output without a run's identity is new, or this job's.
+
+    Args:
+        own: fields that `config.json` has in this job's outputs only.
+
+    Raises:
+        InputError: if another job's result, or a model, is there.
+    """
+    path = storage.join(output, CONFIG)
+    known = storage.read_json(path) if storage.exists(path) else own
+    if not isinstance(known, dict | set) or not own <= set(known):
+        raise InputError(f"{output} holds another job's {CONFIG}; give another --output")
+
+
 def finished_parts(output: str) -> list[str]:
     """Returns the URIs of the parts that a finished run's manifest lists.
 

@@ -88,7 +88,7 @@ def _measure_sample(run: ScoringRun, layout: Layout) -> Speed:
 
 
 def _sample(files: list[str]) -> pa.Table:
-    tables = (batch.valid for index in range(len(files)) for batch in read_requests(files, index))
+    tables = (batch.valid for index in range(len(files)) for batch in read_requests(files, range(index, index + 1)))
     table = next((table for table in tables if table.num_rows), None)
     if table is None:
         raise InputError("the requests have no valid row")

@@ -21,7 +21,7 @@ import ray
 from artsel_ray import storage
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalog import Catalog
-from artsel_ray.data.checked_reader import CheckedBatch, CheckedReader
+from artsel_ray.data.checked_reader import CheckedBatch, CheckedReader, group_files, join_batches
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.runtime.run import finished_parts
 from artsel_ray.runtime.shards import INVALID_FOLDER
@@ -61,8 +61,9 @@ class Assignment:
 def count_pairs(files: list[str]) -> Counter[str]:
     """Returns how many pairs of each title all files of requests have, in tasks on Ray."""
     counts: Counter[str] = Counter()
-    for counted in map_tasks(files, count_titles):
-        counts.update(counted)
+    for counted in map_tasks(group_files(files), lambda group: [count_titles(files[index]) for index in group]):
+        for each in counted:
+            counts.update(each)
     return counts
 
 
@@ -133,7 +134,7 @@ class ShuffledRequests:
 
 
 class PartitionResult(NamedTuple):
-    """What the shuffle of one file wrote; see `ShuffledRequests`."""
+    """What the shuffle of a group of files wrote; see `ShuffledRequests`."""
 
     uris: list[str]
     pairs: int
@@ -156,7 +157,8 @@ def shuffle_all(output: str, files: list[str], assignment: Assignment, previous:
         rejected = storage.join(invalid, f"previous-{index:05d}.parquet")
         return uri, shuffle_previous(slices[index], uri, ray.get(shared), rejected)
 
-    moved = list(map_tasks(len(files), lambda index: shuffle_requests(files, index, ray.get(shared), spill, invalid)))
+    groups = group_files(files)
+    moved = list(map_tasks(groups, lambda group: shuffle_requests(files, group, ray.get(shared), spill, invalid)))
     earlier = list(map_tasks(len(slices), move_previous)) if slices else []
     shuffled = ShuffledRequests(
         uris=sorted(uri for part in moved for uri in part.uris),
@@ -170,22 +172,24 @@ def shuffle_all(output: str, files: list[str], assignment: Assignment, previous:
     return shuffled
 
 
-def shuffle_requests(files: list[str], index: int, assignment: Assignment, spill: str, invalid: str) -> PartitionResult:
-    """Writes the pairs of `files[index]` as spill files in a folder, its invalid rows as one object in another."""
+def shuffle_requests(
+    files: list[str], group: range, assignment: Assignment, spill: str, invalid: str
+) -> PartitionResult:
+    """Writes the pairs of a group of files as spill files in a folder, its invalid rows as one object in another."""
     uris: list[str] = []
     moved, lost, rejected = 0, 0, [INVALID_ROWS.empty_table()]
-    for batch in read_requests(files, index):
+    for batch in read_requests(files, group):
         rejected.append(batch.invalid)
         lost += _requested(batch.read) - _requested(batch.valid)
         for part in _slices(batch.valid):
             pairs = _explode(part)
-            uri = storage.join(spill, f"requests-{index:05d}-{len(uris):06d}.arrow")
+            uri = storage.join(spill, f"requests-{group.start:05d}-{len(uris):06d}.arrow")
             shuffle.write_partitions(uri, pairs, assignment.shards_of(pairs), assignment.shards)
             uris.append(uri)
             moved += pairs.num_rows
     rows = pa.concat_tables(rejected)
     if rows.num_rows:
-        storage.write_table(storage.join(invalid, f"requests-{index:05d}.parquet"), rows, "invalid_rows")
+        storage.write_table(storage.join(invalid, f"requests-{group.start:05d}.parquet"), rows, "invalid_rows")
     return PartitionResult(uris, moved, rows.num_rows, lost)
 
 
@@ -200,9 +204,14 @@ def shuffle_previous(parts: list[str], uri: str, assignment: Assignment, invalid
     return read.invalid.num_rows
 
 
-def read_requests(files: list[str], index: int) -> Iterator[CheckedBatch]:
-    """Yields the rows of one file."""
-    return CheckedReader(files, "requests", row_checks=_row_checks).file_batches(index, _BATCH_ROWS)
+def read_requests(files: list[str], group: range) -> Iterator[CheckedBatch]:
+    """Yields the rows of one file in batches, or of several small ones at once."""
+    reader = CheckedReader(files, "requests", row_checks=_row_checks)
+    batches = (batch for index in group for batch in reader.file_batches(index, _BATCH_ROWS))
+    if len(group) == 1:
+        yield from batches
+    elif found := list(batches):
+        yield join_batches(found)
 
 
 def _requested(table: pa.Table) -> int:

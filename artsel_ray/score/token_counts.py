@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from artsel_ray.config import Layout
 from artsel_ray.data import checks
 from artsel_ray.data.catalog import Catalog
+from artsel_ray.data.checked_reader import group_files
 from artsel_ray.decoding.base import QuestionCost
 from artsel_ray.prompts.tokenizer import PromptTokenizer, tokenize_title
 from artsel_ray.runtime.task_result import map_tasks
@@ -106,12 +107,12 @@ class TokenCounter:
         costs = self._measure_titles(pairs, catalog)
         known = ray.put(costs)
 
-        def count_file(file: str) -> TokenCounts:
+        def count_group(group: range) -> TokenCounts:
             titles = ray.get(known)
-            return sum((self._count_rows(batch.valid, titles) for batch in read_requests([file], 0)), TokenCounts())
+            return sum((self._count_rows(batch.valid, titles) for batch in read_requests(files, group)), TokenCounts())
 
         shards_x = [(shards or {}).get(title_id, 1) for title_id in costs.title_ids.to_pylist()]
-        return sum(map_tasks(files, count_file), self._once(costs, np.array(shards_x, dtype=np.int64)))
+        return sum(map_tasks(group_files(files), count_group), self._once(costs, np.array(shards_x, dtype=np.int64)))
 
     @property
     def _tokenizer(self) -> PromptTokenizer:

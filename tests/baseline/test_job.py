@@ -14,8 +14,9 @@ from artsel_ray.baseline.settings import BaselineConfig
 from artsel_ray.baseline.towers import Towers
 from artsel_ray.baseline.trials import run_trials
 from artsel_ray.baseline.vocabulary import Vocabulary, make_vocabulary
-from artsel_ray.data.casting import conform
 from artsel_ray.data.checked_reader import read_table
+from artsel_ray.data.conformity import check_footers
+from artsel_ray.data.footers import Footer
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.job import evaluate
 from artsel_ray.evaluate.settings import EvaluateConfig
@@ -28,7 +29,7 @@ def test_predictions_hold_every_candidates_probability(
     torch.manual_seed(3)
     network = Towers(sized(vocabulary).sizes)
     table = make_predictions(network, inputs["unseen"], world["unseen"], "m")
-    conform(table.schema, "predictions", "here")
+    check_footers({"predictions": [Footer("here", table.schema, frozenset(), {}, [])]})
     for row in table.to_pylist():
         top = max(row["candidates"], key=lambda candidate: candidate["probability"])
         assert top == {"artwork_id": row["artwork_id"], "probability": row["probability"]}

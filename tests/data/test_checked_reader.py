@@ -1,5 +1,6 @@
 """Every row of every file is read once, typed, and either valid or invalid with its reason and source."""
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artsel_ray import schema, storage
-from artsel_ray.data import checks
-from artsel_ray.data.checked_reader import CheckedReader, RowRange, read_table, row_ranges, with_source_rows
+from artsel_ray.data import checked_reader, checks
+from artsel_ray.data.checked_reader import (
+    CheckedReader,
+    RowRange,
+    group_files,
+    group_ranges,
+    read_table,
+    row_ranges,
+    with_source_rows,
+)
+from artsel_ray.data.footers import read_footers
 from artsel_ray.errors import InputError
 
 CANDIDATES = [{"artwork_id": "a", "caption": "A tower."}, {"artwork_id": "b", "caption": "The sea."}]
@@ -173,8 +183,8 @@ def test_whole_groups_are_joined_up_to_a_minimum_size(tmp_path: Path) -> None:
     files = [write(tmp_path / "a.parquet", range(23), 4), write(tmp_path / "b.parquet", range(3), 3)]
     # Row groups of 4, 4, 4, 4, 4, 3 rows: a range ends with the group that brings it to 10 rows or more.
     expected = [RowRange(0, 0, 12), RowRange(0, 12, 11), RowRange(1, 0, 3)]
-    assert row_ranges(files, "interactions", 10, whole_groups=True) == expected
-    assert row_ranges(files[:1], "interactions", 1, whole_groups=True)[:2] == [RowRange(0, 0, 4), RowRange(0, 4, 4)]
+    assert group_ranges(read_footers(files), 10) == expected
+    assert group_ranges(read_footers(files[:1]), 1)[:2] == [RowRange(0, 0, 4), RowRange(0, 4, 4)]
 
 
 @settings(max_examples=40, deadline=None)
@@ -188,7 +198,8 @@ def test_ranges_together_hold_every_row_once(
 ) -> None:
     folder = tmp_path_factory.mktemp("ranges")
     files = [write(folder / f"{n}.parquet", range(size), group) for n, (size, group) in enumerate(shapes)]
-    ranges = row_ranges(files, "interactions", rows, whole_groups)
+    footers = read_footers(files)
+    ranges = group_ranges(footers, rows) if whole_groups else row_ranges(files, "interactions", rows)
     reader = CheckedReader(files, "interactions")
     found = [reader.rows(each).valid for each in ranges]
     expected = [(file, row) for file, (size, _) in enumerate(shapes) for row in range(size)]
@@ -201,9 +212,54 @@ def test_ranges_together_hold_every_row_once(
         assert all(each.rows <= rows for each in ranges)
 
 
-@pytest.mark.parametrize("whole_groups", [False, True])
-def test_file_without_rows_has_no_ranges(tmp_path: Path, whole_groups: bool) -> None:
-    assert row_ranges([write(tmp_path / "a.parquet", range(0))], "interactions", 5, whole_groups) == []
+def test_small_files_share_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [str(tmp_path / name) for name in "abcdefg"]
+    for file, size in zip(files, (1, 2, 3, 9, 1, 4, 0), strict=True):
+        Path(file).write_bytes(b"x" * size)
+    monkeypatch.setattr(checked_reader, "_GROUP_BYTES", 5)
+    assert group_files(files) == [range(2), range(2, 3), range(3, 4), range(4, 7)]
+    monkeypatch.setattr(checked_reader, "GROUP_FILES", 2)
+    assert group_files(files) == [range(2), range(2, 3), range(3, 4), range(4, 6), range(6, 7)]
+    assert group_files([]) == []
+
+
+def test_file_without_rows_has_no_ranges(tmp_path: Path) -> None:
+    files = [write(tmp_path / "a.parquet", range(0))]
+    assert row_ranges(files, "interactions", 5) == group_ranges(read_footers(files), 5) == []
+
+
+def test_times_without_a_zone_are_read_in_the_zone_given(tmp_path: Path) -> None:
+    rows = {"user_id": ["u"], "title_id": ["t"], "timestamp": [datetime.datetime(2024, 7, 1, 12)]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    files = [str(tmp_path / "a.parquet")]
+    with pytest.raises(InputError, match="name it with --timezone"):
+        CheckedReader(files, "interactions").all()
+    reader = CheckedReader(files, "interactions", timezone="Europe/Paris")
+    for batch in (reader.all(), reader.rows(RowRange(0, 0, 1))):
+        assert batch.valid["timestamp"].to_pylist() == [datetime.datetime(2024, 7, 1, 10, tzinfo=datetime.UTC)]
+
+
+def test_value_that_cannot_be_cast_is_named_with_its_row_in_the_file(tmp_path: Path) -> None:
+    ids = [float(number) for number in range(40)]
+    ids[33] = 33.5
+    rows = {"user_id": ids, "title_id": ["t"] * 40, "timestamp": pa.array([0] * 40, schema.TIMESTAMP)}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet", row_group_size=7)
+    reader = CheckedReader([str(tmp_path / "a.parquet")], "interactions")
+    for call in (lambda: list(reader.batches(10)), lambda: reader.rows(RowRange(0, 30, 8))):
+        with pytest.raises(InputError, match=r"a\.parquet: column 'user_id' does not fit string in row 33 \(from 0\)"):
+            call()
+    assert reader.rows(RowRange(0, 34, 2)).valid["user_id"].to_pylist() == ["34", "35"]
+
+
+def test_columns_in_the_names_of_folders_are_read(tmp_path: Path) -> None:
+    # The file has no column of that name at all: its row groups must still be read.
+    folder = tmp_path / "dt=2024-01-01/user_id=007/title_id=a%2Fb"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"timestamp": pa.array([0, 1], schema.TIMESTAMP)}), folder / "a.parquet")
+    table = read_table(str(tmp_path), "interactions", ["title_id", "user_id"])
+    assert table.to_pylist() == [{"title_id": "a/b", "user_id": "007"}] * 2
+    reader = CheckedReader(storage.list_files(str(tmp_path)), "interactions")
+    assert reader.rows(RowRange(0, 1, 1)).valid["user_id"].to_pylist() == ["007"]
 
 
 def test_file_of_another_table_or_without_end_is_one_line_with_its_name(tmp_path: Path) -> None:

@@ -132,13 +132,19 @@ def test_invalid_predictions_are_written_and_their_pairs_are_missing(small: Path
 def test_inputs_that_cannot_be_used_are_refused(small: Path) -> None:
     with pytest.raises(InputError, match="--resamples is 0; it must be at least 1"):
         evaluate(config(small, resamples=0))
-    with pytest.raises(InputError, match="is an input's folder"):
-        evaluate(config(small, output=f"{small / 'predictions'}/"))
     (small / "examples/train").mkdir()
     with pytest.raises(InputError, match="several splits"):
         evaluate(config(small, examples=str(small / "examples")))
     with pytest.raises(InputError, match=r"no \.parquet file"):
         evaluate(config(small, oracle=str(small / "nowhere")))
+
+
+def test_result_of_another_job_is_kept(small: Path) -> None:
+    (small / "E").mkdir()
+    (small / "E/config.json").write_text('{"train_size": 1, "predictions": "p"}')
+    with pytest.raises(InputError, match=r"E holds another job's config\.json; give another --output"):
+        evaluate(config(small))
+    assert [path.name for path in (small / "E").iterdir()] == ["config.json"]
 
 
 def run(path: Path) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from artsel_ray.config import parse
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.settings import EvaluateConfig
 
@@ -14,10 +15,10 @@ def test_impressions_need_a_baseline() -> None:
     assert dataclasses.replace(CONFIG, impressions="log", baseline="baseline").impressions == "log"
 
 
-@pytest.mark.parametrize("output", ["predictions", "predictions/", "data/examples/test"])
-def test_output_is_not_an_input(output: str) -> None:
-    with pytest.raises(InputError, match="is an input's folder"):
-        dataclasses.replace(CONFIG, output=output)
+@pytest.mark.parametrize("output", ["p", "p/", "data/examples/test/../test/report"])
+def test_output_is_not_in_an_input(output: str) -> None:
+    with pytest.raises(InputError, match=r"--output .* is in the folder of --(examples|predictions), "):
+        parse(EvaluateConfig, ["--examples", "data/examples/test", "--predictions", "p", "--output", output])
 
 
 @pytest.mark.parametrize(("name", "value"), [("resamples", 0), ("max_weight", 0.0), ("seed", -1)])

@@ -228,6 +228,34 @@ def test_examples_equal_those_of_one_polars_process(tmp_path: Path, ray_cluster:
     assert ours.equals(theirs)
 
 
+def test_tables_of_other_tools_make_the_same_examples(tmp_path: Path, ray_cluster: None) -> None:
+    _good_world(tmp_path / "world", users=40)
+    prepare(_config(tmp_path, test_size=8, validation_size=4))
+    expected = {name: _examples(tmp_path, name) for name in ("train", "validation", "test")}
+    world, other = tmp_path / "world", tmp_path / "other/world"
+    tables = {name: pq.read_table(world / name / "part-0.parquet") for name in schema.TABLES if (world / name).exists()}
+    naive = pl.col("timestamp").dt.convert_time_zone("Asia/Tokyo").dt.replace_time_zone(None)
+    # Spark: INT96, and files without a suffix. Polars: Hive folders of small files, times without a zone, decimals.
+    for name, more in (("titles", {"year": pa.array([1999.0, None, 2001.0, None])}), ("artworks", {})):
+        (other / name).mkdir(parents=True)
+        columns = {column: tables[name][column] for column in tables[name].column_names if column != "asset_kind"}
+        pq.write_table(pa.table({**columns, **more}), other / name / "000000_0")
+    (other / "artworks/asset_kind=artwork").mkdir()
+    (other / "artworks/000000_0").rename(other / "artworks/asset_kind=artwork/000000_0")
+    synopsis = {"artwork_id": ["s"], "title_id": ["t0"], "caption": ["A keeper waits."]}
+    (other / "artworks/asset_kind=synopsis").mkdir()
+    pq.write_table(pa.table(synopsis), other / "artworks/asset_kind=synopsis/part-0.parquet")
+    watched = pl.DataFrame(tables["interactions"]).with_columns(naive, pl.col("watch_seconds").cast(pl.Decimal(9, 2)))
+    watched.write_parquet(other / "interactions", partition_by="user_id", mkdir=True)
+    shown = pl.DataFrame(tables["impressions"]).with_columns(
+        pl.col("engaged").cast(pl.Int8), pl.lit(0.5, pl.Decimal(3, 2)).alias("propensity")
+    )
+    (other / "impressions").mkdir()
+    pq.write_table(shown.to_arrow(), other / "impressions/part-0.parquet", use_deprecated_int96_timestamps=True)
+    prepare(_config(tmp_path / "other", test_size=8, validation_size=4, timezone="Asia/Tokyo"))
+    assert {name: _examples(tmp_path / "other", name) for name in expected} == expected
+
+
 def test_too_many_invalid_rows_stop_the_run_with_the_most_frequent_reason(tmp_path: Path, ray_cluster: None) -> None:
     _bad_world(tmp_path / "world")
     message = (

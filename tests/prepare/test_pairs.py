@@ -86,7 +86,7 @@ def _partition(folder: Path, table: Log, rows: list[dict[str, Any]]) -> tuple[di
     """Returns the counts, the valid rows of both buckets, and the invalid rows of one slice."""
     path, fields = folder / "a.parquet", [field.with_nullable(True) for field in TABLES[table]]
     pq.write_table(pa.Table.from_pylist(rows, pa.schema(fields)), path)
-    slices = [Slice(table, RowRange(0, 0, len(rows)))]
+    slices = [Slice(table, (RowRange(0, 0, len(rows)),))]
     plan = Plan(str(folder / "out"), {table: [str(path)]}, slices, 2, 5, "hash", 0, NOW_US)
     counts = partition_slice(plan, CATALOG, 0)
     valid = pa.concat_tables([shuffle.read_partition(plan.spill_files(table), bucket) for bucket in (0, 1)])

@@ -57,17 +57,74 @@ def test_logs_are_cut_between_row_groups(tmp_path: Path, monkeypatch: pytest.Mon
     plan = _input_plan(tmp_path)
     # Row groups of 4, 4, 4, 4, 4, 3 rows: a slice ends with the group that brings it to 10 rows or more.
     assert plan.slices == [
-        Slice("interactions", RowRange(0, 0, 12)),
-        Slice("interactions", RowRange(0, 12, 11)),
-        Slice("interactions", RowRange(1, 0, 3)),
-        Slice("impressions", RowRange(0, 0, 1)),
+        Slice("interactions", (RowRange(0, 0, 12),)),
+        Slice("interactions", (RowRange(0, 12, 11),)),
+        Slice("interactions", (RowRange(1, 0, 3),)),
+        Slice("impressions", (RowRange(0, 0, 1),)),
     ]
     assert (plan.rows("interactions"), plan.rows("impressions")) == (26, 1)
     assert plan.files["interactions"] == [str(tmp_path / "interactions" / name) for name in ("a.parquet", "b.parquet")]
 
 
-def test_spill_files_are_named_by_the_slice(tmp_path: Path) -> None:
+def test_small_files_share_a_slice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _world(tmp_path)
+    for number in range(5):
+        _write(tmp_path, "impressions", f"b{number}.parquet", 2)
+    monkeypatch.setattr(module, "SLICE_ROWS", 6)
+    monkeypatch.setattr(module, "GROUP_FILES", 3)
+    slices = [part.ranges for part in _input_plan(tmp_path).slices if part.table == "impressions"]
+    # Rows 1, 2, 2 are three files; 2, 2, 2 are six rows.
+    assert slices == [
+        tuple(RowRange(file, 0, rows) for file, rows in ((0, 1), (1, 2), (2, 2))),
+        tuple(RowRange(file, 0, 2) for file in (3, 4, 5)),
+    ]
+
+
+def test_everything_wrong_in_all_tables_is_one_error(tmp_path: Path) -> None:
+    _world(tmp_path)
+    pq.write_table(pa.table({"title_id": ["t"], "name": ["n"], "genres": ["Drama|War"]}), tmp_path / "titles/a.parquet")
+    pq.write_table(
+        pa.table({"Artwork_ID": ["a"], "title_id": ["t"], "caption": ["c"]}), tmp_path / "artworks/a.parquet"
+    )
+    log = {"user_id": ["u"], "title_id": [1], "timestamp": pa.array([0], pa.timestamp("ns"))}
+    for name in ("a", "b"):
+        pq.write_table(pa.table(log), tmp_path / f"interactions/{name}.parquet")
+    shown = {**log, "artwork_id": ["a"], "timestamp": [1_700_000_000], "engaged": ["yes"]}
+    pq.write_table(pa.table(shown), tmp_path / "impressions/a.parquet")
+    with pytest.raises(InputError) as caught:
+        _input_plan(tmp_path)
+    head, *lines = str(caught.value).splitlines()
+    assert head == "5 columns cannot be read:"
+    expected = [
+        "titles/a.parquet is not a table of titles: column 'genres' is string, expected list<item: string>; in pandas: "
+        'df["genres"] = df["genres"].str.split("|")',
+        "artworks/a.parquet is not a table of artworks: column 'artwork_id' (string) is missing; in pandas: "
+        'df = df.rename(columns={"Artwork_ID": "artwork_id"})',
+        "interactions/a.parquet (and 1 more file) is not a table of interactions: column 'timestamp' is timestamp[ns], "
+        "without a time zone; name it with --timezone",
+        "impressions/a.parquet is not a table of impressions: column 'timestamp' is int64, expected "
+        'timestamp[us, tz=UTC]; in pandas: df["timestamp"] = pd.to_datetime(df["timestamp"], unit="s", utc=True)',
+        "impressions/a.parquet is not a table of impressions: column 'engaged' is string, expected bool; in pandas: "
+        'df["engaged"] = df["engaged"].isin([True, 1, "1", "true", "True"])',
+    ]
+    for line, start in zip(lines, expected, strict=True):
+        assert line.strip().startswith(f"{tmp_path}/{start}")
+
+
+def test_only_the_columns_that_are_read_are_checked(tmp_path: Path) -> None:
+    _world(tmp_path)
+    titles = {"title_id": ["t"], "name": ["n"], "genres": [["Drama"]], "year": ["MCMXCIX"], "synopsis": [b"\xff"]}
+    pq.write_table(pa.table(titles), tmp_path / "titles/a.parquet")
+    artworks = {"artwork_id": ["a"], "title_id": ["t"], "caption": [1.5], "image_uri": ["x"]}
+    pq.write_table(pa.table(artworks).set_column(2, "caption", [[{"a": 1}]]), tmp_path / "artworks/a.parquet")
+    find_slices(str(tmp_path), "image")
+    with pytest.raises(InputError, match="'caption' is struct"):
+        find_slices(str(tmp_path))
+
+
+def test_spill_files_are_named_by_the_slice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _world(tmp_path)
+    monkeypatch.setattr(module, "GROUP_FILES", 1)
     plan = _input_plan(tmp_path)
     work = tmp_path / "out" / "_work"
     assert plan.spill_files("interactions") == [f"{work}/slice-000000.arrow", f"{work}/slice-000001.arrow"]
@@ -85,7 +142,7 @@ def test_log_without_rows_is_refused(tmp_path: Path, table: str) -> None:
 
 
 def _plan(output: str) -> Plan:
-    slices = [Slice("interactions", RowRange(0, 0, 50)), Slice("impressions", RowRange(0, 0, 10))]
+    slices = [Slice("interactions", (RowRange(0, 0, 50),)), Slice("impressions", (RowRange(0, 0, 10),))]
     return Plan(output, {}, slices, 2, 5, "hash", 0, 0)
 
 

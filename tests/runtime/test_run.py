@@ -4,7 +4,7 @@ import pytest
 
 from artsel_ray import storage
 from artsel_ray.errors import InputError
-from artsel_ray.runtime.run import begin, finished_parts
+from artsel_ray.runtime.run import begin, finished_parts, refuse_other_jobs
 
 
 def test_same_run_resumes_and_another_is_refused(tmp_path: Path) -> None:
@@ -30,6 +30,14 @@ def test_folder_with_other_parquet_files_is_refused(tmp_path: Path) -> None:
     storage.write_object(str(tmp_path / "mine.parquet"), b"")
     with pytest.raises(InputError, match="holds Parquet files"):
         begin(str(tmp_path), {}, {})
+
+
+def test_output_of_another_job_is_refused(tmp_path: Path) -> None:
+    refuse_other_jobs(str(tmp_path), {"resamples"})
+    storage.write_json(str(tmp_path / "config.json"), {"resamples": 2, "seed": 0})
+    refuse_other_jobs(str(tmp_path), {"resamples"})
+    with pytest.raises(InputError, match=r"holds another job's config\.json"):
+        refuse_other_jobs(str(tmp_path), {"train_size"})
 
 
 def test_finished_parts_are_those_of_the_manifest(tmp_path: Path) -> None:

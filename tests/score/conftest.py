@@ -45,7 +45,11 @@ def render() -> Callable[[Path, ScoringSettings], RenderedShard]:
         counts = sum((count_titles(file) for file in files), Counter())
         assignment = assign_titles(counts, 1000, {})
         spill, invalid = str(world / "spill"), str(world / "r")
-        uris = [uri for i in range(len(files)) for uri in shuffle_requests(files, i, assignment, spill, invalid).uris]
+        uris = [
+            uri
+            for i in range(len(files))
+            for uri in shuffle_requests(files, range(i, i + 1), assignment, spill, invalid).uris
+        ]
         titles, artworks = (storage.list_files(str(world / name)) for name in ("titles", "artworks"))
         catalog, _ = read_catalog(titles, artworks)
         return render_shard(0, ShardSource(uris, [], files, catalog), settings)

@@ -112,7 +112,7 @@ def test_earlier_prediction_that_this_run_could_not_make_is_not_reused(
     catalog, _ = read_catalog(files(world, "titles"), files(world, "artworks"))
     asked, work = files(world, "requests"), str(world / "W")
     assignment = assign_titles(sum((count_titles(file) for file in asked), Counter()), 1000, {})
-    uris = [uri for i in range(2) for uri in shuffle_requests(asked, i, assignment, work, work).uris]
+    uris = [uri for i in range(2) for uri in shuffle_requests(asked, range(i, i + 1), assignment, work, work).uris]
     for decoding in ("choose", "rank"):
         settings = replace(SETTINGS, decoding=decoding)
         first = render(world, settings)

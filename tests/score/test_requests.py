@@ -69,7 +69,7 @@ def test_users_of_a_large_title_are_spread_over_its_shards(tmp_path: Path, write
     file = str(tmp_path / "r.parquet")
     write_requests(file, [(f"u{i}", [], ["t"]) for i in range(2000)])
     assignment = assign_titles(count_titles(file), 500, {})
-    (uri,) = shuffle_requests([file], 0, assignment, str(tmp_path / "work"), str(tmp_path / "rejected")).uris
+    (uri,) = shuffle_requests([file], range(0, 1), assignment, str(tmp_path / "work"), str(tmp_path / "rejected")).uris
     sizes = [shuffle.read_partition([uri], shard).num_rows for shard in range(assignment.shards)]
     assert sum(sizes) == 2000
     np.testing.assert_allclose(sizes, 500, rtol=0.15)
@@ -93,7 +93,7 @@ def test_earlier_predictions_meet_their_pairs_in_the_same_shard(world: Path) -> 
     files = storage.list_files(str(world / "requests"))
     for assignment in (assign_titles(Counter(t1=12, t2=6, t3=6), 4, {}), assign_users(Counter(t1=12, t2=6, t3=6), 4)):
         folder = world / str(len(set(assignment.shard_of.values())))
-        uris = shuffle_requests(files, 0, assignment, str(folder / "spill"), str(folder / "rejected")).uris
+        uris = shuffle_requests(files, range(0, 1), assignment, str(folder / "spill"), str(folder / "rejected")).uris
         pairs = [(f"u0{i}", title) for i in range(6) for title in ("t1", ("t2", "t3")[i % 2])]
         rows = [
             {"user_id": user, "title_id": title, "artwork_id": "a", "model_id": "m", "fingerprint": "f"}
@@ -122,7 +122,11 @@ def test_pairs_go_to_a_shard_of_their_title(world: Path) -> None:
     assert counts == {"t1": 12, "t2": 6, "t3": 6}
     assignment = assign_titles(counts, 6, {})
     spill, invalid = str(world / "spill"), str(world / "rejected")
-    uris = [uri for index in range(2) for uri in shuffle_requests(files, index, assignment, spill, invalid).uris]
+    uris = [
+        uri
+        for index in range(2)
+        for uri in shuffle_requests(files, range(index, index + 1), assignment, spill, invalid).uris
+    ]
     pairs = []
     for shard in range(assignment.shards):
         rows = shuffle.read_partition(uris, shard)
@@ -133,6 +137,16 @@ def test_pairs_go_to_a_shard_of_their_title(world: Path) -> None:
         (f"u{part}{i}", title) for part in range(2) for i in range(6) for title in ("t1", ("t2", "t3")[i % 2])
     )
     assert not storage.find_files(invalid)
+
+
+def test_small_files_are_shuffled_together(world: Path) -> None:
+    files = storage.list_files(str(world / "requests"))
+    assignment = assign_titles(Counter(t1=12, t2=6, t3=6), 100, {})
+    moved = shuffle_requests(files, range(2), assignment, str(world / "spill"), str(world / "rejected"))
+    assert [uri.rpartition("/")[2] for uri in moved.uris] == ["requests-00000-000000.arrow"]
+    rows = shuffle.read_partition(moved.uris, 0)
+    assert (moved.pairs, rows.num_rows) == (24, 24)
+    assert {(row["file"], row["user_id"][:2]) for row in rows.to_pylist()} == {(0, "u0"), (1, "u1")}
 
 
 def test_invalid_rows_are_rejected_with_their_row_number(
@@ -153,7 +167,7 @@ def test_invalid_rows_are_rejected_with_their_row_number(
     file = str(tmp_path / "r.parquet")
     write_requests(file, rows)
     assignment = assign_titles(count_titles(file), 100, {})
-    moved = shuffle_requests([file], 0, assignment, str(tmp_path / "spill"), str(tmp_path / "rejected"))
+    moved = shuffle_requests([file], range(0, 1), assignment, str(tmp_path / "spill"), str(tmp_path / "rejected"))
     assert (moved.pairs, moved.rejected_rows) == (4, 6)
     kept = shuffle.read_partition(moved.uris, 0)
     assert kept["row"].to_pylist() == [0, 5, 5, 8]

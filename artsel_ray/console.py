@@ -1,0 +1,56 @@
+"""What a job needs of the terminal or pipe that it was started from: UTF-8, and to outlive it."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+
+def require_utf8() -> None:
+    """Starts this process again in Python's UTF-8 mode if the locale has another encoding.
+
+    Arguments, file names and what is printed are then UTF-8, here and in all processes that this one starts.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
+
+
+@contextlib.contextmanager
+def unbreakable_output() -> Iterator[None]:
+    """Lets a job go on when its output cannot be written: `| head`, a log collector that died, a full disk."""
+    out, err = _Unbreakable(sys.stdout), _Unbreakable(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            yield
+        finally:  # what Python would else flush, and fail to, at its end
+            out.flush()
+            err.flush()
+
+
+class _Unbreakable:
+    """A stream whose file becomes the null device once it cannot be written."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream or open(os.devnull, "w")  # noqa: SIM115 (a process may start without one: `>&-`)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._discard()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._discard()
+
+    def _discard(self) -> None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -1,0 +1,60 @@
+"""A job speaks UTF-8 in any locale, and outlives whoever reads its output."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+GO_ON = """
+import os, sys
+from artsel_ray.console import unbreakable_output
+with unbreakable_output():
+    for stream in (sys.stdout, sys.stderr):
+        for line in range(3):
+            print("x" * 100_000, file=stream, flush=True)
+    os.write(1, b"of another library")
+    print("not flushed")
+    print("done", file=open(sys.argv[1], "w"))
+"""
+SPEAK = """
+import sys
+from artsel_ray.console import require_utf8
+require_utf8()
+print(sys.argv[1], open(sys.argv[1]).read(), sys.getfilesystemencoding())
+"""
+
+
+def test_output_without_a_reader_is_dropped(tmp_path: os.PathLike[str]) -> None:
+    done = os.path.join(tmp_path, "done")
+    command = f'"{sys.executable}" -c \'{GO_ON}\' {done} 2>&1 | head -c 5; exit "${{PIPESTATUS[0]}}"'
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "xxxxx", "")
+    with open(done) as file:
+        assert file.read() == "done\n"
+
+
+def test_last_line_without_a_reader_is_dropped_too() -> None:
+    code = "from artsel_ray.console import unbreakable_output\nwith unbreakable_output():\n    print(1); input()"
+    command = f'(sleep 1; echo) | "{sys.executable}" -c "{code}" | true; exit "${{PIPESTATUS[1]}}"'
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("redirect", [">&-", ">/dev/full", "2>/dev/full"])
+def test_output_that_cannot_be_written_is_dropped(redirect: str) -> None:
+    code = "import sys; from artsel_ray.console import unbreakable_output\nwith unbreakable_output():\n"
+    code += "    [print(1, file=stream, flush=flush) for stream in (sys.stdout, sys.stderr) for flush in (True, False)]"
+    result = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -c "{code}" {redirect}'], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout + result.stderr) == (0, "1\n1\n")
+
+
+def test_names_and_output_are_utf8_in_any_locale(tmp_path: os.PathLike[str]) -> None:
+    name = os.path.join(tmp_path, "Wörld-ñ")
+    with open(name, "w", encoding="utf-8") as file:
+        file.write("夜")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = subprocess.run([sys.executable, "-c", SPEAK, name], env={**os.environ, **plain}, capture_output=True)
+    assert result.stdout.decode() == f"{name} 夜 utf-8\n", result.stderr.decode()
