@@ -75,7 +75,8 @@ def fit(
         trained: Any = trainer.model
         adapter.let_fused_head_read_rows(trained.get_base_model())
     stop = StopAtNonFinite()
-    own = [Validate(trainer, held_out, training.optimization.checkpoint_steps), stop, ReportProgress(report)]
+    progress = ReportProgress(report, examples.notices + held_out.notices)
+    own = [Validate(trainer, held_out, training.optimization.checkpoint_steps), stop, progress]
     _run(trainer, [*own, SealCheckpoints(), *callbacks], checkpoint, training.output)
     if not stop.error:
         export(trainer, training, base, spec)
