@@ -30,7 +30,7 @@ from artsel_ray.data.checks import require_propensities
 from artsel_ray.errors import InputError
 from artsel_ray.evaluation.examples import Examples
 from artsel_ray.evaluation.held_out import MAX_WEIGHT, shown_metrics
-from artsel_ray.evaluation.logging_policy import propensity_warnings, uniformity_warnings
+from artsel_ray.evaluation.logging_policy import log_warnings
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray
 from artsel_ray.runtime.run import begin
 from artsel_ray.runtime.shards import INVALID_FOLDER
@@ -75,7 +75,9 @@ def baseline(config: BaselineConfig) -> None:
     max_weight = config.max_weight or MAX_WEIGHT if config.weight_by_propensity else None
     recipe = Recipe(sizes, rates, decays, config.epochs, config.batch_size, config.seed, max_weight)
     print(f"{len(rows[_TRAIN].label_n):,} train examples of {recipe.sizes.artworks:,} artworks", flush=True)
-    for text in _log_warnings(rows["validation"]):
+    held_out = rows["validation"]
+    logged = Examples(np.arange(len(held_out.label_n)), held_out.label_n, held_out.candidates_n, held_out.propensity_n)
+    for text in log_warnings(logged, held_out.artwork_c[held_out.engaged_c], held_out.title_n):
         print(f"warning: validation: {text}", flush=True)
     work = storage.join(output, _WORK)
     weights, best, trials = _fit(work, config.workers, recipe, inputs[_TRAIN], inputs["validation"])
@@ -107,12 +109,6 @@ def _identity(config: BaselineConfig, splits: dict[str, str]) -> dict[str, Any]:
     left_out = ("output", *unused_weighting(flags))
     identity = {name: value for name, value in flags.items() if name not in left_out} | {"files": files}
     return json.loads(json.dumps(identity))
-
-
-def _log_warnings(rows: ExampleArrays) -> list[str]:
-    examples = Examples(np.arange(len(rows.label_n)), rows.label_n, rows.candidates_n, rows.propensity_n)
-    artwork_n = rows.artwork_c[examples.start_n + rows.label_n]
-    return uniformity_warnings(examples, artwork_n, rows.title_n) + propensity_warnings(examples)
 
 
 def _plain(trial: Trial) -> dict[str, float | None]:

@@ -8,7 +8,7 @@ from artsel_ray.evaluate.choices import BEST_LOGGED, EXPECTED_BEST, ORACLE, Pred
 from artsel_ray.evaluate.example_table import ExampleTable
 from artsel_ray.evaluate.impressions import LogEvaluation
 from artsel_ray.evaluation.examples import UNKNOWN, IntArray, PolicyOnExamples
-from artsel_ray.evaluation.logging_policy import propensity_warnings, uniformity_warnings
+from artsel_ray.evaluation.logging_policy import log_warnings
 from artsel_ray.evaluation.metrics import headline, summary_metrics
 from artsel_ray.evaluation.off_policy import Terms
 from artsel_ray.evaluation.policies import MODEL, EstimateSettings, ExampleResults, PositionBias
@@ -108,7 +108,7 @@ def _log(log: LogEvaluation) -> dict[str, Any]:
 
 def _warnings(findings: Findings) -> list[str]:
     table = findings.table
-    warnings = uniformity_warnings(table.examples, table.truth_n, table.title_n) + propensity_warnings(table.examples)
+    warnings = log_warnings(table.examples, table.truth_n, table.title_n)
     warnings += [text for name in findings.choices if name != BEST_LOGGED for text in _coverage(name, findings)]
     if findings.engagements_c is not None and not findings.engagements_c.any():
         warnings.append("popularity: no train example engages with any of the candidates, so it is a random draw")

@@ -12,6 +12,16 @@ _FAR_FROM_UNIFORM = 1.5
 """Factor by which the uniform IPS overrates the logging policy, from which on there is a warning."""
 
 
+def log_warnings(examples: Examples, artwork_n: IntArray, title_n: IntArray) -> list[str]:
+    """Returns the warnings about the policy that logged these examples; none without propensities.
+
+    Args:
+        artwork_n: the engaged artworks, by any numbering within a title.
+        title_n: their titles.
+    """
+    return uniformity_warnings(examples, artwork_n, title_n) + propensity_warnings(examples)
+
+
 def propensity_warnings(examples: Examples) -> list[str]:
     """Warns if propensities are missing in some of the examples, or too few examples support the logged estimates."""
     known_n, count = examples.known_n, len(examples.user_n)
@@ -31,10 +41,6 @@ def uniformity_warnings(examples: Examples, artwork_n: IntArray, title_n: IntArr
 
     The logging policy itself has a uniform IPS of `mean(m π)`, and by its own propensities is worth `1 / mean(1 / (m
     π))` times a random draw. Their ratio is at least 1, and 1 only for a uniform log.
-
-    Args:
-        artwork_n: the engaged artworks, by any numbering.
-        title_n: their titles.
     """
     known_n = examples.known_n
     if not known_n.any():

@@ -20,7 +20,7 @@ from artsel_ray.data.checks import example_checks, without_propensity
 from artsel_ray.data.images import ArtworkImage, UnusableError, locate, read_all
 from artsel_ray.errors import InputError
 from artsel_ray.evaluation.examples import Examples
-from artsel_ray.evaluation.logging_policy import propensity_warnings, uniformity_warnings
+from artsel_ray.evaluation.logging_policy import log_warnings
 from artsel_ray.prompts.escaping import escape
 from artsel_ray.prompts.tokenizer import Ids, Options, PromptTokenizer, TokenizedExample
 
@@ -191,8 +191,7 @@ def read_validation(uri: str, tokenizer: PromptTokenizer, max_model_length: int,
     candidates_n = np.array([len(examples.answers(index)) for index in range(len(examples))])
     label_n, title_n = np.array(examples.label_n), np.array(examples.title_n)
     logged = Examples(np.arange(len(examples)), label_n, candidates_n, np.array(examples.propensity_n))
-    warnings = uniformity_warnings(logged, label_n, title_n) + propensity_warnings(logged)
-    examples.notices += [f"warning: validation: {text}" for text in warnings]
+    examples.notices += [f"warning: validation: {text}" for text in log_warnings(logged, label_n, title_n)]
     return examples
 
 
