@@ -17,9 +17,7 @@ def evaluation_lines(metrics: dict[str, Any]) -> list[str]:
     is_logged = metrics["headline"] == headline(has_propensities=True)
     columns = summary_metrics(is_logged)
     lines = [_row("", [_with_policy(metric) if is_logged else _short(metric) for metric in columns])]
-    for name, row in {"model": metrics, **metrics["references"]}.items():
-        lines.append(_policy(name, row, columns))
-        lines += [_policy("best logged", row["best_logged"], columns)] if "best_logged" in row else []
+    lines += [_policy(name, row, columns) for name, row in {"model": metrics, **metrics["references"]}.items()]
     lines += [_policy("- baseline", row, columns) for name, row in metrics["difference"].items() if name == "baseline"]
     if is_logged:
         sizes = {"model": metrics, **metrics["references"]}.items()

@@ -62,7 +62,7 @@ def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> d
     storage.write_json(storage.join(config.output, "summary.json"), {**summary, "history": fitted.history})
     write_card(config.output, flags, metrics, fitted.history)
     run.publish({"metrics": metrics})
-    shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
+    shown = f"loss {metrics['loss']:.4f}, validation {held_out.shown_metrics(metrics, VALIDATION)}"
     print(f"train: {shown}; {config.output}", flush=True)
     return metrics
 

@@ -275,7 +275,7 @@ class Recorder(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **_: Any) -> None:
         """Called after each validation."""
-        shown = ", ".join(f"{name.replace('_', ' ')} {result[name]:.4f}" for name in METRICS if name in result)
+        shown = f"validation {shown_metrics(result, VALIDATION)}"
         print(f"sweep: learning rate {trial_name(trial)}, step {result['step']}: {shown}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
