@@ -20,7 +20,16 @@ from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
 from artsel_ray.train.settings import METHODS, Method
 from artsel_ray.train.trainers import Order, TrainingTask, arguments, compute_targets_only
-from tests.support.training import TinyLlama, changed, example_row, prompts_of, train_config, write_examples
+from tests.support.training import (
+    TinyLlama,
+    changed,
+    example_row,
+    fit_in,
+    logged,
+    prompts_of,
+    train_config,
+    write_examples,
+)
 
 CONFIG = train_config("unused", "unused", "folder/run", max_steps=None, batch_size=8, workers=2)
 TRAINING = training_of(CONFIG)
@@ -156,6 +165,22 @@ def test_gradient_is_that_of_the_weighted_loss(method: Method, tiny_llama: TinyL
         torch.testing.assert_close(equal[name], plain[name])
         torch.testing.assert_close(first[name] + second[name], plain[name], atol=1e-6, rtol=1e-3)
         torch.testing.assert_close(2 * first[name] + 0.5 * second[name], both[name], atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_weights_change_what_is_learned_and_validation_has_logged_snips(
+    method: Method, examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
+    rows = [example_row(1 + n // 4, label=n // 4, propensity=0.1 + 0.2 * (n % 4), example_id=f"e{n}") for n in range(8)]
+    for split in ("train", "validation"):
+        write_examples(f"{examples}/{split}", rows)
+    plain = train_config(examples, tiny_llama(True), tmp_path / "T", method=method)
+    weighed = changed(plain, weight_by_propensity=True, output=str(tmp_path / "W"))
+    found = [fit_in(tmp_path / folder, config) for folder, config in (("plain", plain), ("weighed", weighed))]
+    losses = [logged(fitted, "loss") for fitted in found]
+    assert losses[0][0] == pytest.approx(losses[1][0])  # the loss that is logged has no weights
+    assert losses[0][1:] != pytest.approx(losses[1][1:], abs=1e-6)
+    assert len(logged(found[1], "validation_snips_logged")) == 2
 
 
 def test_weighting_names_the_file_with_examples_without_a_propensity(tiny_llama: TinyLlama, tmp_path: Path) -> None:
