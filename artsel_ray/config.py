@@ -278,6 +278,17 @@ def resolved(config: Any) -> dict[str, Any]:
     return values
 
 
+def check_weighting(weight_by_propensity: bool, max_weight: float | None) -> None:
+    """Makes sure that the flags of weights by propensity go together."""
+    if max_weight is not None and not weight_by_propensity:
+        raise InputError(f"--max-weight is {max_weight} and --weight-by-propensity is not given; add it")
+
+
+def unused_weighting(flags: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the flags of weights by propensity if they are off: runs of versions without them are the same runs."""
+    return () if flags["weight_by_propensity"] else ("weight_by_propensity", "max_weight")
+
+
 def from_flags(config_type: type[T], **flags: Any) -> T:
     """Returns settings from plain values by field name, groups flattened, as `resolved` returns them.
 

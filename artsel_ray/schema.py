@@ -120,6 +120,10 @@ TRIALS = pa.schema(
     [
         _required("learning_rate", pa.float64()),
         _required("status", pa.string()),
+        pa.field("validation_snips_logged", pa.float64()),
+        pa.field("validation_snips_logged_random", pa.float64()),
+        pa.field("validation_ips_logged", pa.float64()),
+        pa.field("validation_effective_sample_size", pa.float64()),
         pa.field("validation_ips", pa.float64()),
         pa.field("validation_accuracy", pa.float64()),
         pa.field("loss", pa.float64()),

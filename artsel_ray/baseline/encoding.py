@@ -29,6 +29,7 @@ class NetworkInputs:
 
     Attributes:
         label_n: index of the engaged artwork among the example's candidates.
+        propensity_n: probability with which it was shown; NaN where it is not known.
         candidates_n: number of candidates; `first_candidate_n` is the index in `artwork_c` of the first.
         history_n: number of history items; `first_history_n` is the index in `item_h` of the first.
         history_hf: log days before the example, log minutes watched, 1 where these are unknown, log position from the
@@ -39,6 +40,7 @@ class NetworkInputs:
     """
 
     label_n: IntArray
+    propensity_n: NDArray[np.float64]
     candidates_n: IntArray
     first_candidate_n: IntArray
     artwork_c: IntArray
@@ -61,6 +63,7 @@ def encode(rows: ExampleArrays, vocabulary: Vocabulary, train: bool = False) -> 
     id_a = lookup(rows.artwork_ids, vocabulary.artwork_ids)
     return NetworkInputs(
         label_n=rows.label_n,
+        propensity_n=rows.propensity_n,
         candidates_n=rows.candidates_n,
         first_candidate_n=np.cumsum(rows.candidates_n) - rows.candidates_n,
         artwork_c=rows.artwork_c,

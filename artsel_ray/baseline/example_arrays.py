@@ -4,6 +4,7 @@ Suffixes: n examples, c candidates of all examples end to end, h history items o
 a distinct artworks, i distinct items (a title's name and genres).
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,10 @@ from artsel_ray.schema import INVALID_ROWS
 # With 20 candidates of 200 tokens some 80 MB of captions.
 _BATCH_ROWS = 4_096
 _GENRE_SEPARATOR = "\x1f"
-_COLUMNS = ["user_id", "title_id", "title_name", "title_genres", "history", "candidates", "label", "timestamp"]
+_COLUMNS = [
+    "user_id", "title_id", "title_name", "title_genres", "history", "candidates", "label", "propensity",
+    "timestamp",
+]  # fmt: skip
 _DAY_MICROSECONDS = 86_400e6
 
 FloatArray = NDArray[np.float32]
@@ -38,6 +42,8 @@ class ExampleArrays:
         history_n: number of history items; `item_h`, `age_days_h` and `watch_seconds_h` (NaN if unknown) hold them,
             newest last.
         genres: each item's genres in one string; see `split_genres`.
+        propensity_n: probability with which the engaged artwork was shown; NaN where there is none in (0, 1].
+        without_propensity: number of examples without one, by file.
         invalid: rows left out because an id, a candidate or a valid label is missing, as the table `invalid_rows`.
     """
 
@@ -55,6 +61,8 @@ class ExampleArrays:
     captions: pa.Array
     names: pa.Array
     genres: pa.Array
+    propensity_n: NDArray[np.float64]
+    without_propensity: Counter[str]
     invalid: pa.Table
 
     @property
@@ -99,9 +107,11 @@ def read_example_arrays(uri: str) -> ExampleArrays:
         InputError: if nothing is there, a file is broken or no table of examples, or no row is valid.
     """
     artworks, items = _Pairs(), _Pairs()
-    parts, invalid = [], [INVALID_ROWS.empty_table()]
-    for batch in CheckedReader(storage.list_files(uri), "examples", _COLUMNS, _row_checks).batches(_BATCH_ROWS):
+    parts, invalid, without_propensity = [], [INVALID_ROWS.empty_table()], Counter[str]()
+    reader = CheckedReader(storage.list_files(uri), "examples", _COLUMNS, _row_checks)
+    for batch in reader.batches(_BATCH_ROWS):
         invalid.append(batch.invalid)
+        without_propensity += checks.without_propensity(batch.valid, reader.files)
         if batch.valid.num_rows:
             parts.append(_part(batch.valid, artworks, items))
     if not parts:
@@ -117,7 +127,7 @@ def read_example_arrays(uri: str) -> ExampleArrays:
     return ExampleArrays(
         user_ids=user_ids, title_ids=title_ids, artwork_c=artwork_c, title_n=item[: len(title_codes)],
         item_h=item[len(title_codes) :], artwork_ids=artwork_ids, captions=captions, names=names, genres=genres,
-        invalid=pa.concat_tables(invalid), **arrays,
+        without_propensity=without_propensity, invalid=pa.concat_tables(invalid), **arrays,
     )  # fmt: skip
 
 
@@ -146,11 +156,13 @@ def _part(rows: pa.Table, artworks: _Pairs, items: _Pairs) -> dict[str, pa.Array
     candidates, history = pc.list_flatten(columns["candidates"]), pc.list_flatten(columns["history"])
     history_n = pc.fill_null(pc.list_value_length(columns["history"]), 0).to_numpy().astype(np.int64)
     watched_us_h = pc.fill_null(history.field("timestamp").cast(pa.int64()), 0).to_numpy()
+    wrong_n = checks.propensity_is_wrong(columns["propensity"])
     shown_us_h = np.repeat(columns["timestamp"].cast(pa.int64()).to_numpy(), history_n)
     return {
         "user_ids": columns["user_id"],
         "title_ids": columns["title_id"],
         "label_n": columns["label"].to_numpy().astype(np.int64),
+        "propensity_n": np.where(wrong_n, np.nan, columns["propensity"].to_numpy(zero_copy_only=False)),
         "candidates_n": pc.list_value_length(columns["candidates"]).to_numpy().astype(np.int64),
         "artwork_codes_c": artworks.codes(candidates.field("artwork_id"), candidates.field("caption")),
         "title_codes_n": items.codes(columns["title_name"], pc.binary_join(columns["title_genres"], _GENRE_SEPARATOR)),

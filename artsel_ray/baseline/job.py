@@ -25,8 +25,12 @@ from artsel_ray.baseline.settings import BaselineConfig
 from artsel_ray.baseline.towers import Sizes, Towers, Weights, read_model, write_model
 from artsel_ray.baseline.trials import Recipe, Trial, predict, run_trials
 from artsel_ray.baseline.vocabulary import make_vocabulary
-from artsel_ray.config import resolved
+from artsel_ray.config import resolved, unused_weighting
+from artsel_ray.data.checks import require_propensities
 from artsel_ray.errors import InputError
+from artsel_ray.evaluation.examples import Examples
+from artsel_ray.evaluation.held_out import MAX_WEIGHT, shown_metrics
+from artsel_ray.evaluation.logging_policy import log_warnings
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray
 from artsel_ray.runtime.run import begin
 from artsel_ray.runtime.shards import INVALID_FOLDER
@@ -51,6 +55,9 @@ def baseline(config: BaselineConfig) -> None:
     rows = {name: read_example_arrays(uri) for name, uri in splits.items()}
     if len(rows[_TRAIN].label_n) < config.workers:
         raise InputError(f"{splits[_TRAIN]} has fewer examples than --workers {config.workers}; use fewer workers")
+    if config.weight_by_propensity:
+        for name in (_TRAIN, "validation"):
+            require_propensities(rows[name].without_propensity)
     run = begin(output, identity, resolved(config))
     if storage.read_manifest(output) is not None:
         print(f"{output} is complete already", flush=True)
@@ -65,8 +72,13 @@ def baseline(config: BaselineConfig) -> None:
     entries = len(vocabulary.artwork_ids), len(vocabulary.names), len(vocabulary.genres)
     sizes = Sizes(*entries, config.width, config.id_dropout)
     rates, decays = config.learning_rates, config.weight_decays
-    recipe = Recipe(sizes, rates, decays, config.epochs, config.batch_size, config.seed)
+    max_weight = config.max_weight or MAX_WEIGHT if config.weight_by_propensity else None
+    recipe = Recipe(sizes, rates, decays, config.epochs, config.batch_size, config.seed, max_weight)
     print(f"{len(rows[_TRAIN].label_n):,} train examples of {recipe.sizes.artworks:,} artworks", flush=True)
+    held_out = rows["validation"]
+    logged = Examples(np.arange(len(held_out.label_n)), held_out.label_n, held_out.candidates_n, held_out.propensity_n)
+    for text in log_warnings(logged, held_out.artwork_c[held_out.engaged_c], held_out.title_n):
+        print(f"warning: validation: {text}", flush=True)
     work = storage.join(output, _WORK)
     weights, best, trials = _fit(work, config.workers, recipe, inputs[_TRAIN], inputs["validation"])
     trained = time.monotonic()
@@ -86,21 +98,23 @@ def baseline(config: BaselineConfig) -> None:
     storage.write_json(storage.join(output, "summary.json"), summary)
     run.publish({"predictions": counts, "model_id": model_id})
     chosen = f"learning rate {best.learning_rate:g}, weight decay {best.weight_decay:g}"
-    measured = f"validation accuracy {best.accuracy:.4f}, IPS {best.ips:.3f}"
+    measured = f"validation {shown_metrics(dataclasses.asdict(best))}"
     print(f"baseline: {chosen}, {measured}; {output} ({seconds['total']:.0f} s)", flush=True)
 
 
 def _identity(config: BaselineConfig, splits: dict[str, str]) -> dict[str, Any]:
     """Returns what decides the result, as JSON reads it back: all flags but the output, and the files read."""
     files = {name: storage.describe_files(uri) for name, uri in splits.items()}
-    identity = {**resolved(config), "files": files}
-    del identity["output"]
+    flags = resolved(config)
+    left_out = ("output", *unused_weighting(flags))
+    identity = {name: value for name, value in flags.items() if name not in left_out} | {"files": files}
     return json.loads(json.dumps(identity))
 
 
 def _plain(trial: Trial) -> dict[str, float | None]:
     """Returns a trial for JSON, which has no infinity."""
-    return {name: value if np.isfinite(value) else None for name, value in dataclasses.asdict(trial).items()}
+    values = dataclasses.asdict(trial).items()
+    return {name: value if value is not None and np.isfinite(value) else None for name, value in values}
 
 
 def _write_predictions(

@@ -1,9 +1,10 @@
-"""Trials of the baseline's network: each trained until its validation loss rises, the best by validation IPS.
+"""Trials of the baseline's network: each trained until its validation loss rises, the best by its choices there.
 
 Suffixes: n examples, b examples of a batch, m most candidates of an example.
 """
 
 import copy
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -17,13 +18,26 @@ from torch.nn.parallel import DistributedDataParallel
 from artsel_ray.baseline.encoding import NetworkInputs, make_batch
 from artsel_ray.baseline.example_arrays import IntArray
 from artsel_ray.baseline.towers import Sizes, Towers, Weights
+from artsel_ray.evaluation.held_out import (
+    SUMS,
+    headline_of,
+    held_out_metrics,
+    held_out_sums,
+    shown_metrics,
+    training_weights,
+)
 
 _PREDICT_BATCH = 1_024
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all trials share; `batch_size` counts all workers' examples."""
+    """What all trials share.
+
+    Attributes:
+        batch_size: all workers' examples.
+        max_weight: cap of the weights by propensity; without one, all examples weigh the same.
+    """
 
     sizes: Sizes
     learning_rates: tuple[float, ...]
@@ -31,13 +45,21 @@ class Recipe:
     epochs: int
     batch_size: int
     seed: int
+    max_weight: float | None = None
+
+    def weights(self, inputs: NetworkInputs) -> Tensor | None:
+        """Returns the weight of each of a split's examples, or None if all weigh the same: [N]."""
+        if self.max_weight is None:
+            return None
+        return torch.from_numpy(training_weights(inputs.candidates_n, inputs.propensity_n, self.max_weight))
 
 
 @dataclass(frozen=True)
 class Trial:
     """One learning rate and weight decay, measured on validation at its best epoch, counted from 1.
 
-    A trial whose loss was never finite has epoch 0, infinite loss and an IPS of 0.
+    `snips_logged` to `effective_sample_size` are null where no example has a propensity. A trial whose loss was never
+    finite has epoch 0, infinite loss and an IPS of 0.
     """
 
     learning_rate: float
@@ -46,6 +68,16 @@ class Trial:
     loss: float = math.inf
     accuracy: float = 0.0
     ips: float = 0.0
+    snips_logged: float | None = None
+    snips_logged_random: float | None = None
+    ips_logged: float | None = None
+    effective_sample_size: float | None = None
+
+    @property
+    def rank(self) -> tuple[bool, float, float]:
+        """Higher is better: trained at all, the metric that selects, then the loss."""
+        metrics = dataclasses.asdict(self)
+        return self.epoch > 0, metrics[headline_of(metrics)], -self.loss
 
 
 def predict(network: Towers, inputs: NetworkInputs) -> Iterator[tuple[IntArray, Tensor]]:
@@ -57,17 +89,25 @@ def predict(network: Towers, inputs: NetworkInputs) -> Iterator[tuple[IntArray, 
             yield picked_b, network(make_batch(inputs, picked_b))
 
 
-def measure(network: Towers, inputs: NetworkInputs) -> dict[str, float]:
-    """Returns loss (mean negative log-probability of the engaged artwork), accuracy and IPS, `mean(hit · m)`."""
-    loss = hits = ips = 0.0
+def measure(network: Towers, inputs: NetworkInputs, weight_n: Tensor | None = None) -> dict[str, float]:
+    """Returns the loss, and the metrics of `held_out_metrics`.
+
+    The loss is the mean negative log-probability of the engaged artwork, weighted if there are weights.
+    """
+    loss, sums = 0.0, np.zeros(SUMS)
     for picked_b, log_bm in predict(network, inputs):
         label_b = torch.from_numpy(inputs.label_n[picked_b])
         hit_b = (log_bm.argmax(dim=1) == label_b).numpy()
-        loss += float(torch.nn.functional.nll_loss(log_bm.double(), label_b, reduction="sum"))
-        hits += float(hit_b.sum())
-        ips += float((hit_b * inputs.candidates_n[picked_b]).sum())
-    count = len(inputs.label_n)
-    return {"loss": loss / count, "accuracy": hits / count, "ips": ips / count}
+        loss += float(_loss(log_bm.double(), label_b, picked_b, weight_n))
+        sums += held_out_sums(hit_b, inputs.candidates_n[picked_b], inputs.propensity_n[picked_b])
+    return {"loss": loss / len(inputs.label_n), **held_out_metrics(sums)}
+
+
+def _loss(log_bm: Tensor, label_b: Tensor, picked_b: IntArray, weight_n: Tensor | None) -> Tensor:
+    if weight_n is None:
+        return torch.nn.functional.nll_loss(log_bm, label_b, reduction="sum")
+    loss_b = torch.nn.functional.nll_loss(log_bm, label_b, reduction="none")
+    return (loss_b * weight_n[torch.from_numpy(picked_b)].to(loss_b)).sum()
 
 
 def run_trials(
@@ -75,14 +115,14 @@ def run_trials(
 ) -> tuple[Weights, Trial, list[Trial]]:
     """Trains with every learning rate and weight decay; returns the best weights, their trial, and all trials.
 
-    Best is the highest IPS on validation, then the lowest loss. In a process group of `torch.distributed` each
-    worker takes its share of every batch, and all workers return the same.
+    Best is the highest logged SNIPS on validation, or without propensities the highest IPS, then the lowest loss. In a
+    process group of `torch.distributed` each worker takes its share of every batch, and all workers return the same.
     """
-    best, weights, trials = Trial(0, 0, ips=-1), Weights(), []
+    best, weights, trials = Trial(0, 0, ips=-1), Weights(), list[Trial]()
     for learning_rate, weight_decay in itertools.product(recipe.learning_rates, recipe.weight_decays):
         found, trial = _run_trial(train, validation, recipe, Trial(learning_rate, weight_decay), log)
         trials.append(trial)
-        if (trial.ips, -trial.loss) > (best.ips, -best.loss):
+        if trial.rank > best.rank:
             best, weights = trial, found
     return weights, best, trials
 
@@ -91,6 +131,7 @@ def _run_trial(
     train: NetworkInputs, validation: NetworkInputs, recipe: Recipe, trial: Trial, log: Callable[[str], None]
 ) -> tuple[Weights, Trial]:
     rank, workers = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    weight_n, held_out_weight_n = recipe.weights(train), recipe.weights(validation)
     torch.manual_seed(recipe.seed)
     network = Towers(recipe.sizes)
     # Averages gradients over the workers, as if one had seen the complete batch.
@@ -103,14 +144,15 @@ def _run_trial(
     for epoch in range(1, recipe.epochs + 1):
         network.train()
         for picked_b in batches(len(train.label_n), recipe.batch_size, [recipe.seed, epoch]):
-            batch = make_batch(train, picked_b[rank::workers])
-            loss = torch.nn.functional.nll_loss(trained(batch), batch.label_b, reduction="sum")
+            own_b = picked_b[rank::workers]
+            batch = make_batch(train, own_b)
+            loss = _loss(trained(batch), batch.label_b, own_b, weight_n)
             optimizer.zero_grad()
             (loss * workers / len(picked_b)).backward()
             optimizer.step()
-        now = Trial(trial.learning_rate, trial.weight_decay, epoch, **measure(network, validation))
+        now = Trial(trial.learning_rate, trial.weight_decay, epoch, **measure(network, validation, held_out_weight_n))
         rates = f"learning rate {now.learning_rate:g}, weight decay {now.weight_decay:g}"
-        log(f"{rates}, epoch {epoch}: validation loss {now.loss:.4f}, IPS {now.ips:.3f}")
+        log(f"{rates}, epoch {epoch}: validation loss {now.loss:.4f}, {shown_metrics(dataclasses.asdict(now))}")
         if not now.loss < best.loss:  # also NaN
             break
         best, weights = now, copy.deepcopy(network.state_dict())

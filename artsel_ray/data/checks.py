@@ -5,6 +5,7 @@ in that file. A mask is a numpy array of bool, True where a row is invalid. A ro
 fails. Invalid rows hold reasons and ids, never a title's name, a caption or a history.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import get_args
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from artsel_ray.config import AssetKind, Assets
+from artsel_ray.errors import InputError
 from artsel_ray.schema import EXAMPLES, INVALID_ROWS, PREDICTIONS
 
 RowCheck = tuple[str, str, np.ndarray]
@@ -107,6 +109,31 @@ def kind_is_wrong(asset_kind: pa.ChunkedArray) -> np.ndarray:
 def propensity_is_wrong(propensity: pa.ChunkedArray) -> np.ndarray:
     """Returns where a propensity is not in (0, 1]; null is valid."""
     return mask(pc.invert(pc.and_(pc.greater(propensity, 0), pc.less_equal(propensity, 1))))
+
+
+def without_propensity(rows: pa.Table, files: list[str]) -> Counter[str]:
+    """Returns how many rows of each file have no propensity in (0, 1]."""
+    propensity = rows["propensity"]
+    index = rows["file"].filter(pa.array(mask(propensity.is_null()) | propensity_is_wrong(propensity)))
+    return Counter(files[each] for each in index.to_pylist())
+
+
+def require_propensities(missing: Counter[str]) -> None:
+    """Makes sure that training can weight every example.
+
+    Args:
+        missing: for each file, the number of examples without a usable propensity.
+
+    Raises:
+        InputError: if there is one.
+    """
+    if total := missing.total():
+        file, count = missing.most_common(1)[0]
+        others = f" ({total:,} in all files)" if total > count else ""
+        raise InputError(
+            f"{file}: {count:,} examples{others} have no propensity in (0, 1], and --weight-by-propensity needs one "
+            "for each; leave these examples out, or leave the flag out"
+        )
 
 
 def probability_is_wrong(probability: pa.ChunkedArray) -> np.ndarray:

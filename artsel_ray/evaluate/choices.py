@@ -21,7 +21,7 @@ from artsel_ray.evaluation.policies import PermutedChoices
 from artsel_ray.runtime.shards import INVALID_FOLDER
 from artsel_ray.schema import INVALID_ROWS
 
-ORACLE, EXPECTED_BEST = "oracle", "expected_best"
+ORACLE, EXPECTED_BEST, BEST_LOGGED = "oracle", "expected_best", "best_logged"
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,21 @@ class _RankedCandidates:
         return value_c2[:, 0], value_c2[:, 1]
 
 
+def check_belongs(uri: str, choices: PredictedChoices, table: ExampleTable) -> None:
+    """Makes sure that something read below `uri` belongs to the examples: otherwise every number would be 0.
+
+    Raises:
+        InputError: if no example has a choice, or no choice is a candidate.
+    """
+    count, missing = len(choices.missing_n), int(choices.missing_n.sum())
+    if missing == count:
+        unknown = f"none of its {choices.other:,} user-title pairs is among the {len(table.key_p):,} of the examples"
+        raise InputError(f"{uri}: {unknown}; check that both have the same users and titles")
+    if choices.unknown_artwork == count - missing:
+        unknown = f"none of the {choices.unknown_artwork:,} chosen artworks is a candidate of its example"
+        raise InputError(f"{uri}: {unknown}; check that both have the same artworks")
+
+
 def prediction_files(uri: str) -> list[str]:
     """Lists the files that a finished run's manifest names, or else all files of a folder of predictions.
 
@@ -156,37 +171,39 @@ def count_invalid(uri: str) -> int:
     return sum(storage.open_parquet(file).metadata.num_rows for file in files)
 
 
-def read_oracle(uri: str, table: ExampleTable) -> PredictedChoices:
+def read_oracle(uri: str, table: ExampleTable, most_engaging: bool = False) -> PredictedChoices:
     """Reads the best policy of a simulated world for the table's examples; `probability_n` is max q.
 
     With π0 the logging policy and p the engagement probability, an engaged artwork is a with `q(a) ∝ π0(a) · p(a)`.
     The choice is `argmax q`, the first of equals. It is the best for accuracy and, as m is the same for all candidates
-    of an example, for IPS with uniform π. (The best for IPS with logged propensities would be `argmax p`.)
+    of an example, for IPS with uniform π. If `most_engaging`, it is `argmax p`: the best for SNIPS and IPS with logged
+    propensities.
 
     Raises:
         InputError: if a row's lists differ in length or hold no positive, finite probability, or a pair occurs twice.
     """
     columns = ["user_id", "title_id", "artwork_ids", "engagement_probabilities", "propensities"]
+    weights = columns[3:4] if most_engaging else columns[3:]
     chosen, reader = _ChosenArtworks(table), CheckedReader(storage.list_files(uri), "oracle", columns)
     for rows in reader.valid_batches():
         pair = table.pairs_of(rows)
         artwork, probability = np.full(len(pair), UNKNOWN), np.full(len(pair), np.nan)
         if (pair >= 0).any():
             source = reader.files[rows["file"][0].as_py()]
-            artwork[pair >= 0], probability[pair >= 0] = _best(rows.filter(pa.array(pair >= 0)), table, source)
+            artwork[pair >= 0], probability[pair >= 0] = _best(rows.filter(pa.array(pair >= 0)), table, source, weights)
         chosen.add(pair, artwork, probability)
     nothing_c = np.full(len(table.candidate_c), np.nan)
     return chosen.joined(uri, INVALID_ROWS.empty_table(), (nothing_c, nothing_c))
 
 
-def _best(rows: pa.Table, table: ExampleTable, source: str) -> tuple[IntArray, FloatArray]:
+def _best(rows: pa.Table, table: ExampleTable, source: str, weights: list[str]) -> tuple[IntArray, FloatArray]:
     lists = [rows[column] for column in ("artwork_ids", "engagement_probabilities", "propensities")]
     size_o, *other_sizes = [list_lengths(values) for values in lists]
     if (size_o == 0).any() or any((sizes != size_o).any() for sizes in other_sizes):
         wrong = "an oracle row's three lists are empty or differ in length"
         raise InputError(f"{source}: {wrong}; simulate the world again")
     artwork_c = codes(pc.list_flatten(lists[0]), table.artworks)
-    joint_c = np.prod([pc.list_flatten(values).to_numpy() for values in lists[1:]], axis=0)
+    joint_c = np.prod([pc.list_flatten(rows[column]).to_numpy() for column in weights], axis=0)
     start_o = np.cumsum(size_o) - size_o
     total_o = np.add.reduceat(joint_c, start_o)
     if not (np.isfinite(total_o) & (total_o > 0)).all() or (joint_c < 0).any():
@@ -201,9 +218,11 @@ def read_permuted(uris: list[str], table: ExampleTable) -> PermutedChoices:
     """Reads runs of `jobs/score.py --permutation` for the table's examples.
 
     Raises:
-        InputError: if two runs showed the same order; otherwise as `read_choices`.
+        InputError: if two runs showed the same order; otherwise as `read_choices` and `check_belongs`.
     """
     runs = [read_choices(uri, table, ranked=True) for uri in uris]
+    for uri, run in zip(uris, runs, strict=True):
+        check_belongs(uri, run, table)
     for (before, first), (uri, second) in itertools.combinations(zip(uris, runs, strict=True), 2):
         shown_c = second.shown_position_c
         if np.isfinite(shown_c).any() and np.array_equal(shown_c, first.shown_position_c, equal_nan=True):
@@ -226,18 +245,23 @@ def _as_positions(position_n: FloatArray) -> IntArray:
 
 
 def policies_of(
-    table: ExampleTable, choices: dict[str, PredictedChoices], engagements_c: IntArray | None
+    table: ExampleTable,
+    choices: dict[str, PredictedChoices],
+    engagements_c: IntArray | None,
+    has_reward_model: bool = True,
 ) -> dict[str, PolicyOnExamples]:
     """Returns the policies by name, in the order in which the report shows them.
 
-    `expected_best` is the oracle under its own distribution: the accuracy that it reaches on average.
+    `expected_best` is the oracle under its own distribution: the accuracy that it reaches on average. `best_logged` is
+    the oracle that is best for logged propensities.
 
     Args:
-        choices: of the model and, if given, of the oracle and the baseline, whose probabilities are the reward model.
+        choices: of the model and, if given, of the oracles and the baseline, whose probabilities are the reward model.
         engagements_c: engagements with each candidate in the train examples, if there are some.
+        has_reward_model: whether the baseline's probabilities are good enough to be the reward model.
     """
     examples = table.examples
-    reward_model_c = choices["baseline"].probability_c if "baseline" in choices else None
+    reward_model_c = choices["baseline"].probability_c if "baseline" in choices and has_reward_model else None
 
     def policy(policy_c: FloatArray) -> PolicyOnExamples:
         expected_n = None if reward_model_c is None else examples.sums_of(policy_c * reward_model_c)
@@ -249,6 +273,8 @@ def policies_of(
     if ORACLE in choices:
         policies[ORACLE] = policy(choices[ORACLE].policy_c(table))
         policies[EXPECTED_BEST] = PolicyOnExamples(examples, np.nan_to_num(choices[ORACLE].probability_n))
+    if BEST_LOGGED in choices:
+        policies[BEST_LOGGED] = policy(choices[BEST_LOGGED].policy_c(table))
     if "baseline" in choices:
         policies["baseline"] = policy(choices["baseline"].policy_c(table))
     return policies

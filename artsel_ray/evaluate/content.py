@@ -4,13 +4,19 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from artsel_ray.evaluate.choices import EXPECTED_BEST, ORACLE, PredictedChoices
+from artsel_ray.evaluate.choices import BEST_LOGGED, EXPECTED_BEST, ORACLE, PredictedChoices
 from artsel_ray.evaluate.example_table import ExampleTable
 from artsel_ray.evaluate.impressions import LogEvaluation
-from artsel_ray.evaluation.metrics import METRICS
+from artsel_ray.evaluation.examples import UNKNOWN, IntArray, PolicyOnExamples
+from artsel_ray.evaluation.logging_policy import log_warnings
+from artsel_ray.evaluation.metrics import headline, summary_metrics
+from artsel_ray.evaluation.off_policy import Terms
 from artsel_ray.evaluation.policies import MODEL, EstimateSettings, ExampleResults, PositionBias
+
+_MANY_MISSING = 0.1
+"""Share of the examples without a usable prediction from which on there is a warning."""
+_CEILINGS = (EXPECTED_BEST, BEST_LOGGED)
+"""Policies that are shown with the oracle, and compared with no other."""
 
 
 @dataclass(frozen=True)
@@ -19,21 +25,26 @@ class Findings:
 
     table: ExampleTable
     choices: dict[str, PredictedChoices]
-    """Of the model and, if given, of the baseline and the oracle."""
+    """Of the model and, if given, of the baseline and the oracles."""
     results: ExampleResults
     log: LogEvaluation | None
     position_bias: PositionBias | None
     settings: EstimateSettings
     scoring_invalid: int
     simulated: bool
+    engagements_c: IntArray | None = None
+    """Engagements with each candidate in the train examples, if there are some."""
+    dm_left_out: str = ""
+    """Why there is no DM; empty if there is."""
 
 
 def metrics_content(findings: Findings) -> dict[str, Any]:
     """Returns the content of metrics.json."""
     table, results, settings = findings.table, asdict(findings.results), findings.settings
-    known = int(np.isfinite(table.examples.propensity_n).sum())
-    compared = [name for name in results["difference"] if name != EXPECTED_BEST]
+    known = int(table.examples.known_n.sum())
+    compared = [name for name in results["difference"] if name not in _CEILINGS]
     return {
+        "headline": headline(bool(known)),
         "examples": len(table.examples.user_n),
         "users": len(table.users),
         **_row(results["policies"][MODEL]),
@@ -44,6 +55,7 @@ def metrics_content(findings: Findings) -> dict[str, Any]:
         "known_propensities": known,
         "invalid_propensities": table.invalid_propensities,
         "max_weight": settings.max_weight if math.isfinite(settings.max_weight) else None,
+        "dm_left_out": findings.dm_left_out or None,
         "simulated": findings.simulated,
         "note": " ".join(_notes(findings, known)),
         "by_position": results["by_position"],
@@ -74,24 +86,56 @@ def _reference(name: str, policies: dict[str, Any], choices: dict[str, Predicted
         row |= _counts(choices[name])
     if name == ORACLE:
         best = policies[EXPECTED_BEST]["metrics"]
-        row["expected_best"] = {metric.name: best[metric.name] for metric in METRICS if metric.is_headline}
+        row["expected_best"] = {metric.name: best[metric.name] for metric in summary_metrics(has_propensities=False)}
+    if name == ORACLE and BEST_LOGGED in policies:
+        row[BEST_LOGGED] = {
+            metric.name: policies[BEST_LOGGED]["metrics"][metric.name]
+            for metric in summary_metrics(has_propensities=True)
+        }
     return row
 
 
 def _log(log: LogEvaluation) -> dict[str, Any]:
     results = asdict(log.results)
     results["policies"] = {name: _row(result) for name, result in results["policies"].items()}
-    return {**results, "left_out": log.left_out, "rejected_impressions": log.invalid}
+    return {
+        **results,
+        "left_out": log.left_out,
+        "rejected_impressions": log.invalid,
+        "dm_left_out": log.dm_left_out or None,
+    }
 
 
 def _warnings(findings: Findings) -> list[str]:
-    policies = [(name, result) for name, result in findings.results.policies.items() if name != EXPECTED_BEST]
-    warnings = [f"{name}, {text}" for name, result in policies for text in result.warnings]
+    table = findings.table
+    warnings = log_warnings(table.examples, table.truth_n, table.title_n)
+    warnings += [text for name in findings.choices if name != BEST_LOGGED for text in _coverage(name, findings)]
+    if findings.engagements_c is not None and not findings.engagements_c.any():
+        warnings.append("popularity: no train example engages with any of the candidates, so it is a random draw")
+    policies = [(name, result) for name, result in findings.results.policies.items() if name not in _CEILINGS]
+    warnings += [f"{name}, {text}" for name, result in policies for text in result.warnings]
     if log := findings.log:
         warnings += [f"log: {text}" for text in log.warnings]
         results = log.results.policies.items()
         warnings += [f"{name} on the log: {text}" for name, result in results for text in result.warnings]
     return warnings
+
+
+def _coverage(name: str, findings: Findings) -> list[str]:
+    """Warns if many examples have no usable prediction, with the values on those that have one."""
+    choices, table = findings.choices[name], findings.table
+    policy = PolicyOnExamples(table.examples, choices.hit_n(table))
+    has_n = choices.artwork_n != UNKNOWN
+    if (share := float(1 - has_n.mean())) <= _MANY_MISSING:
+        return []
+    values = []
+    for metric in summary_metrics(bool(policy.examples.known_n.any())):
+        terms = metric.terms(policy, findings.settings.max_weight)
+        on_those = Terms(terms.numerator_n[has_n], terms.denominator_n[has_n]).value
+        heading = metric.heading.replace("\n", ", ")
+        values.append(f"{heading} {on_those:.4f} (on all {terms.value:.4f})")
+    without = f"{share:.0%} of the examples have no prediction of a candidate and count as wrong"
+    return [f"{name}: {without}; on those that have one: {'; '.join(values)}"]
 
 
 def _notes(findings: Findings, known: int) -> list[str]:
@@ -101,7 +145,9 @@ def _notes(findings: Findings, known: int) -> list[str]:
         "ips and snips divide by 1/m, as if each of the title's m candidates had been shown equally often.",
         _propensity_note(known, examples, settings.max_weight),
         f"effective_sample_size is Kish's (Σw)²/Σw² of w = hit / {'logged propensity' if known else '(1/m)'}.",
-        "dm is what the baseline's probabilities expect ips to be; null where it gives none.",
+        f"dm is left out: {findings.dm_left_out}."
+        if findings.dm_left_out
+        else "dm is what the baseline's probabilities expect ips to be.",
         "position is the 0-based position of the engaged artwork among the candidates.",
         f"Intervals are 95 % percentiles over {settings.resamples} resamples of the {users} users.",
     ]
@@ -115,6 +161,8 @@ def _notes(findings: Findings, known: int) -> list[str]:
         notes.append("popularity draws uniformly among the title's artworks most engaged with in the train examples.")
     if ORACLE in policies:
         notes.append("expected_best is the oracle's accuracy and uniform IPS under its own distribution.")
+    if BEST_LOGGED in policies:
+        notes.append("best_logged is the oracle that shows the most engaging artwork, whatever the log showed.")
     return notes
 
 

@@ -18,6 +18,7 @@ from artsel_ray.evaluate.example_table import ExampleTable, list_lengths, number
 from artsel_ray.evaluation.examples import UNKNOWN, FloatArray
 from artsel_ray.evaluation.off_policy import Log, selection_warnings
 from artsel_ray.evaluation.policies import EstimateSettings, LogResults, evaluate_log
+from artsel_ray.evaluation.reward_model import gain_on_log, why_left_out
 
 _REQUIRED = ["user_id", "title_id", "artwork_id", "engaged"]
 
@@ -44,6 +45,8 @@ class LogEvaluation:
     left_out: int
     """Number of impressions without a prediction or a usable propensity."""
     invalid: int
+    dm_left_out: str
+    """Why there is no DM and no DR; empty if there are."""
     warnings: list[str]
 
 
@@ -98,8 +101,9 @@ def evaluate_impressions(
 
     The reward model is `r̂(a|x) = min(1, v · m · q̂(a|x))`, with q̂ the baseline's probability that an engaged artwork
     is a, and v the log's mean reward: right if artworks were shown uniformly and titles differed in nothing. It
-    need not be right for DR, whose expectation it does not change (v, from the same log, adds O(1/N)). `predictions`
-    and `reward_model` are the URIs of the model's and the baseline's predictions.
+    need not be right for DR, whose expectation it does not change (v, from the same log, adds O(1/N)). If it predicts
+    no better than v itself, DM and DR are left out. `predictions` and `reward_model` are the URIs of the model's and
+    the baseline's predictions.
     """
     table, examples = impressions.table, impressions.table.examples
     model, baseline = read_choices(predictions, table), read_choices(reward_model, table, ranked=True)
@@ -112,7 +116,13 @@ def evaluate_impressions(
     used_n = impressions.reward_n[is_usable_n]
     size_c = np.repeat(examples.candidates_n, examples.candidates_n)
     reward_c = np.minimum(1.0, float(used_n.mean()) * size_c * baseline.probability_c)
-    predicted_n, logging_n = examples.truth_of(reward_c), np.where(is_usable_n, examples.propensity_n, np.nan)
+    logging_n = np.where(is_usable_n, examples.propensity_n, np.nan)
+    gain_n = np.full(len(logging_n), np.nan)
+    gain_n[is_usable_n] = gain_on_log(used_n, examples.truth_of(reward_c)[is_usable_n])
+    dm_left_out = why_left_out(gain_n, examples.user_n, settings.resamples, settings.seed)
+    if dm_left_out:
+        reward_c = np.full(len(reward_c), np.nan)
+    predicted_n = examples.truth_of(reward_c)
 
     def seen_by(policy_c: FloatArray) -> Log:
         target_n, expected_n = examples.truth_of(policy_c), examples.sums_of(policy_c * reward_c)
@@ -122,4 +132,4 @@ def evaluate_impressions(
     logs = {name: seen_by(policy_c) for name, policy_c in policies.items()}
     left_out = np.concatenate([impressions.unmatched_rewards, impressions.reward_n[~is_usable_n]])
     results, warnings = evaluate_log(logs, examples.user_n, settings), selection_warnings(used_n, left_out)
-    return LogEvaluation(results, len(left_out), impressions.invalid.num_rows, warnings)
+    return LogEvaluation(results, len(left_out), impressions.invalid.num_rows, dm_left_out, warnings)

@@ -11,13 +11,14 @@ from artsel_ray import storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate import choices as predicted
-from artsel_ray.evaluate.choices import PredictedChoices, read_choices
+from artsel_ray.evaluate.choices import BEST_LOGGED, ORACLE, PredictedChoices, read_choices
 from artsel_ray.evaluate.content import Findings, metrics_content
 from artsel_ray.evaluate.example_table import ExampleTable, count_engagements, read_examples
 from artsel_ray.evaluate.impressions import Impressions, evaluate_impressions, read_impressions
 from artsel_ray.evaluate.settings import EvaluateConfig
 from artsel_ray.evaluation.examples import UNKNOWN, IntArray
 from artsel_ray.evaluation.policies import EstimateSettings, evaluate_policies, measure_position_bias
+from artsel_ray.evaluation.reward_model import gain_on_examples, why_left_out
 from artsel_ray.report.html import render_evaluation
 from artsel_ray.report.terminal import evaluation_lines
 from artsel_ray.runtime.run import refuse_other_jobs
@@ -43,7 +44,12 @@ def evaluate(config: EvaluateConfig) -> None:
     if config.baseline:
         choices["baseline"] = read_choices(config.baseline, table, ranked=True)
     if config.oracle:
-        choices["oracle"] = predicted.read_oracle(config.oracle, table)
+        choices[ORACLE] = predicted.read_oracle(config.oracle, table)
+        if table.examples.known_n.any():
+            choices[BEST_LOGGED] = predicted.read_oracle(config.oracle, table, most_engaging=True)
+    for name, uri in (("model", config.predictions), ("baseline", config.baseline), (ORACLE, config.oracle)):
+        if name in choices:
+            predicted.check_belongs(str(uri), choices[name], table)
     engagements_c = _train_engagements(config.examples, config.train, table)
     impressions = read_impressions(config.impressions, str(config.baseline)) if config.impressions else None
     runs = [config.predictions, *config.permutations]
@@ -54,15 +60,19 @@ def evaluate(config: EvaluateConfig) -> None:
     log = None
     if impressions:
         log = evaluate_impressions(impressions, config.predictions, str(config.baseline), settings)
+    dm_left_out = _why_no_direct_method(table, choices, settings)
+    policies = predicted.policies_of(table, choices, engagements_c, has_reward_model=not dm_left_out)
     findings = Findings(
         table=table,
         choices=choices,
-        results=evaluate_policies(predicted.policies_of(table, choices, engagements_c), settings),
+        results=evaluate_policies(policies, settings),
         log=log,
         position_bias=measure_position_bias(permuted, table.examples, settings) if permuted else None,
         settings=settings,
         scoring_invalid=predicted.count_invalid(config.predictions),
         simulated=bool(config.oracle) or _is_simulated(config.examples),
+        engagements_c=engagements_c,
+        dm_left_out=dm_left_out,
     )
     metrics = metrics_content(findings)
 
@@ -76,6 +86,15 @@ def evaluate(config: EvaluateConfig) -> None:
     summary["seconds"] = {"read": read_seconds, "total": time.monotonic() - started}
     storage.write_json(storage.join(config.output, "summary.json"), summary)
     print("\n".join([*evaluation_lines(metrics), metrics_uri, report_uri]))
+
+
+def _why_no_direct_method(
+    table: ExampleTable, choices: Mapping[str, PredictedChoices], settings: EstimateSettings
+) -> str:
+    if "baseline" not in choices:
+        return "there is no --baseline"
+    gain_n = gain_on_examples(table.examples, choices["baseline"].probability_c)
+    return why_left_out(gain_n, table.examples.user_n, settings.resamples, settings.seed)
 
 
 def _train_engagements(examples: str, train: str | None, table: ExampleTable) -> IntArray | None:

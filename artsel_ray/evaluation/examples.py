@@ -29,6 +29,11 @@ class Examples:
     """Probability with which the logging policy showed the engaged artwork, in (0, 1]; NaN where it is not known."""
 
     @property
+    def known_n(self) -> NDArray[np.bool_]:
+        """Whether the propensity is known."""
+        return ~np.isnan(self.propensity_n)
+
+    @property
     def uniform_n(self) -> FloatArray:
         """The uniform policy's probability of each engaged artwork, 1/m."""
         return 1.0 / self.candidates_n

@@ -30,6 +30,8 @@ class Metric(Generic[T]):
     """Name of a metric of the same table that is added to the ratio."""
     is_headline: bool = False
     """Whether the terminal shows it; on examples also whether it is given in percent of the references."""
+    needs_propensity: bool = False
+    """Whether it is defined only where examples have logged propensities."""
 
 
 def _dm(policy: PolicyOnExamples, max_weight: float) -> Terms:
@@ -39,23 +41,26 @@ def _dm(policy: PolicyOnExamples, max_weight: float) -> Terms:
 
 # ips and snips take π0 as uniform over the title's candidates, as the paper does; such weights are never clipped.
 METRICS: tuple[Metric[PolicyOnExamples], ...] = (
+    Metric("snips_logged", "SNIPS\nlogged π", r"Σ 1{chosen = a\*} ÷ p, divided by Σ 1 ÷ p, the logged propensity",
+           "engagement with the model's choices; compare it with random choice's value. The headline where examples "
+           "have propensities",
+           lambda policy, max_weight: snips(policy.truth_n, policy.examples.propensity_n, max_weight),
+           is_headline=True, needs_propensity=True),
+    Metric("ips_logged", "IPS\nlogged π", r"mean of 1{chosen = a\*} ÷ p, the logged propensity",
+           "the same without normalization: 1 is the logging policy's engagement",
+           lambda policy, max_weight: ips(policy.truth_n, policy.examples.propensity_n, max_weight),
+           is_headline=True, needs_propensity=True),
     Metric("accuracy", "Accuracy", r"mean of 1{chosen = a\*}", "how often the chosen artwork is the engaged one",
            lambda policy, _: Terms(policy.truth_n, np.ones(len(policy.truth_n))), is_headline=True),
-    Metric("ips", "IPS\nuniform π", r"mean of 1{chosen = a\*} · m",
+    Metric("ips", "IPS\nuniform π (paper)", r"mean of 1{chosen = a\*} · m",
            "the same, but a hit among 40 candidates counts ten times a hit among 4; random choice has 1. The paper's "
            "main metric", lambda policy, _: ips(policy.truth_n, policy.examples.uniform_n), is_headline=True),
     Metric("snips", "SNIPS\nuniform π", r"Σ 1{chosen = a\*} · m ÷ Σ m",
            "`ips` normalized by its weights: less variance, some bias",
            lambda policy, _: snips(policy.truth_n, policy.examples.uniform_n)),
     Metric("dm", "DM\nuniform π", "mean of q̂(chosen) · m",
-           "the value of `ips` that the baseline's probabilities q̂ predict; null without a baseline. It favors the "
-           "baseline, whose own model it is", _dm),
-    Metric("ips_logged", "IPS\nlogged π", r"mean of 1{chosen = a\*} ÷ p, the logged propensity",
-           "the engagement that the model would have got, as far as the logs show",
-           lambda policy, max_weight: ips(policy.truth_n, policy.examples.propensity_n, max_weight)),
-    Metric("snips_logged", "SNIPS\nlogged π", r"Σ 1{chosen = a\*} ÷ p, divided by Σ 1 ÷ p",
-           "`ips_logged` normalized by its weights",
-           lambda policy, max_weight: snips(policy.truth_n, policy.examples.propensity_n, max_weight)),
+           "the value of `ips` that the baseline's probabilities q̂ predict; null unless they predict better than 1/m. "
+           "It favors the baseline, whose own model it is", _dm),
 )  # fmt: skip
 """Metrics on examples, in the order of metrics.json."""
 
@@ -73,3 +78,13 @@ LOG_METRICS: tuple[Metric[Log], ...] = (
            off_policy.log_residual, plus="dm"),
 )  # fmt: skip
 """Metrics on a log of all impressions, in the order of metrics.json. The descriptions say when to trust each."""
+
+
+def headline(has_propensities: bool) -> str:
+    """Returns the name of the metric on examples that decides: the one that does not reward repeating the log."""
+    return "snips_logged" if has_propensities else "ips"
+
+
+def summary_metrics(has_propensities: bool) -> list[Metric[PolicyOnExamples]]:
+    """Returns the metrics on examples that the terminal and the report's summary show."""
+    return [metric for metric in METRICS if metric.is_headline and (has_propensities or not metric.needs_propensity)]

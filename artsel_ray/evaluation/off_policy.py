@@ -39,6 +39,12 @@ class Terms(NamedTuple):
     numerator_n: FloatArray
     denominator_n: FloatArray
 
+    @property
+    def value(self) -> float:
+        """The ratio; NaN if the denominators sum to zero."""
+        total = float(self.denominator_n.sum())
+        return float(self.numerator_n.sum()) / total if total else float("nan")
+
 
 def importance_weights(target_n: FloatArray, logging_n: FloatArray, max_weight: float = np.inf) -> FloatArray:
     """Returns `w_n = min(target_n / logging_n, max_weight)`; 0 where the logging probability is NaN.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from artsel_ray.evaluation import off_policy
 from artsel_ray.evaluation.bootstrap import Estimate, Measurement, bootstrap
 from artsel_ray.evaluation.examples import UNKNOWN, Examples, IntArray, PolicyOnExamples
-from artsel_ray.evaluation.metrics import LOG_METRICS, METRICS, Metric, T
+from artsel_ray.evaluation.metrics import LOG_METRICS, METRICS, Metric, T, summary_metrics
 from artsel_ray.evaluation.off_policy import Log, Terms, importance_weights, weight_warnings
 
 MODEL = "model"
@@ -67,7 +67,7 @@ class ExampleResults:
 
     policies: dict[str, PolicyResult]
     relative: dict[str, Measurements]
-    """For each other policy and headline metric, how many percent the model is above it."""
+    """For each other policy and metric of the summary, how many percent the model is above it."""
     difference: dict[str, Measurements]
     """For each other policy and metric, model - policy."""
     by_position: list[PositionResult]
@@ -138,13 +138,13 @@ def evaluate_policies(policies: Mapping[str, PolicyOnExamples], settings: Estima
 
     terms = itertools.chain(_terms(policies, METRICS, settings.max_weight), hits())
     estimates = bootstrap(terms, examples.user_n, settings.resamples, settings.seed)
-    headline = [metric for metric in METRICS if metric.is_headline]
+    summary = summary_metrics(bool(examples.known_n.any()))
     return ExampleResults(
         policies={
             name: PolicyResult(_measured(estimates, name, METRICS), *_weight_diagnostics(policy, settings.max_weight))
             for name, policy in policies.items()
         },
-        relative=_model_against(estimates, policies, headline, Estimate.percent_over),
+        relative=_model_against(estimates, policies, summary, Estimate.percent_over),
         difference=_model_against(estimates, policies, METRICS, Estimate.minus),
         by_position=[_at_position(examples, position, estimates) for position in positions],
     )
@@ -199,7 +199,7 @@ def _weight_diagnostics(policy: PolicyOnExamples, max_weight: float) -> tuple[fl
     examples = policy.examples
     weight_n = importance_weights(policy.truth_n, examples.uniform_n)
     warnings = [f"ips: {text}" for text in weight_warnings(weight_n, examples.uniform_n)]
-    if np.isfinite(examples.propensity_n).any():
+    if examples.known_n.any():
         weight_n = importance_weights(policy.truth_n, examples.propensity_n, max_weight)
         warnings += [f"ips_logged: {text}" for text in weight_warnings(weight_n, examples.propensity_n)]
     return off_policy.effective_sample_size(weight_n), warnings

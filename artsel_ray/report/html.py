@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from artsel_ray.evaluation.metrics import LOG_METRICS, METRICS
+from artsel_ray.evaluation.metrics import LOG_METRICS, METRICS, headline, summary_metrics
 from artsel_ray.report.plots import plot_formats, plot_learning_rates, plot_positions, plot_references
 
 _PAPER_TABLES = {
@@ -19,6 +19,8 @@ _POLICIES = {
     "model": "Model", "random": "Random draw", "popularity": "Most engaged with", "oracle": "Oracle",
     "baseline": "Baseline",
 }  # fmt: skip
+# What selects a trained model, by its column.
+_VALIDATION = {"validation_snips_logged": "SNIPS, logged π", "validation_ips": "IPS, uniform π"}
 # A page of more titles would not open.
 _MAX_TITLES = 200
 
@@ -48,13 +50,15 @@ def render(template: str, **values: Any) -> str:
 def render_evaluation(metrics: dict[str, Any], shown: list[dict[str, Any]], sources: dict[str, str]) -> str:
     """Returns the page of an evaluation: metrics.json, examples of choices (ids only), and the inputs by flag."""
     rows = _labeled({"model": metrics, **metrics["references"]})
-    headline = [metric for metric in METRICS if metric.is_headline]
+    is_logged = metrics["headline"] == headline(has_propensities=True)
+    summary = summary_metrics(is_logged)
     log = metrics["log"] or {"policies": {}, "difference": {}}
     return render(
         "evaluation.html",
         metrics=metrics,
         columns=METRICS,
-        headline=headline,
+        summary=summary,
+        is_logged=is_logged,
         rows=rows,
         relative=_labeled(metrics["relative"]),
         difference=_labeled(metrics["difference"]),
@@ -64,7 +68,7 @@ def render_evaluation(metrics: dict[str, Any], shown: list[dict[str, Any]], sour
         shown=shown,
         sources=sources,
         positions=Markup(plot_positions(metrics["by_position"])),
-        references=Markup(plot_references(rows, {metric.name: metric.heading for metric in headline})),
+        references=Markup(plot_references(rows, {metric.name: metric.heading for metric in summary})),
     )
 
 
@@ -72,14 +76,24 @@ def _labeled(rows: dict[str, Any]) -> dict[str, Any]:
     return {_POLICIES[name]: row for name, row in rows.items()}
 
 
-def render_sweep(trials: list[dict[str, Any]], best: dict[str, Any], flags: dict[str, Any]) -> str:
-    """Returns the page of a sweep: its table of trials, the row that was chosen, and the flags to show."""
+def render_sweep(
+    trials: list[dict[str, Any]], best: dict[str, Any], flags: dict[str, Any], selected: str = "validation_ips"
+) -> str:
+    """Returns the page of a sweep.
+
+    Args:
+        trials: rows of the table of trials; `best` is the chosen one.
+        flags: what to show of the flags.
+        selected: column of the metric that it was chosen by.
+    """
     return render(
         "sweep.html",
         trials=sorted(trials, key=lambda row: row["learning_rate"]),
         best=best,
         flags=flags,
-        image=Markup(plot_learning_rates(trials, best["learning_rate"])),
+        selected=selected,
+        heading=_VALIDATION[selected],
+        image=Markup(plot_learning_rates(trials, best["learning_rate"], selected, _VALIDATION[selected])),
     )
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from artsel_ray import storage
 
 _PLOT = "loss.svg"
+_LOGGED = "validation_snips_logged"
 # Flags that mean something on one machine only.
 _NOT_SHOWN = ("examples", "output")
 
@@ -22,7 +23,9 @@ def write_card(output: str, flags: dict[str, Any], metrics: dict[str, float], hi
 def _plot(history: list[dict[str, float]]) -> bytes:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     loss, validation = figure.subplots(1, 2)
-    for axes, names in ((loss, ["loss"]), (validation, ["validation_accuracy", "validation_ips"])):
+    is_logged = any(_LOGGED in entry for entry in history)
+    measured = [_LOGGED, f"{_LOGGED}_random"] if is_logged else ["validation_accuracy", "validation_ips"]
+    for axes, names in ((loss, ["loss"]), (validation, measured)):
         for name in names:
             entries = [entry for entry in history if name in entry]
             steps, values = [entry["step"] for entry in entries], [entry[name] for entry in entries]
@@ -60,7 +63,7 @@ Post-trained by artsel-ray to predict which artwork of a title a user would enga
 |---|---|
 {rows}
 
-Accuracy and IPS (uniform propensities) are of validation examples, chosen by the decoding that scores.
+{_about(metrics)}
 
 ![loss and validation over steps]({_PLOT})
 
@@ -70,3 +73,14 @@ Accuracy and IPS (uniform propensities) are of validation examples, chosen by th
 {json.dumps(shown, indent=2)}
 ```
 """
+
+
+def _about(metrics: dict[str, float]) -> str:
+    if _LOGGED not in metrics:
+        return "Accuracy and IPS (uniform propensities) are of validation examples, chosen by the decoding that scores."
+    return (
+        "All but the loss are of validation examples, chosen by the decoding that scores. **SNIPS with the logged\n"
+        f"propensities is the headline: {metrics[_LOGGED]:.4f}, where a random draw has "
+        f"{metrics[f'{_LOGGED}_random']:.4f}.** `validation ips` takes the\npropensities as uniform: it is the paper's "
+        "metric, and rewards repeating a log that is not uniform."
+    )

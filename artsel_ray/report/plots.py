@@ -105,7 +105,7 @@ def plot_references(rows: dict[str, dict[str, Any]], metrics: dict[str, str]) ->
         metrics: headings of the metrics to show, by name.
     """
     with mpl.rc_context({**_STYLE, "axes.grid.axis": "x"}):
-        figure = Figure(figsize=(8.4, 0.9 + 0.42 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(max(8.4, 2.7 * len(metrics)), 0.9 + 0.42 * len(rows)), layout="constrained")
         subplots = figure.subplots(1, len(metrics), sharey=True)
         for axes, (name, heading) in zip(subplots, metrics.items(), strict=True):
             _plot_intervals(axes, [row[name] for row in rows.values()])
@@ -126,16 +126,19 @@ def _plot_intervals(axes: Axes, estimates: list[dict[str, Any]]) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def plot_learning_rates(trials: list[dict[str, Any]], best: float) -> str:
-    """Plots IPS and accuracy on validation over the learning rate, and which trials stopped early or failed.
+def plot_learning_rates(
+    trials: list[dict[str, Any]], best: float, selected: str = "validation_ips", heading: str = "IPS, uniform π"
+) -> str:
+    """Plots a metric and accuracy on validation over the learning rate, and which trials stopped early or failed.
 
     Args:
         trials: rows of the table of trials.
         best: the chosen learning rate.
+        selected: column of the metric that selects; `heading` is its name.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.4, 3.6), layout="constrained")
-        names = {"validation_ips": "IPS, uniform π", "validation_accuracy": "accuracy"}
+        names = {selected: heading, "validation_accuracy": "accuracy"}
         for axes, (metric, name) in zip(figure.subplots(1, 2), names.items(), strict=True):
             _plot_over_rates(axes, trials, metric, best)
             axes.set_ylabel(f"{name}, validation")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from artsel_ray.evaluation.metrics import LOG_METRICS, METRICS, Metric
+from artsel_ray.evaluation.metrics import LOG_METRICS, Metric, headline, summary_metrics
 
 _COUNTS = (
     "missing", "unknown_artwork", "other_predictions", "unusable_predictions", "rejected_examples",
@@ -13,11 +13,18 @@ _NAME_WIDTH, _CELL_WIDTH = 12, 28
 
 
 def evaluation_lines(metrics: dict[str, Any]) -> list[str]:
-    """Returns metrics.json's headline metrics of every policy, what was left out or invalid, and the warnings."""
-    columns = [metric for metric in METRICS if metric.is_headline]
-    lines = [_row("", [_short(metric) for metric in columns])]
+    """Returns metrics.json's summary of every policy, what was left out or invalid, and the warnings."""
+    is_logged = metrics["headline"] == headline(has_propensities=True)
+    columns = summary_metrics(is_logged)
+    lines = [_row("", [_with_policy(metric) if is_logged else _short(metric) for metric in columns])]
     lines += [_policy(name, row, columns) for name, row in {"model": metrics, **metrics["references"]}.items()]
     lines += [_policy("- baseline", row, columns) for name, row in metrics["difference"].items() if name == "baseline"]
+    if is_logged:
+        sizes = {"model": metrics, **metrics["references"]}.items()
+        lines.append(
+            "SNIPS with logged π is the headline, IPS with uniform π the paper's metric; effective sample sizes: "
+            + ", ".join(f"{name} {row['effective_sample_size']:,.0f}" for name, row in sizes)
+        )
     lines.append(f"{metrics['examples']:,} examples of {metrics['users']:,} users, 95 % intervals over users")
     if log := metrics["log"]:
         lines += _log_lines(log)
@@ -35,7 +42,8 @@ def _log_lines(log: dict[str, Any]) -> list[str]:
     columns = [metric for metric in LOG_METRICS if metric.is_headline]
     of_what = f"of {log['impressions']:,} impressions; logged {_cell(log['logged'])}"
     head = _row("", [*(_short(metric) for metric in columns), of_what])
-    return [head, *(_policy(name, row, columns) for name, row in log["policies"].items())]
+    lines = [head, *(_policy(name, row, columns) for name, row in log["policies"].items())]
+    return lines + ([f"DM and DR are left out: {log['dm_left_out']}"] if log["dm_left_out"] else [])
 
 
 def _policy(name: str, row: dict[str, Any], columns: Sequence[Metric[Any]]) -> str:
@@ -49,6 +57,11 @@ def _row(name: str, cells: list[str]) -> str:
 def _short(metric: Metric[Any]) -> str:
     heading = metric.heading.partition("\n")[0]
     return heading if heading.isupper() else heading.lower()
+
+
+def _with_policy(metric: Metric[Any]) -> str:
+    _, _, policy = metric.heading.partition("\n")
+    return f"{_short(metric)}{', ' if policy else ''}{policy}"
 
 
 def _cell(measurement: dict[str, float | None]) -> str:

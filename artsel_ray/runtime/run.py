@@ -71,9 +71,8 @@ def begin(output: str, identity: dict[str, Any], config: dict[str, Any]) -> Run:
     if not storage.create(path, storage.to_json({"run": identity, "config": config})):
         known = storage.read_json(path).get("run")
         if known != identity:
-            differing = sorted(
-                key for key in identity if not isinstance(known, dict) or known.get(key) != identity[key]
-            )
+            other = known if isinstance(known, dict) else {}
+            differing = sorted(key for key in identity | other if other.get(key) != identity.get(key))
             raise InputError(
                 f"{output} holds another run, which differs in: {', '.join(differing)}; "
                 "give another --output, or delete that one"

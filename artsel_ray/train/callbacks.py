@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.fs as pafs
 import torch
 from accelerate import PartialState
@@ -17,9 +18,11 @@ from artsel_ray import storage
 from artsel_ray.decoding.base import Questions
 from artsel_ray.decoding.decoders import DECODERS
 from artsel_ray.engines.torch import TorchEngine
+from artsel_ray.evaluation.held_out import held_out_metrics, held_out_sums, shown_metrics
 from artsel_ray.s3 import open_file
 from artsel_ray.train.examples import TrainingExamples
 
+VALIDATION = "validation_"  # what names of metrics on validation begin with
 _LIST = "files-"
 _PROGRESS_SECONDS = 5.0
 # Examples whose images are in memory together.
@@ -27,7 +30,7 @@ _EXAMPLES_WITH_IMAGES = 32
 
 
 def validate(engine: TorchEngine, examples: TrainingExamples, is_sharded: bool = False) -> dict[str, float]:
-    """Returns `validation_accuracy`, and `validation_ips`: the mean of hit · m, for π uniform over m candidates.
+    """Returns the metrics of `held_out_metrics` for the engine's choices, each name after `validation_`.
 
     All workers call it, and share the examples.
 
@@ -44,11 +47,11 @@ def validate(engine: TorchEngine, examples: TrainingExamples, is_sharded: bool =
         some = own[start : start + at_once]
         chosen = zip(_choose(engine, examples, some), some, strict=True)
         hits += [choice == examples.label_n[index] for choice, index in chosen]
-    weighted = [hit * len(examples.answers(index)) for hit, index in zip(hits, own, strict=True)]
-    sums = torch.tensor([len(own), sum(hits), sum(weighted)], dtype=torch.float32, device=state.device)
-    count, *totals = reduce(sums, "sum").tolist()
-    accuracy, ips = (total / count for total in totals)
-    return {"validation_accuracy": accuracy, "validation_ips": ips}
+    candidates_n = np.array([len(examples.answers(index)) for index in own], dtype=np.int64)
+    propensity_n = np.array([examples.propensity_n[index] for index in own], dtype=np.float64)
+    own_sums = held_out_sums(np.array(hits, dtype=bool), candidates_n, propensity_n)
+    sums = reduce(torch.tensor(own_sums, dtype=torch.float64, device=state.device), "sum")
+    return {VALIDATION + name: value for name, value in held_out_metrics(sums.cpu().numpy()).items()}
 
 
 def _choose(engine: TorchEngine, examples: TrainingExamples, indices: Sequence[int]) -> list[int]:
@@ -106,16 +109,21 @@ class StopAtNonFinite(TrainerCallback):
 
 
 class ReportProgress(TrainerCallback):
-    """Reports how far the training is, at most every few seconds, and each validation."""
+    """Reports how far the training is, at most every few seconds, each validation, and first the `notices`."""
 
-    def __init__(self, report: Callable[[str], None]) -> None:
+    def __init__(self, report: Callable[[str], None], notices: Sequence[str] = ()) -> None:
         self._report = report  # shows a line to the user; called on the first worker only
+        self._notices = notices
         self._since = self._reported = time.monotonic()
         self._first_step: int | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called after the checkpoint, if there is one, was read."""
-        if state.global_step and state.is_world_process_zero:
+        if not state.is_world_process_zero:
+            return
+        for notice in self._notices:
+            self._report(notice)
+        if state.global_step:
             self._report(f"resuming from step {state.global_step:,}")
 
     def on_log(self, args: Any, state: Any, control: Any, **event: Any) -> None:
@@ -126,8 +134,7 @@ class ReportProgress(TrainerCallback):
         if self._first_step is None:  # of this process; a resumed run does not start at 1
             self._first_step, self._since = step, now
         if "validation_ips" in logs:
-            accuracy, ips = logs["validation_accuracy"], logs["validation_ips"]
-            self._report(f"step {step:,}: validation accuracy {accuracy:.4f}, IPS {ips:.4f}")
+            self._report(f"step {step:,}: validation {shown_metrics(logs, VALIDATION)}")
         elif "loss" in logs and now - self._reported > _PROGRESS_SECONDS and step > self._first_step:
             self._reported = now
             left = (now - self._since) / (step - self._first_step) * (state.max_steps - step)

@@ -6,6 +6,7 @@ merged model with a fresh adapter, so that the reference is what that training m
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from transformers import Trainer
@@ -15,7 +16,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from artsel_ray.errors import InputError
 from artsel_ray.train.examples import RATIONALE_STREAM, REJECTED_STREAM, Batch, TrainingExamples
 from artsel_ray.train.settings import Rejected
-from artsel_ray.train.trainers import Order, RendersItself, TrainingTask, arguments
+from artsel_ray.train.trainers import Order, RendersItself, TrainingTask, arguments, row_weights
 
 
 class Rejections:
@@ -34,13 +35,13 @@ class Rejections:
         self._mean_propensity = {key: float(np.mean(values)) for key, values in propensities.items()}
 
     def usable(self) -> list[int]:
-        """Returns the indices of the examples whose title has another candidate."""
-        return [index for index in range(len(self._examples)) if len(self._examples.title(index).contents) > 1]
+        """Returns the indices of the examples whose title has a candidate that reads differently from the label."""
+        return [index for index in range(len(self._examples)) if not self._examples.same_answers(index).all()]
 
     def draw(self, index: int, epoch: int) -> tuple[int, str | None]:
         """Returns the rejected candidate's stored index and its rationale: another example's, else this example's."""
         examples = self._examples
-        weights = self._weights(examples.title_n[index], examples.label_n[index])
+        weights = self._weights(index)
         rng = np.random.default_rng([examples.seed, REJECTED_STREAM, epoch, index])
         rejected = int(rng.choice(len(weights), p=weights / weights.sum()))
         if not examples.tokenizer.spec.reason:
@@ -51,10 +52,9 @@ class Rejections:
         rng = np.random.default_rng([examples.seed, RATIONALE_STREAM, epoch, index])
         return rejected, rationales[int(rng.integers(len(rationales)))]
 
-    def _weights(self, title: int, label: int) -> np.ndarray:
-        """Returns how likely each of a title's candidates is rejected, up to a factor: [M]."""
-        others = np.ones(len(self._examples.titles[title].contents))
-        others[label] = 0.0
+    def _weights(self, index: int) -> np.ndarray:
+        """Returns how likely each candidate is rejected, up to a factor: [M]; 0 for those that read like the label."""
+        title, others = self._examples.title_n[index], 1.0 - self._examples.same_answers(index)
         if self._method == "logged":
             logged = others * [self._mean_propensity.get((title, each), 0.0) for each in range(len(others))]
             if logged.any():  # otherwise no other candidate of this title was ever logged
@@ -69,14 +69,14 @@ class DpoCollator:
         self._examples, self._rejections, self.order = examples, rejections, order
         self._pad = DataCollatorForPreference(pad_token_id=pad_token_id)
 
-    def __call__(self, rows: list[dict[str, int]]) -> Batch:
+    def __call__(self, rows: list[dict[str, Any]]) -> Batch:
         """Returns tensors [2 · rows, longest], the chosen answers first, and the images' tensors in the same order."""
         epoch, pairs, images = self.order.epoch, [], []
         for row in rows:
             pair = self._examples.preference(row["index"], epoch, *self._rejections.draw(row["index"], epoch))
             pairs.append({"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected})
             images.append(pair.images)
-        return self._examples.with_images(self._pad(pairs), images * 2)
+        return self._examples.with_images(self._pad(pairs), images * 2) | row_weights(rows, copies=2)
 
 
 class _DpoTrainer(RendersItself, DPOTrainer):
@@ -87,13 +87,19 @@ def dpo_trainer(task: TrainingTask) -> Trainer:
     """Returns TRL's trainer of a task's examples.
 
     Raises:
-        InputError: if no title has another candidate to reject.
+        InputError: if no title has a candidate to reject that reads differently from the engaged one.
     """
     examples, learning = task.examples, task.training.learning
     rejections = Rejections(examples, learning.rejected)
     usable = rejections.usable()
     if not usable:
-        raise InputError(f"{examples.uri}: no title has two candidates, so there is none to reject; use sft")
+        if all(len(title.contents) == 1 for title in examples.titles):
+            raise InputError(f"{examples.uri}: no title has two candidates, so there is none to reject; use sft")
+        same = "all candidates of each title read the same, so nothing can be learned"
+        raise InputError(f"{examples.uri}: {same}; give them different captions")
+    if left_out := len(examples) - len(usable):
+        why = "every candidate of their title reads the same as the engaged one"
+        examples.notices.append(f"warning: {left_out:,} of {len(examples):,} train examples are left out: {why}")
     order = task.order([examples.length_n[index] for index in usable])
     args = DPOConfig(**arguments(task.training, task.output_dir), beta=learning.beta)
     return _DpoTrainer(task, args, usable, DpoCollator(examples, rejections, order, task.pad_token_id))

@@ -4,6 +4,7 @@ What a title's examples share is stored once, and histories as ids: 110,000 exam
 ids, and a tenth of that in this form.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,12 +12,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from artsel_ray import storage
 from artsel_ray.data.checked_reader import CheckedReader
-from artsel_ray.data.checks import example_checks
+from artsel_ray.data.checks import example_checks, without_propensity
 from artsel_ray.data.images import ArtworkImage, UnusableError, locate, read_all
 from artsel_ray.errors import InputError
+from artsel_ray.evaluation.examples import Examples
+from artsel_ray.evaluation.logging_policy import log_warnings
+from artsel_ray.prompts.escaping import escape
 from artsel_ray.prompts.tokenizer import Ids, Options, PromptTokenizer, TokenizedExample
 
 # Streams of random numbers, one for each kind of choice, so that no two kinds of choices depend on each other.
@@ -64,6 +69,8 @@ class TrainingExamples:
     titles: list[Title] = field(default_factory=list)
     known_titles: dict[tuple[Any, ...], int] = field(default_factory=dict)
     """Index into `titles` by what they show."""
+    known_same: dict[tuple[int, int], NDArray[np.bool_]] = field(default_factory=dict)
+    """`same_answers`, by title and label."""
     title_n: list[int] = field(default_factory=list)
     """Index into `titles`."""
     label_n: list[int] = field(default_factory=list)
@@ -76,6 +83,10 @@ class TrainingExamples:
     """NaN where it is unknown."""
     too_long: int = 0
     """Number of examples left out because they don't fit the model even without a history."""
+    without_propensity: Counter[str] = field(default_factory=Counter)
+    """Number of examples without a propensity, by file."""
+    notices: list[str] = field(default_factory=list)
+    """Lines for the user about the examples."""
 
     def __len__(self) -> int:
         return len(self.label_n)
@@ -83,6 +94,16 @@ class TrainingExamples:
     def title(self, index: int) -> Title:
         """Returns an example's title."""
         return self.titles[self.title_n[index]]
+
+    def same_answers(self, index: int) -> NDArray[np.bool_]:
+        """Returns which candidates read the same as the engaged one, which itself is among them: [M]."""
+        label, key = self.label_n[index], (self.title_n[index], self.label_n[index])
+        if key not in self.known_same:
+            contents, answers = [escape(content) for content in self.title(index).contents], self.answers(index)
+            pairs = zip(contents, answers, strict=True)
+            same = [content == contents[label] or ids == answers[label] for content, ids in pairs]
+            self.known_same[key] = np.array(same)
+        return self.known_same[key]
 
     def example(self, index: int, epoch: int = 0) -> TokenizedExample:
         """Returns an example for SFT."""
@@ -166,7 +187,12 @@ def read_train(
 
 def read_validation(uri: str, tokenizer: PromptTokenizer, max_model_length: int, size: int) -> TrainingExamples:
     """Reads the first examples, at most `size`, to choose for: all must be valid, and none needs a rationale."""
-    return _read(TrainingExamples(uri, tokenizer), [*_COLUMNS], max_model_length, size)
+    examples = _read(TrainingExamples(uri, tokenizer), [*_COLUMNS], max_model_length, size)
+    candidates_n = np.array([len(examples.answers(index)) for index in range(len(examples))])
+    label_n, title_n = np.array(examples.label_n), np.array(examples.title_n)
+    logged = Examples(np.arange(len(examples)), label_n, candidates_n, np.array(examples.propensity_n))
+    examples.notices += [f"warning: validation: {text}" for text in log_warnings(logged, label_n, title_n)]
+    return examples
 
 
 def _read(examples: TrainingExamples, columns: list[str], max_model_length: int, size: int | None) -> TrainingExamples:
@@ -175,7 +201,9 @@ def _read(examples: TrainingExamples, columns: list[str], max_model_length: int,
     reader = CheckedReader(files, "examples", columns, lambda rows: example_checks(rows, assets))
     for table in reader.valid_batches():
         left = len(table) if size is None else size - len(examples) - examples.too_long
-        _add(examples, table.slice(0, max(left, 0)), max_model_length)
+        used = table.slice(0, max(left, 0))
+        examples.without_propensity += without_propensity(used, reader.files)
+        _add(examples, used, max_model_length)
     if not len(examples):
         left_out = f"; {examples.too_long:,} are longer than {max_model_length:,} tokens" if examples.too_long else ""
         raise InputError(f"{examples.uri} has no example to use{left_out}")

@@ -22,8 +22,9 @@ from safetensors import SafetensorError
 from transformers.integrations import is_mlflow_available
 
 from artsel_ray import storage
-from artsel_ray.config import resolved
+from artsel_ray.config import resolved, unused_weighting
 from artsel_ray.errors import InputError
+from artsel_ray.evaluation import held_out
 from artsel_ray.models import adapter
 from artsel_ray.models.files import read_object
 from artsel_ray.models.load import ADAPTER, MERGED, load
@@ -31,14 +32,14 @@ from artsel_ray.models.weights import copy_processor
 from artsel_ray.report.model_card import write_card
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray
 from artsel_ray.runtime.run import Run, begin
-from artsel_ray.train.callbacks import is_complete, newest_complete
+from artsel_ray.train.callbacks import VALIDATION, is_complete, newest_complete
 from artsel_ray.train.loop import Fitted, fit, upload
 from artsel_ray.train.settings import TrainConfig
 from artsel_ray.train.trainers import MLFLOW, Training
 
 CHECKPOINTS = "checkpoints"  # folder of a training's output
 _MAX_FAILURES = 3
-METRICS = ("loss", "validation_accuracy", "validation_ips")  # what a training is judged by
+METRICS = ("loss", *(f"{VALIDATION}{name}" for name in held_out.METRICS))  # what a training is judged by
 # Flags that do not change the result: where it goes and where it runs.
 _NOT_IDENTITY = ("output", "workers", "fsdp", "export_merged")
 _MAX_MERGE_LOSS = 0.05
@@ -69,7 +70,7 @@ def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> d
     if config.export_merged and config.optimization.lora_rank:
         export_merged(config.output)
     run.publish({"metrics": metrics})
-    shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
+    shown = f"loss {metrics['loss']:.4f}, validation {held_out.shown_metrics(metrics, VALIDATION)}"
     print(f"train: {shown}; {config.output}", flush=True)
     return metrics
 
@@ -111,13 +112,14 @@ def begin_training(flags: dict[str, Any], not_identity: tuple[str, ...]) -> Run:
         raise InputError(f"{MLFLOW} is set and MLflow is not installed; pip install mlflow-skinny, or unset it")
     for split in ("train", "validation"):
         storage.list_files(storage.join(flags["examples"], split))
-    identity = {name: value for name, value in flags.items() if name not in not_identity}
+    left_out = (*not_identity, *unused_weighting(flags))
+    identity = {name: value for name, value in flags.items() if name not in left_out}
     return begin(flags["output"], {**identity, "model": load(flags["model"]).model_id}, flags)
 
 
 def final_metrics(history: list[dict[str, float]]) -> dict[str, float]:
     """Returns the last value of each metric that a training is judged by."""
-    return {name: [entry[name] for entry in history if name in entry][-1] for name in METRICS}
+    return {name: entry[name] for name in METRICS for entry in history if name in entry}
 
 
 def _fit_here(training: Training) -> Fitted:

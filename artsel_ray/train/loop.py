@@ -71,7 +71,8 @@ def fit(
     if training.optimization.lora_rank:
         adapter.let_fused_head_read_rows(trainer.model.get_base_model())
     stop = StopAtNonFinite()
-    own = [Validate(trainer, held_out, training.optimization.checkpoint_steps), stop, ReportProgress(report)]
+    progress = ReportProgress(report, examples.notices + held_out.notices)
+    own = [Validate(trainer, held_out, training.optimization.checkpoint_steps), stop, progress]
     last = _ExportAndValidate(trainer, training, base, held_out, stop)
     _run(trainer, [*own, SealCheckpoints(), *callbacks], last, checkpoint, training.output)
     return Fitted(trainer.state.log_history, stop.error, examples.too_long)

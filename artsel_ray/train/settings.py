@@ -7,7 +7,7 @@ import tyro
 from annotated_types import Ge, Gt, Lt
 from pydantic import model_validator
 
-from artsel_ray.config import Count, ModelName, Positive, PromptSettings, Seed, Uri, settings
+from artsel_ray.config import Count, ModelName, Positive, PromptSettings, Seed, Uri, check_weighting, settings
 from artsel_ray.errors import InputError
 
 # A new training method is a module with such a function, from `trainers.TrainingTask` to a trainer, and a line here.
@@ -74,6 +74,16 @@ class LearningSettings:
     """Beta of DPO: higher values keep the model closer to the reference."""
     max_model_length: Annotated[int, Ge(64)] = 8192
     """Maximum length of an example, in tokens; longer ones lose their oldest history."""
+    weight_by_propensity: bool = False
+    """Weight each example by the inverse of its logged propensity, so that the model learns what users engage with and
+    not what the log showed. Every example needs a propensity."""
+    max_weight: Positive | None = None
+    """With --weight-by-propensity, the largest weight, where 1 is that of an example of a uniform log. Default: 10."""
+
+    @model_validator(mode="after")
+    def _weighs(self) -> Self:
+        check_weighting(self.weight_by_propensity, self.max_weight)
+        return self
 
 
 @settings
@@ -110,7 +120,7 @@ class TrainConfig:
 
 @settings
 class SweepConfig(TrainConfig):
-    """Trains once for each learning rate, on Ray Tune, and keeps the model with the best IPS on validation.
+    """Trains once for each learning rate, on Ray Tune, and keeps the model that is best on validation.
 
     Run again to resume: finished trials are kept, others continue from their last checkpoint.
     """

@@ -1,12 +1,14 @@
 """SFT: the model learns to answer with the engaged artwork. Loss on the answer alone, `-log p(a* | x, u)`."""
 
+from typing import Any
+
 from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from artsel_ray.prompts.tokenizer import TokenizedExample
 from artsel_ray.train.examples import Batch, TrainingExamples
-from artsel_ray.train.trainers import Order, RendersItself, TrainingTask, arguments
+from artsel_ray.train.trainers import Order, RendersItself, TrainingTask, arguments, row_weights
 
 _IGNORED = -100  # the label that torch's cross-entropy leaves out
 
@@ -18,11 +20,11 @@ class SftCollator:
         self._examples, self.order = examples, order
         self._pad = DataCollatorForLanguageModeling(pad_token_id=pad_token_id)
 
-    def __call__(self, rows: list[dict[str, int]]) -> Batch:
+    def __call__(self, rows: list[dict[str, Any]]) -> Batch:
         """Returns tensors [rows, longest], and the images'; ids that are not part of the answer are labeled -100."""
         encoded = [self._examples.example(row["index"], self.order.epoch) for row in rows]
         batch = self._pad([{"input_ids": each.ids, "labels": _labels(each)} for each in encoded])
-        return self._examples.with_images(batch, [each.images for each in encoded])
+        return self._examples.with_images(batch, [each.images for each in encoded]) | row_weights(rows)
 
 
 def _labels(example: TokenizedExample) -> list[int]:
@@ -36,7 +38,11 @@ class _SftTrainer(RendersItself, SFTTrainer):
 
 def sft_trainer(task: TrainingTask) -> Trainer:
     """Returns TRL's trainer of a task's examples."""
+    examples = task.examples
+    if same := sum(int(examples.same_answers(index).sum()) > 1 for index in range(len(examples))):
+        alike = "engage with an artwork that reads the same as another candidate: nothing tells the two apart"
+        examples.notices.append(f"warning: {same:,} of {len(examples):,} train examples {alike}")
     settings = arguments(task.training, task.output_dir)
     args = SFTConfig(**settings, dataset_kwargs={"skip_prepare_dataset": True}, shuffle_dataset=False)
-    collator = SftCollator(task.examples, task.order(task.examples.length_n), task.pad_token_id)
-    return _SftTrainer(task, args, range(len(task.examples)), collator)
+    collator = SftCollator(examples, task.order(examples.length_n), task.pad_token_id)
+    return _SftTrainer(task, args, range(len(examples)), collator)

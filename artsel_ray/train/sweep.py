@@ -29,10 +29,13 @@ from ray.util.state.exception import RayStateApiException
 from artsel_ray import schema, storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
+from artsel_ray.evaluation.held_out import headline_of, shown_metrics
+from artsel_ray.evaluation.metrics import headline
 from artsel_ray.report.html import render_sweep
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import DRIVER, Run
 from artsel_ray.s3 import open_file
+from artsel_ray.train.callbacks import VALIDATION
 from artsel_ray.train.job import CHECKPOINTS, METRICS, begin_training, train
 from artsel_ray.train.settings import SweepConfig, TrainConfig
 
@@ -41,6 +44,7 @@ Status = Literal["finished", "stopped", "failed"]
 _SHOWN = ("method", "model", "output_format", "reason", "layout", "batch_size", "lora_rank", "seed")
 _Train = Callable[[list[UserCallback]], dict[str, float]]
 _COPY_BYTES = 1 << 24
+_HEADLINE = "headline"  # as which a trial reports the metric that selects, whichever it is
 # Flags that do not change a trial's result. Learning rates are among them, so that more can be tried later.
 _NOT_IDENTITY = ("output", "workers", "learning_rate", "learning_rates", "asha", "concurrent")
 # A trial's own process waits for its workers. It must claim something, but no share of a CPU: with 2 CPUs, 0.01 each
@@ -72,6 +76,10 @@ class TrialRecord:
     """The last step that was validated."""
     seconds: float = 0.0
     error: str | None = None
+    validation_snips_logged: float | None = None
+    validation_snips_logged_random: float | None = None
+    validation_ips_logged: float | None = None
+    validation_effective_sample_size: float | None = None
 
 
 def sweep(config: SweepConfig) -> None:
@@ -119,7 +127,7 @@ def _run_trials(config: SweepConfig, trials: dict[float, _Train]) -> None:
         tune.with_resources(partial(_trial, trials), _WAITING),
         param_space={"learning_rate": tune.grid_search(list(trials))},
         tune_config=tune.TuneConfig(
-            metric="validation_ips", mode="max", max_concurrent_trials=config.concurrent or fitting,
+            metric=_HEADLINE, mode="max", max_concurrent_trials=config.concurrent or fitting,
             scheduler=scheduler, trial_dirname_creator=trial_name, trial_name_creator=trial_name,
         ),
         run_config=tune.RunConfig(
@@ -152,20 +160,24 @@ def _check_state_api() -> None:
 def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], seconds: float) -> None:
     output, rows = run.output, [dataclasses.asdict(record) for record in records]
     storage.write_table(storage.join(output, TABLE), pa.Table.from_pylist(rows, schema.TRIALS), "trials")
-    best = best_of(records)
+    best, selected = best_of(records), selected_by(records)
     if best is None:
         errors = [record.error for record in records if record.error]
         raise InputError(f"no trial finished; the first failed with: {errors[0]}")
     copy_best(output, best.learning_rate)
-    report, page = storage.join(output, "report.html"), render_sweep(rows, dataclasses.asdict(best), shown_flags(flags))
+    report, page = (
+        storage.join(output, "report.html"),
+        render_sweep(rows, dataclasses.asdict(best), shown_flags(flags), selected),
+    )
     storage.write_object(report, page.encode())
     counts = {status: sum(record.status == status for record in records) for status in get_args(Status)}
-    summary = {"best": dataclasses.asdict(best), **counts, "seconds": seconds}
+    summary = {"best": dataclasses.asdict(best), "headline": selected, **counts, "seconds": seconds}
     storage.write_json(storage.join(output, "summary.json"), summary)
     run.publish({"best": best.learning_rate, "trials": len(records)})
     print(
         f"sweep: {', '.join(f'{count} {status}' for status, count in counts.items())}; best learning rate "
-        f"{best.learning_rate} with validation IPS {best.validation_ips:.4f}; {storage.join(output, BEST)}\n{report}",
+        f"{best.learning_rate}, validation {shown_metrics(dataclasses.asdict(best), VALIDATION)}; "
+        f"{storage.join(output, BEST)}\n{report}",
         flush=True,
     )
 
@@ -206,7 +218,7 @@ def read_record(output: str, rate: float) -> TrialRecord | None:
     if storage.read_manifest(trained) is not None:
         summary = storage.read_json(storage.join(trained, "summary.json"))
         step = max(entry["step"] for entry in summary["history"])
-        metrics = {name: summary[name] for name in METRICS}
+        metrics = {name: summary.get(name) for name in METRICS}
         return TrialRecord(rate, "finished", **metrics, step=step, seconds=summary["seconds"])
     ended = storage.join(trained, RECORD)
     return TrialRecord(**storage.read_json(ended)) if storage.exists(ended) else None
@@ -222,10 +234,17 @@ def failure_of(traceback: str) -> str:
     return f"{lines[-1].partition(': ')[0]}; see tune/*/error.txt"
 
 
-def best_of(records: list[TrialRecord]) -> TrialRecord | None:
-    """Returns the finished trial with the best IPS, then the best accuracy, then the first; None if none finished."""
+def selected_by(records: list[TrialRecord]) -> str:
+    """Returns the metric that selects: logged SNIPS where all finished trials have it, else IPS with uniform π."""
     finished = [record for record in records if record.status == "finished"]
-    return max(finished, key=lambda record: (record.validation_ips, record.validation_accuracy), default=None)
+    has_logged = all(record.validation_snips_logged is not None for record in finished)
+    return VALIDATION + headline(has_propensities=has_logged)
+
+
+def best_of(records: list[TrialRecord]) -> TrialRecord | None:
+    """Returns the finished trial with the best metric of `selected_by`, then accuracy, then the first; None if none."""
+    finished, name = [record for record in records if record.status == "finished"], selected_by(records)
+    return max(finished, key=lambda record: (getattr(record, name), record.validation_accuracy), default=None)
 
 
 def trial_name(trial: Trial) -> str:
@@ -240,6 +259,7 @@ class Reporter(TuneReportCallback):
         """Called after all workers have reported; passes numbers on and leaves checkpoints to Ray Train."""
         numbers = {name: metrics[0][name] for name in (*METRICS, "step") if name in metrics[0]}
         if "validation_ips" in numbers:
+            numbers[_HEADLINE] = numbers[headline_of(numbers, VALIDATION)]
             super().after_report(run_context, [numbers], None)
 
 
@@ -255,7 +275,7 @@ class Recorder(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **_: Any) -> None:
         """Called after each validation."""
-        shown = ", ".join(f"{name.replace('_', ' ')} {result[name]:.4f}" for name in METRICS if name in result)
+        shown = f"validation {shown_metrics(result, VALIDATION)}"
         print(f"sweep: learning rate {trial_name(trial)}, step {result['step']}: {shown}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:

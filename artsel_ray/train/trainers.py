@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import trl.trainer.utils
 from datasets import Dataset
@@ -14,10 +15,15 @@ from transformers import PreTrainedModel
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from artsel_ray.config import PromptSettings
+from artsel_ray.data.checks import require_propensities
+from artsel_ray.evaluation.examples import FloatArray
+from artsel_ray.evaluation.held_out import MAX_WEIGHT, training_weights
 from artsel_ray.train.examples import TrainingExamples
 from artsel_ray.train.settings import LearningSettings, Method, OptimizationSettings
 
 MLFLOW = "MLFLOW_TRACKING_URI"  # the environment variable with MLflow's address, as MLflow names it
+
+WEIGHT = "weight"  # a batch's tensor of weights, one for each row
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,20 @@ class TrainingTask:
     def pad_token_id(self) -> int:
         """Id that pads a batch."""
         return int(self.examples.tokenizer.tokenizer.pad_token_id)
+
+    def weights(self, indices: Sequence[int]) -> FloatArray | None:
+        """Returns the weight of each of these examples by its propensity, or None if all weigh the same.
+
+        Raises:
+            InputError: if an example has no propensity.
+        """
+        learning, examples = self.training.learning, self.examples
+        if not learning.weight_by_propensity:
+            return None
+        require_propensities(examples.without_propensity)
+        candidates_n = np.array([len(examples.answers(index)) for index in indices])
+        propensity_n = np.array([examples.propensity_n[index] for index in indices])
+        return training_weights(candidates_n, propensity_n, learning.max_weight or MAX_WEIGHT)
 
     def order(self, length_n: Sequence[int]) -> "Order":
         """Returns the order of examples with these lengths, in tokens."""
@@ -87,17 +107,44 @@ class RendersItself:
     """
 
     def __init__(self, task: TrainingTask, args: Any, indices: Sequence[int], collator: Any) -> None:
+        columns: dict[str, Any] = {"index": indices}
+        if (weights := task.weights(indices)) is not None:
+            columns[WEIGHT] = weights
         super().__init__(
-            model=task.model, args=args, train_dataset=Dataset.from_dict({"index": indices}), data_collator=collator,
+            model=task.model, args=args, train_dataset=Dataset.from_dict(columns), data_collator=collator,
             processing_class=task.examples.tokenizer.tokenizer, peft_config=task.lora,
         )  # type: ignore[call-arg]  # of the trainer that this is mixed into  # fmt: skip
         self.order: Order = collator.order
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Scales the gradient of each row by its weight, which is the gradient of the weighted loss.
+
+        TRL has no weights of rows. The loss that it returns, and logs, is the one without weights.
+        """
+        row_weights = inputs.pop(WEIGHT, None)
+        if row_weights is None:
+            return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]  # of the TRL trainer
+
+        def weighted(**arguments: Any) -> Any:
+            outputs = model(**arguments)
+            if outputs.log_probs.requires_grad:
+                outputs.log_probs.register_hook(lambda gradient: gradient * row_weights[:, None].to(gradient))
+            return outputs
+
+        return super().compute_loss(weighted, inputs, *args, **kwargs)  # type: ignore[misc]  # of the TRL trainer
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
 
     def _get_train_sampler(self, *_: Any) -> Order:
         return self.order
+
+
+def row_weights(rows: list[dict[str, Any]], copies: int = 1) -> dict[str, torch.Tensor]:
+    """Returns a batch's tensor of weights, for so many copies of its rows end to end; nothing if it has none."""
+    if WEIGHT not in rows[0]:
+        return {}
+    return {WEIGHT: torch.tensor([row[WEIGHT] for row in rows] * copies, dtype=torch.float32)}
 
 
 def compute_targets_only() -> None:

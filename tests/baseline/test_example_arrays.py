@@ -66,3 +66,10 @@ def test_wrong_table_and_missing_files_are_named(tmp_path: Path) -> None:
         read_example_arrays(str(tmp_path / "titles"))
     with pytest.raises(InputError, match=r"no \.parquet file there"):
         read_example_arrays(str(tmp_path / "absent"))
+
+
+def test_propensities_outside_their_range_are_not_known(tmp_path: Path) -> None:
+    rows = [example(f"u{n}", "t", 0, [("a", "x")], propensity=p) for n, p in enumerate((0.5, None, 0.0, 1.5, 1.0))]
+    found = read_example_arrays(write_examples(tmp_path, rows))
+    np.testing.assert_array_equal(found.propensity_n, [0.5, np.nan, np.nan, np.nan, 1.0])
+    assert found.without_propensity == {str(tmp_path / "part-0.parquet"): 3}

@@ -9,7 +9,7 @@ import torch
 from artsel_ray import storage
 from artsel_ray.baseline.encoding import NetworkInputs, encode
 from artsel_ray.baseline.example_arrays import ExampleArrays, read_example_arrays
-from artsel_ray.baseline.job import baseline, make_predictions
+from artsel_ray.baseline.job import _identity, baseline, make_predictions
 from artsel_ray.baseline.settings import BaselineConfig
 from artsel_ray.baseline.towers import Towers
 from artsel_ray.baseline.trials import run_trials
@@ -65,6 +65,24 @@ def test_more_workers_than_train_examples_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"train has fewer examples than --workers 2; use fewer workers"):
         baseline(config)
     assert not (tmp_path / "baseline").exists()
+
+
+def test_weighting_needs_a_propensity_of_every_train_and_validation_example(tmp_path: Path) -> None:
+    for name in ("train", "validation", "test"):
+        rows = [example("u", "t", 0, [("a", "x"), ("b", "y")]), example("v", "t", 0, [("a", "x"), ("b", "y")])]
+        rows[0]["propensity"] = 0.0 if name == "validation" else None if name == "test" else 0.5
+        write_examples(tmp_path / "examples" / name, rows)
+    examples, output = str(tmp_path / "examples"), str(tmp_path / "baseline")
+    with pytest.raises(InputError, match=r"validation/part-0\.parquet: 1 examples have no propensity in \(0, 1\], and"):
+        baseline(BaselineConfig(examples=examples, output=output, weight_by_propensity=True))
+    assert not (tmp_path / "baseline").exists()
+
+
+def test_weighting_belongs_to_the_identity_only_where_it_is_on() -> None:
+    configs = [BaselineConfig(examples="D", output="B", weight_by_propensity=on) for on in (False, True)]
+    plain, weighted = (_identity(config, {}) for config in configs)
+    assert not {"weight_by_propensity", "max_weight", "output"} & plain.keys()
+    assert weighted.keys() - plain.keys() == {"weight_by_propensity", "max_weight"}
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ from artsel_ray.errors import InputError
         ({"learning_rates": (1e-3, 0.0)}, "--learning-rates is 0.0; it must be more than 0"),
         ({"learning_rates": (float("nan"),)}, "--learning-rates is nan"),
         ({"learning_rates": (100.0,)}, "--learning-rates is 100.0; it must be less than 100"),
+        ({"max_weight": 5.0}, "--max-weight is 5.0 and --weight-by-propensity is not given; add it"),
+        ({"max_weight": 0.0, "weight_by_propensity": True}, "--max-weight is 0.0; it must be more than 0"),
         ({"weight_decays": (-1.0,)}, "--weight-decays is -1.0; it must be at least 0"),
     ],
 )

@@ -1,14 +1,17 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from artsel_ray.baseline.encoding import NetworkInputs
+from artsel_ray.baseline.encoding import NetworkInputs, encode
+from artsel_ray.baseline.example_arrays import read_example_arrays
 from artsel_ray.baseline.towers import Towers
-from artsel_ray.baseline.trials import Trial, batches, measure, run_trials
-from artsel_ray.baseline.vocabulary import Vocabulary
-from tests.support.baseline_examples import silent, sized
+from artsel_ray.baseline.trials import Trial, batches, measure, predict, run_trials
+from artsel_ray.baseline.vocabulary import Vocabulary, make_vocabulary
+from artsel_ray.evaluation.held_out import held_out_metrics, held_out_sums
+from tests.support.baseline_examples import RECIPE, example, silent, sized, write_examples
 
 
 def test_every_example_is_in_one_batch() -> None:
@@ -61,3 +64,62 @@ def test_training_stops_when_the_validation_loss_rises(
     lines: list[str] = []
     _, best, _ = run_trials(inputs["train"], flipped, recipe, lines.append)
     assert len(lines) == best.epoch + 1 < 50
+
+
+def test_trials_are_ranked_by_logged_snips_where_there_is_one() -> None:
+    copies_log = Trial(0.1, 0.1, 1, loss=0.5, ips=5.2, snips_logged=0.2)
+    learns = Trial(0.1, 0.1, 1, loss=0.9, ips=1.8, snips_logged=0.4)
+    never_finite = Trial(0.1, 0.1)
+    assert max([copies_log, learns, never_finite], key=lambda trial: trial.rank) == learns
+    without = [dataclasses.replace(trial, snips_logged=None) for trial in (copies_log, learns)]
+    assert max(without, key=lambda trial: trial.rank).ips == 5.2
+    assert max([Trial(0.1, 0.1, 1, ips=0.0, snips_logged=0.0), never_finite], key=lambda trial: trial.rank).epoch == 1
+
+
+def logged(folder: Path, count: int, seed: int) -> str:
+    """Examples of a log that shows artwork a four times as often as b, which users like twice as much."""
+    label_n = np.random.default_rng(seed).choice(2, p=[2 / 3, 1 / 3], size=count)  # 0.8 · 0.2 to 0.2 · 0.4
+    candidates = [("a", "a clown laughs"), ("b", "a dark knife")]
+    rows = [
+        example(f"u{n}", "t", int(label), candidates, propensity=0.2 if label else 0.8)
+        for n, label in enumerate(label_n)
+    ]
+    return write_examples(folder, rows)
+
+
+def test_weights_by_propensity_undo_what_the_log_showed_most(tmp_path: Path) -> None:
+    train, validation = (
+        read_example_arrays(logged(tmp_path / name, count, seed))
+        for seed, (name, count) in enumerate({"train": 400, "validation": 200}.items())
+    )
+    known = make_vocabulary(train)
+    inputs, held_out = encode(train, known, train=True), encode(validation, known)
+
+    def chosen(max_weight: float | None) -> tuple[int, Trial]:
+        recipe = dataclasses.replace(sized(known, RECIPE), max_weight=max_weight)
+        weights, best, _ = run_trials(inputs, held_out, recipe, silent)
+        network = Towers(recipe.sizes)
+        network.load_state_dict(weights)
+        (_, log_bm), *_ = predict(network, held_out)
+        return int(log_bm.mean(dim=0).argmax()), best
+
+    (plain, by_log), (weighted, by_engagement) = chosen(None), chosen(10.0)
+    assert (plain, weighted) == (0, 1)
+    assert by_log.ips > by_engagement.ips
+    assert by_engagement.snips_logged is not None
+    assert by_log.snips_logged is not None
+    assert by_engagement.snips_logged > 1.5 * by_log.snips_logged
+
+
+def test_measured_metrics_and_weighted_loss_by_hand(vocabulary: Vocabulary, inputs: dict[str, NetworkInputs]) -> None:
+    torch.manual_seed(0)
+    network, split = Towers(sized(vocabulary).sizes), inputs["validation"]
+    (picked, log_bm), *_ = predict(network, split)
+    label = torch.from_numpy(split.label_n[picked])
+    loss = torch.nn.functional.nll_loss(log_bm.double(), label, reduction="none")
+    found = measure(network, split)
+    assert found.pop("loss") == pytest.approx(float(loss.mean()))
+    hit = (log_bm.argmax(dim=1) == label).numpy()
+    assert found == pytest.approx(held_out_metrics(held_out_sums(hit, split.candidates_n, split.propensity_n)))
+    weight = torch.arange(len(loss), dtype=torch.float64)
+    assert measure(network, split, weight)["loss"] == pytest.approx(float((loss * weight).mean()))

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from artsel_ray.config import Assets
 from artsel_ray.data import checks
+from artsel_ray.errors import InputError
 from artsel_ray.schema import EXAMPLES, HISTORY, INVALID_ROWS, PREDICTIONS, TIMESTAMP
 
 
@@ -147,3 +149,13 @@ def test_row_with_broken_text_is_invalid_and_its_broken_id_null() -> None:
     (row,) = invalid.to_pylist()
     assert (row["row"], row["column"], row["reason"]) == (5, "user_id", "not valid UTF-8")
     assert (row["user_id"], row["title_id"]) == (None, "t")
+
+
+def test_examples_without_a_propensity_are_counted_by_file() -> None:
+    propensities = [0.5, None, 0.0, float("nan"), 1.5, 1.0]
+    rows = pa.table({"propensity": propensities, "file": pa.array([0, 0, 1, 1, 1, 1], pa.int32())})
+    missing = checks.without_propensity(rows, ["a", "b"])
+    assert missing == {"a": 1, "b": 3}
+    with pytest.raises(InputError, match=r"^b: 3 examples \(4 in all files\) have no propensity in \(0, 1\]"):
+        checks.require_propensities(missing)
+    checks.require_propensities(checks.without_propensity(rows.slice(0, 1), ["a", "b"]))

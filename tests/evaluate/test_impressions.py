@@ -24,13 +24,13 @@ def log(small: Path) -> Path:
     |------|-------|-------|---------|------------|------------------|-------|
     | u1   | t1    | t1-0  | yes     | 0.5        | 0.75 0.25        | t1-0  |
     | u1   | t2    | t2-1  | no      | 0.25       | 0.4 0.2 0.2 0.2  | t2-3  |
-    | u2   | t1    | t1-1  | no      | 0.2        | 0.5 0.5          | t1-0  |
+    | u2   | t1    | t1-1  | no      | 0.2        | 0.6 0.4          | t1-0  |
     | u2   | t1    | t1-0  | yes     | 0.8        | the same         | t1-0  |
     """
     write(
         small / "baseline",
         "predictions",
-        [ranked("u1", "t1", [0.75, 0.25]), ranked("u1", "t2", [0.4, 0.2, 0.2, 0.2]), ranked("u2", "t1", [0.5, 0.5])],
+        [ranked("u1", "t1", [0.75, 0.25]), ranked("u1", "t2", [0.4, 0.2, 0.2, 0.2]), ranked("u2", "t1", [0.6, 0.4])],
     )
     rows = [
         impression("u1", "t1", "t1-0", True, 0.5),
@@ -65,21 +65,48 @@ def test_values_by_hand(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = {
         name: [found["policies"][name][metric.name]["value"] for metric in LOG_METRICS] for name in found["policies"]
     }
-    # The mean reward is 0.5, so r̂ is q̂ · m / 2: 0.75 0.25; 0.8 0.4 0.4 0.4; 0.5 0.5. The model's weights are 2, 0, 0
-    # and 1.25; it expects 0.75, 0.4, 0.5, 0.5; its residuals are 2 · 0.25 and 1.25 · 0.5.
-    assert values["model"] == pytest.approx([3.25 / 4, 1, 2.15 / 4, 2.15 / 4 + 1.125 / 4, 2.15 / 4 + 1.125 / 3.25])
-    # Random expects 0.5 everywhere; weights 1, 1, 2.5, 0.625; residuals 0.25, -0.4, -1.25, 0.3125.
-    assert values["random"] == pytest.approx([1.625 / 4, 1.625 / 5.125, 0.5, 0.5 - 1.0875 / 4, 0.5 - 1.0875 / 5.125])
+    # The mean reward is 0.5, so r̂ is q̂ · m / 2: 0.75 0.25; 0.8 0.4 0.4 0.4; 0.6 0.4. The model's weights are 2, 0, 0
+    # and 1.25; it expects 0.75, 0.4, 0.6, 0.6; its residuals are 2 · 0.25 and 1.25 · 0.4.
+    assert values["model"] == pytest.approx([3.25 / 4, 1, 2.35 / 4, 2.35 / 4 + 1 / 4, 2.35 / 4 + 1 / 3.25])
+    # Random expects 0.5 everywhere; weights 1, 1, 2.5, 0.625; residuals 0.25, -0.4, -1, 0.25.
+    assert values["random"] == pytest.approx([1.625 / 4, 1.625 / 5.125, 0.5, 0.5 - 0.9 / 4, 0.5 - 0.9 / 5.125])
     # The baseline chooses t1-0, t2-0, t1-0, t1-0.
-    assert values["baseline"] == pytest.approx([3.25 / 4, 1, 2.55 / 4, 2.55 / 4 + 1.125 / 4, 2.55 / 4 + 1.125 / 3.25])
+    assert values["baseline"] == pytest.approx([3.25 / 4, 1, 2.75 / 4, 2.75 / 4 + 1 / 4, 2.75 / 4 + 1 / 3.25])
     assert found["difference"]["baseline"]["dr"]["value"] == pytest.approx(-0.1)
     assert "warning: model on the log: the weights rest on 2 of 4 examples" in capsys.readouterr().out
     assert "On the log of all impressions" in (log / "E/report.html").read_text()
 
 
 def test_baseline_is_the_examples_reward_model_too(log: Path) -> None:
-    # m · q̂ of the choices: t1-0 of u1 1.5, t2-3 of u1 0.8, t1-0 of u2 1; the fourth example the baseline lacks.
-    assert evaluated(log)["dm"]["value"] == pytest.approx(3.3 / 3)
+    better = [
+        ranked("u1", "t1", [0.75, 0.25]),
+        ranked("u1", "t2", [0.2, 0.2, 0.2, 0.4]),
+        ranked("u2", "t1", [0.4, 0.6]),
+    ]
+    write(log / "baseline", "predictions", better)
+    # m · q̂ of the choices: t1-0 of u1 1.5, t2-3 of u1 1.6, t1-0 of u2 0.8; the fourth example the baseline lacks.
+    found = evaluated(log)
+    assert (found["dm"]["value"], found["dm_left_out"]) == (pytest.approx(3.9 / 3), None)
+
+
+def test_reward_model_no_better_than_a_constant_is_left_out(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    worse = [ranked("u1", "t1", [0.25, 0.75]), ranked("u1", "t2", [0.2, 0.4, 0.2, 0.2]), ranked("u2", "t1", [0.5, 0.5])]
+    write(log / "baseline", "predictions", worse)
+    found = evaluated(log)
+    values = {
+        name: measured["value"]
+        for name, measured in found["log"]["policies"]["model"].items()
+        if name != "effective_sample_size"
+    }
+    assert values == {"ips": pytest.approx(3.25 / 4), "snips": 1, "dm": None, "dr": None, "sndr": None}
+    assert found["dm"]["value"] is None
+    why = "the baseline's probabilities predict no better than a constant"
+    for place in (found["dm_left_out"], found["log"]["dm_left_out"]):
+        assert place.startswith(why)
+    assert f"DM and DR are left out: {why}" in capsys.readouterr().out
+    page = (log / "E/report.html").read_text()
+    assert "DM is left out: the baseline" in page
+    assert "DM and DR are left out: the baseline" in page
 
 
 def test_invalid_impressions_are_written(log: Path) -> None:

@@ -13,6 +13,7 @@ from artsel_ray import storage
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.job import evaluate
 from artsel_ray.evaluate.settings import EvaluateConfig
+from tests.support.evaluation_tables import prediction, write
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -41,6 +42,7 @@ def test_metrics_by_hand(small: Path) -> None:
     assert (found["examples"], found["users"], found["missing"], found["other_predictions"]) == (4, 2, 1, 1)
     values = [found[name]["value"] for name in ("accuracy", "ips", "snips", "ips_logged", "snips_logged")]
     assert values == pytest.approx([0.5, 1.5, 0.5, 11.25 / 4, 11.25 / 18.25])
+    assert found["headline"] == "snips_logged"
     # Two users, one always right and one always wrong: the resamples are 0, 1/2 and 1.
     assert (found["accuracy"]["low"], found["accuracy"]["high"]) == (0, 1)
     assert found["references"]["random"]["accuracy"]["value"] == pytest.approx(0.375)
@@ -58,6 +60,7 @@ def test_logged_metrics_are_null_without_propensities(small: Path) -> None:
     pq.write_table(pq.read_table(file).drop_columns("propensity"), file)
     found = metrics(small)
     assert found["ips_logged"] == found["snips_logged"] == {"value": None, "low": None, "high": None}
+    assert found["headline"] == "ips"
     assert "no example has a propensity" in found["note"]
     # Kish of hit·m: (2 + 4)² / (4 + 16)
     assert found["effective_sample_size"] == pytest.approx(1.8)
@@ -157,7 +160,13 @@ def test_command_line_prints_table_and_paths(small: Path) -> None:
     done = run(small)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[1].split() == ["model", "0.5000", "[0.0000,", "1.0000]", "1.5000", "[0.0000,", "3.0000]"]
+    assert [cell.strip() for cell in lines[0].split("  ") if cell] == [
+        *("SNIPS, logged π", "IPS, logged π", "accuracy", "IPS, uniform π (paper)")
+    ]
+    assert [cell for cell in lines[1].split() if "[" not in cell and "]" not in cell] == [
+        *("model", "0.6164", "2.8125", "0.5000", "1.5000")
+    ]
+    assert "effective sample sizes: model 1, random 3" in done.stdout
     assert lines[-2:] == [str(small / "E/metrics.json"), str(small / "E/report.html")]
     assert "missing: 1" in lines
 
@@ -187,3 +196,41 @@ def test_command_line_reports_bad_input_in_one_line(small: Path) -> None:
     assert done.stderr.startswith("error: cannot read ")
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_predictions_that_do_not_belong_to_the_examples_are_refused(small: Path) -> None:
+    others = [prediction("u8", "t1", "t1-0"), prediction("u9", "t1", "t1-0")]
+    with pytest.raises(InputError, match="none of its 2 user-title pairs is among the 4 of the examples"):
+        metrics(small, predictions=write(small / "others", "predictions", others))
+    with pytest.raises(InputError, match="others: none of its 2 user-title pairs"):
+        metrics(small, baseline=str(small / "others"))
+    unknown = [prediction("u1", "t1", "t1-8"), prediction("u2", "t1", "t1-9")]
+    with pytest.raises(InputError, match="none of the 2 chosen artworks is a candidate of its example"):
+        metrics(small, predictions=write(small / "unknown", "predictions", unknown))
+    with pytest.raises(InputError, match="none of its 2 user-title pairs"):
+        metrics(small, permutations=(str(small / "others"),))
+
+
+def test_ceiling_of_the_headline_is_the_oracle_that_shows_what_engages_most(
+    tmp_path: Path, write_world: Callable[[Path, int, int], None]
+) -> None:
+    write_world(tmp_path, 60, 0)
+    found = metrics(tmp_path, oracle=str(tmp_path / "oracle"))
+    row = found["references"]["oracle"]
+    assert row["best_logged"]["snips_logged"]["value"] > row["snips_logged"]["value"]
+    assert row["best_logged"]["accuracy"]["value"] < row["accuracy"]["value"]
+    assert "Oracle, best for logged π" in (tmp_path / "E/report.html").read_text()
+
+
+def test_log_far_from_uniform_is_one_warning_with_its_figures(
+    tmp_path: Path, write_world: Callable[[Path, int, int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_world(tmp_path, 60, 0)
+    found = metrics(tmp_path)
+    texts = [text for text in found["warnings"] if "far from uniform" in text]
+    assert len(texts) == 1
+    assert f"warning: {texts[0]}" in capsys.readouterr().out
+    # Most of what was shown was one artwork; copying it looks best by the uniform IPS alone.
+    popularity, random = found["references"]["popularity"], found["references"]["random"]
+    assert popularity["ips"]["low"] > random["ips"]["high"]
+    assert popularity["ips"]["low"] > 3 * popularity["snips_logged"]["value"] / random["snips_logged"]["value"]

@@ -61,7 +61,13 @@ def test_relative_by_hand() -> None:
     assert relative["random"]["accuracy"].value == pytest.approx(100 * (0.5 / 0.375 - 1))
     assert relative["random"]["ips"].value == pytest.approx(50)
     assert relative["never"]["accuracy"] == UNDEFINED
-    assert relative["random"].keys() == {"accuracy", "ips"}
+    # 1/p: 1.25, 10, 5, 2. SNIPS is 11.25 / 18.25, random's (1.25/2 + 10/4 + 5/2 + 2/4) / 18.25.
+    assert relative["random"]["snips_logged"].value == pytest.approx(100 * (11.25 / 6.125 - 1))
+    assert relative["random"].keys() == {"snips_logged", "ips_logged", "accuracy", "ips"}
+    without = dataclasses.replace(SMALL, propensity_n=np.full(4, np.nan))
+    assert evaluated({"model": HIT_N, "random": SMALL.uniform_n}, without).relative["random"].keys() == {
+        *("accuracy", "ips")
+    }
 
 
 def test_differences_are_the_model_minus_the_others() -> None:
@@ -178,3 +184,36 @@ def test_agreement_without_known_orders() -> None:
     choices = PermutedChoices(choice, choice == 1, unknown, unknown)
     found = measure_position_bias(choices, THREE, EstimateSettings(20, 0))
     assert (found.agreement.value, found.by_place) == (1, [])
+
+
+def test_on_a_log_of_editors_picks_the_logged_estimates_find_the_truth_and_the_uniform_ones_do_not() -> None:
+    # Every title's artwork 0 is shown with 0.7, the other three with 0.1. A user engages with one of the four, by the
+    # user's own taste, with 0.3, and with the others with 0.1. Copying the log, random choice and the log itself are
+    # worth 0.15 engagements per impression, the oracle 0.3.
+    rng = np.random.default_rng(0)
+    shown_a, count = np.array([0.7, 0.1, 0.1, 0.1]), 60_000
+    taste_n, action_n = rng.integers(4, size=count), rng.choice(4, p=shown_a, size=count)
+    engaged_n = rng.random(count) < np.where(action_n == taste_n, 0.3, 0.1)
+    taste_n, action_n = taste_n[engaged_n], action_n[engaged_n]
+    users_n = np.arange(len(action_n))
+    examples = Examples(users_n, action_n, np.full(len(action_n), 4), shown_a[action_n])
+    policies = {
+        "model": (action_n == taste_n).astype(float),
+        "most engaged": (action_n == 0).astype(float),
+        "random": examples.uniform_n,
+    }
+    on_examples = {name: PolicyOnExamples(examples, truth_n) for name, truth_n in policies.items()}
+    found = evaluate_policies(on_examples, EstimateSettings(500, 0)).policies
+    # SNIPS is the engagement over the sum of the four artworks', 0.6; IPS the engagement over the log's.
+    for name, snips, ips in (("model", 0.5, 2.0), ("most engaged", 0.25, 1.0), ("random", 0.25, 1.0)):
+        for metric, truth in (("snips_logged", snips), ("ips_logged", ips)):
+            measured = found[name].metrics[metric]
+            assert measured.low is not None
+            assert measured.high is not None
+            assert measured.low <= truth <= measured.high, (name, metric, measured)
+    # By the uniform IPS, copying the log is worth far more than a random draw, and more than the best policy.
+    uniform = {name: result.metrics["ips"] for name, result in found.items()}
+    assert uniform["most engaged"].low is not None
+    assert uniform["most engaged"].low > 2.5
+    assert uniform["model"].high is not None
+    assert uniform["most engaged"].low > uniform["model"].high

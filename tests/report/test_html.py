@@ -22,6 +22,8 @@ def metrics(**changes: Any) -> dict[str, Any]:
     counts = ("missing", "unknown_artwork", "other_predictions", "unusable_predictions", "rejected_examples")
     return {
         **row,
+        "headline": "ips",
+        "dm_left_out": None,
         **dict.fromkeys((*counts, "rejected_predictions", "known_propensities", "invalid_propensities"), 0),
         "examples": 4321,
         "users": 99,
@@ -179,3 +181,25 @@ def test_page_of_proposals_shows_briefs_and_their_absence() -> None:
     assert "No brief: the title" in page
     assert page.index("Heat") < page.index("The &lt;i&gt;House")
     assert "fewer than\n20 users" in page
+
+
+def test_headline_is_the_logged_estimate_where_there_are_propensities() -> None:
+    change = {"value": 31.2, "low": 4.0, "high": 60.0}
+    logged = metrics(headline="snips_logged", known_propensities=4321, dm_left_out="there is no baseline")
+    logged["relative"] = {"random": dict.fromkeys(NAMES, change)}
+    page = render_evaluation(logged, [], {})
+    heading = page[page.index("<h1>") : page.index("</h1>")]
+    assert "+31.2 %" in heading
+    assert page.index(">SNIPS, logged π<") < page.index(">IPS, uniform π (paper)<")
+    assert ">SNIPS, logged π</text>" in page
+    assert "DM is left out: there is no baseline" in page
+    assert "SNIPS, logged π</text>" not in render_evaluation(metrics(), [], {})
+
+
+def test_sweep_by_logged_snips_shows_it_with_a_random_draws() -> None:
+    numbers = {"validation_snips_logged": 0.375, "validation_snips_logged_random": 0.25}
+    trials = [row | numbers for row in TRIALS]
+    page = render_sweep(trials, trials[1], {}, "validation_snips_logged")
+    assert "has the best SNIPS, logged π on validation: 0.375; a random draw has 0.250" in page
+    assert "<th>SNIPS, logged π</th><th>IPS, uniform π (paper)</th>" in page
+    assert ">SNIPS, logged π, validation</text>" in page

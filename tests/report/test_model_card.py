@@ -29,3 +29,15 @@ def test_card_shows_metrics_flags_and_what_was_trained(has_adapter: bool, tmp_pa
         (True, True, False) if has_adapter else (False, False, True)
     )
     assert "<svg" in (tmp_path / "loss.svg").read_text()
+
+
+def test_card_of_examples_with_propensities_leads_with_logged_snips(tmp_path: Path) -> None:
+    logged = {"validation_snips_logged": 0.375, "validation_snips_logged_random": 0.25, "validation_ips": 1.5}
+    write_card(str(tmp_path), FLAGS | {"lora_rank": 4}, {"loss": 0.5, **logged}, [*HISTORY, {"step": 2.0, **logged}])
+    text = (tmp_path / "README.md").read_text()
+    assert "propensities is the headline: 0.3750, where a random draw has 0.2500." in text
+    assert "rewards repeating a log" in text
+    # Matplotlib draws text as glyphs here; the legend's labels are in its comments.
+    plot = (tmp_path / "loss.svg").read_text()
+    assert "<!-- validation snips logged random -->" in plot
+    assert "<!-- validation ips -->" not in plot

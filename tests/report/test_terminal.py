@@ -11,6 +11,7 @@ ROW = {metric.name: ESTIMATE for metric in METRICS}
 def metrics(**changes: Any) -> dict[str, Any]:
     counts = ("missing", "unknown_artwork", "other_predictions", "unusable_predictions", "rejected_examples")
     return {
+        "headline": "ips",
         **ROW,
         **dict.fromkeys((*counts, "invalid_propensities"), 0),
         "examples": 4321,
@@ -43,7 +44,7 @@ def test_counts_and_warnings_are_shown_where_there_are_some() -> None:
 
 def test_log_and_permutations() -> None:
     row = {metric.name: ESTIMATE for metric in LOG_METRICS}
-    log = {"impressions": 1000, "logged": ESTIMATE, "policies": {"model": row}}
+    log = {"impressions": 1000, "logged": ESTIMATE, "policies": {"model": row}, "dm_left_out": None}
     by_place = [{"chosen": ESTIMATE}, {"chosen": UNKNOWN}]
     lines = evaluation_lines(metrics(log=log, permutations={"runs": 2, "agreement": ESTIMATE, "by_place": by_place}))
     assert lines[-3].split() == [
@@ -51,3 +52,18 @@ def test_log_and_permutations() -> None:
     ]
     assert lines[-2] == "model       0.5000 [0.2500, 0.7500]     0.5000 [0.2500, 0.7500]"
     assert lines[-1] == "2 orders of the candidates: agreement 0.5000 [0.2500, 0.7500], chosen at 0.50 0.00"
+
+
+def test_logged_snips_comes_first_where_there_are_propensities() -> None:
+    row = {**ROW, "effective_sample_size": 12.0}
+    references = {"random": row, "oracle": row}
+    cells = "     ".join(["0.5000 [0.2500, 0.7500]"] * 4)
+    assert evaluation_lines(metrics(headline="snips_logged", effective_sample_size=1e4, references=references))[:6] == [
+        f"{'':12}{'SNIPS, logged π':28}{'IPS, logged π':28}{'accuracy':28}IPS, uniform π (paper)",
+        f"model       {cells}",
+        f"random      {cells}",
+        f"oracle      {cells}",
+        "- baseline  0.5000 [0.2500, 0.7500]     0.5000 [0.2500, 0.7500]     0.5000 [0.2500, 0.7500]     - [-, -]",
+        "SNIPS with logged π is the headline, IPS with uniform π the paper's metric; effective sample sizes: "
+        "model 10,000, random 12, oracle 12",
+    ]

@@ -120,6 +120,17 @@ def test_validation_is_the_decoders_accuracy_and_ips(tiny_llama: TinyLlama, tmp_
         "validation_accuracy": pytest.approx(sum(hits) / 9),
         "validation_ips": pytest.approx(sum(hit * size for hit, size in zip(hits, sizes, strict=True)) / 9),
     }
+    # The same choices, where all propensities but one are logged.
+    examples.propensity_n[:] = [0.7 if label == 0 else 0.1 for label in examples.label_n]
+    examples.propensity_n[3] = float("nan")
+    weights = [0.0 if index == 3 else 1 / propensity for index, propensity in enumerate(examples.propensity_n)]
+    logged = validate(trainer, examples)
+    hit_weight = sum(weight for weight, hit in zip(weights, hits, strict=True) if hit)
+    assert logged["validation_snips_logged"] == pytest.approx(hit_weight / sum(weights))
+    assert logged["validation_ips_logged"] == pytest.approx(hit_weight / 8)
+    assert logged["validation_snips_logged_random"] == pytest.approx(
+        sum(weight / size for weight, size in zip(weights, sizes, strict=True)) / sum(weights)
+    )
 
 
 LOCAL = pafs.LocalFileSystem()

@@ -10,6 +10,8 @@ from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model, load
 from artsel_ray.train.dpo import DpoCollator, Rejections
 from artsel_ray.train.examples import read_train
+from artsel_ray.train.job import training_of
+from artsel_ray.train.loop import fit
 from artsel_ray.train.trainers import Order
 from tests.support.training import CAPTIONS, TinyLlama, example_row, fit_in, prompts_of, train_config, write_examples
 
@@ -82,3 +84,33 @@ def test_draws_depend_on_seed_epoch_and_example_alone(smollm2: Model, tmp_path: 
 
     assert drawn(0) == drawn(0)
     assert drawn(0) != drawn(1)
+
+
+def test_rejected_candidate_never_reads_like_the_chosen_one(smollm2: Model, tmp_path: Path) -> None:
+    rows = [
+        example_row(1, label=1, captions=["A tower.", "A tower.", "The sea.", "A tower."]),
+        # Equal in what the model reads, which has no line breaks.
+        example_row(2, label=0, captions=["A tower.", "A\ntower."]),
+        example_row(3, label=0, captions=["The sea.", "The sea."]),
+    ]
+    examples = read_train(write_examples(tmp_path, rows), prompts_of(smollm2), 2048, 0, False)
+    rejections = Rejections(examples, "uniform")
+    assert rejections.usable() == [0]
+    assert {rejections.draw(0, epoch)[0] for epoch in range(20)} == {2}
+    # With the option's number as the answer too: what is preferred is an artwork, not a position.
+    numbers = read_train(str(tmp_path), prompts_of(smollm2, output="number"), 2048, 0, False)
+    assert Rejections(numbers, "uniform").usable() == [0]
+
+
+def test_examples_without_another_caption_are_left_out_and_counted(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
+    same = [example_row(9, label=0, captions=["Same.", "Same."], example_id=f"s{number}") for number in range(3)]
+    write_examples(f"{examples}/train", [*same, *(example_row(number) for number in range(5))])
+    lines: list[str] = []
+    config = train_config(examples, tiny_llama(True), tmp_path / "T", method="dpo", max_steps=1)
+    fit(training_of(config), str(tmp_path / "scratch"), None, [], lines.append)
+    assert "warning: 3 of 8 train examples are left out: every candidate of their title reads the same" in lines[0]
+    write_examples(f"{examples}/train", same)
+    with pytest.raises(InputError, match="all candidates of each title read the same, so nothing can be learned"):
+        fit_in(tmp_path / "again", config)

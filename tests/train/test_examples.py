@@ -155,3 +155,14 @@ def test_examples_of_one_title_share_its_options(smollm2: Model, tmp_path: Path)
     examples = read_train(write_examples(tmp_path, rows), prompts_of(smollm2), 2048, 0, False)
     assert examples.title_n == [0, 0, 1]
     assert examples.answers(0) is examples.answers(1)
+
+
+def test_validation_tells_what_its_propensities_allow(smollm2: Model, tmp_path: Path) -> None:
+    rows = [example_row(number, label=0, propensity=0.9) for number in range(1, 6)]
+    rows += [example_row(number, label=1, propensity=0.05) for number in range(6, 9)] + [example_row(9)]
+    found = read_validation(write_examples(tmp_path, rows), prompts_of(smollm2), 2048, 100).notices
+    assert [text.partition(":")[0] for text in found] == ["warning"] * 3
+    assert "the log is far from uniform" in found[0]
+    assert "1 of 9 examples have no usable propensity" in found[1]
+    plain = write_examples(tmp_path / "plain", [example_row(1)])
+    assert read_validation(plain, prompts_of(smollm2), 2048, 100).notices == []

@@ -28,7 +28,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import copy_processor, read_model
 from artsel_ray.schema import ARTWORKS, REQUESTS, TITLES
-from artsel_ray.train.job import final_metrics, train, training_failed, training_of
+from artsel_ray.train.job import begin_training, final_metrics, train, training_failed, training_of
 from artsel_ray.train.loop import Fitted
 from artsel_ray.train.settings import TrainConfig
 from tests.support.training import TinyLlama, changed, losses_of, train_config
@@ -196,6 +196,22 @@ def test_last_value_of_each_metric_is_final() -> None:
         "validation_accuracy": 0.1,
         "validation_ips": 1.0,
     }
+    logged = {"validation_snips_logged": 0.2, "validation_snips_logged_random": 0.25}
+    assert final_metrics([first, {"step": 2, **logged}]).items() >= logged.items()
+
+
+def test_weighting_belongs_to_the_identity_only_where_it_is_on(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
+    config = config_for(examples, tiny_llama(True), tmp_path / "T")
+    run = storage.join(begin_training(resolved(config), ()).output, "config.json")
+    assert not {"weight_by_propensity", "max_weight"} & storage.read_json(run)["run"].keys()
+    weighted = changed(config, weight_by_propensity=True, max_weight=5.0)
+    with pytest.raises(InputError, match="differs in: max_weight, weight_by_propensity"):
+        begin_training(resolved(weighted), ())
+    begin_training(resolved(changed(weighted, output=str(tmp_path / "W"))), ())
+    with pytest.raises(InputError, match="differs in: max_weight, weight_by_propensity"):
+        begin_training(resolved(changed(config, output=str(tmp_path / "W"))), ())
 
 
 def test_what_travels_to_and_from_workers_can_be_pickled(examples: str, tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
+from pathlib import Path
+
 from artsel_ray.models.load import load
 from artsel_ray.train.examples import read_train
+from artsel_ray.train.job import training_of
+from artsel_ray.train.loop import fit
 from artsel_ray.train.sft import SftCollator
 from artsel_ray.train.trainers import Order
-from tests.support.training import TinyLlama, prompts_of
+from tests.support.training import TinyLlama, example_row, prompts_of, train_config, write_examples
 
 
 def test_batch_supervises_the_answer_and_nothing_else(examples: str, tiny_llama: TinyLlama) -> None:
@@ -18,3 +22,14 @@ def test_batch_supervises_the_answer_and_nothing_else(examples: str, tiny_llama:
         assert batch["input_ids"][line].tolist() == prompt + target + [0] * padding
         assert batch["labels"][line].tolist() == [-100] * len(prompt) + target + [-100] * padding
         assert batch["attention_mask"][line].tolist() == [1] * length + [0] * padding
+
+
+def test_examples_that_no_caption_can_tell_apart_are_counted(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
+    rows = [example_row(number, label=number % 2, captions=["Same.", "Same.", "Another."]) for number in range(3)]
+    write_examples(f"{examples}/train", [*rows, example_row(8, label=2, captions=["Same.", "Same.", "Another."])])
+    lines: list[str] = []
+    config = train_config(examples, tiny_llama(True), tmp_path / "T", max_steps=1)
+    fit(training_of(config), str(tmp_path / "scratch"), None, [], lines.append)
+    assert lines[0].startswith("warning: 3 of 4 train examples engage with an artwork that reads the same as another")

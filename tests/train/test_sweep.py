@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import pytest
 from ray.tune.execution import class_cache
+from ray.tune.integration.ray_train import TuneReportCallback
 
 from artsel_ray import storage
 from artsel_ray.config import from_flags
@@ -18,6 +19,7 @@ from artsel_ray.report.html import render_sweep
 from artsel_ray.train.settings import SweepConfig
 from artsel_ray.train.sweep import (
     Recorder,
+    Reporter,
     Status,
     TrialRecord,
     best_of,
@@ -25,6 +27,7 @@ from artsel_ray.train.sweep import (
     failure_of,
     keep_keys_out_of_logs,
     read_record,
+    selected_by,
     shown_flags,
     sweep,
     trial_config,
@@ -180,6 +183,27 @@ def test_best_trial_has_finished_with_the_highest_ips_then_accuracy() -> None:
     assert best is not None
     assert best.learning_rate == 1e-6
     assert best_of(trials[2:4]) is None
+
+
+def test_best_trial_is_chosen_by_logged_snips_where_all_have_it() -> None:
+    copies_log = dataclasses.replace(record(1e-5, "finished", 5.2), validation_snips_logged=0.2)
+    learns = dataclasses.replace(record(1e-6, "finished", 1.8), validation_snips_logged=0.4)
+    assert (selected_by([copies_log, learns]), best_of([copies_log, learns])) == ("validation_snips_logged", learns)
+    # One that an earlier version has finished, without it.
+    earlier = record(1e-7, "finished", 1.2)
+    assert (selected_by([copies_log, learns, earlier]), best_of([copies_log, learns, earlier])) == (
+        *("validation_ips", copies_log),
+    )
+
+
+def test_tune_compares_trials_by_the_metric_that_selects(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[dict[str, Any]] = []
+    monkeypatch.setattr(TuneReportCallback, "after_report", lambda self, context, metrics, _: reported.extend(metrics))
+    uniform = {"validation_ips": 5.2, "validation_accuracy": 0.5, "step": 2}
+    reporter = Reporter.__new__(Reporter)
+    for metrics in (uniform, {**uniform, "validation_snips_logged": 0.2}, {"loss": 1.0}):
+        reporter.after_report(None, [metrics], None)
+    assert [each["headline"] for each in reported] == [5.2, 0.2]
 
 
 def test_record_is_read_from_the_trials_output(tmp_path: Path) -> None:

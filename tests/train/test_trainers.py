@@ -12,6 +12,7 @@ from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer
 from trl import DPOTrainer, SFTTrainer
 
+from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
@@ -19,7 +20,16 @@ from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
 from artsel_ray.train.settings import METHODS, Method
 from artsel_ray.train.trainers import Order, TrainingTask, arguments, compute_targets_only
-from tests.support.training import TinyLlama, changed, prompts_of, train_config
+from tests.support.training import (
+    TinyLlama,
+    changed,
+    example_row,
+    fit_in,
+    logged,
+    prompts_of,
+    train_config,
+    write_examples,
+)
 
 CONFIG = train_config("unused", "unused", "folder/run", max_steps=None, batch_size=8, workers=2)
 TRAINING = training_of(CONFIG)
@@ -106,6 +116,80 @@ def test_trainers_take_our_order_and_leave_the_indices_to_the_collator(
     (batch,) = list(trainer.get_train_dataloader())[:1]
     assert batch["input_ids"].shape[0] == 2 * (2 if method == "dpo" else 1)
     assert trainer.get_train_dataloader().sampler is trainer.order or trainer._get_train_sampler() is trainer.order
+
+
+def weighing_trainer(method: Method, uri: str, tiny_llama: TinyLlama, output: Path, **flags: Any) -> Any:
+    base = load(tiny_llama(True))
+    prompts = prompts_of(base)
+    prompts.tokenizer.pad_token = prompts.tokenizer.eos_token
+    read = read_train(uri, prompts, 2048, 0, False)
+    training = training_of(changed(CONFIG, workers=1, weight_by_propensity=True, **flags))
+    lora = adapter.lora_config(model := read_model(base.path, torch.float32), 2, 4, [prompts.option])
+    compute_targets_only()
+    trainer = pkgutil.resolve_name(METHODS[method])(TrainingTask(training, read, model, lora, str(output)))
+    adapter.let_fused_head_read_rows(trainer.model.get_base_model())
+    return trainer
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_gradient_is_that_of_the_weighted_loss(method: Method, tiny_llama: TinyLlama, tmp_path: Path) -> None:
+    """Both losses are means over rows, so that rows weighted 2 and 0.5 have twice and half of their own gradients."""
+    rows = [example_row(1, label=0, propensity=0.1), example_row(2, label=1, propensity=0.6)]
+    trainer = weighing_trainer(method, write_examples(tmp_path / "train", rows), tiny_llama, tmp_path)
+    (batch,) = list(trainer.get_train_dataloader())
+    # 1 / (m π) is 3.333 and 0.5556, with a mean of 1.9444, in the order of the epoch.
+    copies = 2 if method == "dpo" else 1
+    assert sorted(batch["weight"].tolist()) == pytest.approx(
+        sorted([0.5556 / 1.9444, 3.3333 / 1.9444] * copies), abs=1e-4
+    )
+    names = [name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad]
+    torch.manual_seed(1)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:  # starts at zero, where only its own gradient is not
+            torch.nn.init.normal_(parameter, std=0.02)
+    trainer.model.eval()  # without dropout
+
+    def gradients(*weights: float) -> dict[str, torch.Tensor]:
+        inputs = {name: value for name, value in batch.items() if name != "weight"}
+        if weights:
+            inputs["weight"] = torch.tensor(weights * copies)
+        trainer.model.zero_grad()
+        trainer.compute_loss(trainer.model, inputs, num_items_in_batch=torch.tensor(7)).backward()
+        return {name: trainer.model.get_parameter(name).grad.clone() for name in names}
+
+    plain, equal, first, second, both = (
+        gradients(*weights) for weights in ((), (1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (2.0, 0.5))
+    )
+    assert any(gradient.abs().max() > 1e-4 for gradient in first.values())
+    for name in names:
+        torch.testing.assert_close(equal[name], plain[name])
+        torch.testing.assert_close(first[name] + second[name], plain[name], atol=1e-6, rtol=1e-3)
+        torch.testing.assert_close(2 * first[name] + 0.5 * second[name], both[name], atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_weights_change_what_is_learned_and_validation_has_logged_snips(
+    method: Method, examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
+    rows = [example_row(1 + n // 4, label=n // 4, propensity=0.1 + 0.2 * (n % 4), example_id=f"e{n}") for n in range(8)]
+    for split in ("train", "validation"):
+        write_examples(f"{examples}/{split}", rows)
+    plain = train_config(examples, tiny_llama(True), tmp_path / "T", method=method)
+    weighed = changed(plain, weight_by_propensity=True, output=str(tmp_path / "W"))
+    found = [fit_in(tmp_path / folder, config) for folder, config in (("plain", plain), ("weighed", weighed))]
+    losses = [logged(fitted, "loss") for fitted in found]
+    assert losses[0][0] == pytest.approx(losses[1][0])  # the loss that is logged has no weights
+    assert losses[0][1:] != pytest.approx(losses[1][1:], abs=1e-6)
+    assert len(logged(found[1], "validation_snips_logged")) == 2
+
+
+def test_weighting_names_the_file_with_examples_without_a_propensity(tiny_llama: TinyLlama, tmp_path: Path) -> None:
+    rows = [example_row(1, propensity=0.5), example_row(2), example_row(3)]
+    uri = write_examples(tmp_path / "train", rows)
+    with pytest.raises(
+        InputError, match=r"train/a\.parquet: 2 examples have no propensity in \(0, 1\], and --weight-by"
+    ):
+        weighing_trainer("sft", uri, tiny_llama, tmp_path)
 
 
 def test_trl_and_transformers_have_the_private_methods_that_we_replace() -> None:
