@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from PIL import Image
 
-from artsel_ray.config import Dtype
+from artsel_ray.config import EngineSettings
 from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter
+from artsel_ray.engines.vllm_arguments import (
+    UTILIZATION,
+    cpu_cache_gib,
+    memory_error,
+    placement_arguments,
+    wait_for_free_memory,
+)
+from artsel_ray.models.files import read_object
 
 # vLLM's cache of processed images, in GiB, and the most distinct images in one call.
 _IMAGE_CACHE_GIB, _IMAGES_AT_ONCE = 2, 256
@@ -23,8 +32,7 @@ class VllmEngine:
         model: a folder from `artsel_ray.models.load`.
         max_model_length: longest prompt and answer together, in tokens.
         max_allowed: most allowed tokens of one question about log-probabilities.
-        dtype: number format of the weights; `auto` is float32 on CPUs, where half precision is emulated.
-        tensor_parallel: GPUs that share the model.
+        pool: its devices and precision; dtype `auto` is float32 on CPUs, where half precision is emulated.
         seeded: whether `generate` will be given seeds.
         images: most images of a prompt, for a vision-language model; 0 for text.
     """
@@ -34,28 +42,33 @@ class VllmEngine:
         model: Path,
         max_model_length: int,
         max_allowed: int,
-        dtype: Dtype = "auto",
-        tensor_parallel: int = 1,
+        pool: EngineSettings | None = None,
         seeded: bool = False,
         images: int = 0,
     ) -> None:
+        pool = pool or EngineSettings()
         # In this process: one process to watch and to kill, and no copy of each prompt between two.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         import torch
         from vllm import LLM
 
-        on_cpu = not torch.cuda.is_available()
+        on_cpu, placement = not torch.cuda.is_available(), placement_arguments(pool)
+        if on_cpu:
+            free_gib = psutil.virtual_memory().available / 2**30
+            cache_gib = cpu_cache_gib(read_object(model / "config.json"), max_model_length, free_gib)
+            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(cache_gib))
+        else:
+            wait_for_free_memory(_free_memory, placement.get("gpu_memory_utilization", UTILIZATION))
         # A title's images are shown to all its users; the single image of a caption's prompt is shown once.
         cache = _IMAGE_CACHE_GIB if images > 1 else 0
         vision: dict[str, Any] = {"limit_mm_per_prompt": {"image": images, "video": 0}, "mm_processor_cache_gb": cache}
-        self._llm = LLM(
+        start = partial(
+            LLM,
             str(model),
-            dtype="float32" if on_cpu and dtype == "auto" else dtype,
+            dtype="float32" if on_cpu and pool.dtype == "auto" else pool.dtype,
             max_model_len=max_model_length,
             max_logprobs=max_allowed,
-            tensor_parallel_size=tensor_parallel,
             # After a chunk of a prompt vLLM rewinds the seeded generator, which a CPU's generator does not support.
             enable_chunked_prefill=False if seeded and on_cpu else None,
             enforce_eager=on_cpu,
@@ -64,7 +77,12 @@ class VllmEngine:
             trust_remote_code=False,
             seed=0,
             **(vision if images else {}),
+            **placement,
         )
+        try:
+            self._llm = start()
+        except ValueError as error:
+            raise memory_error(error, on_cpu) from None
         self.usage = UsageCounter()
 
     def logprobs(self, prompts: Prompts, allowed: Sequence[list[int]], images: Images = ()) -> list[np.ndarray]:
@@ -111,6 +129,14 @@ class VllmEngine:
                 usage.cached_tokens += output.num_cached_tokens or 0
                 usage.decoded_tokens += len(output.outputs[0].token_ids)
         return outputs
+
+
+def _free_memory() -> float:
+    """Returns the free fraction of the fullest of this process's GPUs."""
+    import torch
+
+    found = [torch.cuda.mem_get_info(device) for device in range(torch.cuda.device_count())]
+    return min(free / total for free, total in found)
 
 
 def _attach(inputs: Sequence[Any], images: Images) -> None:

@@ -16,6 +16,11 @@ from artsel_ray.errors import InputError
 
 CONFIG = "config.json"
 DRIVER = "_driver.json"
+# Flags of engines that are no part of a run's identity. Those of precision change the model's id, which is one.
+ENGINE_NOT_IDENTITY = (
+    "engines", "gpus_per_engine", "gpu_memory_utilization", "max_num_seqs", "quantization", "kv_cache_dtype",
+)  # fmt: skip
+_EARLIER_LENGTH = 8192
 
 
 @dataclass(frozen=True)
@@ -71,14 +76,18 @@ def begin(output: str, identity: dict[str, Any], config: dict[str, Any]) -> Run:
     if not storage.create(path, storage.to_json({"run": identity, "config": config})):
         known = storage.read_json(path).get("run")
         if known != identity:
-            differing = sorted(
-                key for key in identity if not isinstance(known, dict) or known.get(key) != identity[key]
-            )
+            earlier = known if isinstance(known, dict) else {}
+            differing = sorted(key for key in identity | earlier if earlier.get(key) != identity.get(key))
             raise InputError(
                 f"{output} holds another run, which differs in: {', '.join(differing)}; "
                 "give another --output, or delete that one"
             )
     return claim(output)
+
+
+def identity_length(limit: int, model_length: int) -> int:
+    """Returns --max-model-length for a run's identity: the earlier default for a model that takes no more than that."""
+    return min(limit, max(model_length, _EARLIER_LENGTH))
 
 
 def finished_parts(output: str) -> list[str]:

@@ -136,7 +136,6 @@ def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shar
         prepare=PrepareStage("render", partial(make_renderer, run.settings), lambda: source),
         engine=EngineStage("score", partial(make_scorer, run.settings), load),
         pool=pool,
-        gpus_per_engine=pool.gpus_per_engine,
         max_memory_gib=pool.engine_memory,
         finish=partial(serve, policy=config.serving),
         max_reject_rate=config.max_reject_rate,
