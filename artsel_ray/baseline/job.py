@@ -27,7 +27,7 @@ from artsel_ray.baseline.trials import Recipe, Trial, predict, run_trials
 from artsel_ray.baseline.vocabulary import make_vocabulary
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
-from artsel_ray.runtime.ray_cluster import own_queue, start_ray
+from artsel_ray.runtime.ray_cluster import own_queue, start_ray, wait_for_resources
 from artsel_ray.runtime.run import begin
 from artsel_ray.runtime.shards import INVALID_FOLDER
 
@@ -119,7 +119,8 @@ def _fit(
     work: str, workers: int, recipe: Recipe, train: NetworkInputs, validation: NetworkInputs
 ) -> tuple[Weights, Trial, list[Trial]]:
     start_ray()
-    print(f"starting {workers} worker(s), which takes half a minute", flush=True)
+    wait_for_resources(f"{workers} worker(s)", {"CPU": 1}, workers, at_least=workers)
+    print(f"starting {workers} worker(s) on CPUs, which takes half a minute", flush=True)
     lines = own_queue()
     printer = Thread(target=lambda: [print(line, flush=True) for line in iter(lines.get, None)], daemon=True)
     printer.start()
