@@ -54,9 +54,14 @@ def cpu_cache_gib(config: Mapping[str, Any], length: int, available_gib: float) 
     return max(_CACHE_GIB, needed) if needed <= available_gib / 2 else _CACHE_GIB
 
 
-def memory_error(error: ValueError, on_cpu: bool) -> ValueError:
-    """Returns vLLM's error for a cache that is too small for one prompt with flags that exist, any other unchanged."""
+def memory_error(error: ValueError, on_cpu: bool) -> Exception:
+    """Returns vLLM's error for a cache that is too small for one prompt with flags that exist, any other unchanged.
+
+    Memory that another process holds is a RuntimeError, after which an engine is started again.
+    """
     text = " ".join(str(error).split())
+    if text.startswith("Free memory on device"):
+        return RuntimeError(text)
     if "KV cache" not in text and "cache blocks" not in text:
         return error
     found, _, _ = text.partition(" Try increasing")

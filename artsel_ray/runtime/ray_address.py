@@ -63,9 +63,9 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 def _check_accepts(address: str) -> None:
-    hidden = ("RAY_JOB_CONFIG_JSON_ENV_VAR",)  # a submitted job's packages are not set up for the probe
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    environment |= {"RAY_ADDRESS": address, "RAY_NUM_REDIS_GET_RETRIES": "5"}
+    # As the job's own, for Ray looks for a token by where the address comes from. A submitted job's packages stay out.
+    environment = os.environ | {"RAY_NUM_REDIS_GET_RETRIES": "5"}
+    environment.pop("RAY_JOB_CONFIG_JSON_ENV_VAR", None)
     command = [sys.executable, "-P", "-c", _PROBE]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_PROBE_SECONDS)

@@ -160,6 +160,9 @@ def _publish(run: ScoringRun, job: ShardedJob, shuffled: ShuffledRequests, secon
         MEMORY: round(totals[MEMORY], 2),
         "seconds": {**seconds, "stages": stage_seconds(totals)},
     }
+    if cut := counted["histories_cut"]:
+        longest = f"{settings.max_model_length:,} tokens"
+        print(f"{cut:,} histories lost their oldest items: prompt and answer have at most {longest}", flush=True)
     rejected = counted["rejected"] + shuffled.rejected_pairs
     job.publish(summary, {"pairs": counted["pairs"], "rejected": rejected, **model})
     storage.delete(storage.join(output, SPILL_FOLDER))

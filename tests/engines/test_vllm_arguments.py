@@ -76,6 +76,8 @@ def test_error_of_a_small_cache_names_flags_that_exist() -> None:
         "model length is 5248. Lower --max-model-length, or set VLLM_CPU_KVCACHE_SPACE to more GiB"
     )
     assert str(memory_error(error, on_cpu=False)).endswith("or raise --gpu-memory-utilization")
+    held = memory_error(ValueError("Free memory on device cuda:0 (1.0/80.0 GiB) on startup is less than"), on_cpu=False)
+    assert isinstance(held, RuntimeError)  # an engine may start again
     other = ValueError("unknown architecture")
     assert memory_error(other, on_cpu=True) is other
 
