@@ -1,6 +1,7 @@
 """Where the Ray is that a job runs on, and whether it answers. Ray itself blocks or aborts where nothing answers."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -90,8 +91,9 @@ def refusal(address: str, stderr: str) -> str:
         return f"the Ray cluster at {address} has other versions; install the same here: {' '.join(versions.split())}"
     if "Could not find any running Ray instance" in stderr:
         return "RAY_ADDRESS is auto, and no Ray runs on this machine; start one with `ray start --head`, or unset it"
-    last = (stderr.strip().splitlines() or ["it gave no reason"])[-1]
-    return f"the Ray cluster at {address} does not accept this job: {last}"
+    errors = [line for line in stderr.splitlines() if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    reason = errors[-1] if errors else "connecting ended without a reason; is it the head's host:port, and its Ray?"
+    return f"the Ray cluster at {address} does not accept this job: {reason}"
 
 
 def _check_socket_names() -> None:

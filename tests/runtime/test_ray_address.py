@@ -105,9 +105,10 @@ def test_refusals_say_what_differs() -> None:
         "the Ray cluster at h:1 has other versions; install the same here: The cluster was started with: Ray: 2.59.0 "
         "Python: 3.10.1 This process was started with: Ray: 2.60.0 Python: 3.11.2"
     )
-    assert refusal("h:1", "Traceback\nRuntimeError: no node here") == (
+    assert refusal("h:1", "Traceback\nRuntimeError: no node here\n[2026 W 1 1] core.cc: bye") == (
         "the Ray cluster at h:1 does not accept this job: RuntimeError: no node here"
     )
+    assert "connecting ended without a reason" in refusal("h:1", "*** SIGABRT received ***\n    @ 0x7f  abort")
 
 
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
