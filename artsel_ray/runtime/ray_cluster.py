@@ -83,7 +83,7 @@ def wait_for_resources(what: str, each: dict[str, float], count: int = 1, at_lea
     if not each:
         return
     limit, at_least = (_OWN_WAIT_SECONDS, count) if _is_own else (_limit(), at_least)
-    wanted = f"{what} with {_listed(each)} each"
+    wanted = f"{what} with {_listed(each)}{' each' * (count > 1)}"
     if _is_own and fitting(node_resources(), each) < count:
         raise InputError(f"no room for {wanted}: {_found()}; {_REMEDY}")
     # Groups that are placed and removed again: they wait for what is free, and an autoscaler sees them.
@@ -125,8 +125,8 @@ def fitting(nodes: list[dict[str, float]], each: dict[str, float]) -> int:
 
 def _found() -> str:
     total, free = ray.cluster_resources(), ray.available_resources()
-    listed = (f"{total.get(name, 0):g} {name}s, {free.get(name, 0):g} of them free" for name in ("CPU", "GPU"))
-    return f"the cluster has {' and '.join(listed)}, on {len(node_resources())} node(s)"
+    listed = (f"{total.get(name, 0):g} {name}s ({free.get(name, 0):g} free)" for name in ("CPU", "GPU"))
+    return f"the cluster has {' and '.join(listed)} on {len(node_resources())} node(s)"
 
 
 def _listed(each: dict[str, float]) -> str:
