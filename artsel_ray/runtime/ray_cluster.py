@@ -94,6 +94,8 @@ def wait_for_resources(what: str, each: dict[str, float], count: int = 1, at_lea
             if not groups[0].wait(max(limit - _SILENT_SECONDS, 0)):
                 remedy = f"{_REMEDY}, or set {WAIT} to wait longer"
                 raise InputError(f"waited {limit:g} s for {wanted}: {_found()}; {remedy}")
+        if (fit := fitting(node_resources(), each)) < count:
+            print(f"{fit} of {wanted} fit now: {_found()}; the others start when there is room", flush=True)
     finally:
         for group in groups:
             remove_placement_group(group)

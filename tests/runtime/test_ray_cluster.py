@@ -72,6 +72,7 @@ def test_job_that_waits_says_for_what_and_gives_up(
     assert "waiting for 3 worker(s) with 1 CPU each: the cluster has 2 CPUs" in capsys.readouterr().out
     # One of three is enough to begin with. What was reserved while waiting is free again.
     wait_for_resources("3 engine(s)", {"CPU": 2}, 3)
+    assert "1 of 3 engine(s) with 2 CPUs each fit now: the cluster has 2 CPUs" in capsys.readouterr().out
     # A job's own Ray gets no more machines.
     monkeypatch.setattr(ray_cluster, "_is_own", True)
     with pytest.raises(InputError, match=r"^no room for 2 engine\(s\) with 1 CPU and 1 GPU each: .* and 0 GPUs"):
