@@ -2,13 +2,12 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pytest
 
@@ -17,7 +16,8 @@ from artsel_ray.config import EngineSettings
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.engines.fake import FakeEngine
 from artsel_ray.errors import InputError
-from artsel_ray.runtime.engine_pool import EngineStage, GetEngine, Processed
+from artsel_ray.runtime import sharded_job
+from artsel_ray.runtime.engine_pool import EngineError, EngineStage, GetEngine, Processed
 from artsel_ray.runtime.run import begin
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
 from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, RESTARTS, done_shards, read_statistics
@@ -242,26 +242,24 @@ def fail_once(file: Path) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
-def test_one_bad_engine_does_not_end_a_run(
+def test_shards_of_an_engine_that_stays_broken_go_to_others_in_another_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, owner = tmp_path / "out", tmp_path / "process with the good GPU"
+    whole, rounds = sharded_job.results, []
 
-    def load() -> FakeEngine:
-        if owner.exists() and psutil.pid_exists(int(owner.read_text())):
-            while not done_shards(str(out)):
-                time.sleep(0.05)
-            raise RuntimeError("CUDA error: uncorrectable ECC error")
-        owner.write_text(str(os.getpid()))
-        time.sleep(0.5)
-        return FakeEngine()
+    def results(dataset: Any) -> Iterator[Any]:
+        found = whole(dataset)
+        yield next(found)
+        rounds.append(dataset)
+        if len(rounds) == 1:  # the second shard is on the engine that fails at each start
+            raise EngineError("the engine does not start: CUDA error: uncorrectable ECC error")
+        yield from found
 
-    monkeypatch.setattr("artsel_ray.runtime.sharded_job.MAX_STARTS", 1)
-    # Engines that start when they are asked have a shard when they fail.
-    engine = EngineStage("ask", make_process, load, starts_at_once=False)
-    toy_job(out, engine=engine, pool=EngineSettings(engines=2)).process([0, 1, 2])
-    assert title_ids(out) == ["t00", "t10", "t11", "t20", "t21", "t22"]
-    assert "the engine does not start: CUDA error: uncorrectable ECC error; " in capsys.readouterr().out
+    monkeypatch.setattr(sharded_job, "results", results)
+    toy_job(tmp_path).process([0, 1, 2])
+    assert title_ids(tmp_path) == ["t00", "t10", "t11", "t20", "t21", "t22"]
+    assert "uncorrectable ECC error; 2 shards go to other engines\n" in capsys.readouterr().out
+    assert len(rounds) == 2
 
 
 def test_engine_over_its_memory_limit_restarts_between_shards(tmp_path: Path) -> None:
