@@ -7,10 +7,11 @@ vllm, transformers nor pyarrow, so that `--help` is fast.
 import dataclasses
 import functools
 import pkgutil
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar, dataclass_transform, get_args, get_type_hints
 
 import pydantic
 import pydantic.dataclasses
@@ -136,11 +137,35 @@ class EngineSettings:
     engines: Count = 1
     """Number of engines, each on its own GPU or its own share of the CPUs."""
     tensor_parallel: Count = 1
-    """GPUs that share one engine, for models that do not fit on one; vLLM only."""
+    """GPUs of one node that share one engine, for models that do not fit on one; vLLM only."""
+    gpus_per_engine: Annotated[float, Ge(0), Le(1000)] | None = None
+    """GPUs for each engine; 0.5 puts two on one, 0 is CPUs. Give it where GPU machines start on demand. Default:
+    --tensor-parallel if the cluster has GPUs, else 0."""
+    gpu_memory_utilization: Annotated[float, Gt(0), Le(1)] | None = None
+    """Fraction of a GPU's memory that an engine takes; vLLM only. Default: 0.92 of its share of the GPU."""
+    max_num_seqs: Count | None = None
+    """Maximum number of prompts that an engine computes together; vLLM only. Default: vLLM's."""
     dtype: Dtype = "auto"
     """Number format of the weights; 'auto' is float32 on CPUs and the model's own on GPUs."""
-    max_model_length: Annotated[int, Ge(64)] = 8192
+    quantization: Literal["fp8"] | None = None
+    """Round the weights to fp8 when they are loaded, on GPUs; vLLM only. Changes results."""
+    kv_cache_dtype: Literal["auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
+    """Number format of the cache of keys and values; 'auto' is that of the weights; vLLM only. Changes results."""
+    max_model_length: Annotated[int, Ge(64)] = 16_384
     """Maximum length of prompt and answer together, in tokens; limited by the model's own maximum."""
+
+    @pydantic.model_validator(mode="after")
+    def _gpus_fit(self) -> Self:
+        gpus, parallel = self.gpus_per_engine, self.tensor_parallel
+        if gpus is not None and gpus != parallel and max(gpus, parallel) > 1:
+            raise InputError(f"--gpus-per-engine is {gpus:g}; it must be the same as --tensor-parallel, {parallel}")
+        return self
+
+    @property
+    def precision(self) -> str:
+        """Suffix of a model's id where engines round its numbers: other answers have another id."""
+        cache = "" if self.kv_cache_dtype == "auto" else f"+kv-{self.kv_cache_dtype}"
+        return f"+{self.quantization}{cache}" if self.quantization else cache
 
 
 @settings
@@ -164,8 +189,10 @@ def run(config_type: type[T], job: str) -> None:
     """Parses the command line, then imports and calls the job, `package.module:function`, so that `--help` stays fast.
 
     Prints an `InputError` as one line on standard error and exits with 1; with 2 if the command line cannot be parsed.
+    Ctrl-C and SIGTERM end it in one line too, with the exit codes that shells give them, 130 and 143.
     """
     require_utf8()
+    signal.signal(signal.SIGTERM, _terminate)
     with unbreakable_output():
         _run(config_type, job)
 
@@ -177,9 +204,14 @@ def _run(config_type: Any, job: str) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, FlagValueError) else 1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted; run the same command again", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(*interrupt.args or (130,))
+
+
+def _terminate(signum: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the first one is being obeyed
+    raise KeyboardInterrupt(128 + signum)
 
 
 def parse(config_type: type[T], args: list[str]) -> T:

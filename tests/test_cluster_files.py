@@ -23,6 +23,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from artsel_ray import storage
 from artsel_ray.config import parse
 from artsel_ray.score.settings import ScoreConfig
+from artsel_ray.train.settings import SweepConfig, TrainConfig
 from cluster.latest_run import latest_run
 from tests.support.job_configs import ROOT, config_type
 
@@ -103,9 +104,23 @@ def _make_strict(schema: Any) -> None:
 
 
 def test_kuberay_files_share_one_cluster_and_one_job() -> None:
-    (cluster,), (job,), (cron) = of_kind("RayCluster"), of_kind("RayJob"), of_kind("RayCronJob")
+    (cluster,), (cron,) = of_kind("RayCluster"), of_kind("RayCronJob")
+    (job,) = [each for each in of_kind("RayJob") if "rayClusterSpec" in each["spec"]]
     assert ray_cluster(job) == cluster["spec"]
-    assert cron[0]["spec"]["jobTemplate"] == job["spec"]
+    assert cron["spec"]["jobTemplate"] == job["spec"]
+    others = [each["spec"]["clusterSelector"] for each in of_kind("RayJob") if each is not job]
+    assert others == [{"ray.io/cluster": cluster["metadata"]["name"]}] * 2
+
+
+def test_training_and_sweep_fit_on_one_node_that_the_cluster_starts() -> None:
+    (cluster,) = of_kind("RayCluster")
+    pods_of = {worker["groupName"]: worker["template"]["spec"] for worker in ray_cluster(cluster)["workerGroupSpecs"]}
+    gpus = int(pods_of["gpu-node"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
+    entrypoints = {each["metadata"]["name"]: shlex.split(each["spec"]["entrypoint"]) for each in of_kind("RayJob")}
+    training = parse(TrainConfig, entrypoints["training"][2:]).optimization
+    sweep = parse(SweepConfig, entrypoints["sweep"][2:])
+    assert (training.workers, training.gpus_per_worker) == (gpus, 1)
+    assert (sweep.optimization.workers * (sweep.concurrent or 0), sweep.optimization.gpus_per_worker) == (gpus, 1)
 
 
 @pytest.mark.parametrize("each", of_kind("RayCluster"), ids=name)
@@ -151,6 +166,12 @@ def test_ray_up_config_is_valid() -> None:
         assert not report.has_errors(), report.generate_report()
         assert set(request) <= set(shape.members), kind
         assert ("InstanceMarketOptions" in request) == ("spot" in kind)
+        # Ray's own default is an image of 2018, with CUDA 11.2.
+        assert request["ImageId"].startswith("ami-")
+        has_gpus = request["InstanceType"].startswith("g6e.")
+        assert has_gpus == ("gpu" in kind)
+        assert has_gpus == any("$1 < 580" in command for command in node.get("worker_setup_commands", []))
+        assert has_gpus == ("--env NVIDIA_VISIBLE_DEVICES=all" in node.get("docker", {}).get("worker_run_options", []))
     assert "spot" not in RAY_UP["head_node_type"]
     assert any("--dashboard-host=127.0.0.1" in command for command in config["head_start_ray_commands"])
 
@@ -159,6 +180,9 @@ def test_dockerfile_lints_and_copies_existing_files() -> None:
     file = CLUSTER / "Dockerfile"
     linted = subprocess.run([Path(sys.executable).parent / "hadolint", file], capture_output=True, text=True)
     assert linted.returncode == 0, linted.stdout + linted.stderr
+    # `ray up` copies files with rsync, and starts workers with ssh from inside the head's container.
+    (installed,) = re.findall(r"apt-get install -y --no-install-recommends (.+) \\\n", file.read_text())
+    assert {"rsync", "openssh-client"} <= set(installed.split())
     copied = re.findall(r"^COPY (.+) \S+$", file.read_text(), re.MULTILINE)
     assert len(copied) > 3
     assert [source for line in copied for source in line.split() if not (ROOT / source).exists()] == []
@@ -186,8 +210,9 @@ def nightly(arguments: list[str], folder: Path) -> list[str]:
 def commands(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Yields every command of a job in cluster/: the name of its file or object, and the words after `python`."""
     for each in of_kind("RayJob", "RayCronJob"):
-        entrypoint = each["spec"].get("jobTemplate", each["spec"])["entrypoint"]
-        yield name(each), nightly(shlex.split(entrypoint)[2:], folder)
+        program, script, *flags = shlex.split(each["spec"].get("jobTemplate", each["spec"])["entrypoint"])
+        command = [script.removeprefix("/app/"), *flags]
+        yield name(each), nightly(flags, folder) if program == "sh" else command
     for each in of_kind("CronJob"):
         for pod in pods(each):
             yield name(each), nightly(pod["spec"]["containers"][0]["args"][2:], folder)
@@ -207,7 +232,8 @@ def test_every_command_parses(tmp_path: Path) -> None:
             parse(config_type(Path(job).stem), flags)
         except SystemExit:
             pytest.fail(f"{source}: {job} {shlex.join(flags)}")
-    assert {"RayJob/scoring", "RayCronJob/nightly", "CronJob/nightly", "README.md"} <= seen
+    rayjobs = {f"RayJob/{each}" for each in ("scoring", "training", "sweep")}
+    assert rayjobs | {"RayCronJob/nightly", "CronJob/nightly", "README.md"} <= seen
 
 
 def test_nightly_command(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 import dataclasses
 import inspect
+import os
 import pickle
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -97,6 +100,34 @@ def test_expected_errors_are_one_line_and_an_exit_code(
     assert capsys.readouterr().err == line
 
 
+def terminate(config: EvaluateConfig) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+
+
+def test_sigterm_ends_a_job_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert run_job(monkeypatch, terminate) == 143
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert capsys.readouterr().err == "interrupted; run the same command again\n"
+
+
+def test_precision_of_engines_is_part_of_a_models_id() -> None:
+    assert EngineSettings(engines=2, max_num_seqs=8, gpus_per_engine=0.5).precision == ""
+    assert EngineSettings(quantization="fp8").precision == "+fp8"
+    assert EngineSettings(quantization="fp8", kv_cache_dtype="fp8_e5m2").precision == "+fp8+kv-fp8_e5m2"
+
+
+@pytest.mark.parametrize("config_type", CONFIGS, ids=lambda each: each.__name__)
+def test_jobs_with_workers_or_engines_say_how_many_gpus_each_gets(config_type: Any) -> None:
+    names = set(resolved(from_flags(config_type, **required(config_type))))
+    assert ("engines" in names) == ("gpus_per_engine" in names) == ("tensor_parallel" in names)
+    if config_type is not BaselineConfig:  # a network for CPUs
+        assert ("workers" in names) == ("gpus_per_worker" in names)
+
+
 def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError):
         run_job(monkeypatch, fail)
@@ -134,6 +165,14 @@ class Flags:
         ({"rates": (1.0, -1.0)}, "--rates is -1.0; it must be more than 0"),
         ({"engines": 0}, "--engines is 0; it must be at least 1"),
         ({"max_model_length": 63, "count": 1}, "--max-model-length is 63; it must be at least 64"),
+        ({"gpus_per_engine": -0.5}, "--gpus-per-engine is -0.5; it must be at least 0"),
+        ({"gpus_per_engine": 2.0}, "--gpus-per-engine is 2; it must be the same as --tensor-parallel, 1"),
+        (
+            {"gpus_per_engine": 0.5, "tensor_parallel": 2},
+            "--gpus-per-engine is 0.5; it must be the same as --tensor-parallel, 2",
+        ),
+        ({"gpu_memory_utilization": 0.0}, "--gpu-memory-utilization is 0.0; it must be more than 0"),
+        ({"max_num_seqs": 0}, "--max-num-seqs is 0; it must be at least 1"),
         ({"count": 0, "rate": 2.0}, "--count is 0; it must be at least 1; --rate is 2.0; it must be less than 1"),
     ],
 )

@@ -18,7 +18,7 @@ from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.report.html import render_proposals
 from artsel_ray.runtime.engine_pool import EngineStage
-from artsel_ray.runtime.run import begin, finished_parts
+from artsel_ray.runtime.run import ENGINE_NOT_IDENTITY, begin, finished_parts, identity_length
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob
 
 _SHARD_PROPOSALS = 64
@@ -35,24 +35,26 @@ def propose(config: ProposeConfig) -> None:
     spec = PromptSpec(asset_kind=asset_kind_of(config.predictions))
     catalog, _ = read_catalog(storage.list_files(config.titles), storage.list_files(config.artworks), spec.asset_kind)
     model = load(config.model)
-    identity = {name: value for name, value in resolved(config).items() if name not in ("output", "engines")}
-    run = begin(config.output, {**identity, "model": model.model_id, "wording": WORDING}, resolved(config))
+    pool = config.engine_pool
+    model_id, longest = model.model_id + pool.precision, model_length(model.path)
+    identity = {name: value for name, value in resolved(config).items() if name not in ("output", *ENGINE_NOT_IDENTITY)}
+    identity["max_model_length"] = identity_length(pool.max_model_length, longest)
+    run = begin(config.output, {**identity, "model": model_id, "wording": WORDING}, resolved(config))
 
     scored = read_scored_run(parts, storage.list_files(config.requests), catalog, ranked=True)
     gaps = find_gaps(scored, config.share, config.min_users)[: config.max_proposals]
     print(f"{len(gaps):,} titles have users whom none of their artworks suits", flush=True)
     requests = [brief_request(gap, catalog, config.seed) for gap in gaps]
     shards = [requests[first : first + _SHARD_PROPOSALS] for first in range(0, len(requests), _SHARD_PROPOSALS)]
-    name, max_tokens, pool = config.model, config.max_tokens, config.engine_pool
-    length = min(pool.max_model_length, model_length(model.base))
+    name, max_tokens, length = config.model, config.max_tokens, min(pool.max_model_length, longest)
     job = ShardedJob(
-        run, table="proposals", unit="proposals", shards=len(shards), rows=len(requests), model_id=model.model_id,
+        run, table="proposals", unit="proposals", shards=len(shards), rows=len(requests), model_id=model_id,
         started=started, pool=pool,
         prepare=PrepareStage("prepare", lambda: shards.__getitem__),
         engine=EngineStage(
             "generate",
-            make=lambda: BriefWriter(prompt_tokenizer(load(name).base, spec), model.model_id, max_tokens, length),
-            load=lambda: VllmEngine(load(name), length, 1, pool.dtype, pool.tensor_parallel, seeded=True),
+            make=lambda: BriefWriter(prompt_tokenizer(load(name).base, spec), model_id, max_tokens, length),
+            load=lambda: VllmEngine(load(name), length, 1, pool, seeded=True),
         ),
     )  # fmt: skip
     job.resume()

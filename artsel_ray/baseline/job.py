@@ -31,7 +31,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.evaluation.examples import Examples
 from artsel_ray.evaluation.held_out import MAX_WEIGHT, shown_metrics
 from artsel_ray.evaluation.logging_policy import log_warnings
-from artsel_ray.runtime.ray_cluster import own_queue, start_ray
+from artsel_ray.runtime.ray_cluster import own_queue, start_ray, wait_for_resources
 from artsel_ray.runtime.run import begin
 from artsel_ray.runtime.shards import INVALID_FOLDER
 
@@ -133,7 +133,8 @@ def _fit(
     work: str, workers: int, recipe: Recipe, train: NetworkInputs, validation: NetworkInputs
 ) -> tuple[Weights, Trial, list[Trial]]:
     start_ray()
-    print(f"starting {workers} worker(s), which takes half a minute", flush=True)
+    wait_for_resources(f"{workers} worker(s)", {"CPU": 1}, workers, at_least=workers)
+    print(f"starting {workers} worker(s) on CPUs, which takes half a minute", flush=True)
     lines = own_queue()
     printer = Thread(target=lambda: [print(line, flush=True) for line in iter(lines.get, None)], daemon=True)
     printer.start()

@@ -36,7 +36,7 @@ def load_engine(model: str, engine: Literal["vllm", "transformers"], pool: Engin
         # It has no `logprobs`, which captions do not need.
         return cast(Engine, TransformersVisionEngine(path, head, pool.dtype))
     length = min(pool.max_model_length, model_length(path))
-    return VllmEngine(prepared, length, 1, pool.dtype, pool.tensor_parallel, images=1)
+    return VllmEngine(prepared, length, 1, pool, images=1)
 
 
 @dataclass(frozen=True)

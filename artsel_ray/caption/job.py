@@ -13,8 +13,9 @@ from artsel_ray.config import resolved
 from artsel_ray.data.checked_reader import row_ranges
 from artsel_ray.errors import InputError, one_line
 from artsel_ray.models.load import load
+from artsel_ray.models.weights import model_length
 from artsel_ray.runtime.engine_pool import EngineStage
-from artsel_ray.runtime.run import begin, finished_parts
+from artsel_ray.runtime.run import ENGINE_NOT_IDENTITY, begin, finished_parts, identity_length
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob
 
 
@@ -77,13 +78,15 @@ def resolve(config: CaptionConfig) -> CaptionSettings:
         )
     if settings.model_type == "mllama" and config.engine == "vllm":
         raise InputError(f"vLLM no longer has models such as {config.model}; add --engine transformers")
-    dtype = config.engine_pool.dtype
-    return CaptionSettings(model.model_id, config.engine, dtype, config.caption_tokens, config.resize_to_pixels)
+    pool, tokens, pixels = config.engine_pool, config.caption_tokens, config.resize_to_pixels
+    return CaptionSettings(model.model_id + pool.precision, config.engine, pool.dtype, tokens, pixels)
 
 
 def _identity(config: CaptionConfig, model_id: str) -> dict[str, Any]:
-    indifferent = ("model", "output", "max_reject_rate", "engines", "tensor_parallel")
+    indifferent = ("model", "output", "max_reject_rate", "tensor_parallel", *ENGINE_NOT_IDENTITY)
     decisive = {name: value for name, value in resolved(config).items() if name not in indifferent}
+    length = model_length(load(config.model, options=False).path)
+    decisive["max_model_length"] = identity_length(config.engine_pool.max_model_length, length)
     titles = storage.describe_files(config.titles) if config.titles else None
     described = {"artworks": storage.describe_files(config.artworks), "titles": titles}
     return {**decisive, **described, "model_id": model_id, "wording": WORDING}

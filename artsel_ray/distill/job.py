@@ -74,15 +74,15 @@ def resolve(config: DistillConfig) -> TeacherSettings:
     asset_kind, history_length, reason_tokens = config.asset_kind, config.history_length, config.reason_tokens
     spec = PromptSpec(reason=True, history_length=history_length, reason_tokens=reason_tokens, asset_kind=asset_kind)
     return TeacherSettings(
-        config.teacher, model.model_id, spec, config.temperature, config.top_p, config.top_k, config.seed,
-        config.max_tokens, length, config.min_words, config.quoted_words,
+        config.teacher, model.model_id + config.engine_pool.precision, spec, config.temperature, config.top_p,
+        config.top_k, config.seed, config.max_tokens, length, config.min_words, config.quoted_words,
     )  # fmt: skip
 
 
 def _load_teacher(settings: TeacherSettings, pool: EngineSettings) -> Engine:
     teacher = load(settings.teacher)
     tokens = len(prompt_tokenizer(teacher.base, settings.spec).tokenizer)
-    return VllmEngine(teacher, settings.max_model_length, tokens, pool.dtype, pool.tensor_parallel, seeded=True)
+    return VllmEngine(teacher, settings.max_model_length, tokens, pool, seeded=True)
 
 
 def _identity(config: DistillConfig, settings: TeacherSettings) -> dict[str, Any]:

@@ -43,4 +43,4 @@ class DistillConfig:
     """Examples per shard: the unit that is redone after a failure."""
     seed: Seed = 0
     """Seed of the sampling; each example has its own, derived from this one and its id."""
-    engine_pool: EngineSettings = EngineSettings(max_model_length=16_384)
+    engine_pool: EngineSettings = EngineSettings()

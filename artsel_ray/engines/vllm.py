@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import psutil
 from PIL import Image
 
-from artsel_ray.config import Dtype
+from artsel_ray.config import EngineSettings
 from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter
+from artsel_ray.engines.vllm_arguments import (
+    UTILIZATION,
+    cpu_cache_gib,
+    memory_error,
+    placement_arguments,
+    wait_for_free_memory,
+)
 from artsel_ray.errors import InputError
 from artsel_ray.models.files import read_object
 from artsel_ray.models.load import ADAPTER_CONFIG, Model
@@ -26,8 +34,7 @@ class VllmEngine:
         model: from `artsel_ray.models.load`.
         max_model_length: longest prompt and answer together, in tokens.
         max_allowed: most allowed tokens of one question about log-probabilities.
-        dtype: number format of the weights; `auto` is float32 on CPUs, where half precision is emulated.
-        tensor_parallel: GPUs that share the model.
+        pool: its devices and precision; dtype `auto` is float32 on CPUs, where half precision is emulated.
         seeded: whether `generate` will be given seeds.
         images: most images of a prompt, for a vision-language model; 0 for text.
     """
@@ -37,33 +44,38 @@ class VllmEngine:
         model: Model,
         max_model_length: int,
         max_allowed: int,
-        dtype: Dtype = "auto",
-        tensor_parallel: int = 1,
+        pool: EngineSettings | None = None,
         seeded: bool = False,
         images: int = 0,
     ) -> None:
+        pool = pool or EngineSettings()
         # In this process: one process to watch and to kill, and no copy of each prompt between two.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         import torch
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
-        on_cpu = not torch.cuda.is_available()
-        number_format = "float32" if on_cpu and dtype == "auto" else dtype
+        on_cpu, placement = not torch.cuda.is_available(), placement_arguments(pool)
+        number_format = "float32" if on_cpu and pool.dtype == "auto" else pool.dtype
         # float32 keeps a merged LoRA, and takes half the time. A half format would lose most of what a low learning
         # rate has learned: there LoRA is applied next to the weights, as it was trained.
         weights, lora = (model.path, None) if number_format == "float32" else (model.base, model.lora)
+        if on_cpu:
+            free_gib = psutil.virtual_memory().available / 2**30
+            cache_gib = cpu_cache_gib(read_object(weights / "config.json"), max_model_length, free_gib)
+            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(cache_gib))
+        else:
+            wait_for_free_memory(_free_memory, placement.get("gpu_memory_utilization", UTILIZATION))
         # A title's images are shown to all its users; the single image of a caption's prompt is shown once.
         cache = _IMAGE_CACHE_GIB if images > 1 else 0
         vision: dict[str, Any] = {"limit_mm_per_prompt": {"image": images, "video": 0}, "mm_processor_cache_gb": cache}
-        self._llm = LLM(
+        start = partial(
+            LLM,
             str(weights),
             dtype=number_format,
             max_model_len=max_model_length,
             max_logprobs=max_allowed,
-            tensor_parallel_size=tensor_parallel,
             # After a chunk of a prompt vLLM rewinds the seeded generator, which a CPU's generator does not support.
             enable_chunked_prefill=False if seeded and on_cpu else None,
             enforce_eager=on_cpu,
@@ -72,8 +84,13 @@ class VllmEngine:
             trust_remote_code=False,
             seed=0,
             **(vision if images else {}),
+            **placement,
             **(_lora_arguments(lora) if lora else {}),
         )
+        try:
+            self._llm = start()
+        except ValueError as error:
+            raise memory_error(error, on_cpu) from None
         self._lora = LoRARequest(model.model_id, 1, str(lora)) if lora else None
         self.usage = UsageCounter()
 
@@ -137,6 +154,14 @@ def _lora_arguments(lora: Path) -> dict[str, Any]:
         raise InputError(f"the adapter's rank is {rank}, and vLLM takes at most {max(get_args(MaxLoRARanks))}; "
                          "score with --dtype float32, which merges it")  # fmt: skip
     return {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(fitting)}
+
+
+def _free_memory() -> float:
+    """Returns the free fraction of the fullest of this process's GPUs."""
+    import torch
+
+    found = [torch.cuda.mem_get_info(device) for device in range(torch.cuda.device_count())]
+    return min(free / total for free, total in found)
 
 
 def _attach(inputs: Sequence[Any], images: Images) -> None:

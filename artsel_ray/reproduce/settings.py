@@ -1,10 +1,11 @@
 """The flags of jobs/reproduce.py."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
+from annotated_types import Ge, Le
 from pydantic import model_validator
 
-from artsel_ray.config import Count, ModelName, Seed, Uri, settings
+from artsel_ray.config import Count, EngineSettings, ModelName, Seed, Uri, settings
 from artsel_ray.errors import InputError
 
 _MAX_MODELS = 2
@@ -32,8 +33,9 @@ class ReproduceConfig:
     """Folder with your own titles/, artworks/, interactions/ and impressions/. Default: a simulated world."""
     workers: Count = 1
     """Processes of each training; smoke trains in the job's own process."""
-    engines: Count = 1
-    """Engines of each scoring run and of the teacher."""
+    gpus_per_worker: Annotated[int, Ge(0), Le(1)] | None = None
+    """GPUs for each training process, 0 or 1. Default: 1 if the cluster has GPUs, else 0."""
+    engine_pool: EngineSettings = EngineSettings()
     seed: Seed = 0
     """Seed of the world, the splits, the trainings and the bootstrap."""
 

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from artsel_ray import storage
 from artsel_ray.baseline.job import baseline
 from artsel_ray.baseline.settings import BaselineConfig
-from artsel_ray.config import from_flags
+from artsel_ray.config import from_flags, resolved
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.distill.job import distill
 from artsel_ray.distill.settings import DistillConfig
@@ -97,7 +97,7 @@ class Study:
         score(from_flags(
             ScoreConfig, requests=self._data(MANY, "requests", "test"), titles=storage.join(self._world(), "titles"),
             artworks=storage.join(self._world(), "artworks"), output=predictions,
-            engines=self.config.engines, engine=self.scale.engine, **flags,
+            engine=self.scale.engine, **resolved(self.config.engine_pool), **flags,
         ))  # fmt: skip
         return True
 
@@ -112,6 +112,7 @@ class Study:
             "method": experiment.method, "output": output, "output_format": experiment.output,
             "reason": experiment.rationale, "layout": _LAYOUT, "history_length": scale.history_length,
             "validation_size": scale.validation, "workers": self.config.workers, "seed": self.config.seed,
+            "gpus_per_worker": self.config.gpus_per_worker,
             **scale.training, "examples": examples,
             "model": self._train(start, rationales) if start else self._path(self._model(experiment)),
         }  # fmt: skip
@@ -129,8 +130,8 @@ class Study:
         if not is_finished(output := self._data(rationales, "with-reasons", "train")):
             distill(from_flags(
                 DistillConfig, examples=self._data(rationales, "examples", "train"), output=output,
-                teacher=self._path(self.scale.teacher), engines=self.config.engines,
-                history_length=self.scale.history_length, seed=self.config.seed, **self.scale.distilling,
+                teacher=self._path(self.scale.teacher), history_length=self.scale.history_length,
+                seed=self.config.seed, **resolved(self.config.engine_pool) | self.scale.distilling,
             ))  # fmt: skip
         folder, largest = self._data(examples, "with-reasons"), self._data(rationales, "with-reasons")
         if not is_finished(folder):

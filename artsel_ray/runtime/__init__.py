@@ -1,7 +1,8 @@
 """What every job stands on. Read in this order:
 
 - `run`: an output folder belongs to one run and one driver; resume and publish.
-- `ray_cluster`: the Ray cluster that a job runs on.
+- `ray_address`: where that is, and whether it answers.
+- `ray_cluster`: the Ray cluster that a job runs on, and waiting for its CPUs and GPUs.
 - `task_result`: results and input errors of Ray Data's tasks as values, and objects that stay out of its logs.
 - `shards`: a shard's object: its name, its statistics, how it is written.
 - `sharded_job`: the skeleton of every job that sends shards through engines.

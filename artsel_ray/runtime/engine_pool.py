@@ -2,10 +2,12 @@
 
 import math
 import os
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import psutil
 import pyarrow as pa
@@ -14,7 +16,8 @@ import ray
 from artsel_ray.config import EngineSettings
 from artsel_ray.errors import InputError, one_line
 from artsel_ray.runtime.metrics import engine_memory
-from artsel_ray.runtime.shards import MEMORY, Shard, Statistics
+from artsel_ray.runtime.ray_cluster import node_resources
+from artsel_ray.runtime.shards import MEMORY, RESTARTS, Shard, Statistics
 from artsel_ray.runtime.task_result import capture, unwrap, wrap
 
 if TYPE_CHECKING:
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
 
 # Starts of each engine, with the first, since the last completed shard. More rarely help, and would hide a broken GPU.
 MAX_STARTS = 4
-# What vLLM and transformers raise for too little memory, a cache that is too small, or a model they do not know.
-_START_ERRORS = (InputError, ValueError, RuntimeError, ImportError, OSError)
+# What vLLM and transformers raise for a cache that is too small or a model they do not know: the next start would too.
+_REFUSALS = (InputError, ValueError, ImportError, OSError)
 
 GetEngine = Callable[[], "Engine"]
 
@@ -59,18 +62,30 @@ class Item:
     seconds: Statistics
 
 
+class EngineError(InputError):
+    """Engines failed again and again; others may be able to do what is left."""
+
+
 class _Starts:
     """Counts engine starts since the last completed shard: Ray restarts forever what dies."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._count = self._restarts = 0
+        self._reason = ""
 
-    def add(self) -> int:
+    def add(self, is_restart: bool) -> tuple[int, str]:
+        """Counts a start; returns how many there were, and why the last engine failed, if it could say it."""
         self._count += 1
-        return self._count
+        self._restarts += is_restart
+        return self._count, self._reason
 
-    def clear(self) -> None:
-        self._count = 0
+    def fail(self, reason: str) -> None:
+        self._reason = reason
+
+    def clear(self) -> int:
+        """Called after a completed shard; returns the restarts since the one before."""
+        restarts, self._restarts, self._count = self._restarts, 0, 0
+        return restarts
 
 
 # Not Ray's `max_restarts`, which counts over the whole run: engines that are restarted for their memory would end it.
@@ -96,15 +111,27 @@ class EngineActor:
     def _get_engine(self) -> "Engine":
         if self._engine is None:
             started = time.perf_counter()
+            count, reason = ray.get(self._starts.add.remote(_is_restarted()))
+            if count > self._max_starts:
+                crashed = "it crashed at every start before completing a shard, perhaps out of memory; see Ray's logs"
+                raise EngineError(f"the engine does not start: {reason or crashed}")
             try:
-                if ray.get(self._starts.add.remote()) > self._max_starts:
-                    raise InputError("it crashed at every start before completing a shard, perhaps out of memory; "
-                                     "see Ray's logs")  # fmt: skip
                 self._engine = self._stage.load()
-            except _START_ERRORS as error:
+            except _REFUSALS as error:
                 raise InputError(f"the engine does not start: {one_line(error)}") from None
+            except Exception as error:  # noqa: BLE001  # of CUDA, above all
+                self._leave(error)
             self._load_seconds = time.perf_counter() - started
         return self._engine
+
+    def _leave(self, error: Exception) -> NoReturn:
+        """Ends this process: after a CUDA error it can compute nothing. Ray starts another one with the same shard."""
+        # Messages of RuntimeErrors come from libraries; others may quote what a user has written.
+        reason = one_line(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}; see Ray's logs"
+        traceback.print_tb(error.__traceback__)
+        print(f"the engine failed with {type(error).__name__}; its process ends", file=sys.stderr, flush=True)
+        ray.get(self._starts.fail.remote(reason))
+        os._exit(1)
 
     def __call__(self, batch: dict[str, Any]) -> "dict[str, np.ndarray]":
         """Processes one shard."""
@@ -115,15 +142,18 @@ class EngineActor:
         if self._memory_gib > self._max_memory_gib:
             # A process hardly gives memory back. Ray restarts the actor and gives it this shard again.
             os._exit(1)
-        return wrap(capture(self._shard, item))
+        try:
+            return wrap(capture(self._shard, item))
+        except Exception as error:  # noqa: BLE001  # whatever it is, another process may not have it
+            self._leave(error)
 
     def _shard(self, item: Item) -> Shard:
         started = time.perf_counter()
         rows, invalid, counts = self._process(item.value, self._get_engine)
-        self._starts.clear.remote()
+        restarts = ray.get(self._starts.clear.remote())
         self._memory_gib = psutil.Process().memory_info().rss / 2**30
         self._gauge.set(self._memory_gib * 2**30)
-        statistics = {**counts, **self._usage(), **item.seconds, MEMORY: self._memory_gib}
+        statistics = {**counts, **self._usage(), **item.seconds, MEMORY: self._memory_gib, RESTARTS: restarts}
         statistics[f"{self._stage.name}_seconds"] = time.perf_counter() - started
         return Shard(item.shard, rows, invalid, statistics)
 
@@ -143,30 +173,40 @@ class EngineActor:
         }
 
 
-def actor_options(pool: EngineSettings, gpus_per_engine: float | None = None) -> dict[str, Any]:
-    """Returns how `map_batches` runs actors that hold an engine, one shard at a time.
+def _is_restarted() -> bool:
+    context = ray.get_runtime_context()
+    return context.get_actor_id() is not None and context.was_current_actor_reconstructed
 
-    Args:
-        gpus_per_engine: by default `tensor_parallel` where the cluster has GPUs, else none.
+
+def gpus_per_engine(pool: EngineSettings) -> float:
+    """Returns what `--gpus-per-engine` says, or else `tensor_parallel` where the cluster has GPUs.
 
     Raises:
-        InputError: if the cluster has too few GPUs for `tensor_parallel`.
+        InputError: if no node has `tensor_parallel` GPUs, and the flag does not say that such nodes will come.
     """
-    cpus, gpus = ray.cluster_resources().get("CPU", 1.0), ray.cluster_resources().get("GPU", 0.0)
-    if gpus_per_engine is None:
-        gpus_per_engine = float(pool.tensor_parallel if gpus else 0)
-    wanted = pool.engines * pool.tensor_parallel
-    if pool.tensor_parallel > 1 and wanted > gpus:
+    if pool.gpus_per_engine is not None:
+        return pool.gpus_per_engine
+    gpus = [node["GPU"] for node in node_resources()]
+    parallel = pool.tensor_parallel
+    if parallel > 1 and max(gpus) < parallel:
         raise InputError(
-            f"--engines {pool.engines} with --tensor-parallel {pool.tensor_parallel} need {wanted} GPUs, the cluster "
-            f"has {gpus:g}"
+            f"--tensor-parallel {parallel} needs {parallel} GPUs on one node, and the nodes have "
+            f"{', '.join(f'{each:g}' for each in gpus)}; lower it, or add --gpus-per-engine {parallel} if the cluster "
+            "starts such nodes on demand"
         )
-    threads = max(1, int(cpus // pool.engines))
+    return float(parallel if any(gpus) else 0)
+
+
+def actor_options(engines: int, gpus: float) -> dict[str, Any]:
+    """Returns how `map_batches` runs actors that hold an engine, one shard at a time; `gpus` are of each engine."""
+    cpus = ray.cluster_resources().get("CPU", 1.0)
+    threads = max(1, int(cpus // engines))
     return {
         "batch_size": 1,
-        "compute": ray.data.ActorPoolStrategy(size=pool.engines),
-        "num_cpus": min(1.0, cpus / pool.engines),
-        "num_gpus": gpus_per_engine,
+        "compute": ray.data.ActorPoolStrategy(size=engines),
+        # Rounded down as Ray counts, in 1/10,000.
+        "num_cpus": min(1.0, math.floor(1e4 * cpus / engines) / 1e4),
+        "num_gpus": gpus,
         # Engines on one machine must not bind to the same cores.
         "runtime_env": {"env_vars": {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}},
     }

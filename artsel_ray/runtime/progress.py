@@ -2,6 +2,8 @@
 
 import time
 
+from artsel_ray.runtime.shards import RESTARTS
+
 _PROGRESS_SECONDS = 5.0
 
 
@@ -13,7 +15,7 @@ class Progress:
         self._shards, self._unit = shards, unit
         self._since = self._printed = time.perf_counter()
         self._done_shards = self._done_units = self._skipped_units = 0
-        self.invalid = 0
+        self._restarts = self.invalid = 0
         self.seconds_left = 0.0
 
     def add(self, statistics: dict[str, float]) -> None:
@@ -21,15 +23,17 @@ class Progress:
         self._done_shards += 1
         self._done_units += int(statistics[self._unit])
         self.invalid += int(statistics["rejected"])
+        self._restarts += int(statistics.get(RESTARTS, 0))
         now = time.perf_counter()
         rate = (self._done_units - self._skipped_units) / max(now - self._since, 1e-9)
         left = (self._shards - self._done_shards) * self._done_units / self._done_shards
         self.seconds_left = left / max(rate, 1e-9)
         if now - self._printed > _PROGRESS_SECONDS or self._done_shards == self._shards:
             self._printed = now
+            restarts = f", {self._restarts:,} engine restart(s)" if self._restarts else ""
             print(
                 f"{self._done_shards:,}/{self._shards:,} shards, {self._done_units:,} {self._unit}, "
-                f"{rate:,.1f} {self._unit}/s, {self.seconds_left:,.0f} s left",
+                f"{rate:,.1f} {self._unit}/s, {self.seconds_left:,.0f} s left{restarts}",
                 flush=True,
             )
         if self._done_shards == 1:  # the time that engines took to start predicts nothing

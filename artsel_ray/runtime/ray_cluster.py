@@ -2,35 +2,65 @@
 
 import logging
 import os
-import socket
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
-from ray._private.utils import read_ray_address  # Ray 2.60; tests/runtime/test_ray_cluster.py fails when it changes
+from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from artsel_ray.errors import InputError
+from artsel_ray.errors import InputError, first_line
+from artsel_ray.runtime.ray_address import check_address
 
-_TIMEOUT_SECONDS = 10
+WAIT = "ARTSEL_RAY_WAIT_SECONDS"
+"""Environment variable: how long a job waits for a cluster's CPUs or GPUs."""
+# Starting a machine with GPUs and pulling its image takes minutes. A job's own Ray gets no more machines.
+_WAIT_SECONDS, _OWN_WAIT_SECONDS = 1800, 30
+_SILENT_SECONDS = 5
+_REMEDY = "ask for fewer, or take a cluster that has them"
+# Ray's default is to try forever again what its memory monitor kills.
+_OOM_RETRIES = {"RAY_task_oom_retries": "5"}
+# Whether the job has started its Ray itself, which then has all CPUs and GPUs that it will ever have.
+_is_own = False
 
 
 def start_ray(dashboard: bool = False) -> None:
     """Connects, unless connected, to the cluster of `RAY_ADDRESS` or `ray start`, or starts one for this job alone.
 
     Raises:
-        InputError: if there should be a cluster and none answers.
+        InputError: if there should be a cluster and none answers, or it has no CPU for a task.
     """
+    global _is_own
     if not ray.is_initialized():
-        _check_reachable()
+        _is_own = not check_address()
+        os.environ.update(_OOM_RETRIES | os.environ)
         logging.getLogger("ray").setLevel(logging.ERROR)
         # Without an address it never joins a cluster that another job has started for itself, and would end with it.
-        context = ray.init(include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            with _same_sigterm():
+                context = ray.init(include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise InputError(f"Ray does not start: {first_line(error)}") from None
         if dashboard and context.dashboard_url:
             print(f"Ray's dashboard: http://{context.dashboard_url}", flush=True)
+        wait_for_resources("a task", {"CPU": 1})
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # It logs the traceback of what it raises.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _same_sigterm() -> Iterator[None]:
+    """Keeps the job's own answer to SIGTERM, which `ray.init` replaces by one that ends in an abort of C++."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def own_queue() -> Queue:
@@ -39,16 +69,67 @@ def own_queue() -> Queue:
     return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
-def _check_reachable() -> None:
-    """A killed head leaves its address behind, and Ray would wait for it silently."""
-    address = os.environ.get("RAY_ADDRESS") or read_ray_address() or ""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in host:  # `auto`, or a client's address
+def wait_for_resources(what: str, each: dict[str, float], count: int = 1, at_least: int = 1) -> None:
+    """Returns when the cluster can run `at_least` of `count` processes; asks an autoscaler for all of them.
+
+    Args:
+        what: the processes' name for the user, such as `2 engines`.
+        each: CPUs and GPUs of each process.
+
+    Raises:
+        InputError: if it cannot within the limit of `ARTSEL_RAY_WAIT_SECONDS`.
+    """
+    each = {name: amount for name, amount in each.items() if amount}
+    if not each:
         return
+    limit, at_least = (_OWN_WAIT_SECONDS, count) if _is_own else (_limit(), at_least)
+    wanted = f"{what} with {_listed(each)}{' each' * (count > 1)}"
+    if _is_own and fitting(node_resources(), each) < count:
+        raise InputError(f"no room for {wanted}: {_found()}; {_REMEDY}")
+    # Groups that are placed and removed again: they wait for what is free, and an autoscaler sees them.
+    groups = [placement_group([each] * at_least)] + [placement_group([each]) for _ in range(count - at_least)]
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_TIMEOUT_SECONDS).close()
-    except OSError:
-        raise InputError(
-            f"no Ray cluster at {address} (from RAY_ADDRESS or an earlier `ray start`); start it, or run "
-            "`ray stop` and unset RAY_ADDRESS"
-        ) from None
+        if not groups[0].wait(min(_SILENT_SECONDS, limit)):
+            print(f"waiting for {wanted}: {_found()}; gives up after {limit:g} s ({WAIT})", flush=True)
+            if not groups[0].wait(max(limit - _SILENT_SECONDS, 0)):
+                remedy = f"{_REMEDY}, or set {WAIT} to wait longer"
+                raise InputError(f"waited {limit:g} s for {wanted}: {_found()}; {remedy}")
+        if (fit := fitting(node_resources(), each)) < count:
+            print(f"{fit} of {wanted} fit now: {_found()}; the others start when there is room", flush=True)
+    finally:
+        for group in groups:
+            remove_placement_group(group)
+
+
+def _limit() -> float:
+    text = os.environ.get(WAIT, str(_WAIT_SECONDS))
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{WAIT} is {text}; it must be a number of seconds") from None
+
+
+def gpus_per_worker(given: int | None) -> int:
+    """Returns what `--gpus-per-worker` says, or else one GPU where the cluster has some."""
+    return int(any(node["GPU"] for node in node_resources())) if given is None else given
+
+
+def node_resources() -> list[dict[str, float]]:
+    """Returns the CPUs and GPUs of each node that is alive."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [{name: node.get(name, 0.0) for name in ("CPU", "GPU")} for node in alive]
+
+
+def fitting(nodes: list[dict[str, float]], each: dict[str, float]) -> int:
+    """Returns how many processes fit on the nodes together; each is on one node."""
+    return sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in each.items()) for node in nodes)
+
+
+def _found() -> str:
+    total, free = ray.cluster_resources(), ray.available_resources()
+    listed = (f"{total.get(name, 0):g} {name}s ({free.get(name, 0):g} free)" for name in ("CPU", "GPU"))
+    return f"the cluster has {' and '.join(listed)} on {len(node_resources())} node(s)"
+
+
+def _listed(each: dict[str, float]) -> str:
+    return " and ".join(f"{amount:g} {name}{'s' * (amount > 1)}" for name, amount in each.items())

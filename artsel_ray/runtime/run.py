@@ -16,6 +16,11 @@ from artsel_ray.errors import InputError
 
 CONFIG = "config.json"
 DRIVER = "_driver.json"
+# Flags of engines that are no part of a run's identity. Those of precision change the model's id, which is one.
+ENGINE_NOT_IDENTITY = (
+    "engines", "gpus_per_engine", "gpu_memory_utilization", "max_num_seqs", "quantization", "kv_cache_dtype",
+)  # fmt: skip
+_EARLIER_LENGTH = 8192
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,11 @@ def refuse_other_jobs(output: str, own: set[str]) -> None:
     known = storage.read_json(path) if storage.exists(path) else own
     if not isinstance(known, dict | set) or not own <= set(known):
         raise InputError(f"{output} holds another job's {CONFIG}; give another --output")
+
+
+def identity_length(limit: int, model_length: int) -> int:
+    """Returns --max-model-length for a run's identity: the earlier default for a model that takes no more than that."""
+    return min(limit, max(model_length, _EARLIER_LENGTH))
 
 
 def finished_parts(output: str) -> list[str]:

@@ -17,13 +17,23 @@ import ray
 from artsel_ray import storage
 from artsel_ray.config import EngineSettings
 from artsel_ray.errors import InputError
-from artsel_ray.runtime.engine_pool import MAX_STARTS, EngineActor, EngineStage, Item, Starts, actor_options
+from artsel_ray.runtime.engine_pool import (
+    MAX_STARTS,
+    EngineActor,
+    EngineError,
+    EngineStage,
+    Item,
+    Starts,
+    actor_options,
+    gpus_per_engine,
+)
 from artsel_ray.runtime.metrics import RunMetrics, report_published
 from artsel_ray.runtime.progress import Progress
-from artsel_ray.runtime.ray_cluster import start_ray
+from artsel_ray.runtime.ray_cluster import start_ray, wait_for_resources
 from artsel_ray.runtime.run import Run
 from artsel_ray.runtime.shards import (
     INVALID_FOLDER,
+    RESTARTS,
     Shard,
     Statistics,
     done_shards,
@@ -72,7 +82,6 @@ class ShardedJob:
     prepare: PrepareStage
     engine: EngineStage
     pool: EngineSettings
-    gpus_per_engine: float | None = None
     max_memory_gib: float | None = None
     """Restart an engine, between two shards, when its process holds more."""
     finish: Callable[[pa.Table], pa.Table] | None = None
@@ -114,16 +123,24 @@ class ShardedJob:
         metrics = RunMetrics(self.run.output, self.unit, self.shards, done, 0 if done else self.known_invalid)
         if not missing:
             return
-        progress = Progress(len(missing), self.unit)
-        starts: Any = Starts.remote()
-        try:
-            for statistics in results(self._dataset(missing, starts)):
-                progress.add(statistics)
-                metrics.add(statistics, progress.seconds_left)
-                self.run.check()
-                self._check_invalid(progress.invalid)
-        finally:
-            ray.kill(starts)  # Ray Data keeps a handle to it: it would live as long as the driver
+        progress, left = Progress(len(missing), self.unit), set(missing)
+        while left:
+            before = len(left)
+            starts: Any = Starts.remote()
+            try:
+                for index, statistics in results(self._dataset(sorted(left), starts)):
+                    left.discard(index)
+                    progress.add(statistics)
+                    metrics.add(statistics, progress.seconds_left)
+                    self.run.check()
+                    self._check_invalid(progress.invalid)
+            except EngineError as error:
+                if len(left) == before:
+                    raise
+                # Ray sends a shard to the same engine again and again, even if its GPU is broken and others are not.
+                print(f"{error}; {len(left):,} shards go to other engines", flush=True)
+            finally:
+                ray.kill(starts)  # Ray Data keeps a handle to it: it would live as long as the driver
 
     def totals(self) -> Counter[str]:
         """Returns the statistics of all shards together.
@@ -138,7 +155,8 @@ class ShardedJob:
     def summary(self, counts: Mapping[str, Any], totals: Mapping[str, float]) -> dict[str, Any]:
         """Returns the counts with the model, the seconds since the job started, and each stage's."""
         seconds = {"total": time.perf_counter() - self.started, "stages": stage_seconds(totals)}
-        return {**counts, "model_id": self.model_id, "seconds": seconds}
+        restarts = int(totals[RESTARTS]) if RESTARTS in totals else 0
+        return {**counts, "model_id": self.model_id, RESTARTS: restarts, "seconds": seconds}
 
     def publish(self, summary: dict[str, Any], manifest: dict[str, Any]) -> None:
         """Writes summary.json and, last, the manifest, which lists the shards' objects.
@@ -160,9 +178,12 @@ class ShardedJob:
             )
 
     def _dataset(self, missing: list[int], starts: Any) -> ray.data.Dataset:
-        engines = self.pool.engines
+        engines, gpus = self.pool.engines, gpus_per_engine(self.pool)
+        options = actor_options(engines, gpus)
+        wait_for_resources(f"{engines} engine(s)", {"CPU": options["num_cpus"], "GPU": gpus}, engines)
+        where = f"{gpus:g} GPU(s) each" if gpus else "CPUs"
         when = "" if self.engine.starts_at_once else " when first needed"
-        print(f"starting {engines} engine(s){when}, which takes a minute or more", flush=True)
+        print(f"starting {engines} engine(s) on {where}{when}, which takes a minute or more", flush=True)
         shared = [ray.put(self.prepare.share())] if self.prepare.share else []
         light: dict[str, Any] = {"batch_size": 1, "num_cpus": _LIGHT_CPUS}
         # One row and block for each shard, so that actors share them out.
@@ -176,7 +197,7 @@ class ShardedJob:
         processed = prepared.map_batches(
             EngineActor,
             fn_constructor_args=[self.engine, starts, MAX_STARTS * engines, self.max_memory_gib, self.run.output],
-            **actor_options(self.pool, self.gpus_per_engine),
+            **options,
         )
         return processed.map_batches(
             WriteActor,
@@ -206,21 +227,21 @@ class PrepareActor:
 
 
 class WriteActor:
-    """Writes shards, and passes their statistics on."""
+    """Writes shards, and passes their indices and statistics on."""
 
     def __init__(self, output: str, table: str, finish: Callable[[pa.Table], pa.Table] | None) -> None:
         self._output, self._table, self._finish = output, table, finish
 
     def __call__(self, batch: dict[str, Any]) -> "dict[str, np.ndarray]":
-        """Writes one shard; returns its statistics."""
+        """Writes one shard; returns its index and statistics."""
         return wrap(capture(self._write, unwrap(batch)))
 
-    def _write(self, shard: Shard | InputError) -> Statistics:
+    def _write(self, shard: Shard | InputError) -> tuple[int, Statistics]:
         if isinstance(shard, InputError):
             raise shard
         rows = self._finish(shard.rows) if self._finish else shard.rows
         write_shard(self._output, self._table, Shard(shard.index, rows, shard.invalid, shard.statistics))
-        return shard.statistics
+        return shard.index, shard.statistics
 
 
 def stage_seconds(totals: Mapping[str, float]) -> dict[str, float]:

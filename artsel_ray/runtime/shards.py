@@ -15,6 +15,8 @@ from artsel_ray import storage
 INVALID_FOLDER = storage.INVALID_FOLDER
 MEMORY = "engine_memory_gib"
 """The statistic of which a run has the maximum over its shards, not the sum."""
+RESTARTS = "engine_restarts"
+"""The statistic of how often engines were started again since the shard before."""
 
 _PART = re.compile(r"part-(\d{6})\.parquet$")
 _STATISTICS = "artsel_ray"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import OutOfMemoryError
 
 from artsel_ray.errors import InputError
 
@@ -46,15 +47,21 @@ def results(dataset: ray.data.Dataset) -> Iterator[Any]:
     """Yields a dataset's wrapped results, each as soon as it is there.
 
     Raises:
-        InputError: that a task or actor returned.
+        InputError: that a task or actor returned, or if Ray has killed a task for its memory again and again.
     """
     # `iter_rows` would hold one back.
     batches = dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
-    for batch in batches:
-        for opaque in batch[COLUMN]:
-            if isinstance(opaque.value, InputError):
-                raise opaque.value
-            yield opaque.value
+    try:
+        for batch in batches:
+            for opaque in batch[COLUMN]:
+                if isinstance(opaque.value, InputError):
+                    raise opaque.value
+                yield opaque.value
+    except OutOfMemoryError:
+        raise InputError(
+            "a machine's memory is full: Ray's memory monitor has killed the same task at every try; end other "
+            "programs there, or take machines with more memory"
+        ) from None
 
 
 def map_tasks(items: Sequence[Any] | int, function: Callable[[Any], Any], num_cpus: float = 1) -> Iterator[Any]:

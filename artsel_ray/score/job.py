@@ -43,7 +43,7 @@ def resolve_settings(config: ScoreConfig) -> ScoringSettings:
         prompt_tokenizer(model.base, spec)  # refuses a model that takes no images before anything is written
     return ScoringSettings(
         model=config.model,
-        model_id="fake" if config.engine_pool.engine == "fake" else model.model_id,
+        model_id="fake" if config.engine_pool.engine == "fake" else model.model_id + config.engine_pool.precision,
         spec=spec,
         max_model_length=min(config.engine_pool.max_model_length, model_length(model.base)),
         decoding=config.decoding,

@@ -36,7 +36,7 @@ class EngineLoader:
 
     def __call__(self) -> Engine:
         """Loads the engine; raises `InputError` if there is no such model on this machine."""
-        settings, dtype = self.settings, self.pool.dtype
+        settings = self.settings
         placeholders = prompt_tokenizer(settings.model, settings.spec).placeholders
         if self.pool.engine == "fake":
             from artsel_ray.engines.fake import FakeEngine
@@ -46,12 +46,12 @@ class EngineLoader:
         if self.pool.engine == "transformers":
             from artsel_ray.engines.torch import load_torch_engine
 
-            return load_torch_engine(model, dtype, placeholders)
+            return load_torch_engine(model, self.pool.dtype, placeholders)
         from artsel_ray.engines.vllm import VllmEngine
 
         return VllmEngine(
-            model, settings.max_model_length, max_allowed=self.max_candidates + 1, dtype=dtype,
-            tensor_parallel=self.pool.tensor_parallel, images=self.max_candidates if placeholders else 0,
+            model, settings.max_model_length, max_allowed=self.max_candidates + 1, pool=self.pool,
+            images=self.max_candidates if placeholders else 0,
         )  # fmt: skip
 
 

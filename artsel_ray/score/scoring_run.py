@@ -136,7 +136,6 @@ def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shar
         prepare=PrepareStage("render", partial(make_renderer, run.settings), lambda: source),
         engine=EngineStage("score", partial(make_scorer, run.settings), load),
         pool=pool,
-        gpus_per_engine=pool.gpus_per_engine,
         max_memory_gib=pool.engine_memory,
         finish=partial(serve, policy=config.serving),
         max_reject_rate=config.max_reject_rate,
@@ -161,6 +160,9 @@ def _publish(run: ScoringRun, job: ShardedJob, shuffled: ShuffledRequests, secon
         MEMORY: round(totals[MEMORY], 2),
         "seconds": {**seconds, "stages": stage_seconds(totals)},
     }
+    if cut := counted["histories_cut"]:
+        longest = f"{settings.max_model_length:,} tokens"
+        print(f"{cut:,} histories lost their oldest items: prompt and answer have at most {longest}", flush=True)
     rejected = counted["rejected"] + shuffled.rejected_pairs
     job.publish(summary, {"pairs": counted["pairs"], "rejected": rejected, **model})
     storage.delete(storage.join(output, SPILL_FOLDER))

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from annotated_types import Ge, Le
+from annotated_types import Ge
 from pydantic import model_validator
 
 from artsel_ray.config import (
@@ -43,8 +43,6 @@ class ScoreEngines(EngineSettings):
     engine: Literal["vllm", "transformers", "fake"] = "vllm"
     """transformers is slower; it is for machines without vLLM. fake returns made-up numbers, immediately or at
     --tokens-per-second, to benchmark everything but the model."""
-    gpus_per_engine: Annotated[float, Ge(0), Le(1000)] | None = None
-    """GPUs for each engine; 0.5 puts two on one. Default: --tensor-parallel where the cluster has GPUs, else 0."""
     engine_memory: Annotated[float, Ge(0.1)] | None = None
     """Restart an engine, between two shards, when its process holds more than this many GiB. Default: never."""
 

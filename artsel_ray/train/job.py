@@ -28,10 +28,10 @@ from artsel_ray.evaluation import held_out
 from artsel_ray.models import adapter
 from artsel_ray.models.files import read_object
 from artsel_ray.models.load import ADAPTER, MERGED, load
-from artsel_ray.models.weights import copy_processor
+from artsel_ray.models.weights import copy_processor, model_length
 from artsel_ray.report.model_card import write_card
-from artsel_ray.runtime.ray_cluster import own_queue, start_ray
-from artsel_ray.runtime.run import Run, begin
+from artsel_ray.runtime.ray_cluster import gpus_per_worker, own_queue, start_ray, wait_for_resources
+from artsel_ray.runtime.run import Run, begin, identity_length
 from artsel_ray.train.callbacks import VALIDATION, is_complete, newest_complete
 from artsel_ray.train.loop import Fitted, fit, upload
 from artsel_ray.train.settings import TrainConfig
@@ -41,7 +41,7 @@ CHECKPOINTS = "checkpoints"  # folder of a training's output
 _MAX_FAILURES = 3
 METRICS = ("loss", *(f"{VALIDATION}{name}" for name in held_out.METRICS))  # what a training is judged by
 # Flags that do not change the result: where it goes and where it runs.
-_NOT_IDENTITY = ("output", "workers", "fsdp", "export_merged")
+NOT_IDENTITY = ("output", "workers", "gpus_per_worker", "export_merged")
 _MAX_MERGE_LOSS = 0.05
 
 
@@ -52,7 +52,8 @@ def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> d
         InputError: for a wrong model or examples, another run's output, or a training that failed.
     """
     started, flags = time.monotonic(), resolved(config)
-    run = begin_training(flags, _NOT_IDENTITY)
+    # With --fsdp the option tokens' rows are not trained. Earlier runs without it do not have it in their identity.
+    run = begin_training(flags, NOT_IDENTITY if config.optimization.fsdp else (*NOT_IDENTITY, "fsdp"))
     published = storage.read_manifest(config.output)
     if published is not None:
         print(f"{config.output} is complete already", flush=True)
@@ -114,7 +115,9 @@ def begin_training(flags: dict[str, Any], not_identity: tuple[str, ...]) -> Run:
         storage.list_files(storage.join(flags["examples"], split))
     left_out = (*not_identity, *unused_weighting(flags))
     identity = {name: value for name, value in flags.items() if name not in left_out}
-    return begin(flags["output"], {**identity, "model": load(flags["model"]).model_id}, flags)
+    model = load(flags["model"])
+    length = identity_length(flags["max_model_length"], model_length(model.base))
+    return begin(flags["output"], {**identity, "model": model.model_id, "max_model_length": length}, flags)
 
 
 def final_metrics(history: list[dict[str, float]]) -> dict[str, float]:
@@ -139,12 +142,16 @@ def _fit_here(training: Training) -> Fitted:
 
 def _fit_on_ray(training: Training, callbacks: list[UserCallback]) -> Fitted:
     start_ray()
-    print(f"starting {training.optimization.workers} worker(s), which takes half a minute", flush=True)
+    workers, gpus = training.optimization.workers, gpus_per_worker(training.optimization.gpus_per_worker)
+    if not callbacks:  # a trial of a sweep waits for what other trials hold
+        wait_for_resources(f"{workers} worker(s)", {"CPU": 1, "GPU": gpus}, workers, at_least=workers)
+    where = "a GPU each" if gpus else "CPUs"
+    print(f"starting {workers} worker(s) on {where}, which takes half a minute", flush=True)
     events, fitted = own_queue(), list[Fitted]()
     listener = Thread(target=_listen, args=(events, fitted), daemon=True)
     listener.start()
     try:
-        _torch_trainer(training, events, callbacks).fit()
+        _torch_trainer(training, gpus > 0, events, callbacks).fit()
     except ray.train.TrainingFailedError as error:
         raise training_failed(str(error)) from None
     finally:
@@ -166,10 +173,9 @@ def share_cpus() -> None:
     torch.set_num_threads(max(1, machine // ray.train.get_context().get_local_world_size()))
 
 
-def _torch_trainer(training: Training, events: Queue, callbacks: list[UserCallback]) -> TorchTrainer:
-    on_gpu = ray.cluster_resources().get("GPU", 0) > 0
+def _torch_trainer(training: Training, on_gpu: bool, events: Queue, callbacks: list[UserCallback]) -> TorchTrainer:
     if training.optimization.fsdp and not on_gpu:
-        raise InputError("--fsdp shards a model over GPUs, and this cluster has none; leave it out")
+        raise InputError("--fsdp shards a model over GPUs, and the workers have none; leave it out")
     fs, path = storage.filesystem(storage.join(training.output, CHECKPOINTS))
     return TorchTrainer(
         _worker,

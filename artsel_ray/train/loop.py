@@ -29,6 +29,7 @@ from artsel_ray.train.trainers import Training, TrainingTask, compute_targets_on
 
 # TRL's own files: its arguments are a pickle, its card knows nothing of this project.
 _NOT_EXPORTED = {"training_args.bin", "README.md"}
+_FSDP_WEIGHTS = "pytorch_model_fsdp*"  # in a checkpoint of FSDP, as accelerate 1.15 names them
 
 
 @dataclass
@@ -132,6 +133,9 @@ def _read_weights(name: str, path: Path, is_frozen: bool) -> PreTrainedModel:
 def _run(
     trainer: Trainer, callbacks: list[TrainerCallback], first: TrainerCallback, checkpoint: str | None, output: str
 ) -> None:
+    if checkpoint and any(Path(checkpoint).glob(_FSDP_WEIGHTS)) != trainer.is_fsdp_enabled:
+        made = "without --fsdp" if trainer.is_fsdp_enabled else "with --fsdp"
+        raise InputError(f"the last checkpoint in {output} was made {made}; train on as it began, or delete it")
     for callback in callbacks:
         trainer.add_callback(callback)
     trainer.callback_handler.callbacks.insert(0, first)  # MLflow's closes its run at the end of training

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import tyro
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import model_validator
 
 from artsel_ray.config import Count, ModelName, Positive, PromptSettings, Seed, Uri, check_weighting, settings
@@ -39,7 +39,10 @@ class OptimizationSettings:
     lora_rank: Annotated[int, Ge(0)] = 16
     """Rank of LoRA; 0 trains all weights."""
     workers: Annotated[int, Ge(0)] = 1
-    """Training processes, each on a GPU where the cluster has some; 0 trains in this process without Ray."""
+    """Training processes; 0 trains in this process without Ray, on one GPU if there is one."""
+    gpus_per_worker: Annotated[int, Ge(0), Le(1)] | None = None
+    """GPUs for each worker: 1, or 0 for CPUs. Give 1 where GPU machines start on demand. Default: 1 if the cluster has
+    GPUs, else 0."""
     fsdp: bool = False
     """Shard the model over the workers' GPUs (FSDP2): for models that do not fit on one GPU. Needs GPUs."""
     seed: Seed = 0
@@ -72,7 +75,7 @@ class LearningSettings:
     that the title's examples log for each artwork."""
     beta: Positive = 0.1
     """Beta of DPO: higher values keep the model closer to the reference."""
-    max_model_length: Annotated[int, Ge(64)] = 8192
+    max_model_length: Annotated[int, Ge(64)] = 16_384
     """Maximum length of an example, in tokens; longer ones lose their oldest history."""
     weight_by_propensity: bool = False
     """Weight each example by the inverse of its logged propensity, so that the model learns what users engage with and

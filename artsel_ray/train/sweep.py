@@ -32,11 +32,11 @@ from artsel_ray.errors import InputError
 from artsel_ray.evaluation.held_out import headline_of, shown_metrics
 from artsel_ray.evaluation.metrics import headline
 from artsel_ray.report.html import render_sweep
-from artsel_ray.runtime.ray_cluster import start_ray
+from artsel_ray.runtime.ray_cluster import gpus_per_worker, start_ray, wait_for_resources
 from artsel_ray.runtime.run import DRIVER, Run
 from artsel_ray.s3 import open_file
 from artsel_ray.train.callbacks import VALIDATION
-from artsel_ray.train.job import CHECKPOINTS, METRICS, begin_training, train
+from artsel_ray.train.job import CHECKPOINTS, METRICS, NOT_IDENTITY, begin_training, train
 from artsel_ray.train.settings import SweepConfig, TrainConfig
 
 BEST, TABLE, TRIALS, RECORD = "best", "trials.parquet", "trials", "trial.json"
@@ -46,7 +46,7 @@ _Train = Callable[[list[UserCallback]], dict[str, float]]
 _COPY_BYTES = 1 << 24
 _HEADLINE = "headline"  # as which a trial reports the metric that selects, whichever it is
 # Flags that do not change a trial's result. Learning rates are among them, so that more can be tried later.
-_NOT_IDENTITY = ("output", "workers", "learning_rate", "learning_rates", "asha", "concurrent")
+_NOT_IDENTITY = (*NOT_IDENTITY, "learning_rate", "learning_rates", "asha", "concurrent")
 # A trial's own process waits for its workers. It must claim something, but no share of a CPU: with 2 CPUs, 0.01 each
 # for two trials would leave only one CPU for their workers.
 _WAITING: dict[str, float] = {"memory": 256 << 20}
@@ -120,8 +120,10 @@ def _run_trials(config: SweepConfig, trials: dict[float, _Train]) -> None:
         _check_state_api()
         scheduler = ASHAScheduler(time_attr="step", max_t=10**9, grace_period=config.optimization.checkpoint_steps)
     # Trials that the cluster runs at the same time.
-    resources = ray.cluster_resources()
-    fitting = max(1, int(resources.get("GPU", 0) or resources.get("CPU", 1)) // config.optimization.workers)
+    workers, gpus = config.optimization.workers, gpus_per_worker(config.optimization.gpus_per_worker)
+    worker: dict[str, float] = {"CPU": 1, "GPU": gpus}
+    wait_for_resources(f"{workers} worker(s) of a trial", worker, workers, at_least=workers)
+    fitting = max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1)) // workers)
     fs, path = storage.filesystem(config.output)
     tune.Tuner(
         tune.with_resources(partial(_trial, trials), _WAITING),

@@ -103,10 +103,12 @@ class Order(Sampler[int]):
 class RendersItself:
     """Mixed into a TRL trainer whose collator turns indices into token ids: TRL has nothing to prepare or to shuffle.
 
-    Both methods are private to TRL 1.16 and transformers 5.19; tests/train/test_trainers.py fails when they change.
+    `_` begins what is private to TRL 1.16 and transformers 5.19; tests/train/test_trainers.py fails when they change.
     """
 
     def __init__(self, task: TrainingTask, args: Any, indices: Sequence[int], collator: Any) -> None:
+        # A process trains on one GPU: the Trainer would spread each batch over all that it sees (nn.DataParallel).
+        args._n_gpu = min(args.n_gpu, 1)
         columns: dict[str, Any] = {"index": indices}
         if (weights := task.weights(indices)) is not None:
             columns[WEIGHT] = weights

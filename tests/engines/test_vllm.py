@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from artsel_ray.config import EngineSettings
 from artsel_ray.data.images import ArtworkImage
 from artsel_ray.engines import vllm
 from artsel_ray.engines.base import Sampling
@@ -69,7 +70,7 @@ def test_vllm_serves_an_adapter_of_a_bfloat16_base_as_transformers_does(
     option = len(PreTrainedTokenizerFast.from_pretrained(plain.base)) - 1
     prompts = [np.append(prompt, option).astype(np.int32) for prompt in PROMPTS]
     allowed = [list(range(100))] * len(prompts)
-    got = np.stack(vllm.VllmEngine(trained, 512, 128, "bfloat16").logprobs(prompts, allowed))
+    got = np.stack(vllm.VllmEngine(trained, 512, 128, EngineSettings(dtype="bfloat16")).logprobs(prompts, allowed))
     expected = np.stack(load_torch_engine(trained, "float32").logprobs(prompts, allowed))
     untrained = np.stack(load_torch_engine(plain, "float32").logprobs(prompts, allowed))
     assert np.linalg.norm(got - expected) <= 0.05 * np.linalg.norm(expected - untrained)

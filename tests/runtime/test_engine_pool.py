@@ -4,13 +4,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 
 from artsel_ray.config import EngineSettings
 from artsel_ray.engines.fake import FakeEngine
 from artsel_ray.errors import InputError
-from artsel_ray.runtime.engine_pool import EngineActor, EngineStage, GetEngine, Item, Processed, Starts, actor_options
-from artsel_ray.runtime.shards import MEMORY, Shard
+from artsel_ray.runtime.engine_pool import (
+    EngineActor,
+    EngineStage,
+    GetEngine,
+    Item,
+    Processed,
+    Starts,
+    actor_options,
+    gpus_per_engine,
+)
+from artsel_ray.runtime.shards import MEMORY, RESTARTS, Shard
 from artsel_ray.runtime.task_result import unwrap, wrap
 from artsel_ray.schema import INVALID_ROWS
 
@@ -49,7 +57,7 @@ def test_shard_carries_counts_usage_times_and_memory(starts: Any) -> None:
     assert seconds["ask"] >= seconds["engine"] > 0
     assert shard.statistics.pop(MEMORY) > 0.01
     assert shard.statistics == {
-        "units": 2, "rejected": 0, "prompt_tokens": 3, "cached_tokens": 0, "decoded_tokens": 1,
+        "units": 2, "rejected": 0, "prompt_tokens": 3, "cached_tokens": 0, "decoded_tokens": 1, RESTARTS: 0,
     }  # fmt: skip
 
 
@@ -74,7 +82,7 @@ def test_engine_is_loaded_when_first_needed_if_the_stage_says_so(starts: Any) ->
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("no such\nmodel"), RuntimeError("no such model"), OSError("no such model")]
+    "error", [ValueError("no such\nmodel"), ImportError("no such model"), OSError("no such model")]
 )
 def test_engine_that_does_not_load_is_an_input_error(starts: Any, error: Exception) -> None:
     def load() -> FakeEngine:
@@ -108,21 +116,32 @@ def test_completed_shard_resets_the_count_of_starts(starts: Any) -> None:
         assert isinstance(unwrap(actor(starts)(item())), Shard)
 
 
-def test_pool_divides_the_cpus_and_asks_for_no_gpu_without_one(ray_cluster: None) -> None:
-    options = actor_options(EngineSettings(engines=4))
+def test_pool_divides_the_cpus(ray_cluster: None) -> None:
+    options = actor_options(4, 0)
     assert (options["num_cpus"], options["num_gpus"], options["batch_size"]) == (0.5, 0, 1)
     assert options["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "1"
-    assert actor_options(EngineSettings(engines=1))["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "2"
-    assert actor_options(EngineSettings(), gpus_per_engine=0.5)["num_gpus"] == 0.5
+    assert actor_options(1, 0)["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "2"
+    assert actor_options(3, 0)["num_cpus"] == 0.6666  # three times that is no more than there is
 
 
-def test_more_gpus_than_the_cluster_has_are_refused(ray_cluster: None) -> None:
-    with pytest.raises(InputError, match="--engines 3 with --tensor-parallel 2 need 6 GPUs, the cluster has 0"):
-        actor_options(EngineSettings(engines=3, tensor_parallel=2))
+def gpus(monkeypatch: pytest.MonkeyPatch, *nodes: int) -> None:
+    found = [{"CPU": 16.0, "GPU": float(node)} for node in nodes]
+    monkeypatch.setattr("artsel_ray.runtime.engine_pool.node_resources", lambda: found)
 
 
-def test_gpus_are_divided_where_the_cluster_has_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 4.0})
-    assert actor_options(EngineSettings(engines=4))["num_gpus"] == 1
-    assert actor_options(EngineSettings(engines=2, tensor_parallel=2))["num_gpus"] == 2
-    assert actor_options(EngineSettings(engines=4))["num_cpus"] == 1
+def test_engine_gets_its_gpus_where_the_cluster_has_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 4, 0)
+    assert gpus_per_engine(EngineSettings(engines=4)) == 1
+    assert gpus_per_engine(EngineSettings(engines=2, tensor_parallel=2)) == 2
+    assert gpus_per_engine(EngineSettings(gpus_per_engine=0)) == 0
+    gpus(monkeypatch, 0, 0)
+    assert gpus_per_engine(EngineSettings()) == 0
+    assert gpus_per_engine(EngineSettings(gpus_per_engine=0.5)) == 0.5
+
+
+def test_tensor_parallelism_that_no_node_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 2, 2, 1)
+    with pytest.raises(InputError, match="--tensor-parallel 4 needs 4 GPUs on one node, and the nodes have 2, 2, 1; "):
+        gpus_per_engine(EngineSettings(tensor_parallel=4))
+    # The flag says that such nodes will come.
+    assert gpus_per_engine(EngineSettings(tensor_parallel=4, gpus_per_engine=4)) == 4

@@ -23,6 +23,14 @@ def test_last_shard_is_always_printed(clock: list[float], capsys: pytest.Capture
     assert progress.invalid == 3
 
 
+def test_engine_restarts_are_counted(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(2, "pairs")
+    for _ in range(2):
+        clock[0] += 1
+        progress.add({"pairs": 10, "rejected": 0, "engine_restarts": 1})
+    assert capsys.readouterr().out.endswith(" s left, 2 engine restart(s)\n")
+
+
 def test_lines_are_some_seconds_apart(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress(100, "pairs")
     for _ in range(20):

@@ -4,7 +4,7 @@ import pytest
 
 from artsel_ray import storage
 from artsel_ray.errors import InputError
-from artsel_ray.runtime.run import begin, finished_parts, refuse_other_jobs
+from artsel_ray.runtime.run import begin, finished_parts, identity_length, refuse_other_jobs
 
 
 def test_same_run_resumes_and_another_is_refused(tmp_path: Path) -> None:
@@ -13,6 +13,13 @@ def test_same_run_resumes_and_another_is_refused(tmp_path: Path) -> None:
     assert storage.read_json(str(tmp_path / "config.json"))["config"] == {"output": "x"}
     with pytest.raises(InputError, match="differs in: decoding, model"):
         begin(str(tmp_path), {"model": "b", "decoding": "choose"}, {})
+    with pytest.raises(InputError, match="differs in: decoding;"):
+        begin(str(tmp_path), {"model": "a"}, {})
+
+
+def test_maximum_length_of_a_short_model_is_the_earlier_default_in_identities() -> None:
+    lengths = [(16_384, 2048), (16_384, 8192), (4096, 2048), (16_384, 131_072), (8192, 131_072)]
+    assert [identity_length(*each) for each in lengths] == [8192, 8192, 4096, 16_384, 8192]
 
 
 def test_later_driver_takes_over_and_the_first_one_stops(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from artsel_ray.config import EngineSettings
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.engines.fake import FakeEngine
 from artsel_ray.errors import InputError
-from artsel_ray.runtime.engine_pool import EngineStage, GetEngine, Processed
+from artsel_ray.runtime import sharded_job
+from artsel_ray.runtime.engine_pool import EngineError, EngineStage, GetEngine, Processed
 from artsel_ray.runtime.run import begin
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
-from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, done_shards, read_statistics
+from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, RESTARTS, done_shards, read_statistics
 from tests.support.canary import CANARY, logged
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -124,7 +125,7 @@ def test_manifest_comes_last_and_lists_the_parts(tmp_path: Path) -> None:
     assert storage.read_manifest(str(tmp_path)) == {"parts": parts, "titles": 6}
     summary = storage.read_json(str(tmp_path / "summary.json"))
     assert summary.pop("seconds")["total"] > 0
-    assert summary == {"titles": 6, "model_id": "m@1"}
+    assert summary == {"titles": 6, "model_id": "m@1", RESTARTS: 0}
 
 
 def test_finish_changes_rows_just_before_they_are_written(tmp_path: Path) -> None:
@@ -210,6 +211,55 @@ def test_engine_that_dies_once_is_restarted_and_its_shard_repeated(tmp_path: Pat
 
     toy_job(tmp_path / "out", engine=EngineStage("ask", make, FakeEngine)).process([0, 1, 2])
     assert title_ids(tmp_path / "out") == ["t00", "t10", "t11", "t20", "t21", "t22"]
+
+
+def test_engine_that_fails_leaves_its_process_and_is_counted(tmp_path: Path) -> None:
+    def load() -> FakeEngine:
+        fail_once(tmp_path / "at the start")
+        return FakeEngine()
+
+    def make() -> Callable[[list[str], GetEngine], Processed]:
+        process = make_process()
+
+        def fail(titles: list[str], get_engine: GetEngine) -> Processed:
+            fail_once(tmp_path / "in the middle")
+            return process(titles, get_engine)
+
+        return fail
+
+    job = toy_job(tmp_path / "out", engine=EngineStage("ask", make, load))
+    job.process([0, 1, 2])
+    assert title_ids(tmp_path / "out") == ["t00", "t10", "t11", "t20", "t21", "t22"]
+    assert job.summary({}, job.totals())[RESTARTS] == 2
+    processes = [(tmp_path / name).read_text() for name in ("at the start", "in the middle")]
+    assert processes[0] != processes[1]
+
+
+def fail_once(file: Path) -> None:
+    """Fails as CUDA does, the first time."""
+    if not file.exists():
+        file.write_text(str(os.getpid()))
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_shards_of_an_engine_that_stays_broken_go_to_others_in_another_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, rounds = sharded_job.results, []
+
+    def results(dataset: Any) -> Iterator[Any]:
+        found = whole(dataset)
+        yield next(found)
+        rounds.append(dataset)
+        if len(rounds) == 1:  # the second shard is on the engine that fails at each start
+            raise EngineError("the engine does not start: CUDA error: uncorrectable ECC error")
+        yield from found
+
+    monkeypatch.setattr(sharded_job, "results", results)
+    toy_job(tmp_path).process([0, 1, 2])
+    assert title_ids(tmp_path) == ["t00", "t10", "t11", "t20", "t21", "t22"]
+    assert "uncorrectable ECC error; 2 shards go to other engines\n" in capsys.readouterr().out
+    assert len(rounds) == 2
 
 
 def test_engine_over_its_memory_limit_restarts_between_shards(tmp_path: Path) -> None:

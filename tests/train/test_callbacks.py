@@ -124,7 +124,7 @@ def test_validation_is_the_decoders_accuracy_and_ips(tiny_llama: TinyLlama, tmp_
     examples.propensity_n[:] = [0.7 if label == 0 else 0.1 for label in examples.label_n]
     examples.propensity_n[3] = float("nan")
     weights = [0.0 if index == 3 else 1 / propensity for index, propensity in enumerate(examples.propensity_n)]
-    logged = validate(trainer, examples)
+    logged = validate(TorchEngine(model), examples)
     hit_weight = sum(weight for weight, hit in zip(weights, hits, strict=True) if hit)
     assert logged["validation_snips_logged"] == pytest.approx(hit_weight / sum(weights))
     assert logged["validation_ips_logged"] == pytest.approx(hit_weight / 8)

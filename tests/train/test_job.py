@@ -77,6 +77,34 @@ def test_finished_training_is_kept_and_another_one_is_refused(
         train(changed(config, learning_rate=1e-4))
 
 
+def test_fsdp_is_part_of_a_trainings_identity_and_where_it_runs_is_not(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
+    config = config_for(examples, tiny_llama(True), tmp_path / "T", workers=2)
+    earlier = {name: value for name, value in resolved(config).items() if name not in ("output", "workers", "fsdp")}
+    del earlier["gpus_per_worker"]
+    earlier |= {"model": load(config.model).model_id, "max_model_length": 8192}
+    storage.write_json(str(tmp_path / "T/config.json"), {"run": earlier})
+    storage.write_manifest(str(tmp_path / "T"), {"metrics": {"loss": 1.0}})
+    # A run of an earlier version is found complete, on other devices too.
+    assert train(changed(config, workers=0, gpus_per_worker=1)) == {"loss": 1.0}
+    with pytest.raises(InputError, match="holds another run, which differs in: fsdp; "):
+        train(changed(config, fsdp=True))
+    storage.write_json(str(tmp_path / "T/config.json"), {"run": {**earlier, "fsdp": True}})
+    with pytest.raises(InputError, match="holds another run, which differs in: fsdp; "):
+        train(config)
+
+
+def test_checkpoint_of_fsdp_is_refused_without_it(examples: str, tiny_llama: TinyLlama, tmp_path: Path) -> None:
+    config = config_for(examples, tiny_llama(True), tmp_path / "T", max_steps=2, checkpoint_steps=2)
+    train(config)
+    (tmp_path / "T/_manifest.json").unlink()
+    # What accelerate writes instead of the adapter's file.
+    (tmp_path / "T/checkpoints/checkpoint-2/pytorch_model_fsdp_0").mkdir()
+    with pytest.raises(InputError, match=r"the last checkpoint in .* was made with --fsdp; train on as it began"):
+        train(config)
+
+
 def test_mlflow_gets_each_step_and_validation(
     examples: str, tiny_llama: TinyLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import trl.trainer.utils
 from peft import get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, Trainer
+from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
 from trl import DPOTrainer, SFTTrainer
 
 from artsel_ray.errors import InputError
@@ -101,9 +101,11 @@ def test_settings_travel_to_workers() -> None:
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])
-def test_trainers_take_our_order_and_leave_the_indices_to_the_collator(
-    method: Method, examples: str, tiny_llama: TinyLlama, tmp_path: Path
+def test_trainers_take_our_order_leave_the_indices_to_the_collator_and_use_one_gpu(
+    method: Method, examples: str, tiny_llama: TinyLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A machine with four GPUs, on which the Trainer would become nn.DataParallel.
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda args: args._n_gpu or 4))
     base = load(tiny_llama(True))
     prompts = prompts_of(base)
     prompts.tokenizer.pad_token = prompts.tokenizer.eos_token
@@ -112,6 +114,7 @@ def test_trainers_take_our_order_and_leave_the_indices_to_the_collator(
     model = read_model(base.path, torch.float32)
     lora = adapter.lora_config(model, 2, 4, [prompts.option, prompts.option_end])
     trainer: Any = pkgutil.resolve_name(METHODS[method])(TrainingTask(training, read, model, lora, str(tmp_path)))
+    assert trainer.args.n_gpu == 1
     assert trainer.train_dataset.column_names == ["index"]
     (batch,) = list(trainer.get_train_dataloader())[:1]
     assert batch["input_ids"].shape[0] == 2 * (2 if method == "dpo" else 1)

@@ -1,0 +1,89 @@
+"""What vLLM is started with, without a GPU and without vLLM's engine."""
+
+import typing
+from collections.abc import Iterator
+
+import pytest
+
+from artsel_ray.config import EngineSettings
+from artsel_ray.engines.vllm_arguments import (
+    UTILIZATION,
+    cpu_cache_gib,
+    memory_error,
+    placement_arguments,
+    wait_for_free_memory,
+)
+from artsel_ray.errors import InputError
+
+
+def test_unset_flags_leave_vllms_defaults() -> None:
+    assert placement_arguments(EngineSettings()) == {"tensor_parallel_size": 1}
+    assert placement_arguments(EngineSettings(gpus_per_engine=1)) == {"tensor_parallel_size": 1}
+    assert placement_arguments(EngineSettings(gpus_per_engine=0)) == {"tensor_parallel_size": 1}
+
+
+def test_all_flags_reach_vllm() -> None:
+    pool = EngineSettings(
+        tensor_parallel=2, gpu_memory_utilization=0.8, max_num_seqs=64, quantization="fp8", kv_cache_dtype="fp8"
+    )
+    assert placement_arguments(pool) == {
+        "tensor_parallel_size": 2, "gpu_memory_utilization": 0.8, "max_num_seqs": 64, "quantization": "fp8",
+        "kv_cache_dtype": "fp8",
+    }  # fmt: skip
+
+
+def test_share_of_a_gpu_takes_that_share_of_its_memory_unless_it_is_given() -> None:
+    half = placement_arguments(EngineSettings(gpus_per_engine=0.5))
+    assert half["gpu_memory_utilization"] == pytest.approx(UTILIZATION / 2)
+    given = placement_arguments(EngineSettings(gpus_per_engine=0.5, gpu_memory_utilization=0.4))
+    assert given["gpu_memory_utilization"] == 0.4
+
+
+def test_names_and_values_are_vllms() -> None:
+    from vllm.config.cache import CacheConfig, CacheDType
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
+
+    every = EngineSettings(gpu_memory_utilization=0.5, max_num_seqs=1, quantization="fp8", kv_cache_dtype="fp8")
+    assert placement_arguments(every).keys() <= EngineArgs.__dataclass_fields__.keys()
+    hints = typing.get_type_hints(EngineSettings)
+    assert set(typing.get_args(hints["kv_cache_dtype"])) <= set(typing.get_args(CacheDType))
+    assert "fp8" in QUANTIZATION_METHODS
+    assert CacheConfig().gpu_memory_utilization == UTILIZATION
+
+
+GEMMA = {"num_hidden_layers": 6, "num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 256}
+
+
+def test_cache_on_cpus_holds_one_prompt_if_the_memory_allows_it() -> None:
+    # 2 · 6 layers · 32 heads · 256 · 4 bytes are 393,216 bytes a token; 8,192 tokens and a block are 3.05 GiB.
+    assert cpu_cache_gib(GEMMA, 8192, 16) == 4
+    assert cpu_cache_gib({"text_config": GEMMA}, 8192, 16) == 4
+    assert cpu_cache_gib(GEMMA, 8192, 7) == 2
+    assert cpu_cache_gib({"num_hidden_layers": 30, "num_attention_heads": 9, "hidden_size": 576}, 2048, 16) == 2
+    assert cpu_cache_gib({}, 2048, 16) == 2
+
+
+def test_error_of_a_small_cache_names_flags_that_exist() -> None:
+    error = ValueError(
+        "To serve at least one request with the model's max seq len (8192), (3.0 GiB KV cache is needed, which is "
+        "larger than the available KV cache memory (1.95 GiB). Based on the available memory, the estimated maximum "
+        "model length is 5248. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`."
+    )
+    assert str(memory_error(error, on_cpu=True)) == (
+        "To serve at least one request with the model's --max-model-length (8192), (3.0 GiB KV cache is needed, which "
+        "is larger than the available KV cache memory (1.95 GiB). Based on the available memory, the estimated maximum "
+        "model length is 5248. Lower --max-model-length, or set VLLM_CPU_KVCACHE_SPACE to more GiB"
+    )
+    assert str(memory_error(error, on_cpu=False)).endswith("or raise --gpu-memory-utilization")
+    held = memory_error(ValueError("Free memory on device cuda:0 (1.0/80.0 GiB) on startup is less than"), on_cpu=False)
+    assert isinstance(held, RuntimeError)  # an engine may start again
+    other = ValueError("unknown architecture")
+    assert memory_error(other, on_cpu=True) is other
+
+
+def test_memory_that_is_not_free_yet_is_waited_for_with_a_limit() -> None:
+    free: Iterator[float] = iter([0.1, 0.5, 0.95])
+    wait_for_free_memory(lambda: next(free), 0.92, seconds=10, poll=0)
+    with pytest.raises(InputError, match="only 30% of the GPU's memory is free, and the engine takes 92%"):
+        wait_for_free_memory(lambda: 0.3, 0.92, seconds=0, poll=0)
