@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from artsel_ray.config import Dtype
-from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter
+from artsel_ray.engines.base import NOT_A_NUMBER, Images, Prompts, Sampling, UsageCounter
+from artsel_ray.errors import InputError
 
 # vLLM's cache of processed images, in GiB, and the most distinct images in one call.
 _IMAGE_CACHE_GIB, _IMAGES_AT_ONCE = 2, 256
@@ -43,6 +44,7 @@ class VllmEngine:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ["VLLM_RAISE_ON_LOGIT_NANS"] = "1"
         import torch
         from vllm import LLM
 
@@ -103,7 +105,7 @@ class VllmEngine:
             for batch in _batches(images) if images else [slice(None)]:
                 if images:
                     _attach(inputs[batch], images[batch])
-                outputs += self._llm.generate(inputs[batch], params[batch], use_tqdm=False)
+                outputs += self._answers(inputs[batch], params[batch])
                 for each in inputs[batch]:
                     each.pop("multi_modal_data", None)
             for output in outputs:
@@ -111,6 +113,15 @@ class VllmEngine:
                 usage.cached_tokens += output.num_cached_tokens or 0
                 usage.decoded_tokens += len(output.outputs[0].token_ids)
         return outputs
+
+    def _answers(self, inputs: list[Any], params: list[Any]) -> list[Any]:
+        """Returns vLLM's outputs; the parameters are complete, so that a model's generation config changes nothing."""
+        try:
+            return self._llm.generate(inputs, params, use_tqdm=False)
+        except RuntimeError as error:
+            if "NaNs detected in logits" not in str(error):
+                raise
+            raise InputError(NOT_A_NUMBER) from None
 
 
 def _attach(inputs: Sequence[Any], images: Images) -> None:

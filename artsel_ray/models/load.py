@@ -1,23 +1,20 @@
 """The one guarded door to models: by hub id, local path, URI, training output, or `smollm2`.
 
-A model that comes out of it is ready: safetensors on the local disk, a tokenizer with `<option>` and `</option>`, and
-embeddings for them.
+A model that comes out of it is ready: complete safetensors of a causal language model on the local disk, a tokenizer
+with `<option>` and `</option>`, and embeddings for them.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from artsel_ray import packages, storage
 from artsel_ray.errors import InputError
-from artsel_ray.models import files
-from artsel_ray.models.files import cached, digest, is_folder, is_multimodal, local_copy
+from artsel_ray.models import checks, foreign, hub
+from artsel_ray.models.files import PATTERNS, SMALL_PATTERNS, cached, digest, is_folder, is_multimodal, local_copy
+from artsel_ray.models.options import add_options, add_to_tokenizer, has_options, save_with_options
 from artsel_ray.models.spec import read_spec
-from artsel_ray.prompts.escaping import OPTION, OPTION_END
 from artsel_ray.prompts.spec import PromptSpec
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 SMOLLM2 = "smollm2"
 ADAPTER, MERGED = "adapter", "merged"
@@ -41,48 +38,85 @@ def load(name: str, options: bool = True) -> Model:
     """Makes a model ready on this machine and returns where it is.
 
     Args:
-        name: `smollm2`, a folder (any URI) with a model or a training's output, or a hub id.
+        name: `smollm2`, a folder (any URI) with a model, an adapter or a training's output, or a hub id.
         options: whether it must have the option tokens; captioning needs none.
 
     Raises:
-        InputError: if there is no such model, or it needs pickled weights or its own code.
+        InputError: if there is no such model, its files are incomplete or do not fit together, it does not generate
+            text, or it needs pickled weights or its own code.
     """
     if name == SMOLLM2:
         path, spec = cached(SMOLLM2, _convert_smollm2), None
+        identity = digest(path)
     else:
-        path, spec = _fetch(name)
-        files.check_safe(path, name)
+        source, spec = _fetch(name, PATTERNS)
+        if foreign.is_adapter(source):
+            source = _merge(source, name, is_own=spec is not None)
+        checks.check_model(source, name)
+        path, identity = foreign.without_leftovers(source, name), digest(source)
         if options and not has_options(path):
-            source, key = path, digest(path) + "-multimodal" * is_multimodal(path)
-            path = cached(key, lambda to: _add_options(source, to))
+            original, key = path, identity + "-multimodal" * is_multimodal(source)
+            path = cached(key, lambda to: add_options(original, to))
+            identity = digest(path)
+    if options:
+        _check_prompts(path, identity)
     label = name.rstrip("/").rsplit("/", 1)[-1] if is_folder(name) else name
-    return Model(path, f"{label}@{digest(path)[:12]}", spec)
+    return Model(path, f"{label}@{identity[:12]}", spec)
 
 
-def _fetch(name: str) -> tuple[Path, PromptSpec | None]:
+def load_tokenizer(name: str, options: bool = True) -> Path:
+    """Returns a folder with the tokenizer or processor that `load` gives a model; weights are not read.
+
+    Raises:
+        InputError: as `load`, but for what is wrong with the weights.
+    """
+    if name == SMOLLM2:
+        return cached(SMOLLM2, _convert_smollm2)
+    source, spec = _fetch(name, SMALL_PATTERNS)
+    if (source / foreign.CONFIG).is_file():
+        # An adapter from elsewhere may change the vocabulary of its base.
+        return load(name, options).path if spec is None else load_tokenizer(_base_of(source, name), options)
+    checks.check_settings(source, name)
+    if not options or has_options(source):
+        return source
+    return cached(f"tokenizers/{digest(source, SMALL_PATTERNS)}", lambda to: add_to_tokenizer(source, to))
+
+
+@lru_cache(maxsize=8)
+def _check_prompts(path: Path, identity: str) -> None:
+    """Raises an InputError unless prompts can be made: a tokenizer with an end token, a template that can be used."""
+    from artsel_ray.models.weights import prompt_tokenizer
+
+    prompt_tokenizer(path, PromptSpec())
+
+
+def _fetch(name: str, patterns: list[str]) -> tuple[Path, PromptSpec | None]:
+    """Returns a folder with a model's or an adapter's files on this machine, and the prompt it was trained for."""
     if not is_folder(name):
-        return files.download(name), None
+        return hub.download(name, patterns), None
     spec = read_spec(name)
     if spec is None:
-        return local_copy(name), None
-    if storage.exists(storage.join(name, MERGED, "config.json")):
-        return local_copy(storage.join(name, MERGED)), spec
-    return _merge(storage.join(name, ADAPTER)), spec
+        return local_copy(name, patterns), None
+    is_merged = storage.exists(storage.join(name, MERGED, "config.json"))
+    return local_copy(storage.join(name, MERGED if is_merged else ADAPTER), patterns), spec
 
 
-def _merge(name: str) -> Path:
-    from artsel_ray.models import adapter, weights
+def _merge(folder: Path, name: str, is_own: bool) -> Path:
+    """Returns an adapter merged into its base; `is_own`: the base of a training's own output has the option tokens."""
+    foreign.find_adapter(folder, name)
+    base = load(_base_of(folder, name), options=is_own or has_options(folder))
+    foreign.check_adapter(folder, name)
+    key = storage.fingerprint(base.model_id, digest(folder))
+    return cached(f"merged/{key}", lambda to: foreign.merge_adapter(base.path, folder, to, name, is_own))
 
-    folder = local_copy(name)
-    if not (folder / adapter.WEIGHTS).is_file():
-        raise InputError(f"{name}: no {adapter.WEIGHTS} there, and no merged model beside it")
-    base = load(adapter.base_of(folder))
 
-    def make(to: Path) -> None:
-        adapter.merge(base.path, folder, to)
-        weights.copy_processor(base.path, to)
+def _base_of(folder: Path, name: str) -> str:
+    from artsel_ray.models import adapter
 
-    return cached(f"merged/{storage.fingerprint(base.model_id, digest(folder))}", make)
+    base = adapter.base_of(folder)
+    if Path(base).expanduser().resolve() == folder.resolve():
+        raise InputError(f"{name}: the adapter names itself as its base; write the base's name into {foreign.CONFIG}")
+    return base
 
 
 def _convert_smollm2(to: Path) -> None:
@@ -97,47 +131,4 @@ def _convert_smollm2(to: Path) -> None:
     del settings["quantization_config"]
     model = LlamaForCausalLM(LlamaConfig(**settings))
     model.load_state_dict(dequantized.state_dict())
-    _save_with_options(model, tokenizer, to)
-
-
-def has_options(folder: Path) -> bool:
-    """Tells whether a model's tokenizer has both tokens."""
-    tokenizer = folder / "tokenizer.json"
-    if not tokenizer.is_file():
-        return False
-    added = {token["content"] for token in files.read_object(tokenizer).get("added_tokens", [])}
-    return {OPTION, OPTION_END} <= added
-
-
-def _add_options(source: Path, to: Path) -> None:
-    from transformers import AutoTokenizer
-
-    from artsel_ray.models import weights
-
-    model = weights.read_model(source, "auto")
-    if is_multimodal(source):  # the tokenizer is a part of the processor
-        processor = weights.read_processor(source)
-        _save_with_options(model, processor.tokenizer, to)
-        processor.save_pretrained(to)
-    else:
-        _save_with_options(model, AutoTokenizer.from_pretrained(source, trust_remote_code=False), to)
-
-
-def _save_with_options(model: "PreTrainedModel", tokenizer: Any, to: Path) -> None:
-    """Adds the tokens; each new row is the mean of the rows of the subword tokens that spelled it until now."""
-    import torch
-
-    spelled = {token: tokenizer(token, add_special_tokens=False)["input_ids"] for token in (OPTION, OPTION_END)}
-    tokenizer.add_special_tokens({"additional_special_tokens": [OPTION, OPTION_END]})
-    embeddings: Any = model.get_input_embeddings()
-    if len(tokenizer) > embeddings.num_embeddings:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    # Tied embeddings are one module, and are filled once.
-    sides: dict[int, Any] = {id(side): side for side in (model.get_input_embeddings(), model.get_output_embeddings())}
-    with torch.no_grad():
-        for side in sides.values():
-            for token, ids in spelled.items():
-                if ids:  # a tokenizer that leaves out what it does not know keeps the row's random start
-                    side.weight[tokenizer.convert_tokens_to_ids(token)] = side.weight[ids].mean(dim=0)
-    model.save_pretrained(to, safe_serialization=True)
-    tokenizer.save_pretrained(to)
+    save_with_options(model, tokenizer, to)
