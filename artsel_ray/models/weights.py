@@ -64,10 +64,13 @@ def read_model(path: Path, dtype: Any) -> "PreTrainedModel":
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.utils import logging
 
-    refuse_quantized(path, str(path), "transformers and training")
+    refuse_quantized(path, str(path), "transformers (for training, and for --engine transformers)")
     auto: Any = AutoModelForImageTextToText if is_multimodal(path) else AutoModelForCausalLM
     refuse_unknown(path)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of a model that does not fit is many lines, and ours is one
     try:
         model, found = auto.from_pretrained(
             path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
@@ -76,11 +79,11 @@ def read_model(path: Path, dtype: Any) -> "PreTrainedModel":
         raise
     except Exception as error:  # noqa: BLE001  # each family of models fails in its own way
         raise InputError(f"{path}: transformers cannot read the model: {one_line(error)}") from None
+    finally:
+        logging.set_verbosity(verbosity)
     if found["missing_keys"]:
         absent = sorted(found["missing_keys"])
-        raise InputError(
-            f"{path}: {absent[0]} and {len(absent) - 1} more are not in its weights; take a complete model"
-        )
+        raise InputError(f"{path}: its weights lack {', '.join(absent[:3])}; take a complete model")
     _make_savable(model)
     return model
 

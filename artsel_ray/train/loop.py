@@ -18,7 +18,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
 from artsel_ray.models.load import ADAPTER, MERGED, Model, load
 from artsel_ray.models.spec import resolve_prompt_spec, write_spec
-from artsel_ray.models.weights import copy_processor, prompt_tokenizer, read_model
+from artsel_ray.models.weights import copy_processor, model_length, prompt_tokenizer, read_model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.train.callbacks import ReportProgress, SealCheckpoints, StopAtNonFinite, Validate
 from artsel_ray.train.examples import read_train, read_validation
@@ -61,7 +61,7 @@ def fit(
     if prompts.tokenizer.pad_token_id is None:
         prompts.tokenizer.pad_token = prompts.tokenizer.eos_token
     model = _read_weights(training.model, base.path, is_frozen=training.optimization.lora_rank > 0)
-    length = min(learning.max_model_length, model.config.get_text_config().max_position_embeddings)
+    length = min(learning.max_model_length, model_length(base.path))
     train, validation = (storage.join(training.examples, split) for split in ("train", "validation"))
     examples = read_train(train, prompts, length, training.optimization.seed, learning.shuffle_candidates)
     held_out = read_validation(validation, prompts, length, learning.validation_size)
