@@ -1,6 +1,9 @@
 """Copies, the cache and digests."""
 
+import errno
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +78,42 @@ def test_remote_folder_is_copied_once(tmp_path: Path, monkeypatch: pytest.Monkey
     shutil.rmtree(copy)
     with pytest.raises(InputError, match="no model there"):
         local_copy(storage.join(bucket, "no-model"))
+
+
+def test_remote_model_is_copied_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARTSEL_RAY_CACHE", str(tmp_path / "cache"))
+    size = 400 * 2**20
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(size)
+    ask = (
+        "import resource, sys\nfrom artsel_ray.models.files import local_copy\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nfolder = local_copy(sys.argv[1])\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, folder)"
+    )
+    command = [sys.executable, "-c", ask, f"file://{tmp_path}"]
+    grown, folder = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert (Path(folder) / "model.safetensors").stat().st_size == size
+    assert int(grown) < size / 2
+
+
+def test_folder_left_by_a_killed_process_is_removed(own_cache: None) -> None:
+    folder = cached("kind/key", lambda to: None)
+    left = folder.parent / ".key.abcd"
+    left.mkdir()
+    folder.rmdir()
+    cached("kind/key", lambda to: None)
+    assert not left.exists()
+
+
+def test_disk_that_fills_up_leaves_nothing_and_names_the_cache(own_cache: None) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "a").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match=r"cannot write to the cache .*set ARTSEL_RAY_CACHE"):
+        cached("key", fill)
+    folder = cached("key", lambda to: None)
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["key", "key.lock"]
 
 
 def test_folders_and_hub_ids_are_distinguished(tmp_path: Path) -> None:

@@ -40,15 +40,15 @@ def save_adapter(base: Path, to: Path, settings: Any, rows: int | None = None) -
                 parameter.add_(torch.randn_like(parameter) * 0.1)
         logits = trained.eval()(IDS).logits
     trained.save_pretrained(to)
-    return logits  # type: ignore[no-any-return]
+    return logits
 
 
 def logits_of(path: Path) -> torch.Tensor:
     with torch.no_grad():
-        return AutoModelForCausalLM.from_pretrained(path)(IDS).logits  # type: ignore[no-any-return]
+        return AutoModelForCausalLM.from_pretrained(path)(IDS).logits
 
 
-LORA = {"r": 4, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
+LORA: dict[str, Any] = {"r": 4, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
 KINDS = {
     "lora": LoraConfig(**LORA),
     "dora": LoraConfig(**LORA, use_dora=True),
