@@ -61,9 +61,22 @@ def check_model(folder: Path, name: str) -> None:
             _check_shapes(config, header, name)
 
 
+def check_rows(folder: Path, name: str, ids: list[int]) -> None:
+    """Raises an InputError if a model has no rows of embeddings for some ids of its prompts."""
+    shapes = [shape for key, (_, shape) in read_header(folder, name).items() if _EMBEDDING.search(key)]
+    rows = min((shape[0] for shape in shapes if len(shape) == 2), default=None)
+    if rows is not None and max(ids) >= rows:
+        raise InputError(
+            f"{name}: a prompt has the token {max(ids)}, and the embeddings have {rows:,} rows; the tokenizer is of "
+            "another model, or tokens were added to it alone: resize the embeddings too"
+        )
+
+
 def quantization(config: dict[str, Any]) -> str | None:
     """Returns how a model's weights are quantized, None for full ones."""
-    settings = config.get("quantization_config") or config.get("compression_config")
+    text = config.get("text_config") or {}
+    named = [part.get(name) for part in (config, text) for name in ("quantization_config", "compression_config")]
+    settings = next(filter(None, named), None)
     if settings is None:
         return None
     return str(settings.get("quant_method") or "unknown method") if isinstance(settings, dict) else "unknown method"

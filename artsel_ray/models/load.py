@@ -59,7 +59,7 @@ def load(name: str, options: bool = True) -> Model:
             path = cached(key, lambda to: add_options(original, to))
             identity = digest(path)
     if options:
-        _check_prompts(path, identity)
+        _check_prompts(path, identity, name)
     label = name.rstrip("/").rsplit("/", 1)[-1] if is_folder(name) else name
     return Model(path, f"{label}@{identity[:12]}", spec)
 
@@ -83,11 +83,12 @@ def load_tokenizer(name: str, options: bool = True) -> Path:
 
 
 @lru_cache(maxsize=8)
-def _check_prompts(path: Path, identity: str) -> None:
-    """Raises an InputError unless prompts can be made: a tokenizer with an end token, a template that can be used."""
+def _check_prompts(path: Path, identity: str, name: str) -> None:
+    """Raises an InputError unless prompts can be made: an end token, a usable template, a row for every token."""
     from artsel_ray.models.weights import prompt_tokenizer
 
-    prompt_tokenizer(path, PromptSpec())
+    prompts = prompt_tokenizer(path, PromptSpec())
+    checks.check_rows(path, name, [*prompts.head, *prompts.tail, *prompts.end])
 
 
 def _fetch(name: str, patterns: list[str]) -> tuple[Path, PromptSpec | None]:

@@ -27,7 +27,7 @@ def has_options(folder: Path) -> bool:
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.is_file():
         return False
-    added = {token["content"] for token in files.read_object(tokenizer).get("added_tokens", [])}
+    added = {token["content"] for token in files.read_object(tokenizer).get("added_tokens") or []}
     return {OPTION, OPTION_END} <= added
 
 

@@ -202,6 +202,19 @@ def test_broken_or_foreign_model_is_one_line(bare_model: Path, break_it: Break, 
     assert str(bare_model) in str(raised.value)
 
 
+def test_tokens_that_were_added_to_a_tokenizer_alone_are_refused(ready_model: Path) -> None:
+    def cut(weights: dict[str, torch.Tensor]) -> None:
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            weights[name] = weights[name][:49152].clone()
+
+    change_weights(cut)(ready_model)
+    change_config(vocab_size=49152)(ready_model)
+    with pytest.raises(
+        InputError, match=r"has the token 49153, and the embeddings have 49,152 rows"
+    ):
+        load(str(ready_model))
+
+
 def test_complete_shards_are_read(bare_model: Path) -> None:
     whole = checks.read_header(bare_model, "m")
     shard(bare_model)
