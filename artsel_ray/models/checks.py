@@ -94,6 +94,7 @@ def refuse_quantized(folder: Path, name: str, purpose: str) -> None:
 
 def _check_architecture(config: dict[str, Any], name: str) -> None:
     named = config.get("architectures") or []
+    named = [named] if isinstance(named, str) else named
     if (named and not any(_GENERATIVE.search(str(each)) for each in named)) or config.get("is_encoder_decoder"):
         kind = ", ".join(map(str, named)) or config.get("model_type")
         raise InputError(f"{name} is a {kind}, which does not predict next tokens; take a causal language model")

@@ -73,7 +73,12 @@ def read_model(path: Path, dtype: Any) -> "PreTrainedModel":
     logging.set_verbosity_error()  # its report of a model that does not fit is many lines, and ours is one
     try:
         model, found = auto.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            path,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
     except torch.OutOfMemoryError:
         raise
@@ -81,6 +86,12 @@ def read_model(path: Path, dtype: Any) -> "PreTrainedModel":
         raise InputError(f"{path}: transformers cannot read the model: {one_line(error)}") from None
     finally:
         logging.set_verbosity(verbosity)
+    if found["mismatched_keys"]:
+        key, *shapes = min(found["mismatched_keys"])
+        had, expected = (list(shape) for shape in shapes)
+        raise InputError(
+            f"{path}: {key} has the shape {had}, its config.json says {expected}; take both from one model"
+        )
     if found["missing_keys"]:
         absent = sorted(found["missing_keys"])
         raise InputError(f"{path}: its weights lack {', '.join(absent[:3])}; take a complete model")

@@ -161,6 +161,10 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "gguf": (as_gguf, "holds GGUF files"),
     "other vocabulary": (change_config(vocab_size=49_159), "vocab_size is 49159, but .* has 49152 rows"),
     "other width": (change_config(hidden_size=128), "hidden_size is 128, but .* has 64"),
+    "other layers": (
+        change_config(intermediate_size=48),
+        r"proj.weight has the shape .*64.*, its config.json says .*48",
+    ),
     "more layers": (change_config(num_hidden_layers=2), "the number of layers is 2, but the weights have 1"),
     "no layers": (change_config(num_hidden_layers=0), "the number of layers is 0, but the weights have 1"),
     "lost weights": (change_weights(lambda w: w.pop("lm_head.weight")), "its weights lack lm_head.weight"),
@@ -209,9 +213,7 @@ def test_tokens_that_were_added_to_a_tokenizer_alone_are_refused(ready_model: Pa
 
     change_weights(cut)(ready_model)
     change_config(vocab_size=49152)(ready_model)
-    with pytest.raises(
-        InputError, match=r"has the token 49153, and the embeddings have 49,152 rows"
-    ):
+    with pytest.raises(InputError, match=r"has the token 49153, and the embeddings have 49,152 rows"):
         load(str(ready_model))
 
 
