@@ -24,6 +24,8 @@ class TorchEngine:
 
     def __init__(self, model: PreTrainedModel, placeholders: ImagePlaceholders | None = None) -> None:
         self._model, self._placeholders = model, placeholders
+        # Padding before a prompt changes the state of models such as RecurrentGemma and RWKV.
+        self._pads = not _is_recurrent(model)
         self.usage = UsageCounter()
 
     @torch.no_grad()
@@ -32,7 +34,7 @@ class TorchEngine:
         answers: list[np.ndarray] = [np.empty(0)] * len(prompts)
         prompts = self._expanded(prompts, images)
         with self._evaluating(), self.usage.timed() as usage:
-            for batch in _batches(prompts):
+            for batch in _batches(prompts, self._pads):
                 inputs = self._inputs(prompts, images, batch, 0)
                 # Some vision-language models compute the positions of images themselves.
                 if self._placeholders is None:
@@ -56,7 +58,7 @@ class TorchEngine:
             named = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
         prompts = self._expanded(prompts, images)
         # A seed belongs to one prompt, so that its sample does not depend on the rest of a batch.
-        batches = [[index] for index in range(len(prompts))] if sampling else _batches(prompts)
+        batches = [[index] for index in range(len(prompts))] if sampling else _batches(prompts, self._pads)
         with self._evaluating(), torch.random.fork_rng(), self.usage.timed() as usage:
             for batch in batches:
                 if sampling:
@@ -156,11 +158,18 @@ def model_inputs(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch
     }
 
 
-def _batches(prompts: Prompts) -> list[list[int]]:
+def _is_recurrent(model: Any) -> bool:
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return bool(getattr(inner, "_is_stateful", False))
+
+
+def _batches(prompts: Prompts, may_pad: bool) -> list[list[int]]:
     batches: list[list[int]] = []
     for index in sorted(range(len(prompts)), key=lambda index: -len(prompts[index])):
         # The first prompt of a batch is its longest.
-        if not batches or (len(batches[-1]) + 1) * len(prompts[batches[-1][0]]) > _BATCH_TOKENS:
+        longest = len(prompts[batches[-1][0]]) if batches else 0
+        is_full = not batches or (len(batches[-1]) + 1) * longest > _BATCH_TOKENS
+        if is_full or not (may_pad or len(prompts[index]) == longest):
             batches.append([])
         batches[-1].append(index)
     return batches

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import RwkvConfig, RwkvForCausalLM
 
 from artsel_ray.engines.base import Sampling
 from artsel_ray.engines.torch import TorchEngine, device_and_dtype, load_torch_engine, until_stop
@@ -47,6 +48,18 @@ def test_generated_text_is_that_of_the_prompt_alone_up_to_the_stop(engine: Torch
     stop = free[0][3]
     for cut, complete in zip(engine.generate(PROMPTS, 8, [stop]), free, strict=True):
         assert cut == (complete[: complete.index(stop)] if stop in complete else complete)
+
+
+def test_prompts_of_a_recurrent_model_are_not_padded() -> None:
+    torch.manual_seed(0)
+    config = RwkvConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=2, context_length=64, attention_hidden_size=32
+    )
+    engine = TorchEngine(RwkvForCausalLM(config))
+    together = engine.logprobs(PROMPTS, [[7, 8]] * 3)
+    for prompt, got in zip(PROMPTS, together, strict=True):
+        np.testing.assert_allclose(engine.logprobs([prompt], [[7, 8]])[0], got, atol=1e-5)
+    assert engine.generate(PROMPTS, 4, [1]) == [engine.generate([prompt], 4, [1])[0] for prompt in PROMPTS]
 
 
 def test_a_seed_samples_the_same_text_in_any_batch(engine: TorchEngine) -> None:
