@@ -15,6 +15,7 @@ from artsel_ray import storage
 from artsel_ray.decoding.base import Questions
 from artsel_ray.decoding.decoders import DECODERS
 from artsel_ray.engines.torch import TorchEngine
+from artsel_ray.errors import InputError
 from artsel_ray.s3 import open_file
 from artsel_ray.train.examples import TrainingExamples
 
@@ -25,7 +26,10 @@ _EXAMPLES_WITH_IMAGES = 32
 
 
 def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
-    """Returns `validation_accuracy`, and `validation_ips`: the mean of hit · m, for π uniform over m candidates."""
+    """Returns `validation_accuracy`, and `validation_ips`: the mean of hit · m, for π uniform over m candidates.
+
+    Both are NaN if the model answers with NaN.
+    """
     accelerator = trainer.accelerator
     # A sharded model answers only when all workers ask the same number of questions: then each chooses for all.
     workers = 1 if trainer.is_fsdp_enabled else accelerator.num_processes
@@ -33,11 +37,14 @@ def validate(trainer: Trainer, examples: TrainingExamples) -> dict[str, float]:
     model: Any = trainer.model
     engine = TorchEngine(model, examples.tokenizer.placeholders)
     at_once = _EXAMPLES_WITH_IMAGES if examples.tokenizer.placeholders else max(len(own), 1)
-    hits: list[bool] = []
+    hits: list[float] = []
     for start in range(0, len(own), at_once):
         some = own[start : start + at_once]
-        chosen = zip(_choose(engine, examples, some), some, strict=True)
-        hits += [choice == examples.label_n[index] for choice, index in chosen]
+        try:
+            chosen = zip(_choose(engine, examples, some), some, strict=True)
+            hits += [choice == examples.label_n[index] for choice, index in chosen]
+        except InputError:  # the model answers with NaN; other workers wait for this one's sums
+            hits += [math.nan] * len(some)
     weighted = [hit * len(examples.answers(index)) for hit, index in zip(hits, own, strict=True)]
     sums = torch.tensor([len(own), sum(hits), sum(weighted)], dtype=torch.float32, device=accelerator.device)
     count, *totals = accelerator.reduce(sums, "sum").tolist()
@@ -74,7 +81,7 @@ class Validate(TrainerCallback):
 
 
 class StopAtNonFinite(TrainerCallback):
-    """Stops the training at a loss or gradient that is NaN or infinite, without a checkpoint of that step."""
+    """Stops the training at a loss, gradient or validation that is no number, without a checkpoint of that step."""
 
     def __init__(self) -> None:
         self.error = ""
@@ -83,7 +90,7 @@ class StopAtNonFinite(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, **event: Any) -> Any:
         """Called with each step's loss, before a checkpoint is written."""
         logs: dict[str, float] = event["logs"]
-        for name, key in (("loss", "loss"), ("gradient", "grad_norm")):
+        for name, key in (("loss", "loss"), ("gradient", "grad_norm"), ("validation", "validation_accuracy")):
             value = logs.get(key, 0.0)
             if not math.isfinite(value) and not self.error:
                 advice = "lower --learning-rate. The last checkpoint before it is kept"
