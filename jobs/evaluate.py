@@ -1,6 +1,6 @@
 """Accuracy and off-policy estimates of predictions, with intervals."""
 
-from artsel_ray.config import run
+from artsel_ray.command_line import run
 from artsel_ray.evaluate.settings import EvaluateConfig
 
 if __name__ == "__main__":

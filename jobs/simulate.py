@@ -1,6 +1,6 @@
 """Writes a simulated world: titles, artworks, interactions, impressions and the oracle."""
 
-from artsel_ray.config import run
+from artsel_ray.command_line import run
 from artsel_ray.simulate.settings import SimulateConfig
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Trains once for each learning rate and keeps the best model."""
 
-from artsel_ray.config import run
+from artsel_ray.command_line import run
 from artsel_ray.train.settings import SweepConfig
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Post-trains a model on examples."""
 
-from artsel_ray.config import run
+from artsel_ray.command_line import run
 from artsel_ray.train.settings import TrainConfig
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from artsel_ray import storage
-from artsel_ray.config import parse
+from artsel_ray.command_line import parse
 from artsel_ray.score.settings import ScoreConfig
 from artsel_ray.train.settings import SweepConfig, TrainConfig
 from cluster.latest_run import latest_run

@@ -16,7 +16,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from artsel_ray.audience.settings import ExplainConfig, ProposeConfig
 from artsel_ray.baseline.settings import BaselineConfig
 from artsel_ray.caption.settings import CaptionConfig
-from artsel_ray.config import EngineSettings, FlagValueError, Uri, from_flags, parse, resolved, run, settings
+from artsel_ray.command_line import parse, run
+from artsel_ray.config import EngineSettings, FlagValueError, Uri, from_flags, resolved, settings
 from artsel_ray.decoding.decoders import DECODERS
 from artsel_ray.distill.settings import DistillConfig
 from artsel_ray.errors import InputError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from artsel_ray.config import parse
+from artsel_ray.command_line import parse
 from tests.support.job_configs import ROOT, config_type
 
 PAGES = sorted(

@@ -20,6 +20,7 @@ LAYERS = [
     {"errors"},
     {"console", "locations"},
     {"config", "schema"},
+    {"command_line"},
     {"s3", "listing", "storage", "packages"},
     {"runtime"},
     {"data"},
@@ -36,6 +37,7 @@ ORDER = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 HEAVY = {"torch", "ray", "vllm", "transformers", "pyarrow"}
 BANNED = {
     "config": HEAVY,
+    "command_line": HEAVY,
     "decoding": HEAVY,
     "evaluation": HEAVY | {"pandas", "scipy"},
     "prompts": {"ray", "vllm"},

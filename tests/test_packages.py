@@ -1,10 +1,13 @@
+import errno
+import os
 import zipfile
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from artsel_ray.errors import InputError
-from artsel_ray.packages import cache_folder, package_files
+from artsel_ray.packages import cache_folder, locked, package_files
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +47,34 @@ def test_missing_packages_and_files_are_named(requirement: str, name: str, messa
         package_files(requirement, [name])
     assert "\n" not in str(caught.value)
     assert not (cache_folder() / "packages" / requirement).exists()
+
+
+@pytest.mark.parametrize("home", ["/proc/none", "/dev/null/home"])
+def test_home_that_cannot_be_written_names_the_cache(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARTSEL_RAY_CACHE")
+    monkeypatch.setenv("HOME", home)
+    with pytest.raises(InputError, match=f"cannot write to the cache {home}/.cache/artsel-ray: .*set ARTSEL_RAY_CACHE"):
+        package_files("numbers==1.0", ["one.csv"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)  # fmt: skip
+def test_full_disk_names_the_cache(error: Exception) -> None:
+    with (
+        pytest.raises(InputError, match=r"cannot write to the cache .*set ARTSEL_RAY_CACHE"),
+        locked(cache_folder() / "a"),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "absent", "model"), SafetensorError("bad header")])
+def test_other_errors_while_the_cache_is_written_keep_their_names(error: Exception) -> None:
+    with pytest.raises(type(error)), locked(cache_folder() / "a"):
+        raise error
+    with locked(cache_folder() / "a"):  # the lock is free again
+        pass

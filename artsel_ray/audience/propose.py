@@ -13,7 +13,7 @@ from artsel_ray.config import resolved
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.engines.vllm import VllmEngine
-from artsel_ray.models.load import load
+from artsel_ray.models.load import load, load_tokenizer
 from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.report.html import render_proposals
@@ -53,7 +53,7 @@ def propose(config: ProposeConfig) -> None:
         prepare=PrepareStage("prepare", lambda: shards.__getitem__),
         engine=EngineStage(
             "generate",
-            make=lambda: BriefWriter(prompt_tokenizer(load(name).base, spec), model_id, max_tokens, length),
+            make=lambda: BriefWriter(prompt_tokenizer(load_tokenizer(name), spec), model_id, max_tokens, length),
             load=lambda: VllmEngine(load(name), length, 1, pool, seeded=True),
         ),
     )  # fmt: skip

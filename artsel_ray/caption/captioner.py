@@ -16,7 +16,9 @@ from artsel_ray.data import checks
 from artsel_ray.engines.base import Engine
 from artsel_ray.engines.vision import TransformersVisionEngine
 from artsel_ray.engines.vllm import VllmEngine
-from artsel_ray.models.load import load
+from artsel_ray.errors import InputError
+from artsel_ray.models.files import read_object
+from artsel_ray.models.load import load, load_tokenizer
 from artsel_ray.models.weights import model_length, read_processor
 from artsel_ray.runtime.engine_pool import GetEngine, Processed
 from artsel_ray.schema import CAPTIONED
@@ -67,7 +69,7 @@ class Captioner:
 
     @cached_property
     def _prompts(self) -> tuple[CaptionPrompts, list[int]]:
-        path = load(self.model, options=False).base
+        path = load_tokenizer(self.model, options=False)
         processor = read_processor(path)
         return CaptionPrompts(processor), stop_tokens(path, processor.tokenizer)
 
@@ -89,13 +91,17 @@ class Captioner:
 
 
 def stop_tokens(path: Path, tokenizer: Any) -> list[int]:
-    """Returns the ids that end a text: the tokenizer's, and those of the model's generation config."""
-    from transformers import GenerationConfig
+    """Returns the ids that end a text: the tokenizer's, and those of the model's generation config.
 
+    Raises:
+        InputError: if there are none.
+    """
     ends = {tokenizer.eos_token_id}
     if (path / "generation_config.json").is_file():
-        more = GenerationConfig.from_pretrained(path).eos_token_id
+        more = read_object(path / "generation_config.json").get("eos_token_id")
         ends |= set(more if isinstance(more, list) else [more])
+    if ends == {None}:
+        raise InputError(f"{path}: no file names an end token; add eos_token to tokenizer_config.json")
     return sorted(ends - {None})
 
 

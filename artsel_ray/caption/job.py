@@ -5,15 +5,15 @@ from functools import partial
 from typing import Any
 
 from artsel_ray import storage
-from artsel_ray.caption.captioner import COUNTS, Captioner, load_engine
+from artsel_ray.caption.captioner import COUNTS, Captioner, load_engine, stop_tokens
 from artsel_ray.caption.loading import CaptionSettings, KnownCaptions, Sources, load_shard, read_title_names
-from artsel_ray.caption.prompts import WORDING
+from artsel_ray.caption.prompts import WORDING, CaptionPrompts
 from artsel_ray.caption.settings import CaptionConfig
 from artsel_ray.config import resolved
 from artsel_ray.data.checked_reader import row_ranges
 from artsel_ray.errors import InputError, one_line
 from artsel_ray.models.load import load
-from artsel_ray.models.weights import model_length
+from artsel_ray.models.weights import model_length, read_processor
 from artsel_ray.runtime.engine_pool import EngineStage
 from artsel_ray.runtime.run import ENGINE_NOT_IDENTITY, begin, finished_parts, identity_length
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob
@@ -78,6 +78,9 @@ def resolve(config: CaptionConfig) -> CaptionSettings:
         )
     if settings.model_type == "mllama" and config.engine == "vllm":
         raise InputError(f"vLLM no longer has models such as {config.model}; add --engine transformers")
+    processor = read_processor(model.base)
+    CaptionPrompts(processor)  # refuses a template that it cannot use, before a run starts
+    stop_tokens(model.base, processor.tokenizer)
     pool, tokens, pixels = config.engine_pool, config.caption_tokens, config.resize_to_pixels
     return CaptionSettings(model.model_id + pool.precision, config.engine, pool.dtype, tokens, pixels)
 

@@ -117,8 +117,15 @@ def rank(engine: "Engine", prompts: "Prompts", tries: Sequence[Trie], images: "I
 
 
 def _ask(engine: "Engine", prompts: "Prompts", at: list[tuple[int, Branch]], images: "Images") -> list[np.ndarray]:
-    """Returns the children's renormalized log-probabilities for each branch `at` the index of a prompt."""
+    """Returns the children's renormalized log-probabilities for each branch `at` the index of a prompt.
+
+    Raises:
+        InputError: if the model answers with NaN.
+    """
+    from artsel_ray.engines.base import check_finite  # flags need the table of decoders, and no images
+
     questions = [np.concatenate((prompts[index], branch.path)) for index, branch in at]
     shown = [images[index] for index, _ in at] if images else ()
     answers = engine.logprobs(questions, [branch.tokens for _, branch in at], shown)
+    check_finite(np.array([answer.max() for answer in answers]))
     return [answer - answer.max() - np.log(np.exp(answer - answer.max()).sum()) for answer in answers]

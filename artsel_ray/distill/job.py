@@ -17,7 +17,7 @@ from artsel_ray.distill.settings import DistillConfig
 from artsel_ray.engines.base import Engine
 from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.errors import InputError
-from artsel_ray.models.load import load
+from artsel_ray.models.load import load, load_tokenizer
 from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.runtime.engine_pool import EngineStage, GetEngine, Processed
@@ -92,7 +92,7 @@ def _identity(config: DistillConfig, settings: TeacherSettings) -> dict[str, Any
 
 
 def _prompts(settings: TeacherSettings) -> TeacherPrompts:
-    return TeacherPrompts(prompt_tokenizer(load(settings.teacher).base, settings.spec))
+    return TeacherPrompts(prompt_tokenizer(load_tokenizer(settings.teacher), settings.spec))
 
 
 def _preparer(files: list[str], shards: list[RowRange], settings: TeacherSettings) -> Callable[[int], PreparedShard]:

@@ -9,11 +9,14 @@ from typing import Protocol
 import numpy as np
 
 from artsel_ray.data.images import ArtworkImage
+from artsel_ray.errors import InputError
 from artsel_ray.prompts.tokenizer import Ids
 
 Prompts = Sequence[Ids]
 Images = Sequence[Sequence[ArtworkImage]]
 """Each prompt's images, in the order of its placeholders; empty for text."""
+
+NOT_A_NUMBER = "the model answers with NaN: its weights are damaged, or overflow; take another --dtype or another model"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,16 @@ class UsageCounter:
         """Returns the usage since the last call."""
         used, self._usage = self._usage, Usage()
         return used
+
+
+def check_finite(values: np.ndarray) -> None:
+    """Raises an InputError if what a model answered is not a number: a choice among such values is not the model's.
+
+    Args:
+        values: for each prompt the largest of its logits or log-probabilities.
+    """
+    if not np.isfinite(values).all():
+        raise InputError(NOT_A_NUMBER)
 
 
 class Engine(Protocol):

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from artsel_ray.config import Dtype
-from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter
+from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter, check_finite
 from artsel_ray.models.load import Model
 from artsel_ray.models.weights import read_model
 from artsel_ray.prompts.images import ImagePlaceholders
@@ -24,6 +24,8 @@ class TorchEngine:
 
     def __init__(self, model: PreTrainedModel, placeholders: ImagePlaceholders | None = None) -> None:
         self._model, self._placeholders = model, placeholders
+        # Padding before a prompt changes the state of models such as RecurrentGemma and RWKV.
+        self._pads = not _is_recurrent(model)
         self.usage = UsageCounter()
 
     @torch.no_grad()
@@ -32,7 +34,7 @@ class TorchEngine:
         answers: list[np.ndarray] = [np.empty(0)] * len(prompts)
         prompts = self._expanded(prompts, images)
         with self._evaluating(), self.usage.timed() as usage:
-            for batch in _batches(prompts):
+            for batch in _batches(prompts, self._pads):
                 inputs = self._inputs(prompts, images, batch, 0)
                 # Some vision-language models compute the positions of images themselves.
                 if self._placeholders is None:
@@ -51,19 +53,18 @@ class TorchEngine:
     ) -> list[list[int]]:
         """See `artsel_ray.engines.base.Engine`."""
         generated: list[list[int]] = [[]] * len(prompts)
-        settings = GenerationConfig(max_new_tokens=max_tokens, eos_token_id=stop, pad_token_id=stop[0])
+        named: dict[str, Any] = {}
         if sampling and sampling.temperature > 0:
             named = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-            settings.update(do_sample=True, **named)
         prompts = self._expanded(prompts, images)
         # A seed belongs to one prompt, so that its sample does not depend on the rest of a batch.
-        batches = [[index] for index in range(len(prompts))] if sampling else _batches(prompts)
+        batches = [[index] for index in range(len(prompts))] if sampling else _batches(prompts, self._pads)
         with self._evaluating(), torch.random.fork_rng(), self.usage.timed() as usage:
             for batch in batches:
                 if sampling:
                     torch.manual_seed(sampling.seeds[batch[0]])
                 inputs = self._inputs(prompts, images, batch, stop[0])
-                output = self._model.generate(**inputs, generation_config=settings)  # type: ignore[operator]
+                output = generate(self._model, inputs, max_tokens, stop, **named)
                 for index, row in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
                     generated[index] = until_stop(row, stop)
             usage.prompt_tokens += sum(map(len, prompts))
@@ -74,8 +75,10 @@ class TorchEngine:
     def _evaluating(self) -> Iterator[None]:
         training = self._model.training
         self._model.eval()
-        yield
-        self._model.train(training)
+        try:
+            yield
+        finally:
+            self._model.train(training)
 
     def _expanded(self, prompts: Prompts, images: Images) -> Prompts:
         if self._placeholders is None:
@@ -89,6 +92,38 @@ class TorchEngine:
         if self._placeholders:
             inputs |= self._placeholders.inputs(inputs["input_ids"], [images[index] for index in batch])
         return model_inputs(self._model, inputs)
+
+
+class _CheckFinite(LogitsProcessor):
+    """Stops a generation in which the most likely token is none that the model named."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        check_finite(scores.amax(-1).float().cpu().numpy())
+        return scores
+
+
+def generate(
+    model: Any, inputs: dict[str, torch.Tensor], max_tokens: int, stop: list[int], **sampling: Any
+) -> torch.Tensor:
+    """Returns [prompts, tokens] prompts and their continuations; greedy without `sampling`.
+
+    transformers fills what is not set from the model's own `generation_config.json`, which could sample, penalize or
+    suppress tokens. So the model has none meanwhile.
+
+    Raises:
+        InputError: if the model answers with NaN.
+    """
+    # PEFT's own `generate` would leave the config that it is given in the base model.
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    ends: dict[str, Any] = {"eos_token_id": stop, "pad_token_id": stop[0]}
+    settings = GenerationConfig(max_new_tokens=max_tokens, do_sample=bool(sampling), num_beams=1, **ends, **sampling)
+    own, inner.generation_config = inner.generation_config, GenerationConfig()
+    try:
+        return inner.generate(
+            **inputs, generation_config=settings, logits_processor=LogitsProcessorList([_CheckFinite()])
+        )
+    finally:
+        inner.generation_config = own
 
 
 def load_torch_engine(model: Model, dtype: Dtype, placeholders: ImagePlaceholders | None = None) -> TorchEngine:
@@ -127,11 +162,18 @@ def model_inputs(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch
     }
 
 
-def _batches(prompts: Prompts) -> list[list[int]]:
+def _is_recurrent(model: Any) -> bool:
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return bool(getattr(inner, "_is_stateful", False))
+
+
+def _batches(prompts: Prompts, may_pad: bool) -> list[list[int]]:
     batches: list[list[int]] = []
     for index in sorted(range(len(prompts)), key=lambda index: -len(prompts[index])):
         # The first prompt of a batch is its longest.
-        if not batches or (len(batches[-1]) + 1) * len(prompts[batches[-1][0]]) > _BATCH_TOKENS:
+        longest = len(prompts[batches[-1][0]]) if batches else 0
+        is_full = not batches or (len(batches[-1]) + 1) * longest > _BATCH_TOKENS
+        if is_full or not (may_pad or len(prompts[index]) == longest):
             batches.append([])
         batches[-1].append(index)
     return batches

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
 from artsel_ray.config import Dtype
 from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter
-from artsel_ray.engines.torch import device_and_dtype, left_padded, model_inputs, until_stop
+from artsel_ray.engines.torch import device_and_dtype, generate, left_padded, model_inputs, until_stop
+from artsel_ray.models.weights import read_model, read_processor
 from artsel_ray.prompts.images import PER_TOKEN
 
 # Prompts in a batch.
@@ -26,11 +26,9 @@ class TransformersVisionEngine:
 
     def __init__(self, model: Path, head: str, dtype: Dtype = "auto") -> None:
         device, number_format = device_and_dtype(dtype)
-        weights: Any = AutoModelForImageTextToText.from_pretrained(
-            model, dtype=number_format, use_safetensors=True, trust_remote_code=False
-        )
+        weights: Any = read_model(model, number_format)
         self._model = weights.to(device).eval()
-        self._processor: Any = AutoProcessor.from_pretrained(model, trust_remote_code=False)
+        self._processor: Any = read_processor(model)
         self._head = head
         self._head_length = len(self._processor.tokenizer(head, add_special_tokens=False)["input_ids"])
         self.usage = UsageCounter()
@@ -40,14 +38,12 @@ class TransformersVisionEngine:
         self, prompts: Prompts, max_tokens: int, stop: list[int], sampling: Sampling | None = None, images: Images = ()
     ) -> list[list[int]]:
         """See `artsel_ray.engines.base.Engine`; always greedy."""
-        ends: dict[str, Any] = {"eos_token_id": stop, "pad_token_id": stop[0]}
-        settings = GenerationConfig(max_new_tokens=max_tokens, do_sample=False, **ends)
         generated = []
         with self.usage.timed() as usage:
             for first in range(0, len(prompts), _BATCH):
                 batch = slice(first, first + _BATCH)
                 inputs = self._inputs(prompts[batch], images[batch], stop[0])
-                output = self._model.generate(**inputs, generation_config=settings)
+                output = generate(self._model, inputs, max_tokens, stop)
                 usage.prompt_tokens += int(inputs["attention_mask"].sum())
                 generated += [until_stop(row, stop) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
             usage.decoded_tokens += sum(map(len, generated))

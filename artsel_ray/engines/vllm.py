@@ -11,7 +11,7 @@ import psutil
 from PIL import Image
 
 from artsel_ray.config import EngineSettings
-from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter
+from artsel_ray.engines.base import NOT_A_NUMBER, Images, Prompts, Sampling, UsageCounter
 from artsel_ray.engines.vllm_arguments import (
     UTILIZATION,
     cpu_cache_gib,
@@ -21,7 +21,7 @@ from artsel_ray.engines.vllm_arguments import (
 )
 from artsel_ray.errors import InputError
 from artsel_ray.models.files import read_object
-from artsel_ray.models.load import ADAPTER_CONFIG, Model
+from artsel_ray.models.load import Model
 
 # vLLM's cache of processed images, in GiB, and the most distinct images in one call.
 _IMAGE_CACHE_GIB, _IMAGES_AT_ONCE = 2, 256
@@ -52,6 +52,7 @@ class VllmEngine:
         # In this process: one process to watch and to kill, and no copy of each prompt between two.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ["VLLM_RAISE_ON_LOGIT_NANS"] = "1"
         import torch
         from vllm import LLM
         from vllm.lora.request import LoRARequest
@@ -130,7 +131,7 @@ class VllmEngine:
             for batch in _batches(images) if images else [slice(None)]:
                 if images:
                     _attach(inputs[batch], images[batch])
-                outputs += self._llm.generate(inputs[batch], params[batch], use_tqdm=False, lora_request=self._lora)
+                outputs += self._answers(inputs[batch], params[batch])
                 for each in inputs[batch]:
                     each.pop("multi_modal_data", None)
             for output in outputs:
@@ -138,6 +139,15 @@ class VllmEngine:
                 usage.cached_tokens += output.num_cached_tokens or 0
                 usage.decoded_tokens += len(output.outputs[0].token_ids)
         return outputs
+
+    def _answers(self, inputs: list[Any], params: list[Any]) -> list[Any]:
+        """Returns vLLM's outputs; the parameters are complete, so that a model's generation config changes nothing."""
+        try:
+            return self._llm.generate(inputs, params, use_tqdm=False, lora_request=self._lora)
+        except RuntimeError as error:
+            if "NaNs detected in logits" not in str(error):
+                raise
+            raise InputError(NOT_A_NUMBER) from None
 
 
 def _lora_arguments(lora: Path) -> dict[str, Any]:
@@ -148,7 +158,7 @@ def _lora_arguments(lora: Path) -> dict[str, Any]:
     """
     from vllm.config.lora import MaxLoRARanks
 
-    rank = read_object(lora / ADAPTER_CONFIG)["r"]
+    rank = read_object(lora / "adapter_config.json")["r"]
     fitting = [each for each in get_args(MaxLoRARanks) if each >= rank]
     if not fitting:
         raise InputError(f"the adapter's rank is {rank}, and vLLM takes at most {max(get_args(MaxLoRARanks))}; "

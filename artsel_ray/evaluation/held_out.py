@@ -6,7 +6,6 @@ Suffix: n examples. Sums can be added over batches and workers before they are t
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from artsel_ray.evaluation.examples import FloatArray, IntArray
 from artsel_ray.evaluation.metrics import headline
@@ -20,11 +19,11 @@ METRICS = ("snips_logged", "snips_logged_random", "ips_logged", "effective_sampl
 """Names of `held_out_metrics`; the first four only where propensities are known."""
 
 
-def held_out_sums(hit_n: NDArray[np.bool_], candidates_n: IntArray, propensity_n: FloatArray) -> FloatArray:
+def held_out_sums(hit_n: FloatArray, candidates_n: IntArray, propensity_n: FloatArray) -> FloatArray:
     """Returns `[SUMS]` sums of N choices: what `held_out_metrics` needs.
 
     Args:
-        hit_n: whether the engaged artwork was chosen.
+        hit_n: 1 where the engaged artwork was chosen, else 0; NaN where the model's answer was NaN.
         propensity_n: NaN where it is not known; such an example is left out of the logged estimates.
     """
     weight_n = importance_weights(np.ones(len(hit_n)), propensity_n)

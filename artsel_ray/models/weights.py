@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedTokenizerFast
 
 from artsel_ray.errors import InputError, one_line
+from artsel_ray.models.checks import refuse_quantized
 from artsel_ray.models.files import is_multimodal, read_object
 from artsel_ray.prompts.images import ImagePlaceholders
 from artsel_ray.prompts.spec import PromptSpec
@@ -18,25 +19,141 @@ from artsel_ray.prompts.tokenizer import PromptTokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+# A model's longest sequence, as configs of Llama, GPT-2, MPT, ChatGLM, Command R and others name it.
+_LENGTHS = (
+    "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_sequence_length",
+    "max_seq_length", "seq_len", "n_ctx",
+)  # fmt: skip
+
 
 def model_length(path: Path) -> int:
-    """Returns the most tokens that a model takes, prompt and answer together."""
+    """Returns the most tokens that a model takes, prompt and answer together.
+
+    Raises:
+        InputError: if its config does not say it.
+    """
     config = read_object(path / "config.json")
     text = config.get("text_config", config)
-    if "max_position_embeddings" in text:
-        return int(text["max_position_embeddings"])
+    length = next((text[name] for name in _LENGTHS if isinstance(text.get(name), int)), None)
+    if length is None:
+        length = _class_default(path)
+    # Other kinds of scaling are in the length already, or change with a prompt's own length.
+    scaling = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    is_linear = (scaling.get("rope_type") or scaling.get("type")) == "linear"
+    return int(length * float(scaling.get("factor") or 1)) if is_linear else int(length)
+
+
+def _class_default(path: Path) -> int:
     from transformers import AutoConfig
 
     # Some files, such as Gemma 3's, leave out what is their class's default.
-    return int(AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config().max_position_embeddings)
+    text = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
+    lengths = [value for value in (getattr(text, name, None) for name in _LENGTHS) if isinstance(value, int)]
+    if not lengths:
+        raise InputError(f"{path / 'config.json'} does not say how long a prompt may be; add max_position_embeddings")
+    return lengths[0]
 
 
 def read_model(path: Path, dtype: Any) -> "PreTrainedModel":
-    """Reads a language model, or a vision-language one; dtype `auto` keeps the weights' own."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    """Reads a language model, or a vision-language one; dtype `auto` keeps the weights' own.
 
+    What is returned can be saved, whatever its generation config says.
+
+    Raises:
+        InputError: if transformers cannot read it, or would make up a part of its weights.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.utils import logging
+
+    refuse_quantized(path, str(path), "transformers (for training, and for --engine transformers)")
     auto: Any = AutoModelForImageTextToText if is_multimodal(path) else AutoModelForCausalLM
-    return auto.from_pretrained(path, dtype=dtype, use_safetensors=True, trust_remote_code=False)
+    refuse_unknown(path)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report of a model that does not fit is many lines, and ours is one
+    try:
+        model, found = auto.from_pretrained(
+            path,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  # each family of models fails in its own way
+        raise InputError(f"{path}: transformers cannot read the model: {one_line(error)}") from None
+    finally:
+        logging.set_verbosity(verbosity)
+    if found["mismatched_keys"]:
+        key, *shapes = min(found["mismatched_keys"])
+        had, expected = (list(shape) for shape in shapes)
+        raise InputError(
+            f"{path}: {key} has the shape {had}, its config.json says {expected}; take both from one model"
+        )
+    if found["missing_keys"]:
+        absent = sorted(found["missing_keys"])
+        raise InputError(f"{path}: its weights lack {', '.join(absent[:3])}; take a complete model")
+    _make_savable(model)
+    return model
+
+
+def refuse_unknown(path: Path) -> None:
+    """Raises an InputError if transformers has no class for a model, or one that reads text in both directions."""
+    import transformers
+    from transformers.models.auto import modeling_auto as auto
+
+    config = read_object(path / "config.json")
+    kind = config.get("model_type")
+    if is_multimodal(path):
+        known = auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    else:
+        known = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if kind not in transformers.CONFIG_MAPPING:
+        raise InputError(
+            f"{path}: transformers {transformers.__version__} does not know models of type {kind!r}; install a version "
+            "that does, or take another model"
+        )
+    reads_both_ways = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder")
+    if kind not in known or (reads_both_ways and not is_multimodal(path)):
+        raise InputError(f"{path}: models of type {kind!r} do not generate text; take a causal language model")
+
+
+def _make_savable(model: Any) -> None:
+    """Keeps of a generation config that transformers would refuse to save the special tokens alone."""
+    from transformers import GenerationConfig
+
+    settings = model.generation_config
+    try:
+        settings.validate(strict=True)
+    except ValueError:
+        names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+        model.generation_config = GenerationConfig(**{name: getattr(settings, name) for name in names})
+
+
+def read_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """Reads a tokenizer as its tokenizer.json says; one without an end token gets that of the model's configs.
+
+    Raises:
+        InputError: if there is no tokenizer, or it is damaged.
+    """
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
+    except Exception as error:  # noqa: BLE001  # tokenizers raises nothing more specific
+        raise InputError(f"{path / 'tokenizer.json'} cannot be read: {one_line(error)}") from None
+    if tokenizer.eos_token_id is None:
+        tokenizer.eos_token = _end_token(path, tokenizer)
+    return tokenizer
+
+
+def _end_token(path: Path, tokenizer: PreTrainedTokenizerFast) -> str:
+    for name in ("generation_config.json", "config.json"):
+        ends = read_object(path / name).get("eos_token_id") if (path / name).is_file() else None
+        first = ends[0] if isinstance(ends, list) and ends else ends
+        if isinstance(first, int) and first < len(tokenizer):
+            return str(tokenizer.convert_ids_to_tokens(first))
+    raise InputError(f"{path}: neither tokenizer nor config names an end token; add eos_token to tokenizer_config.json")
 
 
 def read_processor(path: Path) -> Any:
@@ -55,7 +172,7 @@ def read_processor(path: Path) -> Any:
 
 def prompt_tokenizer(path: Path, spec: PromptSpec) -> PromptTokenizer:
     """Returns the tokenizer of a model's prompts; raises an InputError if they have images and the model takes none."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(path)  # tokenizer.json is all it needs
+    tokenizer = read_tokenizer(path)
     if spec.assets == "caption":
         return PromptTokenizer(tokenizer, spec)
     if not is_multimodal(path):
@@ -65,5 +182,5 @@ def prompt_tokenizer(path: Path, spec: PromptSpec) -> PromptTokenizer:
 
 def copy_processor(path: Path, to: Path) -> None:
     """Writes a model's processor, or its tokenizer if it has none, into another folder."""
-    read: Any = read_processor if is_multimodal(path) else PreTrainedTokenizerFast.from_pretrained
+    read: Any = read_processor if is_multimodal(path) else read_tokenizer
     read(path).save_pretrained(to)

@@ -8,7 +8,10 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
 from artsel_ray.config import AssetKind, Output
+from artsel_ray.errors import InputError, one_line
 from artsel_ray.prompts.escaping import escape, label
 from artsel_ray.prompts.spec import PromptSpec
 
@@ -17,8 +20,8 @@ HISTORY_EMPTY = "\n- nothing watched yet"
 PREDICTION = "Prediction: "
 REASON = "Reason:"
 
-# Llama 3's chat template writes today's date unless given one; a prompt must not change from one day to the next.
-_DATE = "26 Jul 2024"
+# Chat templates write today's date, Llama 3's unless given one. A prompt must not change from one day to the next.
+_NOW = datetime.datetime(2024, 7, 26)
 
 PLURALS: dict[AssetKind, str] = {"artwork": "artworks", "synopsis": "synopses", "trailer": "trailers"}
 
@@ -79,8 +82,15 @@ def chat_turn(renderer: Any, content: str | list[dict[str, str]]) -> str:
 
     Args:
         content: text, or for processors its parts, `{"type": "text", "text": …}` or `{"type": "image"}`.
+
+    Raises:
+        InputError: if the template fails.
     """
     messages = [{"role": "user", "content": content}]
+    pinned = {"date_string": _NOW.strftime("%d %b %Y"), "strftime_now": _NOW.strftime}
     # A processor warns about variables that its template does not use.
-    dated = {"date_string": _DATE} if "date_string" in str(renderer.chat_template) else {}
-    return str(renderer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **dated))
+    used = {name: value for name, value in pinned.items() if name in str(renderer.chat_template)}
+    try:
+        return str(renderer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **used))
+    except (TemplateError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"the model's chat template fails: {one_line(error)}; take another model") from None

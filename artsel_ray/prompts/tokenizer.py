@@ -61,7 +61,7 @@ class PromptTokenizer:
     """Tokenizes prompts of one spec; caches the segments of histories. Placeholders are for candidates that are images.
 
     Raises:
-        InputError: if the tokenizer lacks the option tokens.
+        InputError: if the tokenizer lacks the option tokens or an end token, or its chat template cannot be used.
     """
 
     def __init__(
@@ -85,6 +85,8 @@ class PromptTokenizer:
         """Ids between a rationale and the answer."""
         self.tail = question + self.turn + (reason if spec.reason else self.prediction)
         """Ids that every prompt ends with, up to the answer or the rationale."""
+        if tokenizer.eos_token_id is None:
+            raise InputError("the model's tokenizer has no end token; add eos_token to its tokenizer_config.json")
         self.end = [self.option_end, int(tokenizer.eos_token_id)]
         """Ids that end an answer: `</option>` and the model's end of turn."""
 
@@ -105,7 +107,10 @@ class PromptTokenizer:
             return [[] if bos is None else [bos], *self.encode(["\n\n"])]
         else:
             rendered = render.chat_turn(self.tokenizer, _CONTENT)
-        before, _, after = rendered.partition(_CONTENT)
+        before, *rest = rendered.split(_CONTENT)
+        if len(rest) != 1:
+            raise InputError("the model's chat template does not show a message once and as it is; take another model")
+        (after,) = rest
         return self._ids([before, after], split_special_tokens=False)
 
     def options(self, name: str, genres: Sequence[str], captions: Sequence[str]) -> Options:

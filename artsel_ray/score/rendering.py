@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.models import weights
-from artsel_ray.models.load import load
+from artsel_ray.models.load import load_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Options, PromptTokenizer, tokenize_title
 from artsel_ray.schema import PREDICTIONS
@@ -64,7 +64,7 @@ class RenderedShard:
 @lru_cache(maxsize=2)
 def prompt_tokenizer(model: str, spec: PromptSpec) -> PromptTokenizer:
     """Returns this process's tokenizer of a model."""
-    return weights.prompt_tokenizer(load(model).base, spec)
+    return weights.prompt_tokenizer(load_tokenizer(model), spec)
 
 
 def make_renderer(settings: ScoringSettings, source: ShardSource) -> Callable[[int], RenderedShard]:

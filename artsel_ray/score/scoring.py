@@ -13,7 +13,6 @@ from artsel_ray.decoding import label_prior
 from artsel_ray.decoding.base import Choices, Questions
 from artsel_ray.decoding.decoders import most_likely
 from artsel_ray.engines.base import Engine
-from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.prompts import rationale_checks
 from artsel_ray.prompts.tokenizer import PromptTokenizer
@@ -69,7 +68,7 @@ def score_shard(shard: RenderedShard, engine: Engine, settings: ScoringSettings)
     """Returns a shard's predictions, in the order of its groups, and the counts that scoring adds.
 
     Raises:
-        InputError: if the engine's log-probabilities are not numbers, so that a choice would not be the model's.
+        InputError: if the model answers with NaN, so that a choice would not be its own.
     """
     questions, rationales = _questions(shard, prompt_tokenizer(settings.model, settings.spec)), None
     if settings.spec.reason:
@@ -78,8 +77,6 @@ def score_shard(shard: RenderedShard, engine: Engine, settings: ScoringSettings)
     if settings.label_prior:
         assert choices.distributions is not None  # the settings allow a prior with such decoders only
         choices = most_likely([label_prior.divide(each, settings.label_prior) for each in choices.distributions])
-    if any(value is not None and np.isnan(value) for value in choices.probabilities):
-        raise InputError(f"{settings.model} answers with NaN; score with another --dtype or --model")
     shown, kept = None, dict[str, int]()
     if rationales is not None:
         shown, kept = _drop_wrong(shard, questions.tokenizer, rationales, choices.candidates)

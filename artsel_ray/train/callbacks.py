@@ -18,6 +18,7 @@ from artsel_ray import storage
 from artsel_ray.decoding.base import Questions
 from artsel_ray.decoding.decoders import DECODERS
 from artsel_ray.engines.torch import TorchEngine
+from artsel_ray.errors import InputError
 from artsel_ray.evaluation.held_out import held_out_metrics, held_out_sums, shown_metrics
 from artsel_ray.s3 import open_file
 from artsel_ray.train.examples import TrainingExamples
@@ -32,7 +33,7 @@ _EXAMPLES_WITH_IMAGES = 32
 def validate(engine: TorchEngine, examples: TrainingExamples, is_sharded: bool = False) -> dict[str, float]:
     """Returns the metrics of `held_out_metrics` for the engine's choices, each name after `validation_`.
 
-    All workers call it, and share the examples.
+    They are NaN if the model answers with NaN. All workers call it, and share the examples.
 
     Args:
         is_sharded: whether no worker has the complete model. Then all must ask the same number of questions, and each
@@ -42,14 +43,17 @@ def validate(engine: TorchEngine, examples: TrainingExamples, is_sharded: bool =
     workers = 1 if is_sharded else state.num_processes
     own = range(state.process_index % workers, len(examples), workers)
     at_once = _EXAMPLES_WITH_IMAGES if examples.tokenizer.placeholders else max(len(own), 1)
-    hits: list[bool] = []
+    hits: list[float] = []
     for start in range(0, len(own), at_once):
         some = own[start : start + at_once]
-        chosen = zip(_choose(engine, examples, some), some, strict=True)
-        hits += [choice == examples.label_n[index] for choice, index in chosen]
+        try:
+            chosen = zip(_choose(engine, examples, some), some, strict=True)
+            hits += [choice == examples.label_n[index] for choice, index in chosen]
+        except InputError:  # the model answers with NaN; other workers wait for this one's sums
+            hits += [math.nan] * len(some)
     candidates_n = np.array([len(examples.answers(index)) for index in own], dtype=np.int64)
     propensity_n = np.array([examples.propensity_n[index] for index in own], dtype=np.float64)
-    own_sums = held_out_sums(np.array(hits, dtype=bool), candidates_n, propensity_n)
+    own_sums = held_out_sums(np.array(hits, dtype=np.float64), candidates_n, propensity_n)
     sums = reduce(torch.tensor(own_sums, dtype=torch.float64, device=state.device), "sum")
     return {VALIDATION + name: value for name, value in held_out_metrics(sums.cpu().numpy()).items()}
 
@@ -89,7 +93,7 @@ class Validate(TrainerCallback):
 
 
 class StopAtNonFinite(TrainerCallback):
-    """Stops the training at a loss or gradient that is NaN or infinite, without a checkpoint of that step."""
+    """Stops the training at a loss, gradient or validation that is no number, without a checkpoint of that step."""
 
     def __init__(self) -> None:
         self.error = ""
@@ -98,7 +102,7 @@ class StopAtNonFinite(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, **event: Any) -> Any:
         """Called with each step's loss, before a checkpoint is written."""
         logs: dict[str, float] = event["logs"]
-        for name, key in (("loss", "loss"), ("gradient", "grad_norm")):
+        for name, key in (("loss", "loss"), ("gradient", "grad_norm"), ("validation", "validation_accuracy")):
             value = logs.get(key, 0.0)
             if not math.isfinite(value) and not self.error:
                 advice = "lower --learning-rate. The last checkpoint before it is kept"

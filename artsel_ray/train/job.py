@@ -42,7 +42,6 @@ _MAX_FAILURES = 3
 METRICS = ("loss", *(f"{VALIDATION}{name}" for name in held_out.METRICS))  # what a training is judged by
 # Flags that do not change the result: where it goes and where it runs.
 NOT_IDENTITY = ("output", "workers", "gpus_per_worker", "export_merged")
-_MAX_MERGE_LOSS = 0.05
 
 
 def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> dict[str, float]:
@@ -89,7 +88,7 @@ def export_merged(output: str) -> None:
         copy_processor(trained.base, folder)
         number_format = read_object(folder / "config.json").get("dtype")
         lost = f"merging into {number_format} loses {loss:.2%} of what LoRA has changed"
-        if loss <= _MAX_MERGE_LOSS:
+        if loss <= adapter.MAX_MERGE_LOSS:
             upload(folder, to)
             print(f"{lost}; {to}", flush=True)
         else:

@@ -16,10 +16,15 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from artsel_ray.config import PromptSettings
 from artsel_ray.data.checks import require_propensities
+from artsel_ray.errors import InputError, one_line
 from artsel_ray.evaluation.examples import FloatArray
 from artsel_ray.evaluation.held_out import MAX_WEIGHT, training_weights
+from artsel_ray.models.adapter import let_fused_head_read_rows
 from artsel_ray.train.examples import TrainingExamples
 from artsel_ray.train.settings import LearningSettings, Method, OptimizationSettings
+
+# Tokens on which a model's loss is compared with its own forward pass, and the relative error of floats and halves.
+_PROBE_TOKENS, _TOLERANCE = 16, (1e-5, 0.015)
 
 MLFLOW = "MLFLOW_TRACKING_URI"  # the environment variable with MLflow's address, as MLflow names it
 
@@ -107,16 +112,21 @@ class RendersItself:
     """
 
     def __init__(self, task: TrainingTask, args: Any, indices: Sequence[int], collator: Any) -> None:
+        """Raises an InputError if the model cannot be trained with adapters, or its loss would not be its own."""
         # A process trains on one GPU: the Trainer would spread each batch over all that it sees (nn.DataParallel).
         args._n_gpu = min(args.n_gpu, 1)
         columns: dict[str, Any] = {"index": indices}
         if (weights := task.weights(indices)) is not None:
             columns[WEIGHT] = weights
-        super().__init__(
-            model=task.model, args=args, train_dataset=Dataset.from_dict(columns), data_collator=collator,
-            processing_class=task.examples.tokenizer.tokenizer, peft_config=task.lora,
-        )  # type: ignore[call-arg]  # of the trainer that this is mixed into  # fmt: skip
+        try:
+            super().__init__(
+                model=task.model, args=args, train_dataset=Dataset.from_dict(columns), data_collator=collator,
+                processing_class=task.examples.tokenizer.tokenizer, peft_config=task.lora,
+            )  # type: ignore[call-arg]  # of the trainer that this is mixed into  # fmt: skip
+        except ValueError as error:
+            raise InputError(f"TRL and PEFT cannot train {task.training.model}: {one_line(error)}") from None
         self.order: Order = collator.order
+        check_fused_head(self.model, task.training.model)  # type: ignore[attr-defined]
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Scales the gradient of each row by its weight, which is the gradient of the weighted loss.
@@ -147,6 +157,31 @@ def row_weights(rows: list[dict[str, Any]], copies: int = 1) -> dict[str, torch.
     if WEIGHT not in rows[0]:
         return {}
     return {WEIGHT: torch.tensor([row[WEIGHT] for row in rows] * copies, dtype=torch.float32)}
+
+
+@torch.no_grad()
+def check_fused_head(model: Any, name: str) -> None:
+    """Raises an InputError unless TRL's fused head gives the log-probabilities of the model's own forward pass.
+
+    It multiplies hidden states and the output embedding itself, and knows of biases, caps and scales of logits only by
+    the names that some configs give them.
+    """
+    language_model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    let_fused_head_read_rows(language_model)
+    ids, training = torch.arange(_PROBE_TOKENS, device=model.device)[None], model.training
+    model.eval()
+    is_half = model.dtype != torch.float32
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=is_half):  # as the trainer does
+        fused = model(input_ids=ids, labels=ids, fused_lm_head=True).log_probs.float()
+        logits = model(input_ids=ids).logits[:, :-1].float()
+    model.train(training)
+    own = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    # A loss that is not finite stops the training at its first step, with another message.
+    if own.isfinite().all() and float((fused - own).abs().max() / own.abs().max()) > _TOLERANCE[is_half]:
+        raise InputError(
+            f"{name} changes its logits in a way that training's loss leaves out (a bias, a cap or a scale); take "
+            "another model"
+        )
 
 
 def compute_targets_only() -> None:

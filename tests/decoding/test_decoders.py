@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artsel_ray.config import Output, parse
+from artsel_ray.command_line import parse
+from artsel_ray.config import Output
 from artsel_ray.decoding.base import Choices, QuestionCost, Questions
 from artsel_ray.decoding.decoders import DECODERS, Choose, Rank, most_likely
 from artsel_ray.engines.base import Engine

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from artsel_ray.decoding.trie import build, choose, rank
+from artsel_ray.errors import InputError
 from tests.support.engines import END, CyclingEngine, HashEngine, SteeredEngine, brute_force, greedy, ids
 
 ANSWERS = st.lists(st.lists(st.integers(0, 3), max_size=5), min_size=1, max_size=12)
@@ -81,19 +82,30 @@ def test_nothing_to_decide_asks_nothing(answers: list[list[int]]) -> None:
     st.lists(st.floats() | st.floats(-30, 0) | st.just(-math.inf), min_size=1, max_size=9),
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_any_engine_answer_leads_to_a_candidate(titles: list[list[list[int]]], numbers: list[float]) -> None:
+def test_any_engine_answer_leads_to_a_candidate_or_an_input_error(
+    titles: list[list[list[int]]], numbers: list[float]
+) -> None:
     tries, prompts = [build(answers, END) for answers in titles], [ids(7)] * len(titles)
-    choices = choose(CyclingEngine(numbers), prompts, tries)
-    distributions = rank(CyclingEngine(numbers), prompts, tries)
+    try:
+        choices = choose(CyclingEngine(numbers), prompts, tries)
+        distributions = rank(CyclingEngine(numbers), prompts, tries)
+    except InputError:
+        assert not np.isfinite(numbers).all()
+        return
     for answers, choice, distribution in zip(titles, choices, distributions, strict=True):
         assert choice.candidate in range(len(answers))
         assert int(np.argmax(distribution)) in range(len(answers))
         assert len(distribution) == len(answers)
-        # Either a probability, or NaN because the engine gave no numbers: never something in between.
-        assert math.isnan(choice.probability) or 0 < choice.probability <= 1 + 1e-9
-        if np.isfinite(numbers).all():
-            assert distribution.sum() == pytest.approx(1)
-            assert ((distribution >= 0) & (distribution <= 1 + 1e-9)).all()
+        assert 0 < choice.probability <= 1 + 1e-9
+        assert distribution.sum() == pytest.approx(1)
+        assert ((distribution >= 0) & (distribution <= 1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("answers", [[math.nan, -1.0], [-math.inf, -math.inf], [math.inf, -1.0]])
+def test_answers_that_are_no_numbers_choose_nothing(answers: list[float]) -> None:
+    for decode in (choose, rank):
+        with pytest.raises(InputError, match="the model answers with NaN"):
+            decode(CyclingEngine(answers), [ids(7)], [build([[1], [2]], END)])
 
 
 def test_no_candidate_is_an_error() -> None:

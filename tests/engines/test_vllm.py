@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from artsel_ray.engines import vllm
 from artsel_ray.engines.base import Sampling
 from artsel_ray.engines.torch import load_torch_engine
 from artsel_ray.errors import InputError
-from artsel_ray.models.load import load
+from artsel_ray.models.load import Model, load
 from artsel_ray.models.weights import copy_processor, read_model
 from tests.support.training import write_random_adapter
 
@@ -77,11 +78,19 @@ def test_vllm_serves_an_adapter_of_a_bfloat16_base_as_transformers_does(
 
 
 @pytest.mark.slow
-def test_vllm_answers_as_transformers_does(tiny_llama: Callable[[bool], str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_answers_as_transformers_does_whatever_the_generation_config_says(
+    tiny_llama: Callable[[bool], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     model = load(tiny_llama(True))
-    engine, expected = vllm.VllmEngine(model, 512, 3, seeded=True), load_torch_engine(model, "float32")
+    sampling = Path(shutil.copytree(model.path, tmp_path / "sampling"))
+    settings = {"do_sample": True, "temperature": 1.5, "top_k": 3, "repetition_penalty": 1.5, "eos_token_id": [1, 7]}
+    (sampling / "generation_config.json").write_text(json.dumps({**settings, "min_new_tokens": 6, "max_new_tokens": 3}))
+    engine, expected = (
+        vllm.VllmEngine(Model(sampling, "tiny", None), 512, 3, seeded=True),
+        load_torch_engine(model, "float32"),
+    )
     allowed = [[7, 8], [9], [1, 2, 3]]
     for got, known in zip(engine.logprobs(PROMPTS, allowed), expected.logprobs(PROMPTS, allowed), strict=True):
         np.testing.assert_allclose(got, known, atol=1e-3)
@@ -98,3 +107,19 @@ def test_vllm_answers_as_transformers_does(tiny_llama: Callable[[bool], str], mo
     together = engine.generate(PROMPTS, 6, [1], Sampling(1.0, 1.0, 0, [1, 2, 3]))
     assert together == [engine.generate([PROMPTS[n]], 6, [1], Sampling(1.0, 1.0, 0, [n + 1]))[0] for n in range(3)]
     assert together != engine.generate(PROMPTS, 6, [1], Sampling(1.0, 1.0, 0, [4, 5, 6]))
+
+
+@pytest.mark.slow
+def test_answers_of_nan_are_refused(
+    tiny_llama: Callable[[bool], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    model: Any = read_model(load(tiny_llama(True)).path, torch.float32)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.fill_(torch.nan)
+    model.save_pretrained(tmp_path / "nan")
+    copy_processor(load(tiny_llama(True)).path, tmp_path / "nan")
+    engine = vllm.VllmEngine(Model(tmp_path / "nan", "nan", None), 512, 3)
+    with pytest.raises(InputError, match="the model answers with NaN"):
+        engine.generate(PROMPTS, 6, [1])

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from artsel_ray.config import parse
+from artsel_ray.command_line import parse
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.settings import EvaluateConfig
 

@@ -1,20 +1,18 @@
-"""Copies, the cache, digests, and what a model from outside cannot make the loader do."""
+"""Copies, the cache and digests."""
 
-import json
-import os
-import pickle
+import errno
 import shutil
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from jinja2.exceptions import SecurityError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from artsel_ray import storage
 from artsel_ray.errors import InputError
-from artsel_ray.models.files import _file_digest, cached, digest, download, is_folder, local_copy, read_object
+from artsel_ray.models.files import _file_digest, cached, digest, is_folder, local_copy, read_object
 from artsel_ray.models.load import load
 
 
@@ -82,16 +80,46 @@ def test_remote_folder_is_copied_once(tmp_path: Path, monkeypatch: pytest.Monkey
         local_copy(storage.join(bucket, "no-model"))
 
 
+def test_remote_model_is_copied_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARTSEL_RAY_CACHE", str(tmp_path / "cache"))
+    size = 400 * 2**20
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(size)
+    ask = (
+        "import resource, sys\nfrom artsel_ray.models.files import local_copy\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nfolder = local_copy(sys.argv[1])\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, folder)"
+    )
+    command = [sys.executable, "-c", ask, f"file://{tmp_path}"]
+    grown, folder = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert (Path(folder) / "model.safetensors").stat().st_size == size
+    assert int(grown) < size / 2
+
+
+def test_folder_left_by_a_killed_process_is_removed(own_cache: None) -> None:
+    folder = cached("kind/key", lambda to: None)
+    left = folder.parent / ".key.abcd"
+    left.mkdir()
+    folder.rmdir()
+    cached("kind/key", lambda to: None)
+    assert not left.exists()
+
+
+def test_disk_that_fills_up_leaves_nothing_and_names_the_cache(own_cache: None) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "a").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match=r"cannot write to the cache .*set ARTSEL_RAY_CACHE"):
+        cached("key", fill)
+    folder = cached("key", lambda to: None)
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["key", "key.lock"]
+
+
 def test_folders_and_hub_ids_are_distinguished(tmp_path: Path) -> None:
     assert is_folder(str(tmp_path))
     assert is_folder("s3://bucket/model")
     assert not is_folder("nobody/nothing")
-
-
-def test_absent_hub_model_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(InputError, match="model 'nobody/nothing' is neither 'smollm2', nor a folder, nor available"):
-        download("nobody/nothing")
 
 
 @pytest.fixture
@@ -124,78 +152,6 @@ def test_failure_leaves_no_partial_folder() -> None:
     folder = cached("key", lambda folder: None)
     assert not list(folder.iterdir())
     assert sorted(path.name for path in folder.parent.iterdir()) == ["key", "key.lock"]
-
-
-@pytest.mark.parametrize("content", ["{", "[]", "\udcff"])
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
-def test_broken_settings_name_their_file(bare_model: Path, name: str, content: str) -> None:
-    (bare_model / name).write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(InputError, match=name):
-        load(str(bare_model))
-
-
-def test_pickled_weights_are_refused(bare_model: Path) -> None:
-    (bare_model / "model.safetensors").unlink()
-    (bare_model / "pytorch_model.bin").write_bytes(pickle.dumps({}))
-    with pytest.raises(InputError, match="safetensors"):
-        load(str(bare_model))
-
-
-class Payload:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, ran: Path) -> None:
-        self.ran = ran
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.ran),)
-
-
-@pytest.mark.parametrize("safetensors", ["none", "beside", "index"])
-def test_pickle_in_model_folder_is_never_executed(bare_model: Path, safetensors: str, tmp_path: Path) -> None:
-    for name in ("pytorch_model.bin", "training_args.bin", "model.pkl", "adapter_model.bin"):
-        (bare_model / name).write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
-    weights = bare_model / "model.safetensors"
-    if safetensors == "none":
-        weights.unlink()
-    elif safetensors == "index":
-        weights.rename(bare_model / "model-1.safetensors")
-        index = {"metadata": {}, "weight_map": {"lm_head.weight": "pytorch_model.bin"}}
-        (bare_model / "model.safetensors.index.json").write_text(json.dumps(index))
-    if safetensors == "beside":
-        assert load(str(bare_model)).path.is_dir()
-    else:
-        with pytest.raises(InputError, match="safetensors"):
-            load(str(bare_model))
-    assert not (tmp_path / "ran").exists()
-    with (bare_model / "model.pkl").open("rb") as file:  # the payload is a real one
-        pickle.load(file)  # noqa: S301
-    assert (tmp_path / "ran").exists()
-
-
-def test_index_with_weights_of_another_folder_is_refused(bare_model: Path) -> None:
-    index = {"weight_map": {"lm_head.weight": "../model.safetensors"}}
-    (bare_model / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(InputError, match="names weights that are no"):
-        load(str(bare_model))
-
-
-def test_chat_template_cannot_leave_its_sandbox(bare_model: Path, tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(bare_model)
-    reach = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
-    with pytest.raises(SecurityError):
-        tokenizer.apply_chat_template([{"role": "user", "content": ""}], chat_template=reach, tokenize=False)
-
-
-@pytest.mark.parametrize(
-    "name", ["config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json"]
-)
-def test_code_that_comes_with_a_model_is_refused(bare_model: Path, name: str) -> None:
-    config = json.loads((bare_model / name).read_text()) if (bare_model / name).exists() else {}
-    config["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Evil"}
-    (bare_model / name).write_text(json.dumps(config))
-    with pytest.raises(InputError, match="code that comes with the model"):
-        load(str(bare_model))
 
 
 def test_settings_that_are_no_object_are_refused(tmp_path: Path) -> None:

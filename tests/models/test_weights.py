@@ -1,12 +1,20 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
-from artsel_ray.models.weights import copy_processor, is_multimodal, prompt_tokenizer, read_model, read_processor
+from artsel_ray.models.weights import (
+    copy_processor,
+    is_multimodal,
+    model_length,
+    prompt_tokenizer,
+    read_model,
+    read_processor,
+)  # fmt: skip
 from artsel_ray.prompts.spec import PromptSpec
 from tests.support.tiny_vision import write_tiny_vision
 
@@ -33,3 +41,27 @@ def test_vision_language_model_brings_its_processor(smollm2: Model, tmp_path: Pa
     (model / "preprocessor_config.json").unlink(missing_ok=True)
     with pytest.raises(InputError, match="tiny: its processor cannot be loaded"):
         read_processor(model)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"max_position_embeddings": 300}, 300), ({"n_positions": 300}, 300), ({"max_seq_len": 300}, 300),
+        ({"seq_length": 300}, 300), ({"max_sequence_length": 300}, 300), ({"n_ctx": 300}, 300),
+        ({"text_config": {"max_position_embeddings": 300}, "max_position_embeddings": 1}, 300),
+        ({"max_position_embeddings": 300, "rope_scaling": {"type": "linear", "factor": 4.0}}, 1200),
+        ({"max_position_embeddings": 300, "rope_parameters": {"rope_type": "linear", "factor": 2.0}}, 600),
+        ({"max_position_embeddings": 300, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, 300),
+        ({"max_position_embeddings": 300, "rope_scaling": None}, 300),
+        ({"model_type": "gpt2"}, 1024),
+    ],
+)  # fmt: skip
+def test_length_is_found_by_any_of_its_names(tmp_path: Path, config: dict[str, Any], expected: int) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert model_length(tmp_path) == expected
+
+
+def test_length_that_no_config_says_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bloom"}))
+    with pytest.raises(InputError, match="does not say how long a prompt may be; add max_position_embeddings"):
+        model_length(tmp_path)

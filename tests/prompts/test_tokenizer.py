@@ -229,3 +229,22 @@ def test_images_are_read_and_one_that_is_gone_names_its_title(tmp_path: Path) ->
     gone = catalog([str(tmp_path / "gone.png")])
     with pytest.raises(InputError, match="an image of title t2 was valid when the run started and is not now"):
         tokenize_title(ImageTokenizer(), gone, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ 'hello' }}", "{{ messages[0].content * 2 }}", "{{ messages[0].content|reverse }}"]
+)
+def test_template_that_does_not_show_the_message_once_is_refused(
+    tokenizer: PreTrainedTokenizerBase, template: str
+) -> None:
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = template
+    with pytest.raises(InputError, match="chat template does not show a message once and as it is"):
+        PromptTokenizer(other, PromptSpec())
+
+
+def test_tokenizer_without_an_end_token_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    other = copy.deepcopy(tokenizer)
+    other.eos_token = None
+    with pytest.raises(InputError, match="has no end token; add eos_token to its tokenizer_config"):
+        PromptTokenizer(other, PromptSpec())

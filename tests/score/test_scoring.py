@@ -173,7 +173,7 @@ def brute_force(model: Any, prompt: Ids, answers: list[list[int]], end: int) -> 
 def test_engine_that_answers_nan_is_an_input_error(smollm2: Model, decoding: str, answers: list[float]) -> None:
     engine = Scripted(answers=answers)
     settings = replace(SETTINGS, decoding=decoding)
-    with pytest.raises(InputError, match="smollm2 answers with NaN"):
+    with pytest.raises(InputError, match="the model answers with NaN"):
         score_shard(shard(settings), engine, settings)
 
 

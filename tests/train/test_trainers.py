@@ -9,7 +9,7 @@ import pytest
 import torch
 import trl.trainer.utils
 from peft import get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import AutoConfig, AutoModelForCausalLM, PhiConfig, PhiForCausalLM, Trainer, TrainingArguments
 from trl import DPOTrainer, SFTTrainer
 
 from artsel_ray.errors import InputError
@@ -19,7 +19,7 @@ from artsel_ray.models.weights import read_model
 from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
 from artsel_ray.train.settings import METHODS, Method
-from artsel_ray.train.trainers import Order, TrainingTask, arguments, compute_targets_only
+from artsel_ray.train.trainers import Order, TrainingTask, arguments, check_fused_head, compute_targets_only
 from tests.support.training import (
     TinyLlama,
     changed,
@@ -73,6 +73,44 @@ def test_head_computes_only_targets_and_learns_the_same(
     assert any("trainable_tokens_delta" in name for name in gradients[0])
     for name, expected in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], expected, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_model_whose_loss_would_not_be_its_own_is_refused(tiny_llama: TinyLlama, dtype: torch.dtype) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(load(tiny_llama(False)).path, dtype=dtype)
+    trl.trainer.utils.add_fused_lm_head(model)
+    check_fused_head(model, "m")
+    tokens = [model.config.vocab_size - 2]
+    check_fused_head(get_peft_model(model, adapter.lora_config(model, 4, 8, tokens)), "m")
+    model = AutoModelForCausalLM.from_pretrained(load(tiny_llama(False)).path, dtype=dtype)
+    own = model.forward
+
+    def scaled(**inputs: Any) -> Any:
+        output = own(**inputs)
+        output.logits = output.logits / 8
+        return output
+
+    model.forward = scaled
+    trl.trainer.utils.add_fused_lm_head(model)
+    with pytest.raises(InputError, match="m changes its logits in a way that training's loss leaves out"):
+        check_fused_head(model, "m")
+
+
+def test_bias_of_the_output_layer_is_part_of_the_loss() -> None:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    model: Any = PhiForCausalLM(PhiConfig(vocab_size=64, **sizes))
+    with torch.no_grad():
+        model.lm_head.bias.normal_(0, 3.0)
+    trl.trainer.utils.add_fused_lm_head(model)
+    trained = get_peft_model(model, adapter.lora_config(model, 4, 8, [62, 63]))
+    check_fused_head(trained, "phi")
+    assert any("embed_tokens" in name for name, value in trained.named_parameters() if value.requires_grad)
 
 
 def test_order_has_every_example_once_and_similar_lengths_side_by_side() -> None:

@@ -1,0 +1,138 @@
+"""Adds `<option>` and `</option>` to a model: to its tokenizer, and a row for each to its embeddings."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from artsel_ray.errors import InputError, one_line
+from artsel_ray.models import files
+from artsel_ray.models.checks import refuse_quantized
+from artsel_ray.models.files import is_multimodal
+from artsel_ray.prompts import text as render
+from artsel_ray.prompts.escaping import OPTION, OPTION_END
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Texts that tokenizers split in different ways: wording of prompts, and what names and captions hold.
+_PROBES = (
+    render.instruction("artwork"), render.HISTORY_HEAD, render.HISTORY_EMPTY, render.PREDICTION, render.REASON, "\n",
+    "\n\n", "\n- 2024-03-01:", ", watched 96 min", " Heat (Action, Crime)", " 1", "1", " Amélie", " Ame\u0301lie",
+    " 七人の侍", "  two  spaces ", "it's Don't WE'LL", " 12345,678.90", " a\tb", " 🎬 film", " naïve—“quoted”…", "▁bar",
+)  # fmt: skip
+
+
+def has_options(folder: Path) -> bool:
+    """Tells whether a model's tokenizer has both tokens."""
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.is_file():
+        return False
+    added = {token["content"] for token in files.read_object(tokenizer).get("added_tokens") or []}
+    return {OPTION, OPTION_END} <= added
+
+
+def add_options(source: Path, to: Path) -> None:
+    """Writes a model with the tokens into another folder.
+
+    Raises:
+        InputError: if the model or its tokenizer cannot be read, or its weights are quantized.
+    """
+    from artsel_ray.models import weights
+
+    refuse_quantized(source, str(source), f"adding {OPTION} and {OPTION_END}")
+    tokenizer, processor = _read(source)
+    save_with_options(weights.read_model(source, "auto"), tokenizer, to)
+    if processor:
+        processor.save_pretrained(to)
+
+
+def add_to_tokenizer(source: Path, to: Path) -> None:
+    """Writes a model's tokenizer, or processor, with the tokens into another folder: the same that a model gets."""
+    tokenizer, processor = _read(source)
+    tokenizer.add_special_tokens({"additional_special_tokens": [OPTION, OPTION_END]})
+    (processor or tokenizer).save_pretrained(to)
+    for name in ("config.json", "generation_config.json"):  # an end token may be named there alone
+        if (source / name).is_file():
+            shutil.copyfile(source / name, to / name)
+
+
+def _read(source: Path) -> tuple[Any, Any]:
+    """Returns a model's tokenizer, and its processor if it is multimodal, of which the tokenizer is a part."""
+    from artsel_ray.models import weights
+
+    if not is_multimodal(source):
+        return read_source_tokenizer(source), None
+    processor = weights.read_processor(source)
+    processor.tokenizer = _as_its_file(source, processor.tokenizer)
+    return processor.tokenizer, processor
+
+
+def copy_source_tokenizer(source: Path, base: Path, to: Path) -> None:
+    """Writes a tokenizer from elsewhere, or the base's processor if that is multimodal, into another folder."""
+    from artsel_ray.models import weights
+
+    if is_multimodal(base):
+        weights.read_processor(base).save_pretrained(to)
+    else:
+        read_source_tokenizer(source).save_pretrained(to)
+
+
+def read_source_tokenizer(source: Path) -> Any:
+    """Reads a tokenizer from elsewhere, which may have to be converted, with an end token.
+
+    Raises:
+        InputError: if there is none, or it cannot be converted.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        by_class = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  # each class of tokenizers fails in its own way
+        return _as_its_file(source, None, one_line(error))
+    return _as_its_file(source, by_class)
+
+
+def _as_its_file(source: Path, by_class: Any, problem: str = "it cannot be converted") -> Any:
+    """Returns the tokenizer that its class has made, or that of tokenizer.json where the two do not agree.
+
+    A class named in tokenizer_config.json builds some parts itself: a byte-level tokenizer that says it is a Llama's
+    loses its spaces (https://github.com/huggingface/transformers/issues/45488).
+    """
+    from artsel_ray.models import weights
+
+    if not (source / "tokenizer.json").is_file():
+        if by_class is None or not by_class.is_fast:
+            raise InputError(f"{source} has no tokenizer.json, and its tokenizer cannot be read otherwise: {problem}")
+        return by_class
+    by_file = weights.read_tokenizer(source)
+    if by_class is None or by_class.eos_token_id is None or _probed(by_class) != _probed(by_file):
+        return by_file
+    return by_class
+
+
+def _probed(tokenizer: Any) -> list[Any]:
+    ids = tokenizer(list(_PROBES), add_special_tokens=False)["input_ids"]
+    return [ids, tokenizer.batch_decode(ids)]
+
+
+def save_with_options(model: "PreTrainedModel", tokenizer: Any, to: Path) -> None:
+    """Adds the tokens; each new row is the mean of the rows of the subword tokens that spelled it until now."""
+    import torch
+
+    spelled = {token: tokenizer(token, add_special_tokens=False)["input_ids"] for token in (OPTION, OPTION_END)}
+    tokenizer.add_special_tokens({"additional_special_tokens": [OPTION, OPTION_END]})
+    embeddings: Any = model.get_input_embeddings()
+    had = embeddings.num_embeddings
+    if len(tokenizer) > had:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    # Tied embeddings are one module, and are filled once.
+    sides: dict[int, Any] = {id(side): side for side in (model.get_input_embeddings(), model.get_output_embeddings())}
+    with torch.no_grad():
+        for side in sides.values():
+            # Tokens that the model never had rows for get no random ones: a model's id must be the same everywhere.
+            side.weight[had:] = side.weight[:had].mean(dim=0)
+            for token, ids in spelled.items():
+                if ids:  # a tokenizer that leaves out what it does not know has no such rows
+                    side.weight[tokenizer.convert_tokens_to_ids(token)] = side.weight[ids].mean(dim=0)
+    model.save_pretrained(to, safe_serialization=True)
+    tokenizer.save_pretrained(to)

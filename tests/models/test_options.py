@@ -1,0 +1,111 @@
+"""The option tokens: the same in a model and in its tokenizer alone, and as tokenizer.json splits texts."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from artsel_ray.errors import InputError
+from artsel_ray.models.files import SMALL_PATTERNS, model_files
+from artsel_ray.models.load import load, load_tokenizer
+from artsel_ray.models.options import has_options
+from artsel_ray.models.weights import copy_processor, prompt_tokenizer
+from artsel_ray.prompts.spec import PromptSpec
+
+Tiny = Callable[[bool], str]
+TEXTS = ["most of all available artworks", " Heat (Action, Crime)", "a\n\nb  c"]
+
+
+@pytest.fixture
+def bare(tiny_llama: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny tied Llama without option tokens, and a cache of the test's own."""
+    monkeypatch.setenv("ARTSEL_RAY_CACHE", str(tmp_path / "cache"))
+    return Path(shutil.copytree(tiny_llama(True), tmp_path / "bare"))
+
+
+def change(file: Path, **values: Any) -> None:
+    content = {**json.loads(file.read_text()), **values}
+    file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+
+
+@pytest.mark.parametrize("name", ["LlamaTokenizerFast", "LlamaTokenizer", "GPT2Tokenizer", "NoSuchTokenizer"])
+def test_prompts_are_what_tokenizer_json_says_whatever_class_is_named(bare: Path, tmp_path: Path, name: str) -> None:
+    change(bare / "tokenizer_config.json", tokenizer_class=name)
+    raw = Tokenizer.from_file(str(bare / "tokenizer.json"))
+    expected = [raw.encode(text, add_special_tokens=False).ids for text in TEXTS]
+    ready = load(str(bare)).path
+    copy_processor(ready, tmp_path / "copy")
+    prompts = prompt_tokenizer(ready, PromptSpec())
+    assert prompts.encode(TEXTS) == expected
+    assert prompts.tokenizer.batch_decode(expected) == TEXTS
+    for folder in (ready, tmp_path / "copy"):  # as whoever loads what is exported
+        by_class = AutoTokenizer.from_pretrained(folder)
+        assert by_class(TEXTS, add_special_tokens=False)["input_ids"] == expected
+        assert by_class.batch_decode(expected) == TEXTS
+
+
+def test_tokenizer_alone_has_the_ids_of_the_model_and_reads_no_weights(bare: Path, tmp_path: Path) -> None:
+    alone = shutil.copytree(bare, tmp_path / "alone")
+    (alone / "model.safetensors").unlink()
+    made = load_tokenizer(str(alone))
+    assert not list(made.glob("*.safetensors"))
+    full, small = (prompt_tokenizer(path, PromptSpec()) for path in (load(str(bare)).path, made))
+    assert (full.head, full.tail, full.end, full.prediction) == (small.head, small.tail, small.end, small.prediction)
+    assert load_tokenizer(str(alone), options=False) == alone
+    assert load_tokenizer(str(made)) == made
+    assert has_options(made)
+    assert load_tokenizer(f"file://{alone}").name == made.name
+    assert {file.name for file in model_files(made)} <= {file.name for file in model_files(bare, SMALL_PATTERNS)}
+
+
+def test_tokens_that_a_model_has_no_rows_for_do_not_make_another_model_each_time(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(bare)
+    tokenizer.add_tokens([f"<extra{n}>" for n in range(5)])
+    tokenizer.save_pretrained(bare)
+    ids = []
+    for cache in ("a", "b"):
+        monkeypatch.setenv("ARTSEL_RAY_CACHE", str(tmp_path / cache))
+        ids.append(load(str(bare)).model_id)
+    assert ids[0] == ids[1]
+
+
+def test_model_whose_generation_config_cannot_be_saved_keeps_its_special_tokens(bare: Path) -> None:
+    (bare / "generation_config.json").write_text(json.dumps({"temperature": 0.9, "top_p": 0.6, "eos_token_id": [1, 0]}))
+    saved = json.loads((load(str(bare)).path / "generation_config.json").read_text())
+    assert saved["eos_token_id"] == [1, 0]
+    assert "temperature" not in saved
+
+
+def test_end_token_of_the_model_is_the_tokenizers_if_it_names_none(bare: Path, tmp_path: Path) -> None:
+    change(bare / "tokenizer_config.json", eos_token=None)
+    assert prompt_tokenizer(load(str(bare)).path, PromptSpec()).end[1] == 1
+    assert prompt_tokenizer(load_tokenizer(str(bare)), PromptSpec()).end[1] == 1
+    change(bare / "config.json", eos_token_id=None)
+    change(bare / "generation_config.json", eos_token_id=None)
+    with pytest.raises(InputError, match="neither tokenizer nor config names an end token; add eos_token to"):
+        load(str(bare))
+
+
+def test_rows_of_both_sides_are_made_in_families_with_other_names(bare: Path, tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel, PhiConfig, PhiForCausalLM
+
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(bare)
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 1}
+    gpt2 = GPT2LMHeadModel(GPT2Config(**sizes, n_embd=32, n_layer=1, n_head=2, n_positions=512))
+    phi = PhiForCausalLM(
+        PhiConfig(**sizes, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
+    )
+    for name, model in (("gpt2", gpt2), ("phi", phi)):
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        ready: Any = AutoModelForCausalLM.from_pretrained(load(str(tmp_path / name)).path)
+        spelled = tokenizer("<option>", add_special_tokens=False)["input_ids"]
+        for side in (ready.get_input_embeddings(), ready.get_output_embeddings()):
+            assert (side.weight[len(tokenizer)] - side.weight[spelled].mean(dim=0)).abs().max() < 1e-6
