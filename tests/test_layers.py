@@ -47,7 +47,11 @@ BANNED = {
     "engines": {"ray"},
 }
 MAX_LINES, MAX_JOB_LINES = 300, 50
-CROSS_MODULE_TESTS = {"tests/prompts/test_hostile.py", "tests/train/test_learning.py"}
+CROSS_MODULE_TESTS = {
+    "tests/prompts/test_hostile.py",
+    "tests/train/test_learning.py",
+    "tests/train/test_distributed.py",
+}
 JOBS = sorted(ROOT.glob("jobs/*.py"))
 MODULES = sorted([*ROOT.glob("artsel_ray/**/*.py"), *JOBS])
 PACKAGES = sorted(ROOT.glob("artsel_ray/*/__init__.py"))

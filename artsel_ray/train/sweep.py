@@ -295,7 +295,6 @@ class Recorder(tune.Callback):
         record = read_record(self._output, rate)
         if record is None:  # otherwise its own manifest says that it has finished
             numbers = {name: last.get(name) for name in (*METRICS, "step")}
-            numbers["seconds"] = round(last.get("time_total_s", 0.0), 1)
-            record = TrialRecord(rate, status, **numbers, error=error)
+            record = TrialRecord(rate, status, **numbers, seconds=round(last.get("time_total_s", 0.0), 1), error=error)
             storage.write_json(storage.join(trial_output(self._output, rate), RECORD), dataclasses.asdict(record))
         print(f"sweep: learning rate {rate} {record.status}{f': {error}' if error else ''}", flush=True)
