@@ -150,4 +150,6 @@ def _is_same_kind(got: pa.DataType, expected: pa.DataType) -> bool:
         return all(_is_same_kind(got.field(field.name).type, field.type) for field in expected)
     if pa.types.is_integer(expected):
         return pa.types.is_integer(got)
+    if pa.types.is_floating(expected) and pa.types.is_floating(got):
+        return bool(got.bit_width <= expected.bit_width)
     return is_text(got) and is_text(expected)

@@ -18,6 +18,10 @@ def footer(types: dict[str, pa.DataType], uri: str = "logs/x.parquet", **folders
     return Footer(uri, pa.schema(types), frozenset(), dict(folders), [])
 
 
+def schema_of(table: str) -> dict[str, pa.DataType]:
+    return {field.name: field.type for field in schema.TABLES[table]}
+
+
 def problem(types: dict[str, pa.DataType] | pa.Schema, table: str = "interactions", **folders: str) -> str:
     with pytest.raises(InputError) as caught:
         check_footers({table: [Footer("logs/x.parquet", pa.schema(types), frozenset(), dict(folders), [])]})
@@ -138,4 +142,6 @@ def test_our_own_types_are_cast_without_a_word(capsys: pytest.CaptureFixture[str
         {"title_id": pa.string_view(), "name": pa.large_string(), "genres": pa.large_list(pa.string_view())}
     )
     check_footers({"titles": [Footer("x", view, frozenset(), {}, [])]})
+    wider = {**schema_of("impressions"), "propensity": pa.float32()}
+    check_footers({"impressions": [footer(wider)]})
     assert capsys.readouterr().out == ""
