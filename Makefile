@@ -11,7 +11,7 @@ DEMO_WORLD := --source movielens --titles 40 --themes 3 --taste-strength 20 --en
 DEMO_SCORE := --requests $(DEMO)/data/requests/test --titles $(DEMO)/world/titles --artworks $(DEMO)/world/artworks \
 	--decoding rank --shard-pairs 150
 # Half of a test's time is one process that starts and others that wait for it.
-PARALLEL := -n 2 --dist loadfile
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup model demo test check docs format clean
 

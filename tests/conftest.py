@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+# Modules whose tests take minutes, the longest first: started last, one worker would wait for another.
+_LONGEST = ["test_faults.py", "test_ray_jobs.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest modules first."""
+    order = {name: index for index, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster(s3_credentials: None) -> Iterator[None]:
     """A local Ray of two CPUs."""

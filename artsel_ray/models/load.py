@@ -158,7 +158,9 @@ def _check_prompts(path: Path, identity: str, name: str) -> None:
     """Raises an InputError unless prompts can be made: an end token, a usable template, a row for every token."""
     from artsel_ray.models.weights import prompt_tokenizer
 
-    prompts = prompt_tokenizer(path, PromptSpec())
+    # A vision-language model's template may take lists of texts and images alone.
+    spec = PromptSpec(assets="image", output="number") if is_multimodal(path) else PromptSpec()
+    prompts = prompt_tokenizer(path, spec)
     checks.check_rows(path, name, [*prompts.head, *prompts.tail, *prompts.end])
 
 

@@ -224,9 +224,13 @@ def test_adapter_that_cannot_be_merged_is_named(tmp_path: Path) -> None:
     write_spec(str(tmp_path), PromptSpec())
     settings = str(tmp_path / "adapter/adapter_config.json")
     storage.write_json(settings, {"base_model_name_or_path": None})
-    with pytest.raises(InputError, match=r"no adapter_model\.safetensors there, and no merged model next to it"):
+    with pytest.raises(InputError, match=r"no adapter_model\.safetensors there, and no merged model beside it"):
         load(str(tmp_path))
-    (tmp_path / "adapter/adapter_model.safetensors").write_bytes(b"")
+    weights = tmp_path / "adapter/adapter_model.safetensors"
+    weights.write_bytes(b"")
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors is damaged or incomplete"):
+        load(str(tmp_path))
+    save_file({"a": torch.zeros(1)}, weights)
     with pytest.raises(InputError, match="names no base_model_name_or_path"):
         load(str(tmp_path))
     storage.write_json(settings, {"base_model_name_or_path": str(tmp_path / "gone")})

@@ -200,7 +200,7 @@ def test_too_many_invalid_pairs_stop_the_run(world: Path, smollm2: Model, write_
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_more_gpus_than_the_cluster_has_are_refused(world: Path, smollm2: Model) -> None:
-    with pytest.raises(InputError, match="--engines 1 with --tensor-parallel 2 need 2 GPUs, the cluster has 0"):
+    with pytest.raises(InputError, match="--tensor-parallel 2 needs 2 GPUs on one node, and the nodes have 0"):
         score(config_for(world, "smollm2", tensor_parallel=2))
 
 
