@@ -59,9 +59,7 @@ class VllmEngine:
 
         on_cpu, placement = not torch.cuda.is_available(), placement_arguments(pool)
         number_format = "float32" if on_cpu and pool.dtype == "auto" else pool.dtype
-        # float32 keeps a merged LoRA, and takes half the time. A half format would lose most of what a low learning
-        # rate has learned: there LoRA is applied next to the weights, as it was trained.
-        weights, lora = (model.path, None) if number_format == "float32" else (model.base, model.lora)
+        weights, lora = weights_of(model, number_format)
         if on_cpu:
             free_gib = psutil.virtual_memory().available / 2**30
             cache_gib = cpu_cache_gib(read_object(weights / "config.json"), max_model_length, free_gib)
@@ -148,6 +146,15 @@ class VllmEngine:
             if "NaNs detected in logits" not in str(error):
                 raise
             raise InputError(NOT_A_NUMBER) from None
+
+
+def weights_of(model: Model, number_format: str) -> tuple[Path, Path | None]:
+    """Returns the folders of the weights, and of a LoRA to apply to them, to compute in a number format.
+
+    float32 keeps a merged LoRA, and takes half the time. A half format would lose most of what a low learning rate has
+    learned: there LoRA is applied next to the weights, as it was trained.
+    """
+    return (model.path, None) if number_format == "float32" else (model.base, model.lora)
 
 
 def _lora_arguments(lora: Path) -> dict[str, Any]:

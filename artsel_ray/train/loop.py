@@ -69,8 +69,6 @@ def fit(
     held_out = read_validation(validation, prompts, length, learning.validation_size)
     task = _task(training, base, examples, output_dir, report)
     trainer = pkgutil.resolve_name(METHODS[training.method])(task)
-    if training.optimization.lora_rank:
-        adapter.let_fused_head_read_rows(trainer.model.get_base_model())
     stop = StopAtNonFinite()
     progress = ReportProgress(report, examples.notices + held_out.notices)
     own = [Validate(trainer, held_out, training.optimization.checkpoint_steps), stop, progress]

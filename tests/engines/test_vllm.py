@@ -46,6 +46,13 @@ def test_prompts_that_show_the_same_image_share_it() -> None:
     assert [each["multi_modal_uuids"]["image"] for each in inputs] == [["1", "2"], ["2", "1"]]
 
 
+def test_lora_is_merged_in_float32_alone() -> None:
+    model = Model(Path("base"), "t@1", None, Path("lora"))
+    model.__dict__["path"] = Path("merged")
+    assert vllm.weights_of(model, "float32") == (Path("merged"), None)
+    assert vllm.weights_of(model, "bfloat16") == vllm.weights_of(model, "auto") == (Path("base"), Path("lora"))
+
+
 @pytest.mark.parametrize(("rank", "fitting"), [(1, 1), (4, 8), (16, 16), (17, 32), (512, 512)])
 def test_rank_of_lora_is_rounded_up_to_one_that_vllm_has(rank: int, fitting: int, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank}))
