@@ -141,6 +141,13 @@ class EngineSettings:
             raise InputError(f"--gpus-per-engine is {gpus:g}; it must be the same as --tensor-parallel, {parallel}")
         return self
 
+    def check_engine(self, engine: str) -> None:
+        """Makes sure that flags which only vLLM obeys are given for vLLM only."""
+        names = ("tensor_parallel", "gpu_memory_utilization", "max_num_seqs", "kv_cache_dtype", "quantization")
+        given = [flag(name) for name in names if getattr(self, name) != getattr(EngineSettings, name)]
+        if engine == "transformers" and given:
+            raise InputError(f"{', '.join(given)}: for --engine vllm only; leave out")
+
     @property
     def precision(self) -> str:
         """Suffix of a model's id where engines round its numbers: other answers have another id."""

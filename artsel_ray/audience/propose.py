@@ -36,7 +36,7 @@ def propose(config: ProposeConfig) -> None:
     catalog, _ = read_catalog(storage.list_files(config.titles), storage.list_files(config.artworks), spec.asset_kind)
     model = load(config.model)
     pool = config.engine_pool
-    model_id, longest = model.model_id + pool.precision, model_length(model.path)
+    model_id, longest = model.model_id + pool.precision, model_length(model.base)
     identity = {name: value for name, value in resolved(config).items() if name not in ("output", *ENGINE_NOT_IDENTITY)}
     identity["max_model_length"] = identity_length(pool.max_model_length, longest)
     run = begin(config.output, {**identity, "model": model_id, "wording": WORDING}, resolved(config))

@@ -32,12 +32,11 @@ COUNTS = ("artworks", "captioned", "reused", "kept", "rejected")
 def load_engine(model: str, engine: Literal["vllm", "transformers"], pool: EngineSettings) -> Engine:
     """Loads the model on this machine; an `InputError` if there is none, or nothing can be asked of it."""
     prepared = load(model, options=False)
-    path = prepared.path
     if engine == "transformers":
-        head = CaptionPrompts(read_processor(path)).head
+        head = CaptionPrompts(read_processor(prepared.base)).head
         # It has no `logprobs`, which captions do not need.
-        return cast(Engine, TransformersVisionEngine(path, head, pool.dtype))
-    length = min(pool.max_model_length, model_length(path))
+        return cast(Engine, TransformersVisionEngine(prepared.path, head, pool.dtype))
+    length = min(pool.max_model_length, model_length(prepared.base))
     return VllmEngine(prepared, length, 1, pool, images=1)
 
 

@@ -88,7 +88,7 @@ def resolve(config: CaptionConfig) -> CaptionSettings:
 def _identity(config: CaptionConfig, model_id: str) -> dict[str, Any]:
     indifferent = ("model", "output", "max_reject_rate", "tensor_parallel", *ENGINE_NOT_IDENTITY)
     decisive = {name: value for name, value in resolved(config).items() if name not in indifferent}
-    length = model_length(load(config.model, options=False).path)
+    length = model_length(load(config.model, options=False).base)
     decisive["max_model_length"] = identity_length(config.engine_pool.max_model_length, length)
     titles = storage.describe_files(config.titles) if config.titles else None
     described = {"artworks": storage.describe_files(config.artworks), "titles": titles}

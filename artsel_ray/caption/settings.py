@@ -6,7 +6,6 @@ from annotated_types import Ge, Le
 from pydantic import model_validator
 
 from artsel_ray.config import Count, EngineSettings, ModelName, Share, Uri, settings
-from artsel_ray.errors import InputError
 
 Pixels = Annotated[int, Ge(256), Le(10**9)]
 
@@ -44,6 +43,5 @@ class CaptionConfig:
 
     @model_validator(mode="after")
     def _flags_fit(self) -> Self:
-        if self.engine == "transformers" and self.engine_pool.tensor_parallel > 1:
-            raise InputError("--tensor-parallel is for --engine vllm only")
+        self.engine_pool.check_engine(self.engine)
         return self

@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from artsel_ray.config import EngineSettings
-from artsel_ray.errors import InputError
 
 UTILIZATION = 0.92
 """vLLM 0.32's default fraction of a GPU's memory, for an engine that has its GPU alone."""
 # vLLM's cache on CPUs, unless one prompt needs more.
 _CACHE_GIB = 2
-_FREE_SECONDS, _POLL_SECONDS = 300, 5
+_FREE_SECONDS, _POLL_SECONDS = 120, 5
 _NUMBER_BYTES = 4  # float32, which CPUs compute with
 
 
@@ -78,12 +77,12 @@ def wait_for_free_memory(
         free: returns the fraction that is free now.
 
     Raises:
-        InputError: if it is not free within the limit.
+        RuntimeError: if it is not free within the limit.
     """
     deadline = time.monotonic() + seconds
     while (now := free()) < wanted:
         if time.monotonic() >= deadline:
-            raise InputError(
+            raise RuntimeError(  # after which the engine is started again, elsewhere if there is room
                 f"only {now:.0%} of the GPU's memory is free, and the engine takes {wanted:.0%}; end what uses it, or "
                 "lower --gpu-memory-utilization"
             )

@@ -146,7 +146,12 @@ def load_tokenizer(name: str, options: bool = True) -> Path:
     source, spec = _fetch(name, SMALL_PATTERNS)
     if (source / foreign.CONFIG).is_file():
         # An adapter from elsewhere may change the vocabulary of its base.
-        return load(name, options).base if spec is None else load_tokenizer(_base_of(source, name), options)
+        if spec is None:
+            return load(name, options).base
+        try:
+            return load_tokenizer(_base_of(source, name), options)
+        except InputError:
+            return load(name, options).base  # its merged model, or the same error
     checks.check_settings(source, name)
     if not options or has_options(source):
         return source

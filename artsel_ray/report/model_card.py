@@ -45,7 +45,7 @@ def _text(flags: dict[str, Any], metrics: dict[str, float]) -> str:
     how = "LoRA, with the rows of `<option>` and `</option>`" if has_adapter else "all weights"
     parts = (
         ("- `adapter/`: the adapter; plain PEFT loads it on the base model with its two added tokens, which\n"
-         "  `artsel_ray.models.load.load(BASE).path` is, for the `base_model_name_or_path` of its config.\n"
+         "  `artsel_ray.models.load.load(BASE).base` is, for the `base_model_name_or_path` of its config.\n"
          if has_adapter else "- `merged/`: the complete model; plain transformers and vLLM load it.\n")
         + "- `spec.json`: the prompt that it was trained for; `jobs/score.py --model` obeys it."
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """The Ray cluster that a job runs on: the one it was submitted to, one that runs on this machine, or its own."""
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -104,9 +105,12 @@ def wait_for_resources(what: str, each: dict[str, float], count: int = 1, at_lea
 def _limit() -> float:
     text = os.environ.get(WAIT, str(_WAIT_SECONDS))
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        raise InputError(f"{WAIT} is {text}; it must be a number of seconds") from None
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"{WAIT} is {text}; it must be a number of seconds")
+    return seconds
 
 
 def gpus_per_worker(given: int | None) -> int:

@@ -103,6 +103,7 @@ class ScoreConfig:
 
     @model_validator(mode="after")
     def _flags_fit(self) -> Self:
+        self.engine_pool.check_engine(self.engine_pool.engine)
         explore = self.serving.explore
         if explore != "none" and not DECODERS[self.decoding].gives_distribution:
             raise InputError(f"--explore {explore} needs every candidate's probability; add --decoding rank")

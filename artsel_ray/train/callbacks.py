@@ -23,6 +23,7 @@ from artsel_ray.evaluation.held_out import held_out_metrics, held_out_sums, show
 from artsel_ray.s3 import open_file
 from artsel_ray.train.examples import TrainingExamples
 
+VALIDATED_STEP = "validated_step"  # a checkpoint's metrics may be of an earlier step's validation
 VALIDATION = "validation_"  # what names of metrics on validation begin with
 _LIST = "files-"
 _PROGRESS_SECONDS = 5.0
@@ -86,7 +87,8 @@ class Validate(TrainerCallback):
             if is_sharded or not is_last:
                 model: Any = self._trainer.model
                 engine = TorchEngine(model, self._examples.tokenizer.placeholders)
-                self._trainer.log(validate(engine, self._examples, is_sharded))
+                validated = validate(engine, self._examples, is_sharded)
+                self._trainer.log({**validated, VALIDATED_STEP: state.global_step})
             # Logging the validation has canceled the log of the step's loss.
             control.should_save = control.should_log = True
         return control

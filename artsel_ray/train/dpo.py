@@ -1,7 +1,8 @@
 """DPO: the model learns to prefer the engaged artwork to another candidate (Rafailov et al., arXiv 2305.18290).
 
-The reference is the same model with its adapters off. A training that starts from an earlier one starts from its
-merged model with a fresh adapter, so that the reference is what that training made.
+The reference is the same model with its adapter off. A training that starts from an earlier one trains its adapter
+further, and the reference is a second model, as that training made it. (TRL's own way, a frozen copy of the adapter
+that is switched on for the reference, loses gradients of DDP workers: PEFT 0.21 and TRL 1.16.)
 """
 
 from collections import defaultdict
@@ -102,4 +103,6 @@ def dpo_trainer(task: TrainingTask) -> Trainer:
         examples.notices.append(f"warning: {left_out:,} of {len(examples):,} train examples are left out: {why}")
     order = task.order([examples.length_n[index] for index in usable])
     args = DPOConfig(**arguments(task.training, task.output_dir), beta=learning.beta)
-    return _DpoTrainer(task, args, usable, DpoCollator(examples, rejections, order, task.pad_token_id))
+    reference = task.read_reference() if task.read_reference else None
+    collator = DpoCollator(examples, rejections, order, task.pad_token_id)
+    return _DpoTrainer(task, args, usable, collator, ref_model=reference)

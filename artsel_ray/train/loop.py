@@ -4,6 +4,7 @@ import pickle
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +20,7 @@ from artsel_ray.engines.torch import load_torch_engine
 from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
 from artsel_ray.models.load import ADAPTER, MERGED, Model, load
-from artsel_ray.models.spec import resolve_prompt_spec, write_spec
+from artsel_ray.models.spec import SPEC, resolve_prompt_spec, write_spec
 from artsel_ray.models.weights import copy_processor, model_length, prompt_tokenizer, read_model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.train.callbacks import ReportProgress, SealCheckpoints, StopAtNonFinite, Validate, validate
@@ -81,7 +82,7 @@ def _task(
     training: Training, base: Model, examples: TrainingExamples, output_dir: str, report: Callable[[str], None]
 ) -> TrainingTask:
     optimization, tokenizer = training.optimization, examples.tokenizer
-    rank, lora = optimization.lora_rank, None
+    rank, lora, read_reference = optimization.lora_rank, None, None
     # PEFT's trained rows and FSDP's sharded embeddings don't go together (torch 2.13, PEFT 0.21).
     rows = [] if optimization.fsdp else [tokenizer.option, tokenizer.option_end]
     model: Any = _read_weights(training.model, base.base if rank else base.path, is_frozen=rank > 0)
@@ -90,11 +91,12 @@ def _task(
             raise InputError(f"--fsdp trains no option tokens' rows, and the adapter of {training.model} has some; "
                              "leave --fsdp out, or start from a model without an adapter")  # fmt: skip
         model, earlier = adapter.continued(model, base.lora, rows), adapter.rank_of(base.lora)
+        read_reference = partial(_read_trained, training.model, base)
         if rank != earlier and PartialState().is_main_process:
             report(f"the adapter of {training.model} is trained further, so that --lora-rank is its own: {earlier}")
     elif rank:
         lora = adapter.lora_config(model, rank, 2 * rank, rows)
-    return TrainingTask(training, examples, model, lora, output_dir)
+    return TrainingTask(training, examples, model, lora, output_dir, read_reference)
 
 
 class _ExportAndValidate(TrainerCallback):
@@ -112,9 +114,17 @@ class _ExportAndValidate(TrainerCallback):
         tokenizer = self._examples.tokenizer
         export(self._trainer, self._training, self._base, tokenizer.spec)
         self._trainer.accelerator.wait_for_everyone()
-        if not self._training.optimization.fsdp:  # a sharded model fits on no single GPU
-            exported = load_torch_engine(load(self._training.output), "auto", tokenizer.placeholders)
-            self._trainer.log(validate(exported, self._examples))
+        if self._trainer.is_fsdp_enabled:  # a sharded model fits on no single GPU
+            return
+        # What was trained makes room for what was exported.
+        self._trainer.optimizer = None
+        self._trainer.accelerator.free_memory()
+        trained: Any = self._trainer.model
+        trained.to("cpu")
+        exported = load_torch_engine(load(self._training.output), "auto", tokenizer.placeholders)
+        self._trainer.log(validate(exported, self._examples))
+        if self._stop.error and state.is_world_process_zero:  # the model answers with NaN, and must not score
+            storage.delete(storage.join(self._training.output, SPEC))
 
 
 def _read_weights(name: str, path: Path, is_frozen: bool) -> PreTrainedModel:
@@ -126,6 +136,13 @@ def _read_weights(name: str, path: Path, is_frozen: bool) -> PreTrainedModel:
             f"{name} has no language model separate from its output layer, which training needs; take another model"
         )
     return model
+
+
+def _read_trained(name: str, trained: Model) -> PreTrainedModel:
+    """Reads an earlier training's model, frozen, with its LoRA next to the base's weights."""
+    model = _read_weights(name, trained.base, is_frozen=True)
+    model.load_adapter(str(trained.lora))
+    return model.requires_grad_(False)
 
 
 def _run(

@@ -35,7 +35,7 @@ from artsel_ray.report.html import render_sweep
 from artsel_ray.runtime.ray_cluster import gpus_per_worker, start_ray, wait_for_resources
 from artsel_ray.runtime.run import DRIVER, Run
 from artsel_ray.s3 import open_file
-from artsel_ray.train.callbacks import VALIDATION
+from artsel_ray.train.callbacks import VALIDATED_STEP, VALIDATION
 from artsel_ray.train.job import CHECKPOINTS, METRICS, NOT_IDENTITY, begin_training, train
 from artsel_ray.train.settings import SweepConfig, TrainConfig
 
@@ -106,7 +106,9 @@ def sweep(config: SweepConfig) -> None:
 def trial_config(config: SweepConfig, rate: float) -> TrainConfig:
     """Returns the flags of jobs/train.py that do the same as a trial."""
     shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainConfig)}
-    return TrainConfig(**{**shared, "learning_rate": rate, "output": trial_output(config.output, rate)})
+    return TrainConfig(
+        **{**shared, "export_merged": False, "learning_rate": rate, "output": trial_output(config.output, rate)}
+    )
 
 
 def _run_trials(config: SweepConfig, trials: dict[float, _Train]) -> None:
@@ -140,7 +142,8 @@ def _run_trials(config: SweepConfig, trials: dict[float, _Train]) -> None:
 
 def _trial(trials: dict[float, _Train], parameters: dict[str, float]) -> None:
     os.environ.update(_ENVIRONMENT | os.environ)
-    trials[parameters["learning_rate"]]([Reporter()])
+    metrics = trials[parameters["learning_rate"]]([Reporter()])
+    tune.report({**metrics, _HEADLINE: metrics[headline_of(metrics, VALIDATION)]})  # of what was exported
 
 
 def keep_keys_out_of_logs() -> None:
@@ -154,9 +157,7 @@ def _check_state_api() -> None:
     try:
         list_actors(limit=1)
     except RayStateApiException:
-        raise InputError(
-            "--asha needs a Ray cluster with its dashboard on; start it with one, or leave --asha out"
-        ) from None
+        raise InputError("--asha needs a Ray cluster with its dashboard on; start one, or leave it out") from None
 
 
 def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], seconds: float) -> None:
@@ -167,10 +168,8 @@ def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], second
         errors = [record.error for record in records if record.error]
         raise InputError(f"no trial finished; the first failed with: {errors[0]}")
     copy_best(output, best.learning_rate)
-    report, page = (
-        storage.join(output, "report.html"),
-        render_sweep(rows, dataclasses.asdict(best), shown_flags(flags), selected),
-    )
+    page = render_sweep(rows, dataclasses.asdict(best), shown_flags(flags), selected)
+    report = storage.join(output, "report.html")
     storage.write_object(report, page.encode())
     counts = {status: sum(record.status == status for record in records) for status in get_args(Status)}
     summary = {"best": dataclasses.asdict(best), "headline": selected, **counts, "seconds": seconds}
@@ -260,7 +259,7 @@ class Reporter(TuneReportCallback):
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """Called after all workers have reported; passes numbers on and leaves checkpoints to Ray Train."""
         numbers = {name: metrics[0][name] for name in (*METRICS, "step") if name in metrics[0]}
-        if "validation_ips" in numbers:
+        if "validation_ips" in numbers and metrics[0].get(VALIDATED_STEP) == numbers.get("step"):
             numbers[_HEADLINE] = numbers[headline_of(numbers, VALIDATION)]
             super().after_report(run_context, [numbers], None)
 
@@ -277,8 +276,9 @@ class Recorder(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **_: Any) -> None:
         """Called after each validation."""
-        shown = f"validation {shown_metrics(result, VALIDATION)}"
-        print(f"sweep: learning rate {trial_name(trial)}, step {result['step']}: {shown}", flush=True)
+        when = f"step {result['step']}" if "step" in result else "as exported"
+        shown = f"{when}: validation {shown_metrics(result, VALIDATION)}"
+        print(f"sweep: learning rate {trial_name(trial)}, {shown}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Called after a trial has finished, or ASHA has stopped it."""

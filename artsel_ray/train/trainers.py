@@ -1,7 +1,7 @@
 """What all methods share on TRL: the task, the order of examples, arguments, and rendering batch by batch."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,8 @@ class TrainingTask:
     """The new adapter; without one, what of the model is not frozen is trained."""
     output_dir: str
     """Local folder for checkpoints."""
+    read_reference: Callable[[], PreTrainedModel] | None = None
+    """Reads what DPO compares with, if it is not the model with its adapter off."""
 
     @property
     def pad_token_id(self) -> int:
@@ -111,7 +113,7 @@ class RendersItself:
     `_` begins what is private to TRL 1.16 and transformers 5.19; tests/train/test_trainers.py fails when they change.
     """
 
-    def __init__(self, task: TrainingTask, args: Any, indices: Sequence[int], collator: Any) -> None:
+    def __init__(self, task: TrainingTask, args: Any, indices: Sequence[int], collator: Any, **more: Any) -> None:
         """Raises an InputError if the model cannot be trained with adapters, or its loss would not be its own."""
         # A process trains on one GPU: the Trainer would spread each batch over all that it sees (nn.DataParallel).
         args._n_gpu = min(args.n_gpu, 1)
@@ -121,7 +123,7 @@ class RendersItself:
         try:
             super().__init__(
                 model=task.model, args=args, train_dataset=Dataset.from_dict(columns), data_collator=collator,
-                processing_class=task.examples.tokenizer.tokenizer, peft_config=task.lora,
+                processing_class=task.examples.tokenizer.tokenizer, peft_config=task.lora, **more,
             )  # type: ignore[call-arg]  # of the trainer that this is mixed into  # fmt: skip
         except ValueError as error:
             raise InputError(f"TRL and PEFT cannot train {task.training.model}: {one_line(error)}") from None

@@ -199,10 +199,11 @@ def test_best_trial_is_chosen_by_logged_snips_where_all_have_it() -> None:
 def test_tune_compares_trials_by_the_metric_that_selects(monkeypatch: pytest.MonkeyPatch) -> None:
     reported: list[dict[str, Any]] = []
     monkeypatch.setattr(TuneReportCallback, "after_report", lambda self, context, metrics, _: reported.extend(metrics))
-    uniform = {"validation_ips": 5.2, "validation_accuracy": 0.5, "step": 2}
+    uniform = {"validation_ips": 5.2, "validation_accuracy": 0.5, "step": 2, "validated_step": 2}
     reporter = Reporter.__new__(Reporter)
     for metrics in (uniform, {**uniform, "validation_snips_logged": 0.2}, {"loss": 1.0}):
         reporter.after_report(None, [metrics], None)
+    reporter.after_report(None, [{**uniform, "step": 4}], None)  # a checkpoint without a validation of its own
     assert [each["headline"] for each in reported] == [5.2, 0.2]
 
 
