@@ -146,7 +146,7 @@ class EngineSettings:
         names = ("tensor_parallel", "gpu_memory_utilization", "max_num_seqs", "kv_cache_dtype", "quantization")
         given = [flag(name) for name in names if getattr(self, name) != getattr(EngineSettings, name)]
         if engine == "transformers" and given:
-            raise InputError(f"{', '.join(given)}: for --engine vllm only; leave out")
+            raise InputError(f"{given[0]} is for --engine vllm only; leave it out")
 
     @property
     def precision(self) -> str:

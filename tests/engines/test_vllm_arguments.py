@@ -13,7 +13,6 @@ from artsel_ray.engines.vllm_arguments import (
     placement_arguments,
     wait_for_free_memory,
 )
-from artsel_ray.errors import InputError
 
 
 def test_unset_flags_leave_vllms_defaults() -> None:
@@ -85,5 +84,5 @@ def test_error_of_a_small_cache_names_flags_that_exist() -> None:
 def test_memory_that_is_not_free_yet_is_waited_for_with_a_limit() -> None:
     free: Iterator[float] = iter([0.1, 0.5, 0.95])
     wait_for_free_memory(lambda: next(free), 0.92, seconds=10, poll=0)
-    with pytest.raises(InputError, match="only 30% of the GPU's memory is free, and the engine takes 92%"):
+    with pytest.raises(RuntimeError, match="only 30% of the GPU's memory is free, and the engine takes 92%"):
         wait_for_free_memory(lambda: 0.3, 0.92, seconds=0, poll=0)
