@@ -155,8 +155,8 @@ def test_sweep_survives_a_diverging_trial_and_resumes_with_more_rates(
     best = max(rows, key=lambda row: (row["validation_ips"], row["validation_accuracy"]))
     summary = storage.read_json(f"{given.output}/summary.json")
     assert summary["best"]["learning_rate"] == best["learning_rate"]
-    assert (tmp_path / "T/best/merged/model.safetensors").read_bytes() == (
-        tmp_path / f"T/trials/{best['learning_rate']}/merged/model.safetensors"
+    assert (tmp_path / "T/best/adapter/adapter_model.safetensors").read_bytes() == (
+        tmp_path / f"T/trials/{best['learning_rate']}/adapter/adapter_model.safetensors"
     ).read_bytes()
     with pytest.raises(InputError, match="differs in: seed"):
         sweep(changed(given, seed=1))
