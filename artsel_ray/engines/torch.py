@@ -114,7 +114,7 @@ def generate(
         InputError: if the model answers with NaN.
     """
     # PEFT's own `generate` would leave the config that it is given in the base model.
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = without_peft(model)
     ends: dict[str, Any] = {"eos_token_id": stop, "pad_token_id": stop[0]}
     settings = GenerationConfig(max_new_tokens=max_tokens, do_sample=bool(sampling), num_beams=1, **ends, **sampling)
     own, inner.generation_config = inner.generation_config, GenerationConfig()
@@ -163,8 +163,12 @@ def model_inputs(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch
 
 
 def _is_recurrent(model: Any) -> bool:
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return bool(getattr(inner, "_is_stateful", False))
+    return bool(getattr(without_peft(model), "_is_stateful", False))
+
+
+def without_peft(model: Any) -> Any:
+    """Returns the model in PEFT's wrapper, its LoRA layers included; one without a wrapper as it is."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _batches(prompts: Prompts, may_pad: bool) -> list[list[int]]:

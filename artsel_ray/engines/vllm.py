@@ -20,7 +20,7 @@ from artsel_ray.engines.vllm_arguments import (
     wait_for_free_memory,
 )
 from artsel_ray.errors import InputError
-from artsel_ray.models.files import read_object
+from artsel_ray.models.files import ADAPTER_CONFIG, read_object
 from artsel_ray.models.load import Model
 
 # vLLM's cache of processed images, in GiB, and the most distinct images in one call.
@@ -151,8 +151,8 @@ class VllmEngine:
 def weights_of(model: Model, number_format: str) -> tuple[Path, Path | None]:
     """Returns the folders of the weights, and of a LoRA to apply to them, to compute in a number format.
 
-    float32 keeps a merged LoRA, and takes half the time. A half format would lose most of what a low learning rate has
-    learned: there LoRA is applied next to the weights, as it was trained.
+    float32 keeps a merged LoRA, and is faster (benchmarks/results/adapter.md). A half format would lose most of what a
+    low learning rate has learned: there LoRA is applied next to the weights, as it was trained.
     """
     return (model.path, None) if number_format == "float32" else (model.base, model.lora)
 
@@ -165,7 +165,7 @@ def _lora_arguments(lora: Path) -> dict[str, Any]:
     """
     from vllm.config.lora import MaxLoRARanks
 
-    rank = read_object(lora / "adapter_config.json")["r"]
+    rank = read_object(lora / ADAPTER_CONFIG)["r"]
     fitting = [each for each in get_args(MaxLoRARanks) if each >= rank]
     if not fitting:
         raise InputError(f"the adapter's rank is {rank}, and vLLM takes at most {max(get_args(MaxLoRARanks))}; "

@@ -10,21 +10,19 @@ from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from artsel_ray.errors import InputError
-from artsel_ray.models.files import read_object
+from artsel_ray.models.checks import read_file_header
+from artsel_ray.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_object
 from artsel_ray.models.weights import read_model
 
-WEIGHTS = "adapter_model.safetensors"
 MAX_MERGE_LOSS = 0.05
 """Share of LoRA's change that a merge may lose to the number format."""
-_ADAPTER_CONFIG = "adapter_config.json"
 _BASE = "base_model_name_or_path"
-# In an adapter's file: a row's module and what follows its name.
-_PREFIX, _ROWS = "base_model.model.", ".token_adapter.trainable_tokens_delta"
+# What follows the name of a module, in an adapter's file, where its rows are.
+_ROWS = ".token_adapter.trainable_tokens_delta"
 # Modules that encode images, as the vision-language models of transformers name them.
 _VISION = r".*(vision|visual).*"
 
@@ -76,7 +74,7 @@ def continued(model: PreTrainedModel, lora: Path, tokens: list[int]) -> PeftMode
     config.target_modules = earlier.target_modules
     trained = get_peft_model(model, config)
     rows = get_peft_model_state_dict(trained)  # PEFT asks for all that an adapter has
-    set_peft_model_state_dict(trained, rows | load_file(lora / WEIGHTS))
+    set_peft_model_state_dict(trained, rows | load_file(lora / ADAPTER_WEIGHTS))
     return trained
 
 
@@ -89,12 +87,12 @@ def write_base(base: Path, adapter: Path, to: Path) -> None:
     Raises:
         InputError: if the base has no embeddings of the rows' name and width.
     """
-    rows = {name: tensor for name, tensor in load_file(adapter / WEIGHTS).items() if name.endswith(_ROWS)}
-    ids = read_object(adapter / _ADAPTER_CONFIG)["trainable_token_indices"]
+    rows = {name: tensor for name, tensor in load_file(adapter / ADAPTER_WEIGHTS).items() if name.endswith(_ROWS)}
+    ids = read_object(adapter / ADAPTER_CONFIG)["trainable_token_indices"]
     sides = {name.removesuffix(_ROWS).rpartition(".")[2]: tensor.float() for name, tensor in rows.items()}
     written = set()
     for file in filter(Path.is_file, base.iterdir()):
-        names = tensor_names(file) if file.suffix == ".safetensors" else []
+        names = read_file_header(file, str(base)) if file.suffix == ".safetensors" else {}
         found = {name: side for name in names for side in sides if f".{name}".endswith(f".{side}.weight")}
         if not found:
             _link(file, to / file.name)
@@ -111,12 +109,6 @@ def write_base(base: Path, adapter: Path, to: Path) -> None:
         )
 
 
-def tensor_names(file: Path) -> list[str]:
-    """Returns the names of a file's tensors, without reading them."""
-    with safe_open(file, "pt") as tensors:
-        return list(tensors.keys())
-
-
 def _link(file: Path, to: Path) -> None:
     """Links a file, which may be of many GB, or copies it to another disk."""
     try:
@@ -127,20 +119,20 @@ def _link(file: Path, to: Path) -> None:
 
 def write_lora(adapter: Path, to: Path) -> None:
     """Writes an adapter without its rows: plain LoRA, which vLLM takes too."""
-    lora = {name: tensor for name, tensor in load_file(adapter / WEIGHTS).items() if not name.endswith(_ROWS)}
-    save_file(lora, to / WEIGHTS, metadata={"format": "pt"})
-    settings = read_object(adapter / _ADAPTER_CONFIG) | {"trainable_token_indices": None}
-    (to / _ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True))
+    lora = {name: tensor for name, tensor in load_file(adapter / ADAPTER_WEIGHTS).items() if not name.endswith(_ROWS)}
+    save_file(lora, to / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    settings = read_object(adapter / ADAPTER_CONFIG) | {"trainable_token_indices": None}
+    (to / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True))
 
 
 def rank_of(lora: Path) -> int:
     """Returns the rank of a folder's LoRA."""
-    return int(read_object(lora / _ADAPTER_CONFIG)["r"])
+    return int(read_object(lora / ADAPTER_CONFIG)["r"])
 
 
 def trains_rows(adapter: Path) -> bool:
     """Tells whether an adapter has trained rows next to its LoRA."""
-    return bool(read_object(adapter / _ADAPTER_CONFIG).get("trainable_token_indices"))
+    return bool(read_object(adapter / ADAPTER_CONFIG).get("trainable_token_indices"))
 
 
 def merge(base: Path, adapter: Path, to: Path, dtype: Any = "auto") -> float:
@@ -169,13 +161,13 @@ def merge(base: Path, adapter: Path, to: Path, dtype: Any = "auto") -> float:
 
 def name_base(adapter: Path, base: str) -> None:
     """Writes into a saved adapter what it was trained on: the name that the user gave, not this machine's path."""
-    path = adapter / _ADAPTER_CONFIG
+    path = adapter / ADAPTER_CONFIG
     path.write_text(json.dumps(read_object(path) | {_BASE: base}, indent=2, sort_keys=True) + "\n")
 
 
 def base_of(adapter: Path) -> str:
     """Returns the name of the model that a saved adapter was trained on; raises an InputError if it names none."""
-    base = read_object(adapter / _ADAPTER_CONFIG).get(_BASE)
+    base = read_object(adapter / ADAPTER_CONFIG).get(_BASE)
     if not isinstance(base, str) or not base:
-        raise InputError(f"{adapter / _ADAPTER_CONFIG} names no {_BASE}; the adapter's files are damaged")
+        raise InputError(f"{adapter / ADAPTER_CONFIG} names no {_BASE}; the adapter's files are damaged")
     return base

@@ -15,6 +15,8 @@ from artsel_ray.errors import InputError, first_line
 from artsel_ray.s3 import open_file
 
 WEIGHTS = "model.safetensors"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""Files of an adapter's folder, as PEFT names them."""
 SMALL_PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model"]
 """Names of all of a model's files but its weights."""
 PATTERNS = ["*.safetensors", *SMALL_PATTERNS]

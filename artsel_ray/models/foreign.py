@@ -9,9 +9,8 @@ from tempfile import TemporaryDirectory
 
 from artsel_ray.errors import InputError, one_line
 from artsel_ray.models import checks
-from artsel_ray.models.files import WEIGHTS, cached, digest, model_files, read_object
+from artsel_ray.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS, cached, digest, model_files, read_object
 
-CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Complete embeddings in an adapter: trained, or saved because the vocabulary was extended.
 _EMBEDDING = re.compile(r"\.(embed_tokens|lm_head|wte|embed_in|embed_out|word_embeddings)(\.modules_to_save)?\.weight$")
 
@@ -19,15 +18,15 @@ _EMBEDDING = re.compile(r"\.(embed_tokens|lm_head|wte|embed_in|embed_out|word_em
 def is_adapter(folder: Path) -> bool:
     """Tells whether a folder has an adapter, and no model that the adapter was left next to."""
     has_model = (folder / WEIGHTS).is_file() or (folder / checks.INDEX).is_file()
-    return (folder / CONFIG).is_file() and not has_model
+    return (folder / ADAPTER_CONFIG).is_file() and not has_model
 
 
 def find_adapter(folder: Path, name: str) -> None:
     """Raises an InputError, with the user's name of an adapter, unless its weights are there."""
     checks.check_pointers(folder, name)
-    if not (folder / _WEIGHTS).is_file():
+    if not (folder / ADAPTER_WEIGHTS).is_file():
         raise InputError(
-            f"{name}: no {_WEIGHTS} there, and no merged model beside it; save the adapter as safetensors: "
+            f"{name}: no {ADAPTER_WEIGHTS} there, and no merged model next to it; save the adapter as safetensors: "
             "pickled weights are never read"
         )
 
@@ -37,13 +36,13 @@ def check_adapter(folder: Path, name: str) -> None:
     from peft import PeftType
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
-    kind = read_object(folder / CONFIG).get("peft_type")
+    kind = read_object(folder / ADAPTER_CONFIG).get("peft_type")
     tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(PeftType(kind)) if kind in list(PeftType) else None
     if tuner is None or not hasattr(tuner, "merge_and_unload"):
         raise InputError(
             f"{name}: adapters of type {kind} cannot be merged into their base; take a LoRA, or a complete model"
         )
-    checks.read_file_header(folder / _WEIGHTS, name)
+    checks.read_file_header(folder / ADAPTER_WEIGHTS, name)
 
 
 def merge_adapter(base: Path, folder: Path, to: Path, name: str) -> None:
@@ -75,7 +74,7 @@ def _with_rows(base: Path, folder: Path, name: str, scratch: Path) -> Path:
     """Returns the base with as many rows of embeddings as the adapter has, in `scratch` if it has others."""
     from artsel_ray.models import weights
 
-    header = checks.read_file_header(folder / _WEIGHTS, name)
+    header = checks.read_file_header(folder / ADAPTER_WEIGHTS, name)
     rows = {shape[0] for key, (_, shape) in header.items() if _EMBEDDING.search(key)}
     config = read_object(base / "config.json")
     if len(rows) != 1 or rows == {config.get("vocab_size")}:
@@ -96,8 +95,8 @@ def without_leftovers(folder: Path, name: str) -> Path:
     kept = [file for file in files if file in weights or not _is_leftover(file)]
     if kept == files:
         return folder
-    if (folder / CONFIG).is_file():
-        _warn(f"{name} has complete weights next to {CONFIG}; the adapter is not applied")
+    if (folder / ADAPTER_CONFIG).is_file():
+        _warn(f"{name} has complete weights next to {ADAPTER_CONFIG}; the adapter is not applied")
 
     def link(to: Path) -> None:
         for file in kept:
@@ -107,7 +106,7 @@ def without_leftovers(folder: Path, name: str) -> Path:
 
 
 def _is_leftover(file: Path) -> bool:
-    return file.name == CONFIG or file.suffix == ".safetensors"
+    return file.name == ADAPTER_CONFIG or file.suffix == ".safetensors"
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,17 @@ from pathlib import Path
 from artsel_ray import packages, storage
 from artsel_ray.errors import InputError
 from artsel_ray.models import checks, foreign, hub
-from artsel_ray.models.files import PATTERNS, SMALL_PATTERNS, cached, digest, is_folder, is_multimodal, local_copy
+from artsel_ray.models.files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    PATTERNS,
+    SMALL_PATTERNS,
+    cached,
+    digest,
+    is_folder,
+    is_multimodal,
+    local_copy,
+)
 from artsel_ray.models.options import add_options, add_to_tokenizer, has_options, save_with_options
 from artsel_ray.models.spec import read_spec
 from artsel_ray.prompts.spec import PromptSpec
@@ -43,17 +53,7 @@ class Model:
     @cached_property
     def path(self) -> Path:
         """Folder of the complete model: `base`, with LoRA merged in float32, which keeps it exactly."""
-        if self.lora is None:
-            return self.base
-        lora = self.lora
-
-        def make(to: Path) -> None:
-            from artsel_ray.models import adapter, weights
-
-            adapter.merge(self.base, lora, to, "float32")
-            weights.copy_processor(self.base, to)
-
-        return cached(f"merged/float32-{lora.name}", make)
+        return self.base if self.lora is None else _merged(self.base, self.lora, "float32")
 
 
 def load(name: str, options: bool = True) -> Model:
@@ -98,7 +98,7 @@ def _load_trained(folder: Path, name: str, label: str, spec: PromptSpec) -> Mode
     from artsel_ray.models import adapter
 
     foreign.find_adapter(folder, name)
-    checks.read_file_header(folder / adapter.WEIGHTS, name)
+    checks.read_file_header(folder / ADAPTER_WEIGHTS, name)
     merged = storage.join(name, MERGED)
     try:
         base = _trained_on(name_of_base := _base_of(folder, name))
@@ -119,20 +119,20 @@ def _trained_on(name: str) -> Path:
 
     Where its base is itself a training's output, the first version had merged that in the base's number format.
     """
-    from artsel_ray.models import adapter, weights
-
     if is_folder(name) and storage.exists(storage.join(name, MERGED, "config.json")):
         return _complete(local_copy(storage.join(name, MERGED), PATTERNS), name, options=True)[0]
     model = load(name)
-    if model.lora is None:
-        return model.base
-    lora = model.lora
+    return model.base if model.lora is None else _merged(model.base, model.lora, "auto")
+
+
+def _merged(base: Path, lora: Path, dtype: str) -> Path:
+    from artsel_ray.models import adapter, weights
 
     def make(to: Path) -> None:
-        adapter.merge(model.base, lora, to)
-        weights.copy_processor(model.base, to)
+        adapter.merge(base, lora, to, dtype)
+        weights.copy_processor(base, to)
 
-    return cached(f"merged/{lora.name}", make)
+    return cached(f"merged/{dtype}-{lora.name}", make)
 
 
 def load_tokenizer(name: str, options: bool = True) -> Path:
@@ -144,7 +144,7 @@ def load_tokenizer(name: str, options: bool = True) -> Path:
     if name == SMOLLM2:
         return cached(SMOLLM2, _convert_smollm2)
     source, spec = _fetch(name, SMALL_PATTERNS)
-    if (source / foreign.CONFIG).is_file():
+    if (source / ADAPTER_CONFIG).is_file():
         # An adapter from elsewhere may change the vocabulary of its base.
         if spec is None:
             return load(name, options).base
@@ -176,7 +176,7 @@ def _fetch(name: str, patterns: list[str]) -> tuple[Path, PromptSpec | None]:
     spec = read_spec(name)
     if spec is None:
         return local_copy(name, patterns), None
-    has_adapter = storage.exists(storage.join(name, ADAPTER, foreign.CONFIG))
+    has_adapter = storage.exists(storage.join(name, ADAPTER, ADAPTER_CONFIG))
     return local_copy(storage.join(name, ADAPTER if has_adapter else MERGED), patterns), spec
 
 
@@ -194,7 +194,7 @@ def _base_of(folder: Path, name: str) -> str:
 
     base = adapter.base_of(folder)
     if Path(base).expanduser().resolve() == folder.resolve():
-        raise InputError(f"{name}: the adapter names itself as its base; write the base's name into {foreign.CONFIG}")
+        raise InputError(f"{name}: the adapter names itself as its base; write the base's name into {ADAPTER_CONFIG}")
     return base
 
 

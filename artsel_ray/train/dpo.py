@@ -2,7 +2,7 @@
 
 The reference is the same model with its adapter off. A training that starts from an earlier one trains its adapter
 further, and the reference is a second model, as that training made it. (TRL's own way, a frozen copy of the adapter
-that is switched on for the reference, loses gradients of DDP workers: PEFT 0.21 and TRL 1.16.)
+that is switched on for the reference, fails on DDP workers: a parameter gets no gradient in PEFT 0.21 and TRL 1.16.)
 """
 
 from collections import defaultdict

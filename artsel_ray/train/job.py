@@ -78,8 +78,11 @@ def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> d
 def export_merged(output: str) -> None:
     """Writes merged/ into a training's output, unless its number format would lose more than 5 % of LoRA's change.
 
-    The loss is printed, and kept in summary.json as `merge_loss`.
+    The loss is printed, and kept in summary.json as `merge_loss`. With that, a training is not merged again.
     """
+    summary = storage.join(output, "summary.json")
+    if "merge_loss" in storage.read_json(summary):
+        return
     trained, to = load(output), storage.join(output, MERGED)
     assert trained.lora is not None
     with TemporaryDirectory() as scratch:
@@ -93,7 +96,6 @@ def export_merged(output: str) -> None:
             print(f"{lost}; {to}", flush=True)
         else:
             print(f"warning: {lost}, so that {MERGED}/ is not written; serve {ADAPTER}/ on its base", flush=True)
-    summary = storage.join(output, "summary.json")
     storage.write_json(summary, {**storage.read_json(summary), "merge_loss": loss})
 
 

@@ -183,9 +183,9 @@ def export(trainer: Trainer, training: Training, base: Model, spec: PromptSpec) 
 
 
 def upload(folder: Path, uri: str) -> None:
-    """Copies a saved model's own files; DPO's reference, in a folder below it, is none."""
+    """Copies a saved model's own files."""
     fs, path = storage.filesystem(uri)
     fs.create_dir(path, recursive=True)
-    for file in sorted(filter(Path.is_file, folder.iterdir())):
+    for file in sorted(folder.iterdir()):
         if file.name not in _NOT_EXPORTED:
             pafs.copy_files(str(file), f"{path}/{file.name}", pafs.LocalFileSystem(), fs)

@@ -106,9 +106,7 @@ def sweep(config: SweepConfig) -> None:
 def trial_config(config: SweepConfig, rate: float) -> TrainConfig:
     """Returns the flags of jobs/train.py that do the same as a trial."""
     shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainConfig)}
-    return TrainConfig(
-        **{**shared, "export_merged": False, "learning_rate": rate, "output": trial_output(config.output, rate)}
-    )
+    return TrainConfig(**{**shared, "learning_rate": rate, "output": trial_output(config.output, rate)})
 
 
 def _run_trials(config: SweepConfig, trials: dict[float, _Train]) -> None:

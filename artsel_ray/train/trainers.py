@@ -16,6 +16,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from artsel_ray.config import PromptSettings
 from artsel_ray.data.checks import require_propensities
+from artsel_ray.engines.torch import without_peft
 from artsel_ray.errors import InputError, one_line
 from artsel_ray.evaluation.examples import FloatArray
 from artsel_ray.evaluation.held_out import MAX_WEIGHT, training_weights
@@ -168,8 +169,7 @@ def check_fused_head(model: Any, name: str) -> None:
     It multiplies hidden states and the output embedding itself, and knows of biases, caps and scales of logits only by
     the names that some configs give them.
     """
-    language_model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    let_fused_head_read_rows(language_model)
+    let_fused_head_read_rows(without_peft(model))
     ids, training = torch.arange(_PROBE_TOKENS, device=model.device)[None], model.training
     model.eval()
     is_half = model.dtype != torch.float32

@@ -19,9 +19,16 @@ from artsel_ray.engines.torch import load_torch_engine
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model, load
 from artsel_ray.models.weights import copy_processor, read_model
-from tests.support.training import write_random_adapter
+from tests.support.training import write_half_base, write_random_adapter
 
 PROMPTS = [np.arange(start, start + length, dtype=np.int32) % 250 for start, length in ((5, 3), (40, 40), (300, 6))]
+
+
+@pytest.fixture
+def small_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets vLLM share the tests' own process: bound to a core each, its threads would hold what others do here."""
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
 
 
 def image(number: int) -> ArtworkImage:
@@ -66,15 +73,12 @@ def test_rank_that_vllm_does_not_have_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_vllm")
 def test_vllm_serves_an_adapter_of_a_bfloat16_base_as_transformers_does(
-    tiny_llama: Callable[[bool], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_llama: Callable[[bool], str], tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-    base = tmp_path / "base"
-    read_model(load(tiny_llama(True)).path, torch.bfloat16).save_pretrained(base)
-    copy_processor(load(tiny_llama(True)).path, base)
-    trained, plain = load(write_random_adapter(tmp_path / "T", str(base))), load(str(base))
+    base = write_half_base(tmp_path / "base", tiny_llama(True))
+    trained, plain = load(write_random_adapter(tmp_path / "T", base)), load(base)
     option = len(PreTrainedTokenizerFast.from_pretrained(plain.base)) - 1
     prompts = [np.append(prompt, option).astype(np.int32) for prompt in PROMPTS]
     allowed = [list(range(100))] * len(prompts)
@@ -85,11 +89,10 @@ def test_vllm_serves_an_adapter_of_a_bfloat16_base_as_transformers_does(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_vllm")
 def test_vllm_answers_as_transformers_does_whatever_the_generation_config_says(
-    tiny_llama: Callable[[bool], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_llama: Callable[[bool], str], tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     model = load(tiny_llama(True))
     sampling = Path(shutil.copytree(model.path, tmp_path / "sampling"))
     settings = {"do_sample": True, "temperature": 1.5, "top_k": 3, "repetition_penalty": 1.5, "eos_token_id": [1, 7]}
@@ -117,11 +120,8 @@ def test_vllm_answers_as_transformers_does_whatever_the_generation_config_says(
 
 
 @pytest.mark.slow
-def test_answers_of_nan_are_refused(
-    tiny_llama: Callable[[bool], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+@pytest.mark.usefixtures("small_vllm")
+def test_answers_of_nan_are_refused(tiny_llama: Callable[[bool], str], tmp_path: Path) -> None:
     model: Any = read_model(load(tiny_llama(True)).path, torch.float32)
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight.fill_(torch.nan)

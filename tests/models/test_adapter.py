@@ -18,11 +18,12 @@ from trl.trainer.utils import add_fused_lm_head
 from artsel_ray import storage
 from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
+from artsel_ray.models.files import ADAPTER_WEIGHTS
 from artsel_ray.models.load import load
 from artsel_ray.models.spec import write_spec
-from artsel_ray.models.weights import copy_processor, read_model
+from artsel_ray.models.weights import read_model
 from artsel_ray.prompts.spec import PromptSpec
-from tests.support.training import write_random_adapter
+from tests.support.training import write_half_base, write_random_adapter
 
 Tiny = Callable[[bool], str]
 both = pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
@@ -128,27 +129,25 @@ def test_output_without_its_merged_model_is_merged_on_first_use(tiny_llama: Tiny
 
 @both
 def test_base_gets_the_trained_rows_and_keeps_its_other_files(tied: bool, tiny_llama: Tiny, tmp_path: Path) -> None:
-    source = tmp_path / "base"
-    read_model(load(tiny_llama(tied)).path, torch.bfloat16).save_pretrained(source, max_shard_size="100KB")
-    copy_processor(load(tiny_llama(tied)).path, source)
-    name = write_random_adapter(tmp_path / "T", str(source))
-    model, plain = load(name), load(str(source)).base
+    source = write_half_base(tmp_path / "base", tiny_llama(tied), max_shard_size="100KB")
+    name = write_random_adapter(tmp_path / "T", source)
+    model, plain = load(name), load(source).base
     assert model.lora is not None
     assert len(list(model.base.glob("*.safetensors"))) == len(list(plain.glob("*.safetensors"))) > 1
     changed = {file.name for file in plain.iterdir() if not (model.base / file.name).samefile(file)}
     assert 1 <= len(changed) <= 2 - tied
-    base, rows = read_model(model.base, "auto"), load_file(tmp_path / "T/adapter" / adapter.WEIGHTS)
+    base, rows = read_model(model.base, "auto"), load_file(tmp_path / "T/adapter" / ADAPTER_WEIGHTS)
     assert base.dtype == torch.bfloat16
     for key, trained in rows.items():
         if "trainable_tokens" in key:
             side = base.get_parameter(key.removeprefix("base_model.model.").split(".token_adapter")[0] + ".weight")
             torch.testing.assert_close(side[-2:], trained.bfloat16(), atol=0, rtol=0)
-    assert not any("trainable_tokens" in key for key in load_file(model.lora / adapter.WEIGHTS))
+    assert not any("trainable_tokens" in key for key in load_file(model.lora / ADAPTER_WEIGHTS))
 
 
 def test_adapter_of_another_model_is_named(tiny_llama: Tiny, tmp_path: Path) -> None:
     name = write_random_adapter(tmp_path / "T", tiny_llama(True))
-    file = tmp_path / "T/adapter" / adapter.WEIGHTS
+    file = tmp_path / "T/adapter" / ADAPTER_WEIGHTS
     renamed = {key.replace("embed_tokens", "wte"): value for key, value in load_file(file).items()}
     save_file(renamed, file)
     settings = tmp_path / "T/adapter/adapter_config.json"
@@ -160,10 +159,10 @@ def test_adapter_of_another_model_is_named(tiny_llama: Tiny, tmp_path: Path) -> 
 def test_merging_into_bfloat16_measures_what_it_loses(tiny_llama: Tiny, tmp_path: Path) -> None:
     model = load(write_random_adapter(tmp_path / "T", tiny_llama(True)))
     assert model.lora is not None
-    weights = load_file(model.lora / adapter.WEIGHTS)
+    weights = load_file(model.lora / ADAPTER_WEIGHTS)
     small = {key: value * 1e-3 if "lora_B" in key else value for key, value in weights.items()}
     (tmp_path / "small").mkdir()
-    save_file(small, tmp_path / "small" / adapter.WEIGHTS)
+    save_file(small, tmp_path / "small" / ADAPTER_WEIGHTS)
     (tmp_path / "small/adapter_config.json").write_text((model.lora / "adapter_config.json").read_text())
     assert adapter.merge(model.base, model.lora, tmp_path / "a", torch.float32) < 1e-5
     assert adapter.merge(model.base, tmp_path / "small", tmp_path / "b", torch.float32) < 1e-3
@@ -224,7 +223,7 @@ def test_adapter_that_cannot_be_merged_is_named(tmp_path: Path) -> None:
     write_spec(str(tmp_path), PromptSpec())
     settings = str(tmp_path / "adapter/adapter_config.json")
     storage.write_json(settings, {"base_model_name_or_path": None})
-    with pytest.raises(InputError, match=r"no adapter_model\.safetensors there, and no merged model beside it"):
+    with pytest.raises(InputError, match=r"no adapter_model\.safetensors there, and no merged model next to it"):
         load(str(tmp_path))
     weights = tmp_path / "adapter/adapter_model.safetensors"
     weights.write_bytes(b"")

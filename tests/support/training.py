@@ -16,7 +16,7 @@ from artsel_ray.config import from_flags, resolved
 from artsel_ray.models import adapter
 from artsel_ray.models.load import Model, load
 from artsel_ray.models.spec import write_spec
-from artsel_ray.models.weights import read_model
+from artsel_ray.models.weights import copy_processor, read_model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.schema import EXAMPLES
@@ -31,6 +31,13 @@ CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "A lonely house."]
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
 TinyLlama = Callable[[bool], str]
 """The fixture `tiny_llama`."""
+
+
+def write_half_base(folder: Path, model: str, **how: Any) -> str:
+    """Writes a model in bfloat16, as Llama's are, and returns its folder; `how`: as in `save_pretrained`."""
+    read_model(load(model).base, torch.bfloat16).save_pretrained(folder, **how)
+    copy_processor(load(model).base, folder)
+    return str(folder)
 
 
 def write_random_adapter(output: str | Path, base: str, rank: int = 4) -> str:

@@ -14,8 +14,8 @@ from peft import PeftModel
 
 from artsel_ray.engines.torch import TorchEngine, load_torch_engine
 from artsel_ray.models.load import load
-from artsel_ray.models.weights import copy_processor, read_model
-from tests.support.training import TinyLlama
+from artsel_ray.models.weights import read_model
+from tests.support.training import TinyLlama, write_half_base
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,14 +24,12 @@ ROOT = Path(__file__).parents[2]
 def test_two_workers_learn_in_bfloat16_and_export_what_they_learned(
     examples: str, tiny_llama: TinyLlama, tmp_path: Path
 ) -> None:
-    base = tmp_path / "base"
-    read_model(load(tiny_llama(True)).path, torch.bfloat16).save_pretrained(base)
-    copy_processor(load(tiny_llama(True)).path, base)
+    base = write_half_base(tmp_path / "base", tiny_llama(True))
     shared = {
         "examples": examples, "workers": 2, "learning_rate": 1e-2, "max_steps": 4, "batch_size": 4,
         "micro_batch": 2, "checkpoint_steps": 2, "validation_size": 4, "lora_rank": 4, "output_format": "number",
     }  # fmt: skip
-    sft = {**shared, "method": "sft", "model": str(base), "output": str(tmp_path / "sft")}
+    sft = {**shared, "method": "sft", "model": base, "output": str(tmp_path / "sft")}
     dpo = {**shared, "method": "dpo", "model": sft["output"], "output": str(tmp_path / "dpo")}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29517"]
     command += ["-m", "tests.support.gpu_training", json.dumps([sft, dpo])]
@@ -47,7 +45,7 @@ def test_two_workers_learn_in_bfloat16_and_export_what_they_learned(
         assert validated == [2, 4]
         if flags is dpo:  # policy and reference, the SFT's adapter, are the same at first
             assert losses[0] == pytest.approx(math.log(2), abs=0.01)
-        served, plain = load(str(flags["output"])), read_model(load(str(base)).base, torch.bfloat16)
+        served, plain = load(str(flags["output"])), read_model(load(base).base, torch.bfloat16)
         assert served.has_trained_rows
         trained: Any = PeftModel.from_pretrained(plain, f"{flags['output']}/adapter")
         prompts, allowed = [np.arange(3, 60, dtype=np.int32)], [[5, 6, 7, 8]]

@@ -26,12 +26,12 @@ from artsel_ray.config import resolved
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
-from artsel_ray.models.weights import copy_processor, read_model
+from artsel_ray.models.weights import read_model
 from artsel_ray.schema import ARTWORKS, REQUESTS, TITLES
 from artsel_ray.train.job import begin_training, final_metrics, train, training_failed, training_of
 from artsel_ray.train.loop import Fitted
 from artsel_ray.train.settings import TrainConfig
-from tests.support.training import TinyLlama, changed, losses_of, train_config
+from tests.support.training import TinyLlama, changed, losses_of, train_config, write_half_base
 
 
 def config_for(examples: str, model: str, output: Path | str, **changes: Any) -> TrainConfig:
@@ -203,10 +203,8 @@ def test_merged_model_is_exported_on_request_unless_its_number_format_loses_the_
     )
     assert all(torch.equal(merged[name], ours[name]) for name in ours)
 
-    base = tmp_path / "base"
-    read_model(load(tiny_llama(True)).path, torch.bfloat16).save_pretrained(base)
-    copy_processor(load(tiny_llama(True)).path, base)
-    half = changed(config, model=str(base), output=str(tmp_path / "T2"), learning_rate=1e-6, export_merged=True)
+    base = write_half_base(tmp_path / "base", tiny_llama(True))
+    half = changed(config, model=base, output=str(tmp_path / "T2"), learning_rate=1e-6, export_merged=True)
     metrics = train(half)
     assert set(metrics) == {"loss", "validation_accuracy", "validation_ips"}
     summary = storage.read_json(f"{half.output}/summary.json")

@@ -17,8 +17,9 @@ from artsel_ray.config import Dtype
 from artsel_ray.engines.torch import TorchEngine, load_torch_engine
 from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
+from artsel_ray.models.files import ADAPTER_WEIGHTS
 from artsel_ray.models.load import load
-from artsel_ray.models.weights import copy_processor, prompt_tokenizer, read_model
+from artsel_ray.models.weights import prompt_tokenizer, read_model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.train import loop
@@ -27,7 +28,16 @@ from artsel_ray.train.examples import read_train, read_validation
 from artsel_ray.train.job import training_of
 from artsel_ray.train.loop import export
 from artsel_ray.train.trainers import Order
-from tests.support.training import TinyLlama, changed, example_row, fit_in, logged, train_config, write_examples
+from tests.support.training import (
+    TinyLlama,
+    changed,
+    example_row,
+    fit_in,
+    logged,
+    train_config,
+    write_examples,
+    write_half_base,
+)
 
 
 def weights(model: Any, name: str) -> torch.Tensor:
@@ -47,12 +57,10 @@ def all_logprobs(engine: Any, prompts: list[np.ndarray], size: int) -> np.ndarra
 def test_served_model_is_the_trained_one_on_a_bfloat16_base(
     rate: float, examples: str, tiny_llama: TinyLlama, tmp_path: Path
 ) -> None:
-    base = tmp_path / "base"
-    read_model(load(tiny_llama(True)).path, torch.bfloat16).save_pretrained(base)
-    copy_processor(load(tiny_llama(True)).path, base)
-    config = train_config(examples, str(base), tmp_path / "T", learning_rate=rate, max_steps=12, checkpoint_steps=12)
+    base = write_half_base(tmp_path / "base", tiny_llama(True))
+    config = train_config(examples, base, tmp_path / "T", learning_rate=rate, max_steps=12, checkpoint_steps=12)
     fit_in(tmp_path / "scratch", config)
-    prepared, served = load(str(base)), load(config.output)
+    prepared, served = load(base), load(config.output)
     size = len(PreTrainedTokenizerFast.from_pretrained(prepared.base))
     prompts = [np.arange(start, start + 90, dtype=np.int32) * 7 % size for start in range(8)]
     formats: list[tuple[Dtype, torch.dtype]] = [("float32", torch.float32), ("bfloat16", torch.bfloat16)]
@@ -162,7 +170,7 @@ def test_dpo_starts_at_its_reference(examples: str, tiny_llama: TinyLlama, tmp_p
     # One adapter on the first base, and no reference beside it.
     assert adapter.base_of(tmp_path / "T2/adapter") == tiny_llama(True)
     assert {file.name for file in (tmp_path / "T2/adapter").iterdir()} == {
-        adapter.WEIGHTS, "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
+        ADAPTER_WEIGHTS, "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     plain = PeftModel.from_pretrained(read(load(first.model).path), str(tmp_path / "T2/adapter"))
     ids = torch.arange(300).view(3, 100) * 163 % plain.config.vocab_size
