@@ -1,7 +1,7 @@
 import numpy as np
 from hypothesis import given
 
-from artsel_ray.evaluation.examples import Examples, highest
+from artsel_ray.evaluation.examples import Examples, PolicyOnExamples, highest
 from tests.support.examples import given_examples
 
 
@@ -18,3 +18,19 @@ def test_equal_scores_are_a_random_draw(examples: Examples) -> None:
     policy_c = highest(score_c, examples)
     np.testing.assert_allclose(examples.truth_of(policy_c), 1 / examples.candidates_n)
     np.testing.assert_allclose(examples.sums_of(policy_c), 1)
+
+
+def test_some_examples_have_users_numbered_without_gaps() -> None:
+    examples = Examples(
+        np.array([0, 2, 1, 2]), np.array([1, 0, 2, 1]), np.array([2, 3, 4, 5]), np.array([0.1, 0.2, 0.3, 0.4])
+    )
+    kept = PolicyOnExamples(examples, np.array([0.0, 1.0, 0.5, 0.25])).where(np.array([True, True, False, True]))
+    assert kept.examples.user_n.tolist() == [0, 1, 1]
+    assert kept.examples.position_n.tolist() == [1, 0, 1]
+    assert kept.examples.candidates_n.tolist() == [2, 3, 5]
+    assert kept.examples.propensity_n.tolist() == [0.1, 0.2, 0.4]
+    assert kept.truth_n.tolist() == [0.0, 1.0, 0.25]
+    assert kept.expected_n is None
+    expected = PolicyOnExamples(examples, np.zeros(4), np.array([1.0, 2.0, 3.0, 4.0])).where(np.arange(4) == 2)
+    assert expected.expected_n is not None
+    assert expected.expected_n.tolist() == [3.0]
