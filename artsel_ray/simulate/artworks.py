@@ -15,7 +15,9 @@ from pydantic import TypeAdapter
 from artsel_ray.config import AssetKind
 from artsel_ray.simulate.lexicon import THEMES, Theme
 
-TOKENS_PER_WORD = 1.17  # measured with SmolLM2's tokenizer on captions of this grammar
+# Measured with SmolLM2's tokenizer on captions of the small lexicon; 1.25 with the rich one, most of whose captions are
+# a few percent longer.
+_TOKENS_PER_WORD = 1.17
 _LENGTH_SPREAD, _THEME_SHARE = 0.25, 0.6
 _SENTENCE_WORDS = 5  # that a further sentence adds at least
 _HEADLINE_TOKENS = 10  # shorter captions are headlines
@@ -54,7 +56,7 @@ class CaptionStyle:
 
 def write_caption(mix: np.ndarray, style: CaptionStyle, rng: random.Random) -> str:
     """Returns a caption for an artwork with a mix of themes, [T] weights that sum to 1; the strongest comes first."""
-    words_wanted = style.tokens / TOKENS_PER_WORD * rng.lognormvariate(0.0, _LENGTH_SPREAD)
+    words_wanted = style.tokens / _TOKENS_PER_WORD * rng.lognormvariate(0.0, _LENGTH_SPREAD)
     grammar, strongest = GRAMMARS[style.kind], style.themes[int(np.argmax(mix))]
     sentences = [_themed(strongest, grammar, grammar.first, 0.0, rng)]
     if rng.random() < style.shared_words:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from artsel_ray.config import AssetKind
-from artsel_ray.simulate.artworks import TOKENS_PER_WORD, CaptionStyle, draw, write_caption
+from artsel_ray.simulate.artworks import CaptionStyle, draw, write_caption
 from artsel_ray.simulate.lexicon import LEXICONS, THEMES, Lexicon
 
 STEMS = ["tender", "peril", "wonder", "mirth", "grief", "griev", "kinship", "enigma", "voyag", "solit", "spectac",
@@ -49,7 +49,8 @@ def test_captions_never_name_a_theme() -> None:
 )
 def test_captions_have_about_the_requested_length(tokens: int, kind: AssetKind) -> None:
     words = np.array([len(caption.split()) for caption in captions(tokens, 0.3, kind=kind)])
-    assert words.mean() * TOKENS_PER_WORD == pytest.approx(tokens, rel=0.35 if tokens < 30 else 0.12)
+    # Measured with SmolLM2's tokenizer: 1.25 tokens for a word of the rich lexicon.
+    assert words.mean() * 1.25 == pytest.approx(tokens, rel=0.35 if tokens < 30 else 0.12)
     if tokens >= 60:
         assert words.std() > 0.15 * words.mean()
 
