@@ -17,7 +17,7 @@ from artsel_ray.data.checked_reader import read_table
 from artsel_ray.engines.fake import FakeEngine
 from artsel_ray.errors import InputError
 from artsel_ray.runtime import sharded_job
-from artsel_ray.runtime.engine_pool import EngineError, EngineStage, GetEngine, Processed
+from artsel_ray.runtime.engine_pool import ActorError, EngineStage, GetEngine, Processed
 from artsel_ray.runtime.run import begin
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
 from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, RESTARTS, done_shards, read_statistics
@@ -252,14 +252,43 @@ def test_shards_of_an_engine_that_stays_broken_go_to_others_in_another_round(
         yield next(found)
         rounds.append(dataset)
         if len(rounds) == 1:  # the second shard is on the engine that fails at each start
-            raise EngineError("the engine does not start: CUDA error: uncorrectable ECC error")
+            raise ActorError("the engine does not start: CUDA error: uncorrectable ECC error")
         yield from found
 
     monkeypatch.setattr(sharded_job, "results", results)
     toy_job(tmp_path).process([0, 1, 2])
     assert title_ids(tmp_path) == ["t00", "t10", "t11", "t20", "t21", "t22"]
-    assert "uncorrectable ECC error; 2 shards go to other engines\n" in capsys.readouterr().out
+    assert "uncorrectable ECC error; 2 shards go to other processes\n" in capsys.readouterr().out
     assert len(rounds) == 2
+
+
+@pytest.mark.parametrize("stage", ["preparing", "writing"])
+def test_process_that_dies_once_starts_again_and_one_that_always_dies_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """As Ray's memory monitor kills a process."""
+    deaths = tmp_path / "deaths"
+    deaths.write_text("once")
+
+    def die(value: Any) -> None:
+        if deaths.exists():
+            if deaths.read_text() == "once":
+                deaths.unlink()
+            os._exit(1)
+
+    def make() -> Callable[[int], list[str]]:
+        return lambda index: die(index) or make_prepare()(index)  # type: ignore[func-returns-value]
+
+    def finish(rows: pa.Table) -> pa.Table:
+        return die(rows) or rows  # type: ignore[func-returns-value]
+
+    dies = {"prepare": PrepareStage("prepare", make)} if stage == "preparing" else {"finish": finish}
+    toy_job(tmp_path / "out", **dies).process([0, 1])
+    assert title_ids(tmp_path / "out") == ["t00", "t10", "t11"]
+    monkeypatch.setattr(sharded_job, "MAX_STARTS", 1)
+    deaths.write_text("always")
+    with pytest.raises(InputError, match=f"^{stage} shards does not work: its process crashed again and again"):
+        toy_job(tmp_path / "other", **dies).process([0])
 
 
 def test_engine_over_its_memory_limit_restarts_between_shards(tmp_path: Path) -> None:
