@@ -17,10 +17,11 @@ from artsel_ray.data.checked_reader import read_table
 from artsel_ray.engines.fake import FakeEngine
 from artsel_ray.errors import InputError
 from artsel_ray.runtime import sharded_job
-from artsel_ray.runtime.engine_pool import ActorError, EngineStage, GetEngine, Processed
+from artsel_ray.runtime.engine_pool import ActorError, EngineStage, GetEngine, Item, Processed, Starts
 from artsel_ray.runtime.run import begin
-from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
-from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, RESTARTS, done_shards, read_statistics
+from artsel_ray.runtime.sharded_job import PrepareActor, PrepareStage, ShardedJob, WriteActor, stage_seconds
+from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, RESTARTS, Shard, done_shards, read_statistics
+from artsel_ray.runtime.task_result import unwrap, wrap
 from tests.support.canary import CANARY, logged
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -262,33 +263,46 @@ def test_shards_of_an_engine_that_stays_broken_go_to_others_in_another_round(
     assert len(rounds) == 2
 
 
-@pytest.mark.parametrize("stage", ["preparing", "writing"])
-def test_process_that_dies_once_starts_again_and_one_that_always_dies_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
-) -> None:
+def test_processes_that_prepare_and_write_start_again_if_they_die(tmp_path: Path) -> None:
     """As Ray's memory monitor kills a process."""
-    deaths = tmp_path / "deaths"
-    deaths.write_text("once")
 
-    def die(value: Any) -> None:
-        if deaths.exists():
-            if deaths.read_text() == "once":
-                deaths.unlink()
+    def die_once(stage: str) -> None:
+        if not (tmp_path / stage).exists():
+            (tmp_path / stage).touch()
             os._exit(1)
 
     def make() -> Callable[[int], list[str]]:
-        return lambda index: die(index) or make_prepare()(index)  # type: ignore[func-returns-value]
+        def prepare(index: int) -> list[str]:
+            die_once("prepare")
+            return make_prepare()(index)
+
+        return prepare
 
     def finish(rows: pa.Table) -> pa.Table:
-        return die(rows) or rows  # type: ignore[func-returns-value]
+        die_once("write")
+        return rows
 
-    dies = {"prepare": PrepareStage("prepare", make)} if stage == "preparing" else {"finish": finish}
-    toy_job(tmp_path / "out", **dies).process([0, 1])
+    toy_job(tmp_path / "out", prepare=PrepareStage("prepare", make), finish=finish).process([0, 1])
     assert title_ids(tmp_path / "out") == ["t00", "t10", "t11"]
-    monkeypatch.setattr(sharded_job, "MAX_STARTS", 1)
-    deaths.write_text("always")
-    with pytest.raises(InputError, match=f"^{stage} shards does not work: its process crashed again and again"):
-        toy_job(tmp_path / "other", **dies).process([0])
+
+
+def test_processes_that_prepare_and_write_nothing_are_not_started_forever(tmp_path: Path) -> None:
+    starts, item = Starts.remote(), {"shard": np.array([0])}
+
+    def prepared() -> Any:
+        return unwrap(PrepareActor(starts, 4, "prepare", make_prepare, [])(item))
+
+    # Ray makes an actor that died again: each of these is such a restart.
+    assert [isinstance(prepared(), Item) for _ in range(4)] == [True] * 4
+    refused = prepared()
+    assert isinstance(refused, ActorError)
+    assert str(refused).startswith("preparing shards does not work: its process crashed again and again")
+    # They count together, and a written shard clears the count.
+    shard = wrap(Shard(0, schema.TITLES.empty_table(), schema.INVALID_ROWS.empty_table(), {}))
+    writer = WriteActor(starts, 4, str(tmp_path), "titles", None)
+    assert str(unwrap(writer(shard))).startswith("writing shards does not work")
+    assert unwrap(WriteActor(starts, 7, str(tmp_path), "titles", None)(shard)) == (0, {})
+    assert isinstance(prepared(), Item)
 
 
 def test_engine_over_its_memory_limit_restarts_between_shards(tmp_path: Path) -> None:
