@@ -46,7 +46,13 @@ def add_options(source: Path, to: Path) -> None:
     refuse_quantized(source, str(source), f"adding {OPTION} and {OPTION_END}")
     tokenizer, processor = _read(source)
     model: Any = weights.read_model(source, "auto")
-    own = min(len(tokenizer), model.get_input_embeddings().num_embeddings)
+    rows, head_rows = (len(side.weight) for side in (model.get_input_embeddings(), model.get_output_embeddings()))
+    if head_rows != rows:  # as Llama 3.2 Vision, which cannot be made larger
+        raise InputError(
+            f"{source}: its embeddings have {rows:,} rows and its output layer {head_rows:,}, so that {OPTION} and "
+            f"{OPTION_END} cannot be added; take another model"
+        )
+    own = min(len(tokenizer), rows)
     ids = [each for each in tokenizer(_TEXT, add_special_tokens=False)["input_ids"] if each < own] or [*range(16)]
     before = _logits(model, ids, own)
     save_with_options(model, tokenizer, to)

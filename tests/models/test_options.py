@@ -18,6 +18,7 @@ from artsel_ray.models.load import load, load_tokenizer
 from artsel_ray.models.options import has_options
 from artsel_ray.models.weights import copy_processor, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
+from tests.support.tiny_vision import write_tiny_vision
 
 Tiny = Callable[[bool], str]
 TEXTS = ["most of all available artworks", " Heat (Action, Crime)", "a\n\nb  c"]
@@ -184,3 +185,9 @@ def test_model_that_computes_nothing_on_this_machine_is_prepared_with_a_warning(
     monkeypatch.setattr(LlamaForCausalLM, "forward", fail)
     assert has_options(load(str(bare)).path)
     assert f"warning: {bare} computes nothing here" in capfd.readouterr().err
+
+
+def test_model_whose_output_layer_has_fewer_rows_is_refused_in_one_line(bare: Path, tmp_path: Path) -> None:
+    """As Llama 3.2 Vision."""
+    with pytest.raises(InputError, match=r"its embeddings have \d+ rows and its output layer \d+, so that <option>"):
+        load(write_tiny_vision("mllama", bare, tmp_path / "mllama"))
