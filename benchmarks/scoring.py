@@ -80,8 +80,8 @@ def fake(folder: Path, pairs: tuple[int, ...] = (100_000, 1_000_000), users_per_
         output = world / f"predictions-{time.time_ns()}"
         summary, wall, peak = score(world, output, "--model=smollm2", "--engine=fake")
         seconds, tokens = summary["seconds"], summary["prompt_tokens"] / summary["decoded_tokens"]
-        rate = summary["pairs"] / (seconds["exchange"] + seconds["score"])
-        cells = [f"{size:,}", f"{titles:,}", f"{tokens:,.0f}", f"{rate:,.0f}", f"{seconds['exchange']:.0f}"]
+        rate = summary["pairs"] / (seconds["shuffle"] + seconds["score"])
+        cells = [f"{size:,}", f"{titles:,}", f"{tokens:,.0f}", f"{rate:,.0f}", f"{seconds['shuffle']:.0f}"]
         cells += [f"{seconds['score']:.0f}", f"{wall:.0f}", f"{peak:.1f}"]
         print("| " + " | ".join(cells) + " |", flush=True)
 
@@ -189,8 +189,8 @@ def ways(folder: Path, shape: str = "paper", model: str = "tiny", repeats: int =
     recorder = Recorder(engine._llm)  # the very engine that ours asks
 
     def ours(layout: str, decoding: str) -> int:
-        shard, settings = render(world, name, layout=layout, decoding=decoding, max_model_length=longest)
-        return score_shard(shard, engine, settings)[0].num_rows
+        shard, answer_spec = render(world, name, layout=layout, decoding=decoding, max_model_length=longest)
+        return score_shard(shard, engine, answer_spec)[0].num_rows
 
     def choose() -> int:
         with recorder.recording():
@@ -245,22 +245,22 @@ def computed_tokens(questions: list[tuple[int, ...]], block: int) -> int:
 
 
 def render(world: Path, model: str, **flags: Any) -> tuple[Any, Any]:
-    """Returns all of a world's pairs as one rendered shard, and the settings that it was rendered with."""
+    """Returns all of a world's pairs as one rendered shard, and the answer spec that it was rendered with."""
     from artsel_ray.config import from_flags
     from artsel_ray.data.catalog import read_catalog
-    from artsel_ray.score.job import resolve_settings
+    from artsel_ray.score.job import resolve_answer_spec
     from artsel_ray.score.rendering import ShardSource, render_shard
     from artsel_ray.score.requests import assign_titles, assign_users, count_titles, shuffle_requests
     from artsel_ray.score.settings import ScoreConfig
 
     tables = {name: str(world / name) for name in ("requests", "titles", "artworks")}
-    settings = resolve_settings(from_flags(ScoreConfig, **tables, output="", model=model, **flags))
-    files, layout = storage.list_files(tables["requests"]), settings.spec.layout
+    answer_spec = resolve_answer_spec(from_flags(ScoreConfig, **tables, output="", model=model, **flags))
+    files, layout = storage.list_files(tables["requests"]), answer_spec.spec.layout
     counts = count_titles(files[0])
     assignment = assign_users(counts, 10**9) if layout == "user_first" else assign_titles(counts, 10**9, {})
     uris = shuffle_requests(files, range(1), assignment, str(world / "_spill" / layout), str(world / "_rejected")).uris
     catalog, _ = read_catalog(storage.list_files(tables["titles"]), storage.list_files(tables["artworks"]))
-    return render_shard(0, ShardSource(uris, [], files, catalog), settings), settings
+    return render_shard(0, ShardSource(uris, [], files, catalog), answer_spec), answer_spec
 
 
 def engines(folder: Path, pairs: int = 800) -> None:

@@ -30,9 +30,9 @@ from artsel_ray.prepare.examples import bucket_examples
 from artsel_ray.prepare.pairs import bucket_pairs, partition_slice
 from artsel_ray.prepare.plan import Counts, Plan, Slice
 from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.score.answer_spec import AnswerSpec
 from artsel_ray.score.rendering import ShardSource, prompt_tokenizer, render_shard
 from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previous, shuffle_requests
-from artsel_ray.score.scoring_settings import ScoringSettings
 from artsel_ray.train.examples import read_train
 
 Row = dict[str, Any]
@@ -302,7 +302,7 @@ def read_logs(folder: Path, table: str) -> Outcome:
     return kept, invalid, {"interactions": interactions, "impressions": impressions}[table]
 
 
-RENDERING = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 512, "choose")
+RENDERING = AnswerSpec("smollm2", "smollm2@x", PromptSpec(), 512, "choose")
 
 
 def read_requests(folder: Path) -> Outcome:

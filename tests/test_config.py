@@ -387,7 +387,7 @@ def test_help_is_grouped_and_documents_every_flag(config_type: Any, capsys: pyte
     with pytest.raises(SystemExit, match="0"):
         parse(config_type, ["--help"])
     shown = capsys.readouterr().out
-    hidden = {"learning_rate", "export_merged"} if config_type is SweepConfig else set()
+    hidden = {"learning_rate"} if config_type is SweepConfig else set()
     for name in resolved(from_flags(config_type, **required(config_type))).keys() - hidden:
         assert f"--{name.replace('_', '-')}" in shown
     for field in dataclasses.fields(config_type):

@@ -19,6 +19,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/"
 # Architectures that predict next tokens, as transformers names their classes.
 _GENERATIVE = re.compile(r"CausalLM|LMHead|BertGenerationDecoder")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|lm_head|wte|embed_in|embed_out|word_embeddings|tok_embeddings)\.weight$")
+_HEAD = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 # Where quantizers keep what a full weight was made of.
@@ -70,6 +71,40 @@ def check_rows(folder: Path, name: str, ids: list[int]) -> None:
             f"{name}: a prompt has the token {max(ids)}, and the embeddings have {rows:,} rows; the tokenizer is of "
             "another model, or tokens were added to it alone: resize the embeddings too"
         )
+
+
+def check_head(folder: Path, name: str) -> None:
+    """Raises an InputError if a model has an output layer of its own and its config.json says that it has none.
+
+    transformers obeys the weights then, and vLLM the config.
+    """
+    if keys := tied_keys(folder, name):
+        first, last = (_read_tensor(folder, name, key) for key in keys)
+        if first.shape != last.shape or not bool((first == last).all()):
+            raise InputError(
+                f"{name}: config.json says that embeddings are tied, but {keys[0]} and {keys[1]} differ; set "
+                "tie_word_embeddings to false there"
+            )
+
+
+def tied_keys(folder: Path, name: str) -> list[str]:
+    """Returns the input's and the output's embedding if the weights have both and config.json says that they are one,
+    which it says by default.
+    """
+    config = read_object(folder / "config.json")
+    text = config.get("text_config") or {}
+    keys = [key for key in read_header(folder, name) if _EMBEDDING.search(key)]
+    heads = [key for key in keys if _HEAD.search(key)]
+    is_tied = config.get("tie_word_embeddings", text.get("tie_word_embeddings", True))
+    return sorted(keys, key=heads.__contains__) if is_tied and len(heads) == 1 and len(keys) == 2 else []
+
+
+def _read_tensor(folder: Path, name: str, key: str) -> Any:
+    for file in weight_files(folder, name):
+        with safe_open(file, framework="pt") as tensors:
+            if key in tensors.keys():  # noqa: SIM118  # no mapping
+                return tensors.get_tensor(key)
+    raise KeyError(key)
 
 
 def quantization(config: dict[str, Any]) -> str | None:

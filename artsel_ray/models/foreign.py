@@ -15,6 +15,9 @@ from artsel_ray.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS, ca
 _EMBEDDING = re.compile(r"\.(embed_tokens|lm_head|wte|embed_in|embed_out|word_embeddings)(\.modules_to_save)?\.weight$")
 
 
+_HALF = {"BF16", "F16"}
+
+
 def is_adapter(folder: Path) -> bool:
     """Tells whether a folder has an adapter, and no model that the adapter was left next to."""
     has_model = (folder / WEIGHTS).is_file() or (folder / checks.INDEX).is_file()
@@ -58,16 +61,23 @@ def merge_adapter(base: Path, folder: Path, to: Path, name: str) -> None:
         warnings.filterwarnings("error", message=".*missing adapter keys.*")
         try:
             with_rows = _with_rows(base, folder, name, Path(scratch))
-            loss = adapter.merge(with_rows, folder, to)
-            if loss > adapter.MAX_MERGE_LOSS:
+            if adapter.merge(with_rows, folder, to) > adapter.MAX_MERGE_LOSS:
                 adapter.merge(with_rows, folder, to, "float32")
-                _warn(f"{name}: merged into its base's number format, {loss:.0%} of the adapter would be lost; it is "
-                      "merged in float32: score with --dtype float32")  # fmt: skip
         except (ValueError, RuntimeError, KeyError, AttributeError, TypeError, Warning) as error:
             raise InputError(
                 f"{name}: the adapter cannot be merged into its base {adapter.base_of(folder)}: {one_line(error)}"
             ) from None
     options.copy_source_tokenizer(folder if (folder / "tokenizer.json").is_file() else base, base, to)
+
+
+def warn_of_widening(base: Path, merged: Path, name: str) -> None:
+    """Warns at each run that `merge_adapter` has merged in float32, given the user's name of the adapter."""
+    from artsel_ray.models import adapter
+
+    formats = [{dtype for dtype, _ in checks.read_header(folder, name).values()} for folder in (base, merged)]
+    if formats[0] & _HALF and not formats[1] & _HALF:
+        _warn(f"{name}: merged into its base's number format, more than {adapter.MAX_MERGE_LOSS:.0%} of the adapter "
+              "would be lost; it is merged in float32: score with --dtype float32")  # fmt: skip
 
 
 def _with_rows(base: Path, folder: Path, name: str, scratch: Path) -> Path:

@@ -88,8 +88,11 @@ def _complete(source: Path, name: str, options: bool) -> tuple[Path, str]:
     checks.check_model(source, name)
     path, identity = foreign.without_leftovers(source, name), digest(source)
     if not options or has_options(path):
+        checks.check_head(path, name)
         return path, identity
-    with_options = cached(identity + "-multimodal" * is_multimodal(source), lambda to: add_options(path, to))
+    # Suffixes where an earlier version has made another model.
+    remade = "-multimodal" * is_multimodal(source) + "-head" * bool(checks.tied_keys(path, name))
+    with_options = cached(identity + remade, lambda to: add_options(path, to))
     return with_options, digest(with_options)
 
 
@@ -186,7 +189,9 @@ def _merge(folder: Path, name: str) -> Path:
     base = load(_base_of(folder, name), options=has_options(folder))
     foreign.check_adapter(folder, name)
     key = storage.fingerprint(base.model_id, digest(folder))
-    return cached(f"merged/{key}", lambda to: foreign.merge_adapter(base.path, folder, to, name))
+    merged = cached(f"merged/{key}", lambda to: foreign.merge_adapter(base.path, folder, to, name))
+    foreign.warn_of_widening(base.path, merged, name)
+    return merged
 
 
 def _base_of(folder: Path, name: str) -> str:

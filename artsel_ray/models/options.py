@@ -1,6 +1,7 @@
 """Adds `<option>` and `</option>` to a model: to its tokenizer, and a row for each to its embeddings."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from artsel_ray.prompts.escaping import OPTION, OPTION_END
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+# What a model is asked before and after the tokens are added, and the largest relative difference of its logits.
+_TEXT, _TOLERANCE = render.instruction("artwork"), 0.01
 # Texts that tokenizers split in different ways: wording of prompts, and what names and captions hold.
 _PROBES = (
     render.instruction("artwork"), render.HISTORY_HEAD, render.HISTORY_EMPTY, render.PREDICTION, render.REASON, "\n",
@@ -32,18 +35,61 @@ def has_options(folder: Path) -> bool:
 
 
 def add_options(source: Path, to: Path) -> None:
-    """Writes a model with the tokens into another folder.
+    """Writes a model with the tokens into another folder. It computes the same for the tokens that it had.
 
     Raises:
-        InputError: if the model or its tokenizer cannot be read, or its weights are quantized.
+        InputError: if the model or its tokenizer cannot be read, its weights are quantized, or what was written answers
+            differently.
     """
     from artsel_ray.models import weights
 
     refuse_quantized(source, str(source), f"adding {OPTION} and {OPTION_END}")
     tokenizer, processor = _read(source)
-    save_with_options(weights.read_model(source, "auto"), tokenizer, to)
+    model: Any = weights.read_model(source, "auto")
+    rows, head_rows = (len(side.weight) for side in (model.get_input_embeddings(), model.get_output_embeddings()))
+    if head_rows != rows:  # as Llama 3.2 Vision, which cannot be made larger
+        raise InputError(
+            f"{source}: its embeddings have {rows:,} rows and its output layer {head_rows:,}, so that {OPTION} and "
+            f"{OPTION_END} cannot be added; take another model"
+        )
+    own = min(len(tokenizer), rows)
+    ids = [each for each in tokenizer(_TEXT, add_special_tokens=False)["input_ids"] if each < own] or [*range(16)]
+    before = _logits(model, ids, own)
+    save_with_options(model, tokenizer, to)
+    del model  # two would be in memory
     if processor:
         processor.save_pretrained(to)
+    after = _logits(weights.read_model(to, "auto"), ids, own)
+    _check_same(before, after, source)
+
+
+def _logits(model: Any, ids: list[int], tokens: int) -> Any:
+    """Returns the logits of the first so many tokens after each of some ids, [ids, tokens], or None if there are none:
+    some models compute on GPUs only.
+    """
+    import torch
+
+    try:
+        with torch.no_grad():
+            return model.eval()(input_ids=torch.tensor([ids])).logits[0, :, :tokens].float()
+    except Exception:  # noqa: BLE001  # each family of models fails in its own way
+        return None
+
+
+def _check_same(before: Any, after: Any, source: Path) -> None:
+    """Raises an InputError unless logits are the same, but for the rounding of a half format."""
+    if before is None:
+        print(f"warning: {source} computes nothing here, so that nobody knows whether {OPTION} and {OPTION_END}, which "
+              "were added, have changed its answers", file=sys.stderr, flush=True)  # fmt: skip
+        return
+    # A model that answers with NaN is refused when it is asked, with another message.
+    if before.isfinite().all() and (
+        after is None or not (after - before).abs().max() <= _TOLERANCE * before.abs().max()
+    ):
+        raise InputError(
+            f"{source}: with {OPTION} and {OPTION_END} added, the model answers differently from before; its "
+            "config.json and its weights do not fit together: take another model"
+        )
 
 
 def add_to_tokenizer(source: Path, to: Path) -> None:

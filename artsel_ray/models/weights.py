@@ -92,9 +92,8 @@ def read_model(path: Path, dtype: Any) -> "PreTrainedModel":
         raise InputError(
             f"{path}: {key} has the shape {had}, its config.json says {expected}; take both from one model"
         )
-    if found["missing_keys"]:
-        absent = sorted(found["missing_keys"])
-        raise InputError(f"{path}: its weights lack {', '.join(absent[:3])}; take a complete model")
+    _refuse_other_keys(path, sorted(found["missing_keys"]), sorted(found["unexpected_keys"]))
+    _keep_own_head(model)
     _make_savable(model)
     return model
 
@@ -118,6 +117,28 @@ def refuse_unknown(path: Path) -> None:
     reads_both_ways = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder")
     if kind not in known or (reads_both_ways and not is_multimodal(path)):
         raise InputError(f"{path}: models of type {kind!r} do not generate text; take a causal language model")
+
+
+def _refuse_other_keys(path: Path, missing: list[str], unexpected: list[str]) -> None:
+    """Raises an InputError for tensors that transformers would make up, or leave out."""
+    lists = {"lack": missing, "have, and the model does not know,": unexpected}
+    listed = [
+        f"{verb} {', '.join(keys[:3])}{f' and {len(keys) - 3:,} more' * (len(keys) > 3)}"
+        for verb, keys in lists.items()
+        if keys
+    ]
+    if listed:
+        remedy = "save the model again with save_pretrained, or take one whose weights are complete"
+        raise InputError(f"{path}: its weights {'; they '.join(listed)}; {remedy}")
+
+
+def _keep_own_head(model: Any) -> None:
+    """Makes a model's config say what its weights are: transformers reads an output layer of its own where the config
+    says that it is tied to the input's, and then throws it away where it resizes both.
+    """
+    first, last = model.get_input_embeddings(), model.get_output_embeddings()
+    if last is not None and last.weight is not first.weight:
+        model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
 
 
 def _make_savable(model: Any) -> None:

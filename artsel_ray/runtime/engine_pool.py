@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from artsel_ray.engines.base import Engine
 
-# Starts of each engine, with the first, since the last completed shard. More rarely help, and would hide a broken GPU.
+# Starts of each actor, with the first, since the last completed shard. More rarely help, and would hide a broken GPU.
 MAX_STARTS = 4
 # What vLLM and transformers raise for a cache that is too small or a model they do not know: the next start would too.
 _REFUSALS = (InputError, ValueError, ImportError, OSError)
@@ -62,19 +62,19 @@ class Item:
     seconds: Statistics
 
 
-class EngineError(InputError):
-    """Engines failed again and again; others may be able to do what is left."""
+class ActorError(InputError):
+    """Actors died again and again; others may be able to do what is left."""
 
 
 class _Starts:
-    """Counts engine starts since the last completed shard: Ray restarts forever what dies."""
+    """Counts actors' starts since the last completed shard: Ray restarts forever what dies."""
 
     def __init__(self) -> None:
         self._count = self._restarts = 0
         self._reason = ""
 
     def add(self, is_restart: bool) -> tuple[int, str]:
-        """Counts a start; returns how many there were, and why the last engine failed, if it could say it."""
+        """Counts a start; returns how many there were, and why the last actor failed, if it could say it."""
         self._count += 1
         self._restarts += is_restart
         return self._count, self._reason
@@ -90,6 +90,23 @@ class _Starts:
 
 # Not Ray's `max_restarts`, which counts over the whole run: engines that are restarted for their memory would end it.
 Starts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Starts)
+
+
+def count_start(starts: Any, max_starts: int, what: str) -> None:
+    """Counts a start of an actor without an engine.
+
+    Args:
+        what: what the actor does with shards, such as `writing`.
+
+    Raises:
+        ActorError: if all such actors together have started more often since the last completed shard.
+    """
+    count, _ = ray.get(starts.add.remote(_is_restarted()))
+    if count > max_starts:
+        raise ActorError(
+            f"{what} shards does not work: its process crashed again and again before a shard was written, perhaps "
+            "killed for its memory; end other programs, or take machines with more memory; see Ray's logs"
+        )
 
 
 class EngineActor:
@@ -114,7 +131,7 @@ class EngineActor:
             count, reason = ray.get(self._starts.add.remote(_is_restarted()))
             if count > self._max_starts:
                 crashed = "it crashed at every start before completing a shard, perhaps out of memory; see Ray's logs"
-                raise EngineError(f"the engine does not start: {reason or crashed}")
+                raise ActorError(f"the engine does not start: {reason or crashed}")
             try:
                 self._engine = self._stage.load()
             except _REFUSALS as error:

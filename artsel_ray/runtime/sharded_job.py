@@ -19,12 +19,13 @@ from artsel_ray.config import EngineSettings
 from artsel_ray.errors import InputError
 from artsel_ray.runtime.engine_pool import (
     MAX_STARTS,
+    ActorError,
     EngineActor,
-    EngineError,
     EngineStage,
     Item,
     Starts,
     actor_options,
+    count_start,
     gpus_per_engine,
 )
 from artsel_ray.runtime.metrics import RunMetrics, report_published
@@ -127,20 +128,22 @@ class ShardedJob:
         while left:
             before = len(left)
             starts: Any = Starts.remote()
+            light_starts: Any = Starts.remote()
             try:
-                for index, statistics in results(self._dataset(sorted(left), starts)):
+                for index, statistics in results(self._dataset(sorted(left), starts, light_starts)):
                     left.discard(index)
                     progress.add(statistics)
                     metrics.add(statistics, progress.seconds_left)
                     self.run.check()
                     self._check_invalid(progress.invalid)
-            except EngineError as error:
+            except ActorError as error:
                 if len(left) == before:
                     raise
                 # Ray sends a shard to the same engine again and again, even if its GPU is broken and others are not.
-                print(f"{error}; {len(left):,} shards go to other engines", flush=True)
+                print(f"{error}; {len(left):,} shards go to other processes", flush=True)
             finally:
-                ray.kill(starts)  # Ray Data keeps a handle to it: it would live as long as the driver
+                for each in (starts, light_starts):  # Ray Data keeps handles: they would live as long as the driver
+                    ray.kill(each)
 
     def totals(self) -> Counter[str]:
         """Returns the statistics of all shards together.
@@ -177,7 +180,7 @@ class ShardedJob:
                 "Fix the data or raise the limit, and run the same command again: completed shards are kept"
             )
 
-    def _dataset(self, missing: list[int], starts: Any) -> ray.data.Dataset:
+    def _dataset(self, missing: list[int], starts: Any, light_starts: Any) -> ray.data.Dataset:
         engines, gpus = self.pool.engines, gpus_per_engine(self.pool)
         options = actor_options(engines, gpus)
         wait_for_resources(f"{engines} engine(s)", {"CPU": options["num_cpus"], "GPU": gpus}, engines)
@@ -186,11 +189,12 @@ class ShardedJob:
         print(f"starting {engines} engine(s) on {where}{when}, which takes a minute or more", flush=True)
         shared = [ray.put(self.prepare.share())] if self.prepare.share else []
         light: dict[str, Any] = {"batch_size": 1, "num_cpus": _LIGHT_CPUS}
+        limit = [light_starts, MAX_STARTS * (engines + 1)]  # of those that prepare and the one that writes
         # One row and block for each shard, so that actors share them out.
         dataset = ray.data.from_items([{"shard": index} for index in missing], override_num_blocks=len(missing))
         prepared = dataset.map_batches(
             PrepareActor,
-            fn_constructor_args=[self.prepare.name, self.prepare.make, shared],
+            fn_constructor_args=[*limit, self.prepare.name, self.prepare.make, shared],
             compute=ray.data.ActorPoolStrategy(size=engines),
             **light,
         )
@@ -201,7 +205,7 @@ class ShardedJob:
         )
         return processed.map_batches(
             WriteActor,
-            fn_constructor_args=[self.run.output, self.table, self.finish],
+            fn_constructor_args=[*limit, self.run.output, self.table, self.finish],
             compute=ray.data.ActorPoolStrategy(size=1),
             **light,
         )
@@ -210,9 +214,14 @@ class ShardedJob:
 class PrepareActor:
     """Prepares shards. An actor, not a task: Ray ends idle workers, and each new one loads everything again."""
 
-    def __init__(self, name: str, make: Callable[..., Callable[[int], Any]], shared: Sequence[ray.ObjectRef]) -> None:
+    def __init__(
+        self, starts: Any, max_starts: int,
+        name: str, make: Callable[..., Callable[[int], Any]], shared: Sequence[ray.ObjectRef],
+    ) -> None:  # fmt: skip
         self._name = name
-        self._prepare: Any = capture(make, *ray.get(list(shared)))
+        # Counted first: what follows may be what this process dies of.
+        refused = capture(count_start, starts, max_starts, "preparing")
+        self._prepare: Any = refused or capture(make, *ray.get(list(shared)))
 
     def __call__(self, batch: dict[str, Any]) -> "dict[str, np.ndarray]":
         """Prepares one shard."""
@@ -229,18 +238,22 @@ class PrepareActor:
 class WriteActor:
     """Writes shards, and passes their indices and statistics on."""
 
-    def __init__(self, output: str, table: str, finish: Callable[[pa.Table], pa.Table] | None) -> None:
-        self._output, self._table, self._finish = output, table, finish
+    def __init__(
+        self, starts: Any, max_starts: int, output: str, table: str, finish: Callable[[pa.Table], pa.Table] | None
+    ) -> None:
+        self._output, self._table, self._finish, self._starts = output, table, finish, starts
+        self._refused: Any = capture(count_start, starts, max_starts, "writing")
 
     def __call__(self, batch: dict[str, Any]) -> "dict[str, np.ndarray]":
         """Writes one shard; returns its index and statistics."""
-        return wrap(capture(self._write, unwrap(batch)))
+        return wrap(self._refused or capture(self._write, unwrap(batch)))
 
     def _write(self, shard: Shard | InputError) -> tuple[int, Statistics]:
         if isinstance(shard, InputError):
             raise shard
         rows = self._finish(shard.rows) if self._finish else shard.rows
         write_shard(self._output, self._table, Shard(shard.index, rows, shard.invalid, shard.statistics))
+        ray.get(self._starts.clear.remote())
         return shard.index, shard.statistics
 
 

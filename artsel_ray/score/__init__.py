@@ -2,7 +2,7 @@
 
 - `settings`: the flags.
 - `job`: the entry point: reads the catalog, prepares the model, then scores or estimates the cost.
-- `scoring_settings`: what answers depend on apart from the data: model, prompt, decoding, limits, label prior.
+- `answer_spec`: what answers depend on apart from the data: model, prompt, decoding, limits, label prior.
 - `scoring_run`: one run from requests to manifest, on the sharded-job skeleton.
 - `requests`: which shard each pair belongs to, and the shuffle of requests and of an earlier run's predictions there.
 - `rendering`: a shard's prompts as token ids; pairs that an earlier run has answered are reused.

@@ -27,8 +27,8 @@ _SAMPLE_PAIRS, _SAMPLE_USERS = 128, 64
 class Speed:
     """What one engine does on a sample of the requests."""
 
-    tokens_per_second: float
-    """Computed tokens, without those from the cache."""
+    tokens_per_second: float | None = None
+    """Computed tokens, without those from the cache; None if there is nothing to compute."""
     pairs: int = 0
     """Pairs that were measured; 0 if the speed was given."""
     start_seconds: float = 0.0
@@ -46,29 +46,33 @@ def estimate_cost(run: ScoringRun) -> None:
         InputError: for wrong input.
     """
     start_ray()
-    totals, shards = _count(run)
-    layout = totals.cheapest_layout() if run.auto_layout else run.settings.spec.layout
+    totals, shards, asked = _count(run)
+    layout = totals.cheapest_layout() if run.auto_layout else run.answer_spec.spec.layout
     given = run.config.tokens_per_second
-    speed = _measure_sample(run, layout) if given is None else Speed(given)
+    if given is None and not totals.pairs:
+        raise InputError("no pair can be scored; see what a run without --estimate-cost rejects")
+    speed = Speed(given) if given or not totals.questions else _measure_sample(run, layout, asked)
     plan = _plan(totals, shards, run.config.engine_pool.engines, layout, speed)
     path = storage.join(run.config.output, PLAN)
     storage.write_json(path, plan)
     _print(plan, path)
 
 
-def _count(run: ScoringRun) -> tuple[TokenCounts, int]:
+def _count(run: ScoringRun) -> tuple[TokenCounts, int, pa.Array]:
+    """Returns what the run costs, its number of shards, and the ids of the titles with something to ask."""
     counts = count_pairs(run.files)
     assignment = run.assign(counts)
     shards = {title_id: number for title_id, (_, number) in assignment.shard_of.items()}
-    counter = TokenCounter(run.settings, cache_block_tokens())
-    return counter.count(run.files, counts, run.catalog, shards), assignment.shards
+    counter = TokenCounter(run.answer_spec, cache_block_tokens())
+    costs = counter.measure_titles(counts, run.catalog)
+    return counter.count(run.files, costs, shards), assignment.shards, costs.asked_ids
 
 
-def _measure_sample(run: ScoringRun, layout: Layout) -> Speed:
+def _measure_sample(run: ScoringRun, layout: Layout, asked: pa.Array) -> Speed:
     folder = storage.join(run.config.output, _CALIBRATION)
     storage.delete(folder)  # of an estimate that was interrupted
     requests = storage.join(folder, "requests")
-    storage.write_table(storage.join(requests, "sample.parquet"), _sample(run.files), "requests")
+    storage.write_table(storage.join(requests, "sample.parquet"), _sample(run.files, asked), "requests")
     config = dataclasses.replace(
         run.config,
         requests=requests,
@@ -80,20 +84,20 @@ def _measure_sample(run: ScoringRun, layout: Layout) -> Speed:
     )
     files = storage.list_files(requests)
     sample = dataclasses.replace(run, config=config, files=files, started=time.perf_counter())
-    expected, _ = _count(sample)
+    expected, _, _ = _count(sample)
     score_requests(sample.with_layout(layout))
     speed = _speed(config.output, expected)
     storage.delete(folder)
     return speed
 
 
-def _sample(files: list[str]) -> pa.Table:
+def _sample(files: list[str], asked: pa.Array) -> pa.Table:
+    """Returns requests of the most popular of the titles with something to ask, in the first rows that have some."""
     tables = (batch.valid for index in range(len(files)) for batch in read_requests(files, range(index, index + 1)))
-    table = next((table for table in tables if table.num_rows), None)
-    if table is None:
-        raise InputError("the requests have no valid row")
-    wanted = table["title_ids"].combine_chunks()
-    most_common = Counter(wanted.flatten().to_pylist()).most_common(_SAMPLE_PAIRS // _SAMPLE_USERS)
+    pairs = ((table, table["title_ids"].combine_chunks()) for table in tables)
+    table, wanted = next(each for each in pairs if pc.any(pc.is_in(each[1].flatten(), asked)).as_py())
+    titles = wanted.flatten().filter(pc.is_in(wanted.flatten(), asked))
+    most_common = Counter(titles.to_pylist()).most_common(_SAMPLE_PAIRS // _SAMPLE_USERS)
     popular = [title for title, _ in most_common]
     rows = pc.list_parent_indices(wanted).filter(pc.is_in(wanted.flatten(), pa.array(popular, pa.string())))
     kept = table.take(rows.unique()[:_SAMPLE_USERS])
@@ -104,9 +108,6 @@ def _sample(files: list[str]) -> pa.Table:
 
 def _speed(output: str, expected: TokenCounts) -> Speed:
     summary = storage.read_json(storage.join(output, "summary.json"))
-    if not summary["pairs"]:
-        advice = "see what a run without --estimate-cost rejects, or give --tokens-per-second"
-        raise InputError(f"no pair of the sample can be scored; {advice}")
     stages, computed = summary["seconds"]["stages"], summary["prompt_tokens"] - summary["cached_tokens"]
     # Every question after the first repeats the prompt: the tokens show how many questions there were.
     more = (summary["prompt_tokens"] - expected.prompt_tokens) / max(expected.further_prompt_tokens, 1)
@@ -124,7 +125,7 @@ def _plan(totals: TokenCounts, shards: int, engines: int, layout: Layout, speed:
     """Returns the content of plan.json; `seconds` is the wall time with all engines."""
     more = speed.further - 1
     computed = {name: totals.computed(name) + more * totals.further_computed for name in LAYOUTS}
-    seconds = computed[layout] / speed.tokens_per_second
+    seconds = computed[layout] / speed.tokens_per_second if speed.tokens_per_second else 0.0
     return {
         "pairs": int(totals.pairs),
         "shards": shards,
@@ -148,11 +149,14 @@ def _print(plan: dict[str, Any], path: str) -> None:
     print(f"{'':22}" + "".join(f"{name:>18}" for name in LAYOUTS))
     for name in ("distinct_prefix_tokens", "computed_tokens"):
         print(f"{name.replace('_', ' '):22}" + "".join(f"{plan[name][layout]:18,}" for layout in LAYOUTS))
-    source = f"measured on {plan['measured_pairs']} pairs" if plan["measured_pairs"] else "as given"
     print("of {prompt_tokens:,} prompt tokens; {decoded_tokens:,} tokens decoded".format(**plan))
-    print(
-        f"{plan['tokens_per_second']:,.0f} tokens/s per engine ({source}): {plan['engine_hours']:.2f} engine-hours, "
-        f"{plan['seconds']:,.0f} s with {plan['engines']} engine(s)"
-    )
+    if plan["tokens_per_second"] is None:
+        print("no title asks the model anything: each has one candidate, or candidates that read the same")
+    else:
+        source = f"measured on {plan['measured_pairs']} pairs" if plan["measured_pairs"] else "as given"
+        print(
+            f"{plan['tokens_per_second']:,.0f} tokens/s per engine ({source}): {plan['engine_hours']:.2f} "
+            f"engine-hours, {plan['seconds']:,.0f} s with {plan['engines']} engine(s)"
+        )
     predictions = f", {plan['predictions_bytes'] / 1e6:,.1f} MB of predictions" if plan["predictions_bytes"] else ""
     print(f"at most {plan['work_bytes'] / 1e6:,.1f} MB of spill files while it runs{predictions}\n{path}")

@@ -4,11 +4,13 @@ import time
 
 from artsel_ray import storage
 from artsel_ray.data.catalog import permuted, read_catalog
+from artsel_ray.data.conformity import check_footers
+from artsel_ray.data.footers import read_footers
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import model_length, prompt_tokenizer
+from artsel_ray.score.answer_spec import AnswerSpec, prompt_spec, read_label_prior
 from artsel_ray.score.cost_estimate import estimate_cost
 from artsel_ray.score.scoring_run import ScoringRun, score_requests
-from artsel_ray.score.scoring_settings import ScoringSettings, prompt_spec, read_label_prior
 from artsel_ray.score.settings import ScoreConfig
 
 
@@ -20,18 +22,19 @@ def score(config: ScoreConfig) -> None:
     """
     started = time.perf_counter()
     files, titles, artworks = (storage.list_files(uri) for uri in (config.requests, config.titles, config.artworks))
-    settings = resolve_settings(config)
-    spec = settings.spec
+    check_footers({"requests": read_footers(files)})  # here, for what Ray's workers print nobody sees
+    answer_spec = resolve_answer_spec(config)
+    spec = answer_spec.spec
     catalog, invalid = read_catalog(titles, artworks, spec.asset_kind, spec.assets, config.artworks)
     catalog = permuted(catalog, config.permutation)
-    run = ScoringRun(config, files, catalog, invalid, settings, config.prompt.layout == "auto", started)
+    run = ScoringRun(config, files, catalog, invalid, answer_spec, config.prompt.layout == "auto", started)
     if config.estimate_cost:
         estimate_cost(run)
     else:
         score_requests(run)
 
 
-def resolve_settings(config: ScoreConfig) -> ScoringSettings:
+def resolve_answer_spec(config: ScoreConfig) -> AnswerSpec:
     """Prepares the model on this machine and settles how its prompts read.
 
     Raises:
@@ -41,7 +44,7 @@ def resolve_settings(config: ScoreConfig) -> ScoringSettings:
     spec = prompt_spec(model, config.model, config.prompt, config.decoding)
     if spec.assets == "image":
         prompt_tokenizer(model.base, spec)  # refuses a model that takes no images before anything is written
-    return ScoringSettings(
+    return AnswerSpec(
         model=config.model,
         model_id="fake" if config.engine_pool.engine == "fake" else model.model_id + config.engine_pool.precision,
         spec=spec,

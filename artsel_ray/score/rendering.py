@@ -18,7 +18,7 @@ from artsel_ray.models.load import load_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Options, PromptTokenizer, tokenize_title
 from artsel_ray.schema import PREDICTIONS
-from artsel_ray.score.scoring_settings import ScoringSettings
+from artsel_ray.score.answer_spec import AnswerSpec
 
 
 @dataclass(frozen=True)
@@ -67,25 +67,25 @@ def prompt_tokenizer(model: str, spec: PromptSpec) -> PromptTokenizer:
     return weights.prompt_tokenizer(load_tokenizer(model), spec)
 
 
-def make_renderer(settings: ScoringSettings, source: ShardSource) -> Callable[[int], RenderedShard]:
+def make_renderer(answer_spec: AnswerSpec, source: ShardSource) -> Callable[[int], RenderedShard]:
     """Returns the function that renders a shard, given its index."""
-    prompt_tokenizer(settings.model, settings.spec)  # loads while the engines start
-    return lambda index: render_shard(index, source, settings)
+    prompt_tokenizer(answer_spec.model, answer_spec.spec)  # loads while the engines start
+    return lambda index: render_shard(index, source, answer_spec)
 
 
-def render_shard(index: int, source: ShardSource, settings: ScoringSettings) -> RenderedShard:
+def render_shard(index: int, source: ShardSource, answer_spec: AnswerSpec) -> RenderedShard:
     """Reads a shard's pairs from the spill files and tokenizes them, ordered by what begins their prompts.
 
     Invalid are pairs of an unknown title, of a title without candidates, repeated pairs, and pairs whose prompt does
     not fit the model even without a history.
     """
-    tokenizer, catalog = prompt_tokenizer(settings.model, settings.spec), source.catalog
-    pairs, invalid = _read_pairs(index, source, settings.spec)
+    tokenizer, catalog = prompt_tokenizer(answer_spec.model, answer_spec.spec), source.catalog
+    pairs, invalid = _read_pairs(index, source, answer_spec.spec)
 
     # A title is tokenized once; what it leaves of the model's length is the budget of its users' histories.
     titles, title = np.unique(pairs["title"].to_numpy(), return_inverse=True)
     options = [tokenize_title(tokenizer, catalog, each) for each in titles.tolist()]
-    length = settings.max_model_length
+    length = answer_spec.max_model_length
     budget = np.array([tokenizer.history_budget(each, length) for each in options], dtype=np.int64)[title]
     too_long = ("title_ids", f"without any history the prompt exceeds {length} tokens", budget < 0)
     pairs, more = checks.split_valid(pairs, "requests", source.files, [too_long])
@@ -98,7 +98,7 @@ def render_shard(index: int, source: ShardSource, settings: ScoringSettings) -> 
         groups=groups,
         user_ids=pairs["user_id"],
         histories=histories.ids,
-        fingerprints=_fingerprints(groups, histories.ids, settings),
+        fingerprints=_fingerprints(groups, histories.ids, answer_spec),
         reused=PREDICTIONS.empty_table(),
         invalid=invalid,
         counts={
@@ -107,12 +107,12 @@ def render_shard(index: int, source: ShardSource, settings: ScoringSettings) -> 
             "histories_cut": int((histories.items_cut > 0).sum()),
             "captions_cut": sum(each.captions_cut for each in options),
         },
-        names=_names(pairs["history"], catalog) if settings.spec.reason else pa.array([], pa.string()),
+        names=_names(pairs["history"], catalog) if answer_spec.spec.reason else pa.array([], pa.string()),
     )
     if not source.previous:
         return shard
     previous = shuffle.read_partition(source.previous, index)
-    return _reuse(shard, pairs["title_id"], _possible(previous, catalog, settings.decoder.gives_distribution))
+    return _reuse(shard, pairs["title_id"], _possible(previous, catalog, answer_spec.decoder.gives_distribution))
 
 
 def _read_pairs(index: int, source: ShardSource, spec: PromptSpec) -> tuple[pa.Table, pa.Table]:
@@ -153,19 +153,19 @@ def _names(histories: pa.ChunkedArray, catalog: Catalog) -> pa.Array:
     return pc.unique(pa.chunked_array([catalog.names, *watched.chunks]))
 
 
-def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, settings: ScoringSettings) -> list[str]:
+def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, answer_spec: AnswerSpec) -> list[str]:
     digests, of_title = [], {}  # a title may have many groups, where users stay whole
     values, bounds = histories.values.to_numpy(), itertools.pairwise(histories.offsets.to_pylist())
     # The field's first name, so that predictions of earlier versions are still reused.
-    spec = repr(settings.spec).replace("resize_to_pixels=", "kept_pixels=")
+    spec = repr(answer_spec.spec).replace("resize_to_pixels=", "kept_pixels=")
     for group in groups:
         if group.title_id not in of_title:
-            shared = [repr(settings.model_id), spec, repr(settings.decoding)]
+            shared = [repr(answer_spec.model_id), spec, repr(answer_spec.decoding)]
             shared += [repr(group.artwork_ids), repr(group.options.prefix)]
             if group.options.images:
                 shared.append(repr(tuple(image.digest for image in group.options.images)))
-            if settings.label_prior:
-                shared.append(repr(settings.label_prior))
+            if answer_spec.label_prior:
+                shared.append(repr(answer_spec.label_prior))
             of_title[group.title_id] = hashlib.blake2b(f"({', '.join(shared)})".encode(), digest_size=16)
         for start, end in itertools.islice(bounds, group.users):
             digest = of_title[group.title_id].copy()

@@ -46,7 +46,6 @@ class Assignment:
     shard_of: dict[str, tuple[int, int]]
     """For each title its first shard and its number of shards; with `user_first`, 0 and all shards."""
     shards: int
-    pairs: int
 
     def shards_of(self, pairs: pa.Table) -> np.ndarray:
         """Returns each row's shard, int64 [N]; a stable hash of user_id spreads a title's users over its shards."""
@@ -107,14 +106,13 @@ def assign_titles(counts: Counter[str], shard_pairs: int, options: Mapping[str, 
             shard, filled = shard + 1, 0
         shard_of[title_id] = (shard, parts)
         shard, filled = (shard + parts, 0) if parts > 1 else (shard, filled + work)
-    return Assignment(shard_of, shard + bool(filled), sum(counts.values()))
+    return Assignment(shard_of, shard + bool(filled))
 
 
 def assign_users(counts: Counter[str], shard_pairs: int) -> Assignment:
     """Spreads whole users over shards of about `shard_pairs` pairs."""
-    pairs = sum(counts.values())
-    shards = math.ceil(pairs / shard_pairs)
-    return Assignment(dict.fromkeys(counts, (0, shards)), shards, pairs)
+    shards = math.ceil(sum(counts.values()) / shard_pairs)
+    return Assignment(dict.fromkeys(counts, (0, shards)), shards)
 
 
 @dataclass(frozen=True)

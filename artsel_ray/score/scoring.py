@@ -18,8 +18,8 @@ from artsel_ray.prompts import rationale_checks
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.runtime.engine_pool import GetEngine, Processed
 from artsel_ray.schema import PREDICTIONS
+from artsel_ray.score.answer_spec import AnswerSpec
 from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer
-from artsel_ray.score.scoring_settings import ScoringSettings
 from artsel_ray.score.settings import ScoreEngines
 
 
@@ -27,7 +27,7 @@ from artsel_ray.score.settings import ScoreEngines
 class EngineLoader:
     """Loads a run's engine, in the actor that will hold it."""
 
-    settings: ScoringSettings
+    answer_spec: AnswerSpec
     pool: ScoreEngines
     max_candidates: int
     fake_tokens_per_second: float | None
@@ -35,13 +35,13 @@ class EngineLoader:
 
     def __call__(self) -> Engine:
         """Loads the engine; raises `InputError` if there is no such model on this machine."""
-        settings = self.settings
-        placeholders = prompt_tokenizer(settings.model, settings.spec).placeholders
+        answer_spec = self.answer_spec
+        placeholders = prompt_tokenizer(answer_spec.model, answer_spec.spec).placeholders
         if self.pool.engine == "fake":
             from artsel_ray.engines.fake import FakeEngine
 
             return FakeEngine(self.fake_tokens_per_second)
-        model = load(settings.model)
+        model = load(answer_spec.model)
         if self.pool.engine == "transformers":
             from artsel_ray.engines.torch import load_torch_engine
 
@@ -49,38 +49,38 @@ class EngineLoader:
         from artsel_ray.engines.vllm import VllmEngine
 
         return VllmEngine(
-            model, settings.max_model_length, max_allowed=self.max_candidates + 1, pool=self.pool,
+            model, answer_spec.max_model_length, max_allowed=self.max_candidates + 1, pool=self.pool,
             images=self.max_candidates if placeholders else 0,
         )  # fmt: skip
 
 
-def make_scorer(settings: ScoringSettings) -> Callable[[RenderedShard, GetEngine], Processed]:
+def make_scorer(answer_spec: AnswerSpec) -> Callable[[RenderedShard, GetEngine], Processed]:
     """Returns the function that scores a rendered shard, for an engine actor."""
 
     def process(shard: RenderedShard, get_engine: GetEngine) -> Processed:
-        predictions, counts = score_shard(shard, get_engine(), settings)
+        predictions, counts = score_shard(shard, get_engine(), answer_spec)
         return Processed(pa.concat_tables([predictions, shard.reused]), shard.invalid, {**shard.counts, **counts})
 
     return process
 
 
-def score_shard(shard: RenderedShard, engine: Engine, settings: ScoringSettings) -> tuple[pa.Table, dict[str, int]]:
+def score_shard(shard: RenderedShard, engine: Engine, answer_spec: AnswerSpec) -> tuple[pa.Table, dict[str, int]]:
     """Returns a shard's predictions, in the order of its groups, and the counts that scoring adds.
 
     Raises:
         InputError: if the model answers with NaN, so that a choice would not be its own.
     """
-    questions, rationales = _questions(shard, prompt_tokenizer(settings.model, settings.spec)), None
-    if settings.spec.reason:
+    questions, rationales = _questions(shard, prompt_tokenizer(answer_spec.model, answer_spec.spec)), None
+    if answer_spec.spec.reason:
         questions, rationales = _generate_rationales(engine, questions)
-    choices = settings.decoder.decode(engine, questions)
-    if settings.label_prior:
-        assert choices.distributions is not None  # the settings allow a prior with such decoders only
-        choices = most_likely([label_prior.divide(each, settings.label_prior) for each in choices.distributions])
+    choices = answer_spec.decoder.decode(engine, questions)
+    if answer_spec.label_prior:
+        assert choices.distributions is not None  # the flags allow a prior with such decoders only
+        choices = most_likely([label_prior.divide(each, answer_spec.label_prior) for each in choices.distributions])
     shown, kept = None, dict[str, int]()
     if rationales is not None:
         shown, kept = _drop_wrong(shard, questions.tokenizer, rationales, choices.candidates)
-    return _predictions(shard, choices, shown, settings.model_id), {"unmatched": choices.unmatched, **kept}
+    return _predictions(shard, choices, shown, answer_spec.model_id), {"unmatched": choices.unmatched, **kept}
 
 
 def _questions(shard: RenderedShard, tokenizer: PromptTokenizer) -> Questions:

@@ -19,10 +19,10 @@ from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin, finished_parts
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
 from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY
+from artsel_ray.score.answer_spec import AnswerSpec
 from artsel_ray.score.rendering import ShardSource, make_renderer
 from artsel_ray.score.requests import SPILL_FOLDER, Assignment, ShuffledRequests, assign, count_pairs, shuffle_all
 from artsel_ray.score.scoring import EngineLoader, make_scorer
-from artsel_ray.score.scoring_settings import ScoringSettings
 from artsel_ray.score.serving import serve
 from artsel_ray.score.settings import ScoreConfig
 from artsel_ray.score.token_counts import LAYOUTS, TokenCounter, cache_block_tokens
@@ -37,9 +37,9 @@ class ScoringRun:
     catalog: Catalog
     """With each title's candidates in the run's permutation."""
     invalid_catalog_rows: pa.Table
-    settings: ScoringSettings
+    answer_spec: AnswerSpec
     auto_layout: bool
-    """Whether the cheapest layout replaces the one of the settings."""
+    """Whether the cheapest layout replaces the one of the answer spec."""
     started: float
     """When the job started, by `time.perf_counter`."""
 
@@ -49,12 +49,12 @@ class ScoringRun:
         Raises:
             InputError: if the run of `--previous` has not finished.
         """
-        config, settings, serving = self.config, self.settings, self.config.serving
+        config, answer_spec, serving = self.config, self.answer_spec, self.config.serving
         identity = {
-            "model": settings.model_id,
-            "prompt": dataclasses.asdict(settings.spec) | ({"layout": "auto"} if self.auto_layout else {}),
-            "max_model_length": settings.max_model_length,
-            "decoding": settings.decoding,
+            "model": answer_spec.model_id,
+            "prompt": dataclasses.asdict(answer_spec.spec) | ({"layout": "auto"} if self.auto_layout else {}),
+            "max_model_length": answer_spec.max_model_length,
+            "decoding": answer_spec.decoding,
             "shard_pairs": config.shard_pairs,
             "requests": storage.describe(self.files, config.requests),
             "titles": storage.describe_files(config.titles),
@@ -64,17 +64,18 @@ class ScoringRun:
             "previous": _digest(config.previous) if config.previous else None,
             "explore": [serving.explore, serving.epsilon, serving.temperature, serving.seed],
         }
-        optional = {"permutation": config.permutation, "label_prior": settings.label_prior}
+        optional = {"permutation": config.permutation, "label_prior": answer_spec.label_prior}
         return identity | {name: value for name, value in optional.items() if value}
 
     def with_layout(self, layout: Layout) -> "ScoringRun":
         """Returns the run with this layout."""
-        spec = dataclasses.replace(self.settings.spec, layout=layout)
-        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, spec=spec), auto_layout=False)
+        prompt = dataclasses.replace(self.answer_spec.spec, layout=layout)
+        answer_spec = dataclasses.replace(self.answer_spec, spec=prompt)
+        return dataclasses.replace(self, answer_spec=answer_spec, auto_layout=False)
 
     def assign(self, counts: Counter[str]) -> Assignment:
         """Returns which shard each title's pairs belong to."""
-        return assign(counts, self.config.shard_pairs, self.catalog, self.settings.spec)
+        return assign(counts, self.config.shard_pairs, self.catalog, self.answer_spec.spec)
 
 
 def _digest(previous: str) -> str:
@@ -103,7 +104,7 @@ def score_requests(run: ScoringRun) -> None:
     shuffled = shuffle_all(output, run.files, assignment, run.config.previous)
     if not shuffled.pairs:
         raise InputError(f"{run.config.requests} asks for no title; {shuffled.rejected_rows} rows were rejected")
-    seconds["exchange"] = time.perf_counter() - shuffle_started
+    seconds["shuffle"] = time.perf_counter() - shuffle_started
 
     job = _sharded_job(run, claimed, shuffled, assignment.shards)
     score_started = time.perf_counter()
@@ -114,7 +115,8 @@ def score_requests(run: ScoringRun) -> None:
 
 
 def _cheapest_layout(run: ScoringRun, counts: Counter[str]) -> Layout:
-    totals = TokenCounter(run.settings, cache_block_tokens()).count(run.files, counts, run.catalog)
+    counter = TokenCounter(run.answer_spec, cache_block_tokens())
+    totals = counter.count(run.files, counter.measure_titles(counts, run.catalog))
     layout = totals.cheapest_layout()
     print(f"layout {layout}: " + ", ".join(f"{totals.computed(name):,.0f} tokens {name}" for name in LAYOUTS))
     return layout
@@ -124,17 +126,17 @@ def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shar
     config, pool = run.config, run.config.engine_pool
     source = ShardSource(shuffled.uris, shuffled.previous, run.files, run.catalog)
     max_candidates = int(np.diff(run.catalog.offsets).max(initial=1))
-    load = EngineLoader(run.settings, pool, max_candidates, config.tokens_per_second)
+    load = EngineLoader(run.answer_spec, pool, max_candidates, config.tokens_per_second)
     return ShardedJob(
         run=claimed,
         table="predictions",
         unit="pairs",
         shards=shards,
         rows=shuffled.pairs,
-        model_id=run.settings.model_id,
+        model_id=run.answer_spec.model_id,
         started=run.started,
-        prepare=PrepareStage("render", partial(make_renderer, run.settings), lambda: source),
-        engine=EngineStage("score", partial(make_scorer, run.settings), load),
+        prepare=PrepareStage("render", partial(make_renderer, run.answer_spec), lambda: source),
+        engine=EngineStage("score", partial(make_scorer, run.answer_spec), load),
         pool=pool,
         max_memory_gib=pool.engine_memory,
         finish=partial(serve, policy=config.serving),
@@ -144,24 +146,25 @@ def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shar
 
 
 def _publish(run: ScoringRun, job: ShardedJob, shuffled: ShuffledRequests, seconds: dict[str, float]) -> None:
-    totals, invalid, settings, output = job.totals(), run.invalid_catalog_rows, run.settings, run.config.output
+    totals, invalid, answer_spec, output = job.totals(), run.invalid_catalog_rows, run.answer_spec, run.config.output
     if invalid.num_rows:
+        # Spelled as in earlier outputs, whose file a run that is published again replaces.
         storage.write_table(storage.join(output, INVALID_FOLDER, "catalogue.parquet"), invalid, "invalid_rows")
-    model = {"model_id": settings.model_id, "decoding": settings.decoding}
+    model = {"model_id": answer_spec.model_id, "decoding": answer_spec.decoding}
     counted = {name: int(value) for name, value in totals.items() if not name.endswith("_seconds") and name != MEMORY}
     summary = {
         **counted,
         "rejected_request_rows": shuffled.rejected_rows,
         "rejected_request_pairs": shuffled.rejected_pairs,
         "rejected_previous_rows": shuffled.rejected_previous_rows,
-        "rejected_catalogue_rows": invalid.num_rows,
+        "rejected_catalog_rows": invalid.num_rows,
         **model,
-        "layout": settings.spec.layout,
+        "layout": answer_spec.spec.layout,
         MEMORY: round(totals[MEMORY], 2),
         "seconds": {**seconds, "stages": stage_seconds(totals)},
     }
     if cut := counted["histories_cut"]:
-        longest = f"{settings.max_model_length:,} tokens"
+        longest = f"{answer_spec.max_model_length:,} tokens"
         print(f"{cut:,} histories lost their oldest items: prompt and answer have at most {longest}", flush=True)
     rejected = counted["rejected"] + shuffled.rejected_pairs
     job.publish(summary, {"pairs": counted["pairs"], "rejected": rejected, **model})

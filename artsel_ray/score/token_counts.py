@@ -24,9 +24,9 @@ from artsel_ray.data.checked_reader import group_files
 from artsel_ray.decoding.base import QuestionCost
 from artsel_ray.prompts.tokenizer import PromptTokenizer, tokenize_title
 from artsel_ray.runtime.task_result import map_tasks
+from artsel_ray.score.answer_spec import AnswerSpec
 from artsel_ray.score.rendering import prompt_tokenizer
 from artsel_ray.score.requests import read_requests
-from artsel_ray.score.scoring_settings import ScoringSettings
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 # Titles that one task tokenizes.
@@ -91,20 +91,22 @@ class TitleCosts:
         """Titles with something to ask: the prompt fits, and there is more than one candidate."""
         return (self.budget >= 0) & (self.questions > 0)
 
+    @property
+    def asked_ids(self) -> pa.Array:
+        """Ids of the titles with something to ask."""
+        return self.title_ids.filter(pa.array(self.asks))
+
 
 @dataclass(frozen=True)
 class TokenCounter:
     """Counts what requests cost, without the pairs that would be rejected."""
 
-    settings: ScoringSettings
+    answer_spec: AnswerSpec
     block_tokens: int
     """Tokens in a block of the engine's KV cache."""
 
-    def count(
-        self, files: list[str], pairs: Counter[str], catalog: Catalog, shards: Mapping[str, int] | None = None
-    ) -> TokenCounts:
-        """Counts all files of requests on Ray, given each title's `pairs` and its number of `shards`, 1 by default."""
-        costs = self._measure_titles(pairs, catalog)
+    def count(self, files: list[str], costs: TitleCosts, shards: Mapping[str, int] | None = None) -> TokenCounts:
+        """Counts all files of requests on Ray, given their titles' costs and numbers of `shards`, 1 by default."""
         known = ray.put(costs)
 
         def count_group(group: range) -> TokenCounts:
@@ -116,9 +118,10 @@ class TokenCounter:
 
     @property
     def _tokenizer(self) -> PromptTokenizer:
-        return prompt_tokenizer(self.settings.model, self.settings.spec)
+        return prompt_tokenizer(self.answer_spec.model, self.answer_spec.spec)
 
-    def _measure_titles(self, pairs: Counter[str], catalog: Catalog) -> TitleCosts:
+    def measure_titles(self, pairs: Counter[str], catalog: Catalog) -> TitleCosts:
+        """Returns, computed on Ray, what a pair costs of each title that has pairs and is in the catalog."""
         titles = pc.index_in(pa.array(sorted(pairs), pa.string()), catalog.title_ids).drop_null().to_numpy()
         slices = [titles[start : start + _TITLES_PER_TASK] for start in range(0, len(titles), _TITLES_PER_TASK)]
         shared = ray.put(catalog)
@@ -133,16 +136,16 @@ class TokenCounter:
 
     def _title_cost(self, tokenizer: PromptTokenizer, catalog: Catalog, title: int) -> tuple[float, ...]:
         options = tokenize_title(tokenizer, catalog, title)
-        budget = tokenizer.history_budget(options, self.settings.max_model_length) if options.answers else -1
+        budget = tokenizer.history_budget(options, self.answer_spec.max_model_length) if options.answers else -1
         # A model that writes a rationale is asked once.
-        once = self.settings.spec.reason or not options.answers
-        cost = QuestionCost(1, 0, 0) if once else self.settings.decoder.cost(options.answers, tokenizer.option_end)
+        once = self.answer_spec.spec.reason or not options.answers
+        cost = QuestionCost(1, 0, 0) if once else self.answer_spec.decoder.cost(options.answers, tokenizer.option_end)
         return options.length, budget, *cost
 
     def _count_rows(self, table: pa.Table, costs: TitleCosts) -> TokenCounts:
         """Leaves out what is computed once per title and shard, and pairs of unknown titles or that do not fit."""
         tokenizer = self._tokenizer
-        histories = tokenizer.histories(table["history"], np.full(table.num_rows, self.settings.max_model_length))
+        histories = tokenizer.histories(table["history"], np.full(table.num_rows, self.answer_spec.max_model_length))
 
         # Every pair's row and title; then only the pairs that ask something.
         wanted = table["title_ids"].combine_chunks()

@@ -7,5 +7,6 @@
 - `trainers`: what the methods share: the task, the order of examples, rendering batch by batch.
 - `sft`, `dpo`: the methods, each as its trainer and how it renders a batch; `settings.METHODS` names them.
 - `callbacks`: what happens between steps, with validation, and which checkpoints are complete.
-- `sweep`: the sweep job, and the records of its trials.
+- `sweep`: the sweep job.
+- `trial_records`: the records of its trials, and which is the best.
 """

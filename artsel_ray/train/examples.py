@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from artsel_ray import storage
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.data.checks import example_checks, without_propensity
+from artsel_ray.data.conformity import check_footers
+from artsel_ray.data.footers import read_footers
 from artsel_ray.data.images import ArtworkImage, UnusableError, locate, read_all
 from artsel_ray.errors import InputError
 from artsel_ray.evaluation.examples import Examples
 from artsel_ray.evaluation.logging_policy import log_warnings
 from artsel_ray.prompts.escaping import escape
 from artsel_ray.prompts.tokenizer import Ids, Options, PromptTokenizer, TokenizedExample
+from artsel_ray.schema import EXAMPLES
 
 # Streams of random numbers, one for each kind of choice, so that no two kinds of choices depend on each other.
 SHUFFLE_STREAM, REJECTED_STREAM, RATIONALE_STREAM = 1, 2, 3
@@ -168,6 +171,12 @@ def read_images(tokenizer: PromptTokenizer, locations: list[str]) -> Sequence[Ar
         return read_all(locations, tokenizer.spec.resize_to_pixels)
     except UnusableError as error:
         raise InputError(f"{error}; restore the image, or run jobs/prepare.py again") from None
+
+
+def check_columns(files: list[str], with_rationales: bool) -> None:
+    """Prints which columns of examples are cast, and raises an InputError for those that cannot be read."""
+    columns = [*_COLUMNS, *(["rationale"] if with_rationales else [])]
+    check_footers({"examples": read_footers(files)}, {"examples": [EXAMPLES.field(name) for name in columns]})
 
 
 def read_train(

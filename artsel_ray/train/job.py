@@ -1,6 +1,7 @@
 """The training job: in this process or on Ray Train's workers, and what is published at the end."""
 
 import dataclasses
+import math
 import os
 import shutil
 import time
@@ -33,12 +34,14 @@ from artsel_ray.report.model_card import write_card
 from artsel_ray.runtime.ray_cluster import gpus_per_worker, own_queue, start_ray, wait_for_resources
 from artsel_ray.runtime.run import Run, begin, identity_length
 from artsel_ray.train.callbacks import VALIDATION, is_complete, newest_complete
+from artsel_ray.train.examples import check_columns
 from artsel_ray.train.loop import Fitted, fit, upload
 from artsel_ray.train.settings import TrainConfig
 from artsel_ray.train.trainers import MLFLOW, Training
 
 CHECKPOINTS = "checkpoints"  # folder of a training's output
 _MAX_FAILURES = 3
+_STALLED = 0.01  # largest change of a loss, relative to where it begins, that is none
 METRICS = ("loss", *(f"{VALIDATION}{name}" for name in held_out.METRICS))  # what a training is judged by
 # Flags that do not change the result: where it goes and where it runs.
 NOT_IDENTITY = ("output", "workers", "gpus_per_worker", "export_merged")
@@ -64,8 +67,12 @@ def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> d
     if fitted.error:
         raise InputError(fitted.error)
     metrics = final_metrics(fitted.history)
-    summary = {**metrics, "examples_too_long": fitted.too_long, "seconds": round(time.monotonic() - started, 1)}
-    storage.write_json(storage.join(config.output, "summary.json"), {**summary, "history": fitted.history})
+    if stalled := nothing_learned(config.method, fitted.history):
+        print(stalled, flush=True)
+        fitted.notices.append(stalled)
+    counts = {"examples_too_long": fitted.too_long, "seconds": round(time.monotonic() - started, 1)}
+    summary = {**metrics, **counts, "notices": fitted.notices, "history": fitted.history}
+    storage.write_json(storage.join(config.output, "summary.json"), summary)
     write_card(config.output, flags, metrics, fitted.history)
     if config.export_merged and config.optimization.lora_rank:
         export_merged(config.output)
@@ -112,13 +119,31 @@ def begin_training(flags: dict[str, Any], not_identity: tuple[str, ...]) -> Run:
     """
     if os.environ.get(MLFLOW) and not is_mlflow_available():
         raise InputError(f"{MLFLOW} is set and MLflow is not installed; pip install mlflow-skinny, or unset it")
-    for split in ("train", "validation"):
-        storage.list_files(storage.join(flags["examples"], split))
+    train_files, validation_files = (
+        storage.list_files(storage.join(flags["examples"], split)) for split in ("train", "validation")
+    )
     left_out = (*not_identity, *unused_weighting(flags))
     identity = {name: value for name, value in flags.items() if name not in left_out}
     model = load(flags["model"])
+    # Here, for what the workers print about the same columns nobody sees.
+    check_columns(train_files, with_rationales=flags["reason"] or (model.spec is not None and model.spec.reason))
+    check_columns(validation_files, with_rationales=False)
     length = identity_length(flags["max_model_length"], model_length(model.base))
     return begin(flags["output"], {**identity, "model": model.model_id, "max_model_length": length}, flags)
+
+
+def nothing_learned(method: str, history: list[dict[str, float]]) -> str:
+    """Returns a warning if the losses of all steps show that a training has learned nothing, else an empty text."""
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    if len(losses) < 2:
+        return ""
+    if method == "dpo" and max(abs(loss - math.log(2)) for loss in losses) < _STALLED * math.log(2):
+        stayed = f"within {_STALLED:.0%} of log 2, which is where DPO begins"
+    elif max(losses) - min(losses) <= 1e-6 * max(losses):
+        stayed = "the same"
+    else:
+        return ""
+    return f"warning: the loss stayed {stayed}: next to nothing was learned; raise --learning-rate or train longer"
 
 
 def final_metrics(history: list[dict[str, float]]) -> dict[str, float]:

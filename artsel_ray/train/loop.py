@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow.fs as pafs
 import torch
-from accelerate import PartialState
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
@@ -42,6 +41,8 @@ class Fitted:
     error: str = ""
     """Why it was stopped, for the user; empty if it finished."""
     too_long: int = 0
+    notices: list[str] = field(default_factory=list)
+    """Lines for the user about the examples and the flags."""
 
 
 def fit(
@@ -68,19 +69,18 @@ def fit(
     train, validation = (storage.join(training.examples, split) for split in ("train", "validation"))
     examples = read_train(train, prompts, length, training.optimization.seed, learning.shuffle_candidates)
     held_out = read_validation(validation, prompts, length, learning.validation_size)
-    task = _task(training, base, examples, output_dir, report)
+    task = _task(training, base, examples, output_dir)
     trainer = pkgutil.resolve_name(METHODS[training.method])(task)
     stop = StopAtNonFinite()
-    progress = ReportProgress(report, examples.notices + held_out.notices)
+    notices = examples.notices + held_out.notices
+    progress = ReportProgress(report, notices)
     own = [Validate(trainer, held_out, training.optimization.checkpoint_steps), stop, progress]
     last = _ExportAndValidate(trainer, training, base, held_out, stop)
     _run(trainer, [*own, SealCheckpoints(), *callbacks], last, checkpoint, training.output)
-    return Fitted(trainer.state.log_history, stop.error, examples.too_long)
+    return Fitted(trainer.state.log_history, stop.error, examples.too_long, notices)
 
 
-def _task(
-    training: Training, base: Model, examples: TrainingExamples, output_dir: str, report: Callable[[str], None]
-) -> TrainingTask:
+def _task(training: Training, base: Model, examples: TrainingExamples, output_dir: str) -> TrainingTask:
     optimization, tokenizer = training.optimization, examples.tokenizer
     rank, lora, read_reference = optimization.lora_rank, None, None
     # PEFT's trained rows and FSDP's sharded embeddings don't go together (torch 2.13, PEFT 0.21).
@@ -92,8 +92,9 @@ def _task(
                              "leave --fsdp out, or start from a model without an adapter")  # fmt: skip
         model, earlier = adapter.continued(model, base.lora, rows), adapter.rank_of(base.lora)
         read_reference = partial(_read_trained, training.model, base)
-        if rank != earlier and PartialState().is_main_process:
-            report(f"the adapter of {training.model} is trained further, so that --lora-rank is its own: {earlier}")
+        if rank != earlier:
+            own = f"the adapter of {training.model} is trained further, so that --lora-rank is its own: {earlier}"
+            examples.notices.append(own)
     elif rank:
         lora = adapter.lora_config(model, rank, 2 * rank, rows)
     return TrainingTask(training, examples, model, lora, output_dir, read_reference)

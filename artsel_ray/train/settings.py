@@ -129,9 +129,9 @@ class SweepConfig(TrainConfig):
     """
 
     output: Uri
-    """Where best/, trials/, trials.parquet, report.html and tune/ (for TensorBoard) go: a path or URI."""
+    """Where best/ (with --export-merged also best/merged/), trials/, trials.parquet, report.html and tune/ (for
+    TensorBoard) go: a path or URI."""
     learning_rate: tyro.conf.Suppress[LearningRate] = 1e-5
-    export_merged: tyro.conf.Suppress[bool] = False
     learning_rates: tuple[LearningRate, ...] = (1e-7, 5e-7, 1e-6, 5e-6, 1e-5, 1e-4)
     """Peak learning rates to try; the default is the paper's."""
     asha: bool = False

@@ -9,10 +9,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -30,17 +29,25 @@ from artsel_ray import schema, storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.evaluation.held_out import headline_of, shown_metrics
-from artsel_ray.evaluation.metrics import headline
 from artsel_ray.report.html import render_sweep
 from artsel_ray.runtime.ray_cluster import gpus_per_worker, start_ray, wait_for_resources
 from artsel_ray.runtime.run import DRIVER, Run
 from artsel_ray.s3 import open_file
 from artsel_ray.train.callbacks import VALIDATED_STEP, VALIDATION
-from artsel_ray.train.job import CHECKPOINTS, METRICS, NOT_IDENTITY, begin_training, train
+from artsel_ray.train.job import CHECKPOINTS, METRICS, NOT_IDENTITY, begin_training, export_merged, train
 from artsel_ray.train.settings import SweepConfig, TrainConfig
+from artsel_ray.train.trial_records import (
+    RECORD,
+    TRIALS,
+    Status,
+    TrialRecord,
+    best_of,
+    read_record,
+    selected_by,
+    trial_output,
+)
 
-BEST, TABLE, TRIALS, RECORD = "best", "trials.parquet", "trials", "trial.json"
-Status = Literal["finished", "stopped", "failed"]
+BEST, TABLE = "best", "trials.parquet"
 _SHOWN = ("method", "model", "output_format", "reason", "layout", "batch_size", "lora_rank", "seed")
 _Train = Callable[[list[UserCallback]], dict[str, float]]
 _COPY_BYTES = 1 << 24
@@ -60,26 +67,6 @@ _ENVIRONMENT = {
     # A trial that was complete already ends without reporting its metrics again.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
 }
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """A trial that has ended: a row of the table of trials."""
-
-    learning_rate: float
-    status: Status
-    """`stopped` is a trial that ASHA ended early."""
-    validation_ips: float | None = None
-    validation_accuracy: float | None = None
-    loss: float | None = None
-    step: int | None = None
-    """The last step that was validated."""
-    seconds: float = 0.0
-    error: str | None = None
-    validation_snips_logged: float | None = None
-    validation_snips_logged_random: float | None = None
-    validation_ips_logged: float | None = None
-    validation_effective_sample_size: float | None = None
 
 
 def sweep(config: SweepConfig) -> None:
@@ -106,7 +93,8 @@ def sweep(config: SweepConfig) -> None:
 def trial_config(config: SweepConfig, rate: float) -> TrainConfig:
     """Returns the flags of jobs/train.py that do the same as a trial."""
     shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainConfig)}
-    return TrainConfig(**{**shared, "learning_rate": rate, "output": trial_output(config.output, rate)})
+    own = {"learning_rate": rate, "output": trial_output(config.output, rate), "export_merged": False}  # of best/ alone
+    return TrainConfig(**shared | own)
 
 
 def _run_trials(config: SweepConfig, trials: dict[float, _Train]) -> None:
@@ -166,6 +154,11 @@ def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], second
         errors = [record.error for record in records if record.error]
         raise InputError(f"no trial finished; the first failed with: {errors[0]}")
     copy_best(output, best.learning_rate)
+    # What its training noticed, in a process whose output nobody sees.
+    for notice in storage.read_json(storage.join(output, BEST, "summary.json")).get("notices", []):
+        print(f"best trial: {notice}", flush=True)
+    if flags["export_merged"] and flags["lora_rank"]:
+        export_merged(storage.join(output, BEST))
     page = render_sweep(rows, dataclasses.asdict(best), shown_flags(flags), selected)
     report = storage.join(output, "report.html")
     storage.write_object(report, page.encode())
@@ -205,24 +198,6 @@ def copy_best(output: str, rate: float) -> None:
             shutil.copyfileobj(reader, writer, _COPY_BYTES)
 
 
-def trial_output(output: str, rate: float) -> str:
-    """Returns where a trial's training goes."""
-    return storage.join(output, TRIALS, str(rate))
-
-
-def read_record(output: str, rate: float) -> TrialRecord | None:
-    """Returns the record of a trial, or None if it has not ended."""
-    trained = trial_output(output, rate)
-    # A manifest says that the training has finished, whatever was recorded before.
-    if storage.read_manifest(trained) is not None:
-        summary = storage.read_json(storage.join(trained, "summary.json"))
-        step = max(entry["step"] for entry in summary["history"])
-        metrics = {name: summary.get(name) for name in METRICS}
-        return TrialRecord(rate, "finished", **metrics, step=step, seconds=summary["seconds"])
-    ended = storage.join(trained, RECORD)
-    return TrialRecord(**storage.read_json(ended)) if storage.exists(ended) else None
-
-
 def failure_of(traceback: str) -> str:
     """Returns why a trial failed: an `InputError`'s message, of others only the type, for messages may hold data."""
     lines = traceback.strip().splitlines() or ["no cause is known"]
@@ -231,19 +206,6 @@ def failure_of(traceback: str) -> str:
         if kind == f"{InputError.__module__}.{InputError.__name__}":
             return message
     return f"{lines[-1].partition(': ')[0]}; see tune/*/error.txt"
-
-
-def selected_by(records: list[TrialRecord]) -> str:
-    """Returns the metric that selects: logged SNIPS where all finished trials have it, else IPS with uniform π."""
-    finished = [record for record in records if record.status == "finished"]
-    has_logged = all(record.validation_snips_logged is not None for record in finished)
-    return VALIDATION + headline(has_propensities=has_logged)
-
-
-def best_of(records: list[TrialRecord]) -> TrialRecord | None:
-    """Returns the finished trial with the best metric of `selected_by`, then accuracy, then the first; None if none."""
-    finished, name = [record for record in records if record.status == "finished"], selected_by(records)
-    return max(finished, key=lambda record: (getattr(record, name), record.validation_accuracy), default=None)
 
 
 def trial_name(trial: Trial) -> str:

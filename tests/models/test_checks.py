@@ -168,6 +168,18 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "more layers": (change_config(num_hidden_layers=2), "the number of layers is 2, but the weights have 1"),
     "no layers": (change_config(num_hidden_layers=0), "the number of layers is 0, but the weights have 1"),
     "lost weights": (change_weights(lambda w: w.pop("lm_head.weight")), "its weights lack lm_head.weight"),
+    "unknown weights": (
+        change_weights(lambda w: w.update({"model.extra.weight": torch.ones(2)})),
+        "its weights have, and the model does not know, model.extra.weight; save the model again",
+    ),
+    "compiled": (
+        change_weights(lambda w: [w.update({f"_orig_mod.{key}": w.pop(key)}) for key in list(w)]),
+        r"its weights lack lm_head.weight, .* and \d+ more; they have, and the model does not know, _orig_mod.lm_head",
+    ),
+    "distributed": (
+        change_weights(lambda w: [w.update({f"module.{key}": w.pop(key)}) for key in list(w)]),
+        r"its weights lack .*; they have, and the model does not know, module.lm_head",
+    ),
     "encoder": (change_config(model_type="bert", architectures=["BertForMaskedLM"]), "does not predict next tokens"),
     "headless": (change_config(architectures=["LlamaModel"]), "is a LlamaModel, which does not predict next tokens"),
     "classifier": (change_config(architectures=["LlamaForSequenceClassification"]), "does not predict next tokens"),

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from artsel_ray.errors import InputError
+from artsel_ray.models import foreign
 from artsel_ray.models.load import load, load_tokenizer
 from artsel_ray.models.options import has_options
 
@@ -151,3 +152,22 @@ def test_merged_adapter_is_that_of_plain_peft(base: Path, tmp_path: Path) -> Non
         expected = plain(IDS).logits
     got = logits_of(load(f"file://{tmp_path}/adapter").path)[..., : expected.shape[-1]]
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_adapter_that_its_bases_number_format_would_lose_is_merged_in_float32_and_says_so_at_each_run(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    half = tmp_path / "half"
+    AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(half)
+    AutoTokenizer.from_pretrained(base).save_pretrained(half)
+    save_adapter(half, tmp_path / "adapter", LoraConfig(**LORA))
+    file = tmp_path / "adapter/adapter_model.safetensors"
+    small = {name: value * (1e-4 if "lora_B" in name else 1) for name, value in load_file(file).items()}
+    save_file(small, file, {"format": "pt"})
+    for _ in range(2):
+        foreign._warn.cache_clear()  # as in another process
+        model = load(str(tmp_path / "adapter"))
+        assert (
+            f"warning: {tmp_path}/adapter: merged into its base's number format, more than 5%" in capfd.readouterr().err
+        )
+    assert {value.dtype for value in load_file(model.path / "model.safetensors").values()} == {torch.float32}

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from artsel_ray.errors import InputError
 from artsel_ray.models.files import SMALL_PATTERNS, model_files
@@ -16,6 +18,7 @@ from artsel_ray.models.load import load, load_tokenizer
 from artsel_ray.models.options import has_options
 from artsel_ray.models.weights import copy_processor, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
+from tests.support.tiny_vision import write_tiny_vision
 
 Tiny = Callable[[bool], str]
 TEXTS = ["most of all available artworks", " Heat (Action, Crime)", "a\n\nb  c"]
@@ -26,6 +29,12 @@ def bare(tiny_llama: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """A tiny tied Llama without option tokens, and a cache of the test's own."""
     monkeypatch.setenv("ARTSEL_RAY_CACHE", str(tmp_path / "cache"))
     return Path(shutil.copytree(tiny_llama(True), tmp_path / "bare"))
+
+
+@pytest.fixture
+def untied(tiny_llama: Tiny, bare: Path, tmp_path: Path) -> Path:
+    """One with an output layer of its own."""
+    return Path(shutil.copytree(tiny_llama(False), tmp_path / "untied"))
 
 
 def change(file: Path, **values: Any) -> None:
@@ -109,3 +118,76 @@ def test_rows_of_both_sides_are_made_in_families_with_other_names(bare: Path, tm
         spelled = tokenizer("<option>", add_special_tokens=False)["input_ids"]
         for side in (ready.get_input_embeddings(), ready.get_output_embeddings()):
             assert (side.weight[len(tokenizer)] - side.weight[spelled].mean(dim=0)).abs().max() < 1e-6
+
+
+def logits_of(path: Path, tokens: int) -> torch.Tensor:
+    """The logits of a model's first tokens by plain transformers."""
+    with torch.no_grad():
+        return AutoModelForCausalLM.from_pretrained(path)(torch.arange(16)[None]).logits[..., :tokens]
+
+
+def test_head_of_its_own_is_kept_though_the_config_says_that_it_is_tied(untied: Path, tmp_path: Path) -> None:
+    tokens = json.loads((untied / "config.json").read_text())["vocab_size"]
+    expected = logits_of(untied, tokens)
+    change(untied / "config.json", tie_word_embeddings=True)
+    made = load(str(untied)).path
+    torch.testing.assert_close(logits_of(made, tokens), expected)
+    assert json.loads((made / "config.json").read_text())["tie_word_embeddings"] is False
+    # One that has the tokens already is left as it is, and vLLM would obey its config.
+    ready = Path(shutil.copytree(made, tmp_path / "ready"))
+    change(ready / "config.json", tie_word_embeddings=True)
+    with pytest.raises(InputError, match=r"embed_tokens.weight and lm_head.weight differ; set tie_word_embeddings"):
+        load(str(ready))
+
+
+def test_same_weights_twice_are_tied(bare: Path, tmp_path: Path) -> None:
+    identity = load(str(bare)).model_id
+    weights = load_file(bare / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, bare / "model.safetensors", {"format": "pt"})
+    model = load(str(bare))
+    assert model.model_id == identity
+    ready = Path(shutil.copytree(model.path, tmp_path / "ready"))
+    weights = load_file(ready / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, ready / "model.safetensors", {"format": "pt"})
+    assert load(str(ready)).path == ready
+
+
+def test_prepared_model_that_answers_differently_is_refused(untied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resize = LlamaForCausalLM.resize_token_embeddings
+
+    def resize_and_tie(self: Any, *args: Any, **how: Any) -> None:
+        resize(self, *args, **how)
+        self.lm_head.weight.data = self.model.embed_tokens.weight.data.clone()
+
+    monkeypatch.setattr(LlamaForCausalLM, "resize_token_embeddings", resize_and_tie)
+    with pytest.raises(InputError, match=r"with <option> and </option> added, the model answers differently"):
+        load(str(untied))
+
+
+@pytest.mark.parametrize("rename", [lambda key: f"model.{key}", lambda key: key.removeprefix("model.")])
+def test_weights_with_the_prefix_twice_or_not_at_all_make_the_same_model(
+    untied: Path, rename: Callable[[str], str]
+) -> None:
+    identity = load(str(untied)).model_id
+    weights = load_file(untied / "model.safetensors")
+    save_file({rename(key): value for key, value in weights.items()}, untied / "model.safetensors", {"format": "pt"})
+    assert load(str(untied)).model_id == identity
+
+
+def test_model_that_computes_nothing_on_this_machine_is_prepared_with_a_warning(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("this kernel needs a GPU")
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", fail)
+    assert has_options(load(str(bare)).path)
+    assert f"warning: {bare} computes nothing here" in capfd.readouterr().err
+
+
+def test_model_whose_output_layer_has_fewer_rows_is_refused_in_one_line(bare: Path, tmp_path: Path) -> None:
+    """As Llama 3.2 Vision."""
+    with pytest.raises(InputError, match=r"its embeddings have \d+ rows and its output layer \d+, so that <option>"):
+        load(write_tiny_vision("mllama", bare, tmp_path / "mllama"))

@@ -17,10 +17,11 @@ from artsel_ray.data.checked_reader import read_table
 from artsel_ray.engines.fake import FakeEngine
 from artsel_ray.errors import InputError
 from artsel_ray.runtime import sharded_job
-from artsel_ray.runtime.engine_pool import EngineError, EngineStage, GetEngine, Processed
+from artsel_ray.runtime.engine_pool import ActorError, EngineStage, GetEngine, Item, Processed, Starts
 from artsel_ray.runtime.run import begin
-from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
-from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, RESTARTS, done_shards, read_statistics
+from artsel_ray.runtime.sharded_job import PrepareActor, PrepareStage, ShardedJob, WriteActor, stage_seconds
+from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, RESTARTS, Shard, done_shards, read_statistics
+from artsel_ray.runtime.task_result import unwrap, wrap
 from tests.support.canary import CANARY, logged
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -252,14 +253,56 @@ def test_shards_of_an_engine_that_stays_broken_go_to_others_in_another_round(
         yield next(found)
         rounds.append(dataset)
         if len(rounds) == 1:  # the second shard is on the engine that fails at each start
-            raise EngineError("the engine does not start: CUDA error: uncorrectable ECC error")
+            raise ActorError("the engine does not start: CUDA error: uncorrectable ECC error")
         yield from found
 
     monkeypatch.setattr(sharded_job, "results", results)
     toy_job(tmp_path).process([0, 1, 2])
     assert title_ids(tmp_path) == ["t00", "t10", "t11", "t20", "t21", "t22"]
-    assert "uncorrectable ECC error; 2 shards go to other engines\n" in capsys.readouterr().out
+    assert "uncorrectable ECC error; 2 shards go to other processes\n" in capsys.readouterr().out
     assert len(rounds) == 2
+
+
+def test_processes_that_prepare_and_write_start_again_if_they_die(tmp_path: Path) -> None:
+    """As Ray's memory monitor kills a process."""
+
+    def die_once(stage: str) -> None:
+        if not (tmp_path / stage).exists():
+            (tmp_path / stage).touch()
+            os._exit(1)
+
+    def make() -> Callable[[int], list[str]]:
+        def prepare(index: int) -> list[str]:
+            die_once("prepare")
+            return make_prepare()(index)
+
+        return prepare
+
+    def finish(rows: pa.Table) -> pa.Table:
+        die_once("write")
+        return rows
+
+    toy_job(tmp_path / "out", prepare=PrepareStage("prepare", make), finish=finish).process([0, 1])
+    assert title_ids(tmp_path / "out") == ["t00", "t10", "t11"]
+
+
+def test_processes_that_prepare_and_write_nothing_are_not_started_forever(tmp_path: Path) -> None:
+    starts, item = Starts.remote(), {"shard": np.array([0])}
+
+    def prepared() -> Any:
+        return unwrap(PrepareActor(starts, 4, "prepare", make_prepare, [])(item))
+
+    # Ray makes an actor that died again: each of these is such a restart.
+    assert [isinstance(prepared(), Item) for _ in range(4)] == [True] * 4
+    refused = prepared()
+    assert isinstance(refused, ActorError)
+    assert str(refused).startswith("preparing shards does not work: its process crashed again and again")
+    # They count together, and a written shard clears the count.
+    shard = wrap(Shard(0, schema.TITLES.empty_table(), schema.INVALID_ROWS.empty_table(), {}))
+    writer = WriteActor(starts, 4, str(tmp_path), "titles", None)
+    assert str(unwrap(writer(shard))).startswith("writing shards does not work")
+    assert unwrap(WriteActor(starts, 7, str(tmp_path), "titles", None)(shard)) == (0, {})
+    assert isinstance(prepared(), Item)
 
 
 def test_engine_over_its_memory_limit_restarts_between_shards(tmp_path: Path) -> None:

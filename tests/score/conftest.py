@@ -11,9 +11,9 @@ from artsel_ray import storage
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.models.load import Model
+from artsel_ray.score.answer_spec import AnswerSpec
 from artsel_ray.score.rendering import RenderedShard, ShardSource, render_shard
 from artsel_ray.score.requests import assign_titles, count_titles, shuffle_requests
-from artsel_ray.score.scoring_settings import ScoringSettings
 from tests.support import scoring_world
 
 
@@ -37,10 +37,10 @@ def history() -> Callable[[int], list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def render() -> Callable[[Path, ScoringSettings], RenderedShard]:
+def render() -> Callable[[Path, AnswerSpec], RenderedShard]:
     """Renders all requests of a world as one shard."""
 
-    def rendered(world: Path, settings: ScoringSettings) -> RenderedShard:
+    def rendered(world: Path, answer_spec: AnswerSpec) -> RenderedShard:
         files = storage.list_files(str(world / "requests"))
         counts = sum((count_titles(file) for file in files), Counter())
         assignment = assign_titles(counts, 1000, {})
@@ -52,7 +52,7 @@ def render() -> Callable[[Path, ScoringSettings], RenderedShard]:
         ]
         titles, artworks = (storage.list_files(str(world / name)) for name in ("titles", "artworks"))
         catalog, _ = read_catalog(titles, artworks)
-        return render_shard(0, ShardSource(uris, [], files, catalog), settings)
+        return render_shard(0, ShardSource(uris, [], files, catalog), answer_spec)
 
     return rendered
 

@@ -54,5 +54,24 @@ def test_requests_without_a_pair_to_measure_are_an_error(
     for file in (world / "requests").iterdir():
         file.unlink()
     write_requests(str(world / "requests/a.parquet"), [("u", [], ["t9"])])
-    with pytest.raises(InputError, match="no pair of the sample can be scored"):
+    with pytest.raises(InputError, match="no pair can be scored"):
         run(world, estimate_cost=True)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_speed_is_measured_on_titles_that_ask_the_model_something(
+    world: Path, smollm2: Model, write_requests: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (world / "requests").iterdir():
+        file.unlink()
+    # Most want t2, which has one candidate: it is chosen without a question.
+    write_requests(str(world / "requests/a.parquet"), [(f"u{user}", [], ["t2"]) for user in range(9)])
+    run(world, estimate_cost=True)
+    plan = storage.read_json(str(world / "P/plan.json"))
+    assert "no title asks the model anything" in capsys.readouterr().out
+    assert (plan["pairs"], plan["tokens_per_second"], plan["seconds"]) == (9, None, 0)
+    write_requests(str(world / "requests/b.parquet"), [("u9", [], ["t2", "t1"])])
+    run(world, estimate_cost=True)
+    plan = storage.read_json(str(world / "P/plan.json"))
+    assert (plan["pairs"], plan["measured_pairs"]) == (11, 1)
+    assert plan["tokens_per_second"] > 0

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray import storage
@@ -28,7 +30,7 @@ def test_flags_become_a_run(world: Path, smollm2: Model, called: list[tuple[str,
     assert run.config == config
     serving = run.config.serving
     assert (serving.explore, serving.epsilon, serving.seed) == ("epsilon", 0.25, 3)
-    assert (run.config.permutation, run.config.engine_pool.engines, run.settings.decoding) == (2, 2, "rank")
+    assert (run.config.permutation, run.config.engine_pool.engines, run.answer_spec.decoding) == (2, 2, "rank")
     # In the order of the permutation, not of the ids.
     assert sorted(run.catalog.artwork_ids.to_pylist()) != run.catalog.artwork_ids.to_pylist()
 
@@ -41,3 +43,15 @@ def test_estimate_cost_scores_nothing(world: Path, smollm2: Model, called: list[
 def test_absent_table_is_an_input_error(world: Path) -> None:
     with pytest.raises(InputError, match=r"no \.parquet file there"):
         job.score(score_config(world, requests=str(world / "nowhere")))
+
+
+def test_casts_of_requests_are_reported_before_ray_reads_them(
+    world: Path, smollm2: Model, called: list[tuple[str, ScoringRun]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (world / "requests").iterdir():
+        table = pq.read_table(file)
+        users = pa.array(range(table.num_rows), pa.int64())
+        pq.write_table(table.set_column(0, "user_id", users), file)
+    job.score(score_config(world))
+    line = "requests: column 'user_id' is cast from int64 to string\n"
+    assert capsys.readouterr().out.count(line) == 1

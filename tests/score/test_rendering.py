@@ -15,16 +15,16 @@ from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Options
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score import rendering
+from artsel_ray.score.answer_spec import AnswerSpec
 from artsel_ray.score.rendering import RenderedShard, ShardSource, TitleGroup, prompt_tokenizer, render_shard
 from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previous, shuffle_requests
-from artsel_ray.score.scoring_settings import ScoringSettings
 
-Render = Callable[[Path, ScoringSettings], RenderedShard]
-SETTINGS = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 8192, "choose")
+Render = Callable[[Path, AnswerSpec], RenderedShard]
+ANSWER_SPEC = AnswerSpec("smollm2", "smollm2@x", PromptSpec(), 8192, "choose")
 
 
 def test_groups_are_whole_titles_in_order(world: Path, smollm2: Model, render: Render) -> None:
-    shard = render(world, SETTINGS)
+    shard = render(world, ANSWER_SPEC)
     assert [(group.title_id, group.users) for group in shard.groups] == [("t1", 12), ("t2", 6), ("t3", 6)]
     assert shard.groups[0].artwork_ids == ["t1-0", "t1-1", "t1-2"]
     assert len(shard.user_ids) == len(shard.histories) == len(shard.fingerprints) == shard.counts["pairs"] == 24
@@ -36,15 +36,15 @@ def test_groups_are_whole_titles_in_order(world: Path, smollm2: Model, render: R
 
 
 def test_fingerprints_are_equal_only_where_answers_are(world: Path, smollm2: Model, render: Render) -> None:
-    shard = render(world, SETTINGS)
+    shard = render(world, ANSWER_SPEC)
     # Users u00 … u05 and u10 … u15 have the same histories: each fingerprint occurs twice.
     assert set(Counter(shard.fingerprints).values()) == {2}
-    assert render(world, SETTINGS).fingerprints == shard.fingerprints
+    assert render(world, ANSWER_SPEC).fingerprints == shard.fingerprints
     for other in (
-        replace(SETTINGS, model_id="other"),
-        replace(SETTINGS, decoding="rank"),
-        replace(SETTINGS, label_prior=(2.0, 0.5)),
-        replace(SETTINGS, spec=PromptSpec(layout="user_first")),
+        replace(ANSWER_SPEC, model_id="other"),
+        replace(ANSWER_SPEC, decoding="rank"),
+        replace(ANSWER_SPEC, label_prior=(2.0, 0.5)),
+        replace(ANSWER_SPEC, spec=PromptSpec(layout="user_first")),
     ):
         assert not set(render(world, other).fingerprints) & set(shard.fingerprints)
 
@@ -54,14 +54,14 @@ def test_fingerprints_are_those_of_earlier_versions() -> None:
     options = Options(prefix=[1, 2], answers=[[3]], captions_cut=0, length=2)
     groups = [TitleGroup("t1", ["a", "b"], options, users=1)]
     histories = pa.array([[4, 5]], pa.list_(pa.int32()))
-    assert rendering._fingerprints(groups, histories, SETTINGS) == ["42471db5cd857ebefeb67edb5c9bc95a"]
-    assert rendering._fingerprints(groups, histories, replace(SETTINGS, label_prior=(2.0, 0.5))) == [
+    assert rendering._fingerprints(groups, histories, ANSWER_SPEC) == ["42471db5cd857ebefeb67edb5c9bc95a"]
+    assert rendering._fingerprints(groups, histories, replace(ANSWER_SPEC, label_prior=(2.0, 0.5))) == [
         "a7d546f4cbf24cde2192b5564ed8d786"
     ]
 
 
 def test_user_first_layout_keeps_users_together(world: Path, smollm2: Model, render: Render) -> None:
-    shard = render(world, replace(SETTINGS, spec=PromptSpec(layout="user_first")))
+    shard = render(world, replace(ANSWER_SPEC, spec=PromptSpec(layout="user_first")))
     users = shard.user_ids.to_pylist()
     assert users == sorted(users)
     assert [group.title_id for group in shard.groups[:4]] == ["t1", "t2", "t1", "t3"]
@@ -75,7 +75,7 @@ def test_pairs_that_cannot_be_scored_are_invalid(
     write_requests(
         str(world / "requests/part-2.parquet"), [("u00", [], ["t1", "t4", "t9", ""]), ("v", [], ["t1", "t1"])]
     )
-    shard = render(world, SETTINGS)
+    shard = render(world, ANSWER_SPEC)
     invalid = shard.invalid.select(["file", "row", "column", "reason", "user_id", "title_id"]).to_pylist()
     assert {(row["user_id"], row["title_id"], row["reason"]) for row in invalid} == {
         ("u00", "t1", "the pair was asked for before"),
@@ -90,18 +90,18 @@ def test_pairs_that_cannot_be_scored_are_invalid(
 
 def test_prompts_never_exceed_the_model(world: Path, smollm2: Model, render: Render) -> None:
     tokenizer = prompt_tokenizer("smollm2", PromptSpec())
-    whole = render(world, SETTINGS)
+    whole = render(world, ANSWER_SPEC)
     lengths = [
         tokenizer.fixed_tokens() + len(whole.groups[0].options.prefix) + len(ids) for ids in whole.histories[:12]
     ]
     answer = max(map(len, whole.groups[0].options.answers)) + 2
     limit = max(lengths) + answer - 1
-    cut = render(world, replace(SETTINGS, max_model_length=limit))
+    cut = render(world, replace(ANSWER_SPEC, max_model_length=limit))
     assert cut.counts["histories_cut"] > 0
     for group, start in zip(cut.groups, np.cumsum([0, *[group.users for group in cut.groups]]), strict=False):
         for ids in cut.histories[start : start + group.users]:
             assert len(tokenizer.prompt(group.options.prefix, ids.as_py())) + answer <= limit
-    tiny = render(world, replace(SETTINGS, max_model_length=tokenizer.fixed_tokens()))
+    tiny = render(world, replace(ANSWER_SPEC, max_model_length=tokenizer.fixed_tokens()))
     assert (tiny.counts["pairs"], tiny.counts["rejected"]) == (0, 24)
     assert "exceeds" in tiny.invalid["reason"][0].as_py()
 
@@ -114,8 +114,8 @@ def test_earlier_prediction_that_this_run_could_not_make_is_not_reused(
     assignment = assign_titles(sum((count_titles(file) for file in asked), Counter()), 1000, {})
     uris = [uri for i in range(2) for uri in shuffle_requests(asked, range(i, i + 1), assignment, work, work).uris]
     for decoding in ("choose", "rank"):
-        settings = replace(SETTINGS, decoding=decoding)
-        first = render(world, settings)
+        answer_spec = replace(ANSWER_SPEC, decoding=decoding)
+        first = render(world, answer_spec)
         row: dict[str, Any] = {
             "user_id": "u00",
             "title_id": "t1",
@@ -130,7 +130,7 @@ def test_earlier_prediction_that_this_run_could_not_make_is_not_reused(
             earlier = pa.Table.from_pylist([row | change], schema=PREDICTIONS)
             storage.write_table(f"{world}/P/a.parquet", earlier, "predictions")
             assert shuffle_previous([f"{world}/P/a.parquet"], f"{work}/p.arrow", assignment, f"{work}/r.parquet") == 0
-            shard = render_shard(0, ShardSource(uris, [f"{work}/p.arrow"], asked, catalog), settings)
+            shard = render_shard(0, ShardSource(uris, [f"{work}/p.arrow"], asked, catalog), answer_spec)
             outcomes.append((shard.counts["reused"], len(shard.fingerprints)))
         assert outcomes == [(1, 23), (0, 24), (0, 24), (1, 23) if decoding == "choose" else (0, 24)]
 

@@ -37,7 +37,6 @@ def test_titles_stay_whole_and_shards_are_full(counts: Counter[str], shard_pairs
         assert (parts > 1) == (counts[title] > shard_pairs)
         for part in range(parts):
             held[first + part] += counts[title] // parts
-    assert sum(counts.values()) == assignment.pairs
     assert sorted(held) == list(range(assignment.shards))
     assert all(pairs <= shard_pairs for pairs in held.values())
     whole = [first for first, parts in assignment.shard_of.values() if parts == 1]
@@ -50,7 +49,7 @@ def test_titles_stay_whole_and_shards_are_full(counts: Counter[str], shard_pairs
 @given(COUNTS, st.integers(1, 40))
 def test_users_stay_whole_in_as_many_shards_as_their_pairs_need(counts: Counter[str], shard_pairs: int) -> None:
     assignment = assign_users(counts, shard_pairs)
-    assert assignment.pairs == sum(counts.values()) > (assignment.shards - 1) * shard_pairs
+    assert assignment.shards * shard_pairs >= sum(counts.values()) > (assignment.shards - 1) * shard_pairs
     assert set(assignment.shard_of.values()) <= {(0, assignment.shards)}
     assert assignment.shard_of.keys() == counts.keys()
 

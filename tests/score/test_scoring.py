@@ -22,16 +22,16 @@ from artsel_ray.prompts.tokenizer import Ids
 from artsel_ray.runtime.engine_pool import EngineActor, EngineStage, Item, Starts
 from artsel_ray.runtime.task_result import unwrap, wrap
 from artsel_ray.schema import INVALID_ROWS, PREDICTIONS
+from artsel_ray.score.answer_spec import AnswerSpec
 from artsel_ray.score.rendering import RenderedShard, TitleGroup, prompt_tokenizer
 from artsel_ray.score.scoring import EngineLoader, make_scorer, score_shard
-from artsel_ray.score.scoring_settings import ScoringSettings
 from artsel_ray.score.settings import ScoreEngines
 
-Render = Callable[[Path, ScoringSettings], RenderedShard]
+Render = Callable[[Path, AnswerSpec], RenderedShard]
 CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "Two friends fight."]
-SETTINGS = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
+ANSWER_SPEC = AnswerSpec("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
 LOADER = EngineLoader(
-    ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 2048, "choose"), ScoreEngines(engine="fake"), 4, None
+    AnswerSpec("smollm2", "smollm2@x", PromptSpec(), 2048, "choose"), ScoreEngines(engine="fake"), 4, None
 )
 
 
@@ -58,8 +58,8 @@ class Scripted:
         return [self.texts.pop(0)[:max_tokens] for _ in prompts]
 
 
-def shard(settings: ScoringSettings) -> RenderedShard:
-    options = prompt_tokenizer(settings.model, settings.spec).options("Up", ["Comedy"], CAPTIONS)
+def shard(answer_spec: AnswerSpec) -> RenderedShard:
+    options = prompt_tokenizer(answer_spec.model, answer_spec.spec).options("Up", ["Comedy"], CAPTIONS)
     groups = [TitleGroup("t1", ["a", "b", "c"], options, 2), TitleGroup("t2", ["d", "e", "f"], options, 1)]
     histories = pa.array([[11], [12, 13], [14]], pa.list_(pa.int32()))
     users = pa.chunked_array([["u1", "u2", "u3"]])
@@ -70,10 +70,10 @@ def shard(settings: ScoringSettings) -> RenderedShard:
 
 
 def test_label_prior_is_divided_out_of_every_distribution(smollm2: Model) -> None:
-    settings = replace(SETTINGS, decoding="labels", spec=PromptSpec(output="number"))
-    plain, _ = score_shard(shard(settings), Scripted(), settings)
+    answer_spec = replace(ANSWER_SPEC, decoding="labels", spec=PromptSpec(output="number"))
+    plain, _ = score_shard(shard(answer_spec), Scripted(), answer_spec)
     prior = (0.5, 1.0, 4.0)
-    divided, _ = score_shard(shard(settings), Scripted(), replace(settings, label_prior=prior))
+    divided, _ = score_shard(shard(answer_spec), Scripted(), replace(answer_spec, label_prior=prior))
     for before, after in zip(plain.to_pylist(), divided.to_pylist(), strict=True):
         expected = np.array([each["probability"] for each in before["candidates"]]) / prior
         assert [each["probability"] for each in after["candidates"]] == pytest.approx(expected / expected.sum())
@@ -84,7 +84,7 @@ def test_label_prior_is_divided_out_of_every_distribution(smollm2: Model) -> Non
 
 def test_rows_keep_the_order_of_the_groups(smollm2: Model) -> None:
     engine = Scripted()
-    table, counts = score_shard(shard(SETTINGS), engine, SETTINGS)
+    table, counts = score_shard(shard(ANSWER_SPEC), engine, ANSWER_SPEC)
     rows = table.to_pylist()
     assert [(row["user_id"], row["title_id"], row["fingerprint"]) for row in rows] == [
         ("u1", "t1", "f1"), ("u2", "t1", "f2"), ("u3", "t2", "f3"),
@@ -96,26 +96,26 @@ def test_rows_keep_the_order_of_the_groups(smollm2: Model) -> None:
     ]
     assert counts == {"unmatched": 0}
     tokenizer = prompt_tokenizer("smollm2", PromptSpec())
-    prefix = shard(SETTINGS).groups[0].options.prefix
+    prefix = shard(ANSWER_SPEC).groups[0].options.prefix
     assert engine.prompts[0].tolist() == tokenizer.prompt(prefix, [11]).tolist()
 
 
 def test_free_text_without_a_match_is_counted(smollm2: Model) -> None:
-    settings = replace(SETTINGS, decoding="freetext")
+    answer_spec = replace(ANSWER_SPEC, decoding="freetext")
     tokenizer = prompt_tokenizer("smollm2", PromptSpec())
     engine = Scripted(tokenizer.encode([" friends by the sea", " 42", ""]))
-    table, counts = score_shard(shard(settings), engine, settings)
+    table, counts = score_shard(shard(answer_spec), engine, answer_spec)
     assert table["artwork_id"].to_pylist() == ["b", "a", "d"]
     assert table["probability"].null_count == 3
     assert counts == {"unmatched": 2}
 
 
 def test_rationale_is_kept_and_precedes_the_prediction(smollm2: Model) -> None:
-    settings = replace(SETTINGS, decoding="choose", spec=PromptSpec(reason=True))
-    tokenizer = prompt_tokenizer("smollm2", settings.spec)
+    answer_spec = replace(ANSWER_SPEC, decoding="choose", spec=PromptSpec(reason=True))
+    tokenizer = prompt_tokenizer("smollm2", answer_spec.spec)
     texts = tokenizer.encode([" They like the sea.\nPrediction: ", " Towers <option>", ""])
     engine = Scripted(texts)
-    table, counts = score_shard(shard(settings), engine, settings)
+    table, counts = score_shard(shard(answer_spec), engine, answer_spec)
     assert table["rationale"].to_pylist() == ["They like the sea.", "Towers <option>", ""]
     assert counts == {
         "unmatched": 0, "reasons": 3, "reasons_of_other_histories": 0, "reasons_of_other_candidates": 0,
@@ -127,10 +127,10 @@ def test_rationale_is_kept_and_precedes_the_prediction(smollm2: Model) -> None:
 
 
 def test_rationale_about_another_users_title_or_another_candidate_is_dropped(smollm2: Model) -> None:
-    settings = replace(SETTINGS, decoding="choose", spec=PromptSpec(reason=True))
-    tokenizer = prompt_tokenizer("smollm2", settings.spec)
+    answer_spec = replace(ANSWER_SPEC, decoding="choose", spec=PromptSpec(reason=True))
+    tokenizer = prompt_tokenizer("smollm2", answer_spec.spec)
     texts = [" They also liked Heat.", " Up suits them.", " Better than two friends laugh by the sea."]
-    table, counts = score_shard(shard(settings), Scripted(tokenizer.encode(texts)), settings)
+    table, counts = score_shard(shard(answer_spec), Scripted(tokenizer.encode(texts)), answer_spec)
     chosen = table["artwork_id"].to_pylist()
     assert table["rationale"].to_pylist() == [None, "Up suits them.", None if chosen[2] != "e" else texts[2].strip()]
     assert counts["reasons_of_other_histories"] == 1
@@ -138,18 +138,18 @@ def test_rationale_about_another_users_title_or_another_candidate_is_dropped(smo
 
 
 def test_scorer_adds_reused_predictions_and_their_counts(smollm2: Model) -> None:
-    fresh, _ = score_shard(shard(SETTINGS), Scripted(), SETTINGS)
-    rendered = replace(shard(SETTINGS), reused=fresh.slice(1, 1), counts={"pairs": 4, "reused": 1})
-    processed = make_scorer(SETTINGS)(rendered, Scripted)
+    fresh, _ = score_shard(shard(ANSWER_SPEC), Scripted(), ANSWER_SPEC)
+    rendered = replace(shard(ANSWER_SPEC), reused=fresh.slice(1, 1), counts={"pairs": 4, "reused": 1})
+    processed = make_scorer(ANSWER_SPEC)(rendered, Scripted)
     assert processed.rows["user_id"].to_pylist() == ["u1", "u2", "u3", "u2"]
     assert processed.invalid is rendered.invalid
     assert processed.counts == {"pairs": 4, "reused": 1, "unmatched": 0}
 
 
 def test_empty_shard_is_an_empty_table(smollm2: Model) -> None:
-    empty = replace(shard(SETTINGS), groups=[], user_ids=pa.chunked_array([[]], pa.string()), fingerprints=[])
+    empty = replace(shard(ANSWER_SPEC), groups=[], user_ids=pa.chunked_array([[]], pa.string()), fingerprints=[])
     empty = replace(empty, histories=pa.array([], pa.list_(pa.int32())))
-    table, _ = score_shard(empty, Scripted(), SETTINGS)
+    table, _ = score_shard(empty, Scripted(), ANSWER_SPEC)
     assert table.num_rows == 0
 
 
@@ -172,9 +172,9 @@ def brute_force(model: Any, prompt: Ids, answers: list[list[int]], end: int) -> 
 @pytest.mark.parametrize("answers", [[math.nan, 0.0, 0.0], [-math.inf] * 3, [math.inf, 0.0, 0.0]])
 def test_engine_that_answers_nan_is_an_input_error(smollm2: Model, decoding: str, answers: list[float]) -> None:
     engine = Scripted(answers=answers)
-    settings = replace(SETTINGS, decoding=decoding)
+    answer_spec = replace(ANSWER_SPEC, decoding=decoding)
     with pytest.raises(InputError, match="the model answers with NaN"):
-        score_shard(shard(settings), engine, settings)
+        score_shard(shard(answer_spec), engine, answer_spec)
 
 
 @pytest.mark.slow
@@ -184,10 +184,10 @@ def test_engine_that_answers_nan_is_an_input_error(smollm2: Model, decoding: str
 def test_rank_on_vllm_equals_brute_force(
     world: Path, render: Render, smollm2: Model, vllm_engine: VllmEngine, spec: PromptSpec
 ) -> None:
-    settings = replace(SETTINGS, spec=spec)
-    shard = render(world, settings)
-    ranked = score_shard(shard, vllm_engine, settings)[0].to_pylist()
-    chosen = score_shard(shard, vllm_engine, replace(settings, decoding="choose"))[0].to_pylist()
+    answer_spec = replace(ANSWER_SPEC, spec=spec)
+    shard = render(world, answer_spec)
+    ranked = score_shard(shard, vllm_engine, answer_spec)[0].to_pylist()
+    chosen = score_shard(shard, vllm_engine, replace(answer_spec, decoding="choose"))[0].to_pylist()
     model, tokenizer = adapter.read_model(smollm2.path, torch.float32), prompt_tokenizer("smollm2", spec)
     options = [group.options for group in shard.groups for _ in range(group.users)]
     for n in range(0, len(ranked), 3):
@@ -215,11 +215,11 @@ def only(shard: RenderedShard, pairs: list[int]) -> RenderedShard:
 def test_probabilities_on_vllm_do_not_depend_on_batch_order_or_cache(
     world: Path, render: Render, vllm_engine: VllmEngine
 ) -> None:
-    settings = replace(SETTINGS, decoding="rank")
-    shard = render(world, settings)
+    answer_spec = replace(ANSWER_SPEC, decoding="rank")
+    shard = render(world, answer_spec)
 
     def ranked(pairs: list[int]) -> dict[str, list[float]]:
-        rows = score_shard(only(shard, pairs), vllm_engine, settings)[0].to_pylist()
+        rows = score_shard(only(shard, pairs), vllm_engine, answer_spec)[0].to_pylist()
         return {row["user_id"]: [each["probability"] for each in row["candidates"]] for row in rows}
 
     vllm_engine._llm.reset_prefix_cache()
@@ -235,9 +235,9 @@ def test_probabilities_on_vllm_do_not_depend_on_batch_order_or_cache(
 @pytest.mark.slow
 def test_vllm_generates_free_text_and_rationales(world: Path, render: Render, vllm_engine: VllmEngine) -> None:
     for spec, decoding in ((PromptSpec(), "freetext"), (PromptSpec(reason=True, reason_tokens=12), "choose")):
-        settings = replace(SETTINGS, spec=spec, decoding=decoding)
+        answer_spec = replace(ANSWER_SPEC, spec=spec, decoding=decoding)
         vllm_engine.usage.take()
-        rows = score_shard(render(world, settings), vllm_engine, settings)[0].to_pylist()
+        rows = score_shard(render(world, answer_spec), vllm_engine, answer_spec)[0].to_pylist()
         assert len(rows) == 24
         assert all(row["artwork_id"].startswith(row["title_id"]) for row in rows)
         assert all((row["rationale"] is not None) == spec.reason for row in rows)
@@ -274,8 +274,8 @@ def test_transformers_engine_loads_the_model(smollm2: Model) -> None:
 def test_engine_that_does_not_start_reports_why(
     smollm2: Model, ray_cluster: None, model: str, kind: Any, message: str
 ) -> None:
-    settings = replace(LOADER.settings, model=model, max_model_length=16_384)
-    load = replace(LOADER, settings=settings, pool=ScoreEngines(engine=kind))
+    answer_spec = replace(LOADER.answer_spec, model=model, max_model_length=16_384)
+    load = replace(LOADER, answer_spec=answer_spec, pool=ScoreEngines(engine=kind))
     stage = EngineStage("score", lambda: lambda shard, get_engine: shard, load)
     actor = EngineActor(stage, Starts.remote(), 4, None, "P")
     with pytest.raises(InputError, match=message):

@@ -13,26 +13,27 @@ from artsel_ray.data.catalog import read_catalog
 from artsel_ray.decoding import trie
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.score.answer_spec import AnswerSpec
 from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer
 from artsel_ray.score.requests import count_titles
-from artsel_ray.score.scoring_settings import ScoringSettings
 from artsel_ray.score.token_counts import LAYOUTS, TokenCounter, TokenCounts
 
-Render = Callable[[Path, ScoringSettings], RenderedShard]
-SETTINGS = ScoringSettings("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
+Render = Callable[[Path, AnswerSpec], RenderedShard]
+ANSWER_SPEC = AnswerSpec("smollm2", "smollm2@x", PromptSpec(), 8192, "rank")
 
 
-def counted(world: Path, settings: ScoringSettings, block_tokens: int) -> TokenCounts:
+def counted(world: Path, answer_spec: AnswerSpec, block_tokens: int) -> TokenCounts:
     files, titles, artworks = (storage.list_files(str(world / name)) for name in ("requests", "titles", "artworks"))
     counts = sum((count_titles(file) for file in files), Counter())
     catalog, _ = read_catalog(titles, artworks)
-    return TokenCounter(settings, block_tokens).count(files, counts, catalog)
+    counter = TokenCounter(answer_spec, block_tokens)
+    return counter.count(files, counter.measure_titles(counts, catalog))
 
 
-def asked(world: Path, settings: ScoringSettings, render: Render) -> list[tuple[int, ...]]:
+def asked(world: Path, answer_spec: AnswerSpec, render: Render) -> list[tuple[int, ...]]:
     """Every question of a run, as the engine gets it, in its order: pair by pair."""
-    shard = render(world, settings)
-    tokenizer = prompt_tokenizer(settings.model, settings.spec)
+    shard = render(world, answer_spec)
+    tokenizer = prompt_tokenizer(answer_spec.model, answer_spec.spec)
     histories, questions = iter(shard.histories), []
     for group in shard.groups:
         branches = trie.build(group.options.answers, tokenizer.option_end).branches
@@ -70,10 +71,10 @@ def strangers(world: Path, write_requests: Callable[..., None], history: Callabl
 def test_counts_are_what_an_engine_with_a_cache_computes(
     strangers: Path, smollm2: Model, render: Render, layout: Layout
 ) -> None:
-    settings = replace(SETTINGS, spec=PromptSpec(layout=layout))
-    questions = asked(strangers, settings, render)
+    answer_spec = replace(ANSWER_SPEC, spec=PromptSpec(layout=layout))
+    questions = asked(strangers, answer_spec, render)
     for block in (16, 128):
-        totals = counted(strangers, settings, block)
+        totals = counted(strangers, answer_spec, block)
         assert (totals.pairs, totals.questions) == (24, len(questions))
         assert totals.prompt_tokens == sum(map(len, questions))
         # Histories begin with the same century and titles with the same words, which the counter does not share.
@@ -87,7 +88,7 @@ def test_layout_that_shares_more_is_cheaper(
     strangers: Path, smollm2: Model, write_requests: Callable[..., None], history: Callable[[int], list[dict[str, Any]]]
 ) -> None:
     def layout() -> str:
-        return counted(strangers, replace(SETTINGS, spec=PromptSpec(history_length=1)), 16).cheapest_layout()
+        return counted(strangers, replace(ANSWER_SPEC, spec=PromptSpec(history_length=1)), 16).cheapest_layout()
 
     assert layout() == "title_first"
     for file in (strangers / "requests").iterdir():

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from ray.cluster_utils import Cluster
@@ -27,11 +28,11 @@ from artsel_ray.data.checked_reader import read_table
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
-from artsel_ray.schema import ARTWORKS, REQUESTS, TITLES
-from artsel_ray.train.job import begin_training, final_metrics, train, training_failed, training_of
+from artsel_ray.schema import ARTWORKS, EXAMPLES, REQUESTS, TITLES
+from artsel_ray.train.job import begin_training, final_metrics, nothing_learned, train, training_failed, training_of
 from artsel_ray.train.loop import Fitted
 from artsel_ray.train.settings import TrainConfig
-from tests.support.training import TinyLlama, changed, losses_of, train_config, write_half_base
+from tests.support.training import TinyLlama, changed, example_row, losses_of, train_config, write_half_base
 
 
 def config_for(examples: str, model: str, output: Path | str, **changes: Any) -> TrainConfig:
@@ -238,6 +239,45 @@ def test_weighting_belongs_to_the_identity_only_where_it_is_on(
     begin_training(resolved(changed(weighted, output=str(tmp_path / "W"))), ())
     with pytest.raises(InputError, match="differs in: max_weight, weight_by_propensity"):
         begin_training(resolved(changed(config, output=str(tmp_path / "W"))), ())
+
+
+def test_casts_of_examples_are_reported_where_the_job_starts(
+    tiny_llama: TinyLlama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "validation"):
+        (tmp_path / "E" / split).mkdir(parents=True)
+        table = pa.Table.from_pylist([example_row(1)], EXAMPLES)
+        labels = table["label"].cast(pa.float64())  # as pandas makes them where one was missing
+        table = table.set_column(table.schema.get_field_index("label"), "label", labels)
+        pq.write_table(
+            table.drop_columns(["rationale"]).append_column("rationale", pa.array([7])),
+            f"{tmp_path}/E/{split}/a.parquet",
+        )
+    config = config_for(str(tmp_path / "E"), tiny_llama(True), tmp_path / "T")
+    begin_training(resolved(config), ())
+    # Rationales are not read.
+    assert (
+        capsys.readouterr().out == f"examples: column 'label' is cast from double to {EXAMPLES.field('label').type}\n"
+    )
+    begin_training(resolved(changed(config, reason=True, output=str(tmp_path / "R"))), ())
+    assert capsys.readouterr().out == "examples: column 'rationale' is cast from int64 to string\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "losses", "learned"),
+    [
+        ("dpo", [0.6931, 0.6932, 0.6930], False),
+        ("dpo", [0.6931, 0.66], True),
+        ("sft", [0.6931, 0.6930, 0.6929], True),
+        ("sft", [2.5, 2.5, 2.5], False),
+        ("sft", [2.5], True),
+    ],
+)
+def test_loss_that_does_not_move_is_a_warning(method: str, losses: list[float], learned: bool) -> None:
+    history = [{"step": float(step), "loss": loss} for step, loss in enumerate(losses)]
+    found = nothing_learned(method, [*history, {"step": 9.0, "validation_ips": 1.0}])
+    assert found.startswith("warning: the loss stayed") != learned
+    assert bool(found) != learned
 
 
 def test_what_travels_to_and_from_workers_can_be_pickled(examples: str, tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
 """The sweep job: its flags, its trials and their records, and what it publishes."""
 
-import dataclasses
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from ray.tune.execution import class_cache
@@ -16,24 +15,20 @@ from artsel_ray.data.checked_reader import read_table
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.report.html import render_sweep
+from artsel_ray.train.job import train
 from artsel_ray.train.settings import SweepConfig
 from artsel_ray.train.sweep import (
     Recorder,
     Reporter,
-    Status,
-    TrialRecord,
-    best_of,
     copy_best,
     failure_of,
     keep_keys_out_of_logs,
-    read_record,
-    selected_by,
     shown_flags,
     sweep,
     trial_config,
-    trial_output,
 )
-from tests.support.training import TinyLlama, changed
+from artsel_ray.train.trial_records import TrialRecord, read_record
+from tests.support.training import TinyLlama, changed, example_row, write_examples
 
 
 def config(output: Path, **changes: Any) -> SweepConfig:
@@ -126,6 +121,27 @@ def test_page_names_steps_or_epochs() -> None:
     assert "max steps: 7" in page_of(flags | {"max_steps": 7})
 
 
+def test_best_trial_passes_on_what_it_noticed_and_is_merged_on_request(
+    tiny_llama: TinyLlama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [example_row(1, captions=["Two friends."] * 2, example_id=f"e{number}") for number in range(4)]
+    for split in ("train", "validation"):
+        write_examples(tmp_path / "examples" / split, rows)
+    given = config(
+        tmp_path, model=tiny_llama(True), max_steps=1, batch_size=4, lora_rank=2, learning_rates=(1e-3, 1e-4),
+        export_merged=True,
+    )  # fmt: skip
+    for rate in given.learning_rates:
+        train(changed(trial_config(given, rate), workers=0))  # as a trial does on Ray, in a process of its own
+    assert not list(tmp_path.glob("T/trials/*/merged"))
+    capsys.readouterr()
+    sweep(given)
+    out = capsys.readouterr().out
+    assert out.count("best trial: warning: 4 of 4 train examples engage with an artwork that reads the same") == 1
+    assert "merging into float32 loses" in out
+    assert (tmp_path / "T/best/merged/model.safetensors").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_sweep_survives_a_diverging_trial_and_resumes_with_more_rates(
@@ -162,40 +178,6 @@ def test_sweep_survives_a_diverging_trial_and_resumes_with_more_rates(
         sweep(changed(given, seed=1))
 
 
-def record(rate: float, status: Status, ips: float | None, accuracy: float | None = 0.5) -> TrialRecord:
-    return TrialRecord(rate, status, validation_ips=ips, validation_accuracy=accuracy)
-
-
-def test_similar_rates_have_outputs_of_their_own() -> None:
-    assert trial_output("T", 1e-5) != trial_output("T", 1.0000001e-5)
-    assert trial_output("s3://b/T?scheme=http", 1e-5) == "s3://b/T/trials/1e-05?scheme=http"
-
-
-def test_best_trial_has_finished_with_the_highest_ips_then_accuracy() -> None:
-    trials = [
-        record(1e-7, "finished", 1.5, 0.2),
-        record(1e-6, "finished", 1.5, 0.3),
-        record(1e-5, "stopped", 9.0),
-        record(1e-4, "failed", None, None),
-        record(1e-3, "finished", 1.2, 0.9),
-    ]
-    best = best_of(trials)
-    assert best is not None
-    assert best.learning_rate == 1e-6
-    assert best_of(trials[2:4]) is None
-
-
-def test_best_trial_is_chosen_by_logged_snips_where_all_have_it() -> None:
-    copies_log = dataclasses.replace(record(1e-5, "finished", 5.2), validation_snips_logged=0.2)
-    learns = dataclasses.replace(record(1e-6, "finished", 1.8), validation_snips_logged=0.4)
-    assert (selected_by([copies_log, learns]), best_of([copies_log, learns])) == ("validation_snips_logged", learns)
-    # One that an earlier version has finished, without it.
-    earlier = record(1e-7, "finished", 1.2)
-    assert (selected_by([copies_log, learns, earlier]), best_of([copies_log, learns, earlier])) == (
-        *("validation_ips", copies_log),
-    )
-
-
 def test_tune_compares_trials_by_the_metric_that_selects(monkeypatch: pytest.MonkeyPatch) -> None:
     reported: list[dict[str, Any]] = []
     monkeypatch.setattr(TuneReportCallback, "after_report", lambda self, context, metrics, _: reported.extend(metrics))
@@ -205,22 +187,6 @@ def test_tune_compares_trials_by_the_metric_that_selects(monkeypatch: pytest.Mon
         reporter.after_report(None, [metrics], None)
     reporter.after_report(None, [{**uniform, "step": 4}], None)  # a checkpoint without a validation of its own
     assert [each["headline"] for each in reported] == [5.2, 0.2]
-
-
-def test_record_is_read_from_the_trials_output(tmp_path: Path) -> None:
-    output = str(tmp_path)
-    assert read_record(output, 1e-5) is None
-    stopped = record(1e-5, "stopped", 1.1)
-    storage.write_json(storage.join(output, "trials/1e-05/trial.json"), dataclasses.asdict(stopped))
-    assert read_record(output, 1e-5) == stopped
-    # A manifest says that the training has finished, whatever was recorded before.
-    metrics = {"loss": 0.5, "validation_accuracy": 0.25, "validation_ips": 2.0}
-    history = [{"step": 1, "loss": 0.7}, {"step": 4, **metrics}]
-    storage.write_json(
-        storage.join(output, "trials/1e-05/summary.json"), {**metrics, "seconds": 9.0, "history": history}
-    )
-    storage.write_manifest(storage.join(output, "trials/1e-05"), {"metrics": metrics})
-    assert read_record(output, 1e-5) == TrialRecord(1e-5, "finished", **metrics, step=4, seconds=9.0, error=None)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +218,3 @@ def test_recorder_writes_how_a_trial_ended(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().out == (
         "sweep: learning rate 1e-05 stopped\nsweep: learning rate 0.0001 failed: the loss is nan at step 3\n"
     )
-
-
-def test_statuses_are_those_of_the_table() -> None:
-    assert set(get_args(Status)) == {"finished", "stopped", "failed"}

@@ -8,8 +8,8 @@ from artsel_ray.config import from_flags
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.score.job import resolve_settings
-from artsel_ray.score.scoring_settings import prompt_spec, read_label_prior
+from artsel_ray.score.answer_spec import prompt_spec, read_label_prior
+from artsel_ray.score.job import resolve_answer_spec
 from artsel_ray.score.settings import ScoreConfig, ScorePrompt
 
 
@@ -67,11 +67,11 @@ def test_images_are_answered_with_numbers_and_follow_their_title(smollm2: Model)
         with pytest.raises(InputError, match=message):
             spec_of(smollm2, assets="image", **wrong)
     with pytest.raises(InputError, match="--assets image needs a vision-language model"):
-        resolve_settings(config(model="smollm2", assets="image"))
+        resolve_answer_spec(config(model="smollm2", assets="image"))
 
 
 def test_length_is_the_models_at_most_and_a_fake_engine_has_its_own_id(smollm2: Model) -> None:
-    settings = resolve_settings(config(model="smollm2", max_model_length=100_000))
-    assert (settings.max_model_length, settings.model_id) == (8192, smollm2.model_id)
-    settings = resolve_settings(config(model="smollm2", max_model_length=512, engine="fake"))
-    assert (settings.max_model_length, settings.model_id) == (512, "fake")
+    answer_spec = resolve_answer_spec(config(model="smollm2", max_model_length=100_000))
+    assert (answer_spec.max_model_length, answer_spec.model_id) == (8192, smollm2.model_id)
+    answer_spec = resolve_answer_spec(config(model="smollm2", max_model_length=512, engine="fake"))
+    assert (answer_spec.max_model_length, answer_spec.model_id) == (512, "fake")

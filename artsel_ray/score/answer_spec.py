@@ -18,7 +18,7 @@ from artsel_ray.score.settings import ScorePrompt
 
 
 @dataclass(frozen=True)
-class ScoringSettings:
+class AnswerSpec:
     """What rendering and decoding depend on."""
 
     model: str
