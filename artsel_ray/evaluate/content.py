@@ -4,9 +4,10 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from artsel_ray.evaluate.choices import BEST_LOGGED, EXPECTED_BEST, ORACLE, PredictedChoices
+from artsel_ray.evaluate.choices import PredictedChoices
 from artsel_ray.evaluate.example_table import ExampleTable
 from artsel_ray.evaluate.impressions import LogEvaluation
+from artsel_ray.evaluate.policies import BEST_LOGGED, EXPECTED_BEST, ORACLE, SERVED
 from artsel_ray.evaluation.examples import UNKNOWN, IntArray, PolicyOnExamples
 from artsel_ray.evaluation.logging_policy import log_warnings
 from artsel_ray.evaluation.metrics import headline, summary_metrics
@@ -110,6 +111,9 @@ def _warnings(findings: Findings) -> list[str]:
     table = findings.table
     warnings = log_warnings(table.examples, table.truth_n, table.title_n)
     warnings += [text for name in findings.choices if name != BEST_LOGGED for text in _coverage(name, findings)]
+    for name in (name for name, choices in findings.choices.items() if choices.explored and choices.served_c is None):
+        unknown = "its propensities are neither those of --explore epsilon nor of softmax"
+        warnings.append(f"{name}: {unknown}; what the run served is not judged, only its most likely artworks are")
     if findings.engagements_c is not None and not findings.engagements_c.any():
         warnings.append("popularity: no train example engages with any of the candidates, so it is a random draw")
     policies = [(name, result) for name, result in findings.results.policies.items() if name not in _CEILINGS]
@@ -159,6 +163,8 @@ def _notes(findings: Findings, known: int) -> list[str]:
         notes.append("popularity is absent: no train examples next to the examples, and no --train.")
     else:
         notes.append("popularity draws uniformly among the title's artworks most engaged with in the train examples.")
+    if SERVED["model"] in policies:
+        notes.append("model is each prediction's most likely artwork; served is the policy that drew what was served.")
     if ORACLE in policies:
         notes.append("expected_best is the oracle's accuracy and uniform IPS under its own distribution.")
     if BEST_LOGGED in policies:

@@ -15,7 +15,7 @@ from artsel_ray import storage
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.errors import InputError
-from artsel_ray.evaluation.examples import UNKNOWN, Examples, IntArray
+from artsel_ray.evaluation.examples import UNKNOWN, Examples, FloatArray, IntArray
 
 _COLUMNS = ["user_id", "title_id", "candidates.artwork_id", "label"]
 
@@ -52,6 +52,16 @@ class ExampleTable:
     def artwork_keys(self, owner_n: IntArray) -> IntArray:
         """Returns a key of owner and artwork for every candidate, given each example's owner, such as its title."""
         return np.repeat(owner_n, self.examples.candidates_n) * len(self.artworks) + self.candidate_c
+
+    def join_candidates(self, pair: IntArray, artwork: IntArray, values: FloatArray) -> FloatArray:
+        """Returns the values, `[rows, columns]`, of every candidate's pair and artwork; NaN where there is none."""
+        is_known = (pair >= 0) & (artwork >= 0)
+        # The first key is `UNKNOWN`, without a value.
+        keys = np.concatenate([[UNKNOWN], (pair * len(self.artworks) + artwork)[is_known]])
+        known = np.concatenate([np.full((1, values.shape[1]), np.nan), values[is_known]])
+        key, first = np.unique(keys, return_index=True)
+        index_c = find(self.artwork_keys(self.pair_n), key)
+        return known[first[np.where(index_c == UNKNOWN, 0, index_c)]]
 
     def pair_ids(self, pair: int) -> str:
         """Returns a pair's ids, for a message."""

@@ -15,6 +15,7 @@ from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.choices import prediction_files, read_choices
 from artsel_ray.evaluate.example_table import ExampleTable, list_lengths, number_ids
+from artsel_ray.evaluate.policies import SERVED
 from artsel_ray.evaluation.examples import UNKNOWN, FloatArray
 from artsel_ray.evaluation.off_policy import Log, selection_warnings
 from artsel_ray.evaluation.policies import EstimateSettings, LogResults, evaluate_log
@@ -128,8 +129,14 @@ def evaluate_impressions(
         target_n, expected_n = examples.truth_of(policy_c), examples.sums_of(policy_c * reward_c)
         return Log(impressions.reward_n, logging_n, target_n, predicted_n, expected_n)
 
-    policies = {"model": model.policy_c(table), "random": examples.uniform_c, "baseline": baseline.policy_c(table)}
-    logs = {name: seen_by(policy_c) for name, policy_c in policies.items()}
+    policies = {
+        "model": model.policy_c(table),
+        SERVED["model"]: model.served_c,
+        "random": examples.uniform_c,
+        "baseline": baseline.policy_c(table),
+        SERVED["baseline"]: baseline.served_c,
+    }
+    logs = {name: seen_by(policy_c) for name, policy_c in policies.items() if policy_c is not None}
     left_out = np.concatenate([impressions.unmatched_rewards, impressions.reward_n[~is_usable_n]])
     results, warnings = evaluate_log(logs, examples.user_n, settings), selection_warnings(used_n, left_out)
     return LogEvaluation(results, len(left_out), impressions.invalid.num_rows, dm_left_out, warnings)

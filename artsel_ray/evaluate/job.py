@@ -11,10 +11,12 @@ from artsel_ray import storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate import choices as predicted
-from artsel_ray.evaluate.choices import BEST_LOGGED, ORACLE, PredictedChoices, read_choices
+from artsel_ray.evaluate.choices import PredictedChoices, read_choices
 from artsel_ray.evaluate.content import Findings, metrics_content
 from artsel_ray.evaluate.example_table import ExampleTable, count_engagements, read_examples
 from artsel_ray.evaluate.impressions import Impressions, evaluate_impressions, read_impressions
+from artsel_ray.evaluate.permutations import read_permuted
+from artsel_ray.evaluate.policies import BEST_LOGGED, ORACLE, policies_of
 from artsel_ray.evaluate.settings import EvaluateConfig
 from artsel_ray.evaluation.examples import UNKNOWN, IntArray
 from artsel_ray.evaluation.policies import EstimateSettings, evaluate_policies, measure_position_bias
@@ -53,7 +55,7 @@ def evaluate(config: EvaluateConfig) -> None:
     engagements_c = _train_engagements(config.examples, config.train, table)
     impressions = read_impressions(config.impressions, str(config.baseline)) if config.impressions else None
     runs = [config.predictions, *config.permutations]
-    permuted = predicted.read_permuted(runs, table) if config.permutations else None
+    permuted = read_permuted(runs, table) if config.permutations else None
     read_seconds = time.monotonic() - started
 
     settings = EstimateSettings(config.resamples, config.seed, config.max_weight or math.inf)
@@ -61,7 +63,7 @@ def evaluate(config: EvaluateConfig) -> None:
     if impressions:
         log = evaluate_impressions(impressions, config.predictions, str(config.baseline), settings)
     dm_left_out = _why_no_direct_method(table, choices, settings)
-    policies = predicted.policies_of(table, choices, engagements_c, has_reward_model=not dm_left_out)
+    policies = policies_of(table, choices, engagements_c, has_reward_model=not dm_left_out)
     findings = Findings(
         table=table,
         choices=choices,

@@ -1,6 +1,7 @@
 """Metrics of policies on logged choices, each with an interval. Needs numpy only. Read in this order:
 
 - `examples`: the logged choices as arrays, and what a policy does in them.
+- `exploration`: what a run that explored would choose, and the policy that it served.
 - `off_policy`: the estimators, each a ratio of sums, and warnings about too few weights or a wrong log.
 - `metrics`: the tables of metrics. A new metric is an estimator and one line there.
 - `held_out`: the same metrics from sums, for validation during training, and the weights that training can use.

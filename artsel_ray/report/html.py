@@ -16,8 +16,8 @@ _PAPER_TABLES = {
     "4": "Table 4: DPO",
 }
 _POLICIES = {
-    "model": "Model", "random": "Random draw", "popularity": "Most engaged with", "oracle": "Oracle",
-    "baseline": "Baseline",
+    "model": "Model", "served": "Model, as served", "random": "Random draw", "popularity": "Most engaged with",
+    "oracle": "Oracle", "baseline": "Baseline", "baseline_served": "Baseline, as served",
 }  # fmt: skip
 # What selects a trained model, by its column.
 _VALIDATION = {"validation_snips_logged": "SNIPS, logged π", "validation_ips": "IPS, uniform π"}

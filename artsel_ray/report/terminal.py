@@ -9,7 +9,7 @@ _COUNTS = (
     "missing", "unknown_artwork", "other_predictions", "unusable_predictions", "rejected_examples",
     "invalid_propensities",
 )  # fmt: skip
-_NAME_WIDTH, _CELL_WIDTH = 12, 28
+_NAME_WIDTH, _CELL_WIDTH = 11, 28
 
 
 def evaluation_lines(metrics: dict[str, Any]) -> list[str]:
@@ -51,7 +51,7 @@ def _policy(name: str, row: dict[str, Any], columns: Sequence[Metric[Any]]) -> s
 
 
 def _row(name: str, cells: list[str]) -> str:
-    return f"{name:{_NAME_WIDTH}}{''.join(f'{cell:{_CELL_WIDTH}}' for cell in cells)}".rstrip()
+    return f"{name:{_NAME_WIDTH}} {''.join(f'{cell:{_CELL_WIDTH}}' for cell in cells)}".rstrip()
 
 
 def _short(metric: Metric[Any]) -> str:
