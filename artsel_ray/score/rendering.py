@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -156,17 +157,16 @@ def _names(histories: pa.ChunkedArray, catalog: Catalog) -> pa.Array:
 def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, settings: ScoringSettings) -> list[str]:
     digests, of_title = [], {}  # a title may have many groups, where users stay whole
     values, bounds = histories.values.to_numpy(), itertools.pairwise(histories.offsets.to_pylist())
-    # The field's first name, so that predictions of earlier versions are still reused.
-    spec = repr(settings.spec).replace("resize_to_pixels=", "kept_pixels=")
+    identity = settings.identity()
     for group in groups:
         if group.title_id not in of_title:
-            shared = [repr(settings.model_id), spec, repr(settings.decoding)]
-            shared += [repr(group.artwork_ids), repr(group.options.prefix)]
-            if group.options.images:
-                shared.append(repr(tuple(image.digest for image in group.options.images)))
-            if settings.label_prior:
-                shared.append(repr(settings.label_prior))
-            of_title[group.title_id] = hashlib.blake2b(f"({', '.join(shared)})".encode(), digest_size=16)
+            shared = [
+                identity,
+                group.artwork_ids,
+                group.options.prefix,
+                [image.digest for image in group.options.images],
+            ]
+            of_title[group.title_id] = hashlib.blake2b(json.dumps(shared, sort_keys=True).encode(), digest_size=16)
         for start, end in itertools.islice(bounds, group.users):
             digest = of_title[group.title_id].copy()
             digest.update(values[start:end].tobytes())

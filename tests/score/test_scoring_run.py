@@ -76,6 +76,9 @@ def test_permutation_changes_the_order_and_its_label_prior_can_be_divided_out(wo
     uris = tuple(str(world / f"P{number}") for number in (0, 3))
     score(config_for(world, "smollm2", decoding="labels", label_prior=uris))
     assert len(storage.read_json(str(world / "P/config.json"))["run"]["label_prior"]) == 3
+    score(config_for(world, "smollm2", decoding="labels", label_prior=uris))  # the same run, which is complete
+    with pytest.raises(InputError, match="has a prior divided out already"):
+        score(config_for(world, "smollm2", decoding="labels", label_prior=(*uris, str(world / "P")), output=uris[0]))
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -107,6 +110,11 @@ def test_incremental_run_scores_what_changed_and_nothing_else(
         for name in ("P2", "whole")
     )
     assert got.equals(expected)
+    # Another number format may answer otherwise; on CPUs auto is float32.
+    for dtype, reused in (("float32", 25), ("bfloat16", 0)):
+        pool = replace(second.engine_pool, dtype=dtype)  # type: ignore[arg-type]
+        score(replace(second, output=f"{world}/{dtype}", previous=second.output, engine_pool=pool))
+        assert storage.read_json(f"{world}/{dtype}/summary.json")["reused"] == reused
     # A changed caption affects only its title's pairs.
     artworks = read_table(str(world / "artworks"), "artworks").to_pylist()
     artworks[0]["caption"] = "A green tower."
