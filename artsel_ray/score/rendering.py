@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalog import Catalog
+from artsel_ray.decoding import trie
 from artsel_ray.models import weights
 from artsel_ray.models.load import load_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
@@ -205,6 +206,22 @@ def _reuse(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.Table)
         user_ids=shard.user_ids.filter(pa.array(is_new)),
         histories=shard.histories.filter(pa.array(is_new)),
         fingerprints=list(itertools.compress(shard.fingerprints, is_new)),
-        reused=previous.take(found["known"].take(first)),
+        reused=_undrawn(previous.take(found["known"].take(first)), [shard.groups[owners[row]] for row in answered]),
         counts={**shard.counts, "reused": len(answered)},
     )
+
+
+def _undrawn(reused: pa.Table, groups: list[TitleGroup]) -> pa.Table:
+    """Returns an earlier run's predictions, of these groups, with the model's choice where that run has drawn another.
+
+    What is served is drawn afterwards, out of the same probabilities.
+    """
+    if reused["propensity"].null_count == reused.num_rows:
+        return reused
+    rows = reused.to_pylist()
+    for row, group in zip(rows, groups, strict=True):
+        if row["propensity"] is not None:
+            probabilities = [each["probability"] for each in row["candidates"]]
+            best = trie.most_likely(np.array(probabilities), trie.leaves(group.options.answers))
+            row |= {**row["candidates"][best], "propensity": None}
+    return pa.Table.from_pylist(rows, PREDICTIONS)

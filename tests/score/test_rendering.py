@@ -147,5 +147,18 @@ def test_earlier_prediction_that_this_run_could_not_make_is_not_reused(
         assert outcomes == [(1, 23), (0, 24), (0, 24), (1, 23) if decoding == "choose" else (0, 24)]
 
 
+def test_reused_prediction_that_was_drawn_has_the_models_choice_again() -> None:
+    options = Options(prefix=[1], answers=[[7], [7], [8]], captions_cut=0, length=1)
+    listed = [{"artwork_id": name, "probability": value} for name, value in (("a", 0.3), ("b", 0.3), ("c", 0.4))]
+    row = {"user_id": "u", "title_id": "t", "artwork_id": "c", "probability": 0.4, "propensity": 0.1}
+    row |= {"candidates": listed, "model_id": "m", "fingerprint": "f", "scored_at": datetime.datetime.now(datetime.UTC)}
+    drawn = pa.Table.from_pylist([row, row | {"propensity": None}], PREDICTIONS)
+    found = rendering._undrawn(drawn, [TitleGroup("t", ["a", "b", "c"], options, users=2)] * 2).to_pylist()
+    # Of the first, a and b read the same and share .6; the second was not drawn.
+    assert [(each["artwork_id"], each["probability"], each["propensity"]) for each in found] == [
+        ("a", 0.3, None), ("c", 0.4, None),
+    ]  # fmt: skip
+
+
 def files(world: Path, name: str) -> list[str]:
     return storage.list_files(str(world / name))
