@@ -48,8 +48,8 @@ class PredictedChoices:
     """The policy as served, if the run explored and its propensities are those of `--explore epsilon` or `softmax`."""
 
     def hit_n(self, table: ExampleTable) -> FloatArray:
-        """Returns 1 where the choice is the engaged artwork, else 0."""
-        return (self.artwork_n == table.truth_n).astype(np.float64)
+        """Returns 1 where the choice is the engaged artwork or reads the same, else 0."""
+        return table.examples.mass_of(self.policy_c(table))
 
     def policy_c(self, table: ExampleTable) -> FloatArray:
         """Returns 1 for the chosen candidate and 0 for the others, all examples' candidates end to end."""

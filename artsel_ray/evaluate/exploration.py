@@ -41,7 +41,7 @@ class ExploredRows:
             return artwork, probability
         explored = rows.filter(pa.array(is_explored))
         artwork_l, probability_l, size_r, served_r = self._lists(explored)
-        greedy_r = most_likely(probability_l, size_r)
+        greedy_r = most_likely(probability_l, size_r, self._table.texts_of(artwork_l, size_r))
         self._rows.append((pair[is_explored], size_r, served_r - (np.cumsum(size_r) - size_r),
                            explored["propensity"].to_numpy()))  # fmt: skip
         self._candidates.append((artwork_l, probability_l))
@@ -78,7 +78,7 @@ class ExploredRows:
         pair_r, size_r, offset_r, propensity_r = (np.concatenate(arrays) for arrays in zip(*self._rows, strict=True))
         artwork_l, probability_l = (np.concatenate(arrays) for arrays in zip(*self._candidates, strict=True))
         served_r = np.cumsum(size_r) - size_r + offset_r
-        greedy_r = most_likely(probability_l, size_r)
+        greedy_r = most_likely(probability_l, size_r, self._table.texts_of(artwork_l, size_r))
         policy_l = served_policy(probability_l, size_r, greedy_r, served_r, propensity_r)
         if policy_l is None:
             return None

@@ -51,8 +51,10 @@ class LogEvaluation:
     warnings: list[str]
 
 
-def read_impressions(uri: str, reward_model: str) -> Impressions:
+def read_impressions(uri: str, reward_model: str, examples: ExampleTable | None = None) -> Impressions:
     """Reads the impressions below `uri` of the pairs that are predicted, with candidates, below `reward_model`.
+
+    Candidates that read the same in the examples do so here.
 
     Raises:
         InputError: if there is none.
@@ -74,7 +76,8 @@ def read_impressions(uri: str, reward_model: str) -> Impressions:
         )
     reward_n = np.asarray(shown["engaged"], dtype=np.float64)
     labeled = shown.append_column("label", pa.array(label_n)).filter(pa.array(is_known_n))
-    return Impressions(number_ids(labeled, log.invalid), reward_n[is_known_n], reward_n[~is_known_n], log.invalid)
+    table = number_ids(labeled, log.invalid, examples.texts if examples else None)
+    return Impressions(table, reward_n[is_known_n], reward_n[~is_known_n], log.invalid)
 
 
 def _impression_checks(rows: pa.Table) -> list[checks.RowCheck]:

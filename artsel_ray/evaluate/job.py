@@ -53,7 +53,7 @@ def evaluate(config: EvaluateConfig) -> None:
         if name in choices:
             predicted.check_belongs(str(uri), choices[name], table)
     engagements_c = _train_engagements(config.examples, config.train, table)
-    impressions = read_impressions(config.impressions, str(config.baseline)) if config.impressions else None
+    impressions = read_impressions(config.impressions, str(config.baseline), table) if config.impressions else None
     runs = [config.predictions, *config.permutations]
     permuted = read_permuted(runs, table) if config.permutations else None
     read_seconds = time.monotonic() - started
@@ -130,7 +130,7 @@ def _write_invalid(output: str, inputs: Mapping[str, ExampleTable | PredictedCho
 
 
 def _shown(table: ExampleTable, choices: PredictedChoices, seed: int) -> list[dict[str, Any]]:
-    count = len(table.pair_n)
+    count, is_right_n = len(table.pair_n), choices.hit_n(table)
     drawn = np.sort(np.random.default_rng(seed).choice(count, min(count, _SHOWN_EXAMPLES), replace=False))
     return [
         {
@@ -139,7 +139,7 @@ def _shown(table: ExampleTable, choices: PredictedChoices, seed: int) -> list[di
             "chosen": None if choices.artwork_n[n] == UNKNOWN else str(table.artworks[choices.artwork_n[n]]),
             "truth": str(table.artworks[table.truth_n[n]]),
             "missing": bool(choices.missing_n[n]),
-            "hit": bool(choices.artwork_n[n] == table.truth_n[n]),
+            "hit": bool(is_right_n[n]),
             "probability": None if np.isnan(choices.probability_n[n]) else float(choices.probability_n[n]),
             "candidates": int(table.examples.candidates_n[n]),
         }

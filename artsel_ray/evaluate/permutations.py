@@ -25,11 +25,18 @@ def read_permuted(uris: list[str], table: ExampleTable) -> PermutedChoices:
         if np.isfinite(shown_c).any() and np.array_equal(shown_c, first.shown_position_c, equal_nan=True):
             raise InputError(f"{uri} shows candidates in the same order as {before}; use another --permutation")
     return PermutedChoices(
-        choice_rn=np.stack([run.artwork_n for run in runs]),
-        hit_rn=np.stack([run.artwork_n == table.truth_n for run in runs]),
+        choice_rn=np.stack([_texts(run, table) for run in runs]),
+        hit_rn=np.stack([run.hit_n(table) > 0 for run in runs]),
         chosen_rn=np.stack([_chosen_positions(run, table) for run in runs]),
         truth_rn=np.stack([_as_positions(table.examples.truth_of(run.shown_position_c)) for run in runs]),
     )
+
+
+def _texts(run: PredictedChoices, table: ExampleTable) -> IntArray:
+    """Returns the text of each choice: two orders agree if what they chose reads the same."""
+    text_c = table.candidate_c if table.examples.text_c is None else table.examples.text_c
+    text_n = table.examples.sums_of(run.policy_c(table) * text_c).astype(np.int64)
+    return np.where(run.artwork_n == UNKNOWN, UNKNOWN, text_n)
 
 
 def _chosen_positions(run: PredictedChoices, table: ExampleTable) -> IntArray:

@@ -28,11 +28,13 @@ def policies_of(
         has_reward_model: whether the baseline's probabilities are good enough to be the reward model.
     """
     examples = table.examples
-    reward_model_c = choices["baseline"].probability_c if "baseline" in choices and has_reward_model else None
+    reward_model_c = (
+        examples.shared(choices["baseline"].probability_c) if "baseline" in choices and has_reward_model else None
+    )
 
     def policy(policy_c: FloatArray) -> PolicyOnExamples:
         expected_n = None if reward_model_c is None else examples.sums_of(policy_c * reward_model_c)
-        return PolicyOnExamples(examples, examples.truth_of(policy_c), expected_n)
+        return PolicyOnExamples(examples, examples.mass_of(policy_c), expected_n)
 
     policies = {"model": policy(choices["model"].policy_c(table))}
     if (served_c := choices["model"].served_c) is not None:

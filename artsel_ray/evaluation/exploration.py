@@ -15,14 +15,17 @@ _TEMPERATURES = (1e-3, 1e3)
 _ROWS, _GRID, _ZOOMS = 2_000, 41, 10
 
 
-def most_likely(probability_l: FloatArray, size_r: IntArray) -> IntArray:
-    """Returns the index among all candidates of each prediction's most likely one, the first of equals.
+def most_likely(probability_l: FloatArray, size_r: IntArray, text_l: IntArray) -> IntArray:
+    """Returns the index among all candidates of each prediction's choice: the first of the most likely text.
 
     Args:
         size_r: number of candidates of each prediction, at least 1.
+        text_l: number of each candidate's text; candidates that read the same share one probability.
     """
-    start_r = np.cumsum(size_r) - size_r
-    best_l = probability_l == np.repeat(np.maximum.reduceat(probability_l, start_r), size_r)
+    owner_l = np.repeat(np.arange(len(size_r)), size_r)
+    _, group_l = np.unique(owner_l * (int(text_l.max()) + 1) + text_l, return_inverse=True)
+    mass_l, start_r = np.bincount(group_l, probability_l)[group_l], np.cumsum(size_r) - size_r
+    best_l = mass_l == np.repeat(np.maximum.reduceat(mass_l, start_r), size_r)
     index_l = np.where(best_l, np.arange(len(probability_l)), len(probability_l))
     return np.minimum.reduceat(index_l, start_r)
 

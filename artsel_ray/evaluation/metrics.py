@@ -44,11 +44,11 @@ METRICS: tuple[Metric[PolicyOnExamples], ...] = (
     Metric("snips_logged", "SNIPS\nlogged π", r"Σ 1{chosen = a\*} ÷ p, divided by Σ 1 ÷ p, the logged propensity",
            "engagement with the model's choices; compare it with random choice's value. The headline where examples "
            "have propensities",
-           lambda policy, max_weight: snips(policy.truth_n, policy.examples.propensity_n, max_weight),
+           lambda policy, max_weight: snips(policy.truth_n, policy.examples.logging_n, max_weight),
            is_headline=True, needs_propensity=True),
     Metric("ips_logged", "IPS\nlogged π", r"mean of 1{chosen = a\*} ÷ p, the logged propensity",
            "the same without normalization: 1 is the logging policy's engagement",
-           lambda policy, max_weight: ips(policy.truth_n, policy.examples.propensity_n, max_weight),
+           lambda policy, max_weight: ips(policy.truth_n, policy.examples.logging_n, max_weight),
            is_headline=True, needs_propensity=True),
     Metric("accuracy", "Accuracy", r"mean of 1{chosen = a\*}", "how often the chosen artwork is the engaged one",
            lambda policy, _: Terms(policy.truth_n, np.ones(len(policy.truth_n))), is_headline=True),

@@ -200,7 +200,7 @@ def _weight_diagnostics(policy: PolicyOnExamples, max_weight: float) -> tuple[fl
     weight_n = importance_weights(policy.truth_n, examples.uniform_n)
     warnings = [f"ips: {text}" for text in weight_warnings(weight_n, examples.uniform_n)]
     if examples.known_n.any():
-        weight_n = importance_weights(policy.truth_n, examples.propensity_n, max_weight)
+        weight_n = importance_weights(policy.truth_n, examples.logging_n, max_weight)
         warnings += [f"ips_logged: {text}" for text in weight_warnings(weight_n, examples.propensity_n)]
     return off_policy.effective_sample_size(weight_n), warnings
 
@@ -230,7 +230,7 @@ def measure_position_bias(choices: PermutedChoices, examples: Examples, settings
                 position=position,
                 examples=int((choices.truth_rn == position).sum()),
                 chosen=found["chosen", position].measurement(),
-                random=float(examples.uniform_n[examples.candidates_n > position].mean()),
+                random=float((1 / examples.candidates_n[examples.candidates_n > position]).mean()),
                 accuracy=found["accuracy", position].measurement(),
             )
             for position in positions

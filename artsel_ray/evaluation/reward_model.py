@@ -15,7 +15,7 @@ _LEAST = 1e-6
 
 def gain_on_examples(examples: Examples, probability_c: FloatArray) -> FloatArray:
     """Returns each label's log-probability under a model, less that of a random draw, `log(1/m)`; NaN if unknown."""
-    return np.log(examples.truth_of(probability_c).clip(_LEAST, 1)) - np.log(examples.uniform_n)
+    return np.log(examples.mass_of(probability_c).clip(_LEAST, 1)) - np.log(examples.uniform_n)
 
 
 def gain_on_log(reward_n: FloatArray, predicted_n: FloatArray) -> FloatArray:

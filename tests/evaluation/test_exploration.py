@@ -10,7 +10,10 @@ SEEDS = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
 def test_most_likely_is_the_first_of_equals() -> None:
-    assert most_likely(np.array([0.2, 0.4, 0.4, 1.0, 0.7, 0.3]), np.array([3, 1, 2])).tolist() == [1, 3, 4]
+    probability_l, size_r = np.array([0.2, 0.4, 0.4, 1.0, 0.7, 0.3]), np.array([3, 1, 2])
+    assert most_likely(probability_l, size_r, np.arange(6)).tolist() == [1, 3, 4]
+    # The first and the last of the first three read the same, and have .6 together; texts of others do not matter.
+    assert most_likely(probability_l, size_r, np.array([5, 1, 5, 0, 5, 1])).tolist() == [0, 3, 4]
 
 
 @settings(deadline=None, max_examples=20)
@@ -22,7 +25,7 @@ def test_served_policy_is_recovered(rng: np.random.Generator, explore: str, epsi
     drawn = [draw(each, 0, str(row), "t") for row, each in enumerate(served)]
     served_r = np.cumsum(size_r) - size_r + drawn
     policy_l, probability_l = np.concatenate(served), np.concatenate(probabilities)
-    greedy_r = most_likely(probability_l, size_r)
+    greedy_r = most_likely(probability_l, size_r, np.arange(len(probability_l)))
     found_l = served_policy(probability_l, size_r, greedy_r, served_r, policy_l[served_r])
     assert found_l is not None
     assert found_l == pytest.approx(policy_l, abs=2e-4)
