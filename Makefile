@@ -7,7 +7,8 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 DEMO := demo
 # adapters/smollm2-movielens was trained on this world's training pairs; its README has the command.
 DEMO_WORLD := --source movielens --titles 40 --themes 3 --taste-strength 20 --engagement-rate 0.1 --noise 0 \
-	--shared-words 0 --exploration 0.5 --min-candidates 4 --max-candidates 4 --caption-tokens 8
+	--shared-words 0 --lexicon small --new-words 0 --exploration 0.5 --min-candidates 4 --max-candidates 4 \
+	--caption-tokens 8
 DEMO_SCORE := --requests $(DEMO)/data/requests/test --titles $(DEMO)/world/titles --artworks $(DEMO)/world/artworks \
 	--decoding rank --shard-pairs 150
 # Half of a test's time is one process that starts and others that wait for it.

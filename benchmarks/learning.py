@@ -27,7 +27,7 @@ from artsel_ray.train.settings import TrainConfig
 WORLD = {
     "users": 6_000, "titles": 300, "interactions_per_user": 100.0, "themes": 3, "shared_words": 1.0,
     "taste_strength": 8.0, "engagement_rate": 0.03, "noise": 0.0, "exploration": 0.5, "min_candidates": 2,
-    "max_candidates": 3, "caption_tokens": 14,
+    "max_candidates": 3, "caption_tokens": 14, "lexicon": "small", "new_words": 0.0,
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ from artsel_ray.train.settings import TrainConfig
 DEMO: dict[str, Any] = {
     "source": "movielens", "titles": 40, "themes": 3, "taste_strength": 20, "engagement_rate": 0.1, "noise": 0,
     "shared_words": 0, "exploration": 0.5, "min_candidates": 4, "max_candidates": 4, "caption_tokens": 8,
+    "lexicon": "small", "new_words": 0.0,
 }  # fmt: skip
 ADAPTER = Path(__file__).parent.parent / "adapters" / "smollm2-movielens"
 

@@ -29,8 +29,8 @@ from artsel_ray.data.checked_reader import read_table
 from artsel_ray.prepare.job import prepare
 from artsel_ray.prepare.settings import PrepareConfig
 from artsel_ray.runtime.run import finished_parts
-from artsel_ray.simulate.artworks import THEMES, Theme
 from artsel_ray.simulate.job import simulate
+from artsel_ray.simulate.lexicon import LEXICONS, Theme
 from artsel_ray.simulate.settings import SimulateConfig
 
 _WORD = re.compile(r"[a-z]{4,}")
@@ -52,11 +52,12 @@ class Benchmark:
 def main(benchmark: Benchmark) -> None:
     """Runs all of it and prints two lines of Markdown."""
     world, data, network = (str(benchmark.folder / name) for name in ("world", "data", "baseline"))
-    themes = THEMES[: benchmark.themes]
+    themes = LEXICONS["small"][: benchmark.themes]
     simulate(
         SimulateConfig(
             output=world, users=benchmark.users, titles=benchmark.titles, themes=benchmark.themes, engagement_rate=0.3,
             interactions_per_user=40.0, min_candidates=12, max_candidates=16, caption_tokens=24, seed=benchmark.seed,
+            lexicon="small", new_words=0.0,
         )
     )  # fmt: skip
     removed = _remove_a_theme(world, themes, benchmark.seed)

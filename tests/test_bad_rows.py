@@ -288,11 +288,12 @@ def read_logs(folder: Path, table: str) -> Outcome:
     catalog, _ = catalog_of(folder)
     counts = Counts()
     for number in range(len(slices)):
-        counts.update(partition_slice(plan, catalog, number))
-    found, keys = bucket_pairs(plan, catalog, 0)
-    last = splits.last_keys(keys, splits.allot(found["pairs"], 100, 0, 0))
+        counts.update(partition_slice(plan, catalog, number)[0])
+    found, keys_g = bucket_pairs(plan, catalog, 0)
+    sizes_g = splits.allot_groups([found["pairs"], 0, 0], 100, 0, 0)
+    last_g = [splits.last_keys(keys, sizes) for keys, sizes in zip(keys_g, sizes_g, strict=True)]
     counts.update(found)
-    counts.update(bucket_examples(plan, catalog, last, 0))
+    counts.update(bucket_examples(plan, catalog, last_g, 0))
     invalid = invalid_rows(folder / "out/rejected")
     kept = read_table(str(folder / "out/examples/train"), "examples").to_pylist()
     assert len(invalid) == sum(counts[name] for name in counts if name.startswith("rejected/"))

@@ -7,6 +7,7 @@
 - `choices`: predictions and the oracle's choices, joined to the examples.
 - `permutations`: runs with other orders of the candidates, joined likewise.
 - `policies`: all of them as policies on the examples.
+- `known_and_new`: the same policies on titles that are known to training and on those that are not, apart.
 - `impressions`: the same policies on a log of all impressions.
 - `content`: the content of metrics.json.
 """

@@ -1,12 +1,13 @@
 """The content of metrics.json."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from artsel_ray.evaluate.choices import PredictedChoices
 from artsel_ray.evaluate.example_table import ExampleTable
 from artsel_ray.evaluate.impressions import LogEvaluation
+from artsel_ray.evaluate.known_and_new import TitlesResult
 from artsel_ray.evaluate.policies import BEST_LOGGED, EXPECTED_BEST, ORACLE, SERVED
 from artsel_ray.evaluation.examples import UNKNOWN, IntArray, PolicyOnExamples
 from artsel_ray.evaluation.logging_policy import log_warnings
@@ -37,6 +38,8 @@ class Findings:
     """Engagements with each candidate in the train examples, if there are some."""
     dm_left_out: str = ""
     """Why there is no DM; empty if there is."""
+    titles: dict[str, TitlesResult] = field(default_factory=dict)
+    """Results for known and for new titles, if some are new."""
 
 
 def metrics_content(findings: Findings) -> dict[str, Any]:
@@ -63,6 +66,7 @@ def metrics_content(findings: Findings) -> dict[str, Any]:
         "relative": {name: results["relative"][name] for name in compared},
         "difference": {name: results["difference"][name] for name in compared},
         "references": {name: _reference(name, results["policies"], findings.choices) for name in compared},
+        "titles": {name: _titles(found) for name, found in findings.titles.items()} or None,
         "log": _log(findings.log) if findings.log else None,
         "permutations": asdict(findings.position_bias) if findings.position_bias else None,
     }
@@ -96,6 +100,18 @@ def _reference(name: str, policies: dict[str, Any], choices: dict[str, Predicted
     return row
 
 
+def _titles(found: TitlesResult) -> dict[str, Any]:
+    """Returns the same as for all examples: the model's metrics, its references, and the differences from them."""
+    results = asdict(found.results)
+    compared = [name for name in results["difference"] if name not in _CEILINGS]
+    return {
+        **{name: getattr(found, name) for name in ("examples", "users", "titles", "missing")},
+        **_row(results["policies"][MODEL]),
+        "difference": {name: results["difference"][name] for name in compared},
+        "references": {name: _reference(name, results["policies"], {}) for name in compared},
+    }
+
+
 def _log(log: LogEvaluation) -> dict[str, Any]:
     results = asdict(log.results)
     results["policies"] = {name: _row(result) for name, result in results["policies"].items()}
@@ -118,6 +134,8 @@ def _warnings(findings: Findings) -> list[str]:
         warnings.append("popularity: no train example engages with any of the candidates, so it is a random draw")
     policies = [(name, result) for name, result in findings.results.policies.items() if name not in _CEILINGS]
     warnings += [f"{name}, {text}" for name, result in policies for text in result.warnings]
+    for kind, found in findings.titles.items():
+        warnings += [f"{MODEL} on {kind} titles, {text}" for text in found.results.policies[MODEL].warnings]
     if log := findings.log:
         warnings += [f"log: {text}" for text in log.warnings]
         results = log.results.policies.items()
@@ -165,6 +183,8 @@ def _notes(findings: Findings, known: int) -> list[str]:
         notes.append("popularity draws uniformly among the title's artworks most engaged with in the train examples.")
     if SERVED["model"] in policies:
         notes.append("model is each prediction's most likely artwork; served is the policy that drew what was served.")
+    if findings.titles:
+        notes.append("A title is new if no train example has it; intervals of new titles are over users and titles.")
     if ORACLE in policies:
         notes.append("expected_best is the oracle's accuracy and uniform IPS under its own distribution.")
     if BEST_LOGGED in policies:

@@ -217,15 +217,26 @@ def _number_texts(artworks: pa.Array, texts: pa.Table) -> IntArray:
     return text_a
 
 
-def count_engagements(uri: str, table: ExampleTable) -> IntArray:
-    """Counts, for every candidate of the table's examples, the examples at `uri` that engage with it."""
-    keys = [np.full(1, UNKNOWN)]
+@dataclass(frozen=True)
+class TrainExamples:
+    """What the train examples say about the table's examples."""
+
+    engagements_c: IntArray
+    """Number of train examples that engage with each candidate."""
+    is_new_n: NDArray[np.bool_]
+    """Whether no train example has the example's title."""
+
+
+def read_train(uri: str, table: ExampleTable) -> TrainExamples:
+    """Reads the train examples at `uri`, of which no more than counts are kept."""
+    keys, is_known_t = [np.full(1, UNKNOWN)], np.zeros(len(table.titles), dtype=bool)
     for batch in CheckedReader(storage.list_files(uri), "examples", _COLUMNS, _example_checks).batches():
         rows = batch.valid
         size_n = list_lengths(rows["candidates"])
         engaged = _candidate_ids(rows).take(pa.array(np.cumsum(size_n) - size_n + _labels(rows)))
         title_n, artwork_n = codes(rows["title_id"], table.titles), codes(engaged, table.artworks)
+        is_known_t[title_n[title_n >= 0]] = True
         keys.append((title_n * len(table.artworks) + artwork_n)[(title_n >= 0) & (artwork_n >= 0)])
     key, count = np.unique(np.concatenate(keys), return_counts=True)
     index_c = find(table.artwork_keys(table.title_n), key)
-    return np.where(index_c == UNKNOWN, 0, count[index_c])
+    return TrainExamples(np.where(index_c == UNKNOWN, 0, count[index_c]), ~is_known_t[table.title_n])

@@ -13,12 +13,13 @@ from artsel_ray.errors import InputError
 from artsel_ray.evaluate import choices as predicted
 from artsel_ray.evaluate.choices import PredictedChoices, read_choices
 from artsel_ray.evaluate.content import Findings, metrics_content
-from artsel_ray.evaluate.example_table import ExampleTable, count_engagements, read_examples
+from artsel_ray.evaluate.example_table import ExampleTable, TrainExamples, read_examples, read_train
 from artsel_ray.evaluate.impressions import Impressions, evaluate_impressions, read_impressions
+from artsel_ray.evaluate.known_and_new import evaluate_titles
 from artsel_ray.evaluate.permutations import read_permuted
 from artsel_ray.evaluate.policies import BEST_LOGGED, ORACLE, policies_of
 from artsel_ray.evaluate.settings import EvaluateConfig
-from artsel_ray.evaluation.examples import UNKNOWN, IntArray
+from artsel_ray.evaluation.examples import UNKNOWN
 from artsel_ray.evaluation.policies import EstimateSettings, evaluate_policies, measure_position_bias
 from artsel_ray.evaluation.reward_model import gain_on_examples, why_left_out
 from artsel_ray.report.html import render_evaluation
@@ -52,7 +53,7 @@ def evaluate(config: EvaluateConfig) -> None:
     for name, uri in (("model", config.predictions), ("baseline", config.baseline), (ORACLE, config.oracle)):
         if name in choices:
             predicted.check_belongs(str(uri), choices[name], table)
-    engagements_c = _train_engagements(config.examples, config.train, table)
+    train = _read_train(config.examples, config.train, table)
     impressions = read_impressions(config.impressions, str(config.baseline), table) if config.impressions else None
     runs = [config.predictions, *config.permutations]
     permuted = read_permuted(runs, table) if config.permutations else None
@@ -63,6 +64,7 @@ def evaluate(config: EvaluateConfig) -> None:
     if impressions:
         log = evaluate_impressions(impressions, config.predictions, str(config.baseline), settings)
     dm_left_out = _why_no_direct_method(table, choices, settings)
+    engagements_c = train.engagements_c if train else None
     policies = policies_of(table, choices, engagements_c, has_reward_model=not dm_left_out)
     findings = Findings(
         table=table,
@@ -75,6 +77,7 @@ def evaluate(config: EvaluateConfig) -> None:
         simulated=bool(config.oracle) or _is_simulated(config.examples),
         engagements_c=engagements_c,
         dm_left_out=dm_left_out,
+        titles=evaluate_titles(table, policies, train.is_new_n, choices["model"].missing_n, settings) if train else {},
     )
     metrics = metrics_content(findings)
 
@@ -99,11 +102,11 @@ def _why_no_direct_method(
     return why_left_out(gain_n, table.examples.user_n, settings.resamples, settings.seed)
 
 
-def _train_engagements(examples: str, train: str | None, table: ExampleTable) -> IntArray | None:
+def _read_train(examples: str, train: str | None, table: ExampleTable) -> TrainExamples | None:
     sibling = storage.join(_above(examples, 1), "train")
     if train is None and not storage.find_files(sibling):
         return None
-    return count_engagements(train or sibling, table)
+    return read_train(train or sibling, table)
 
 
 def _is_simulated(examples: str) -> bool:

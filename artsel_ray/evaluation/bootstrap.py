@@ -1,6 +1,6 @@
 """A vectorized bootstrap that resamples users, numerators and denominators together.
 
-Suffixes: n examples, u users, s sums, b resamples, r resamples in a chunk.
+Suffixes: n examples, u users, t titles, s sums, b resamples, r resamples in a chunk.
 
 A user's examples depend on one another, so users are drawn, not examples. Every estimate is a ratio of sums:
 each resample's numerator and denominator come from the same draw of users. (Resampling a numerator that was
@@ -74,20 +74,33 @@ class Estimate:
         return Estimate(self.value - other.value, self.resampled_b - other.resampled_b)
 
 
-def bootstrap(terms: Iterable[tuple[K, Terms]], user_n: IntArray, resamples: int, seed: int) -> dict[K, Estimate]:
+def bootstrap(
+    terms: Iterable[tuple[K, Terms]], user_n: IntArray, resamples: int, seed: int, title_n: IntArray | None = None
+) -> dict[K, Estimate]:
     """Returns each named ratio with its values on `resamples` draws of U users with replacement, the same for all.
 
-    The result depends on the users' numbers and the seed, not on the order of the examples.
+    The result depends on the users' numbers and the seed, not on the order of the examples. With titles, it draws users
+    and titles, each with replacement, and an example counts as often as its user times as often as its title: the
+    interval is for other users and other titles. It is wide rather than narrow. Source: Owen, "The pigeonhole
+    bootstrap", 2007.
 
     Args:
         terms: consumed one at a time, so that a generator keeps only one ratio's N terms in memory.
         user_n: each example's user, numbered from 0 without gaps.
+        title_n: each example's title, likewise.
     """
-    users = int(user_n.max()) + 1
-    sums = {name: [np.bincount(user_n, term_n, users) for term_n in pair] for name, pair in terms}
-    sums_us = np.stack([column for pair in sums.values() for column in pair], axis=1).astype(np.float64)
-    value_s = _ratios(sums_us.sum(axis=0)[None])[0]
-    resampled_bs = _ratios(resampled_sums(sums_us, resamples, seed))
+    # Users' sums are all that resampling users needs; with titles, each example is a cell of its own.
+    cells = int(user_n.max()) + 1 if title_n is None else len(user_n)
+    cell_n = user_n if title_n is None else np.arange(cells)
+    sums = {name: [np.bincount(cell_n, term_n, cells) for term_n in pair] for name, pair in terms}
+    sums_cs = np.stack([column for pair in sums.values() for column in pair], axis=1).astype(np.float64)
+    value_s = _ratios(sums_cs.sum(axis=0)[None])[0]
+    drawn_bs = (
+        resampled_sums(sums_cs, resamples, seed)
+        if title_n is None
+        else twice_resampled_sums(sums_cs, user_n, title_n, resamples, seed)
+    )
+    resampled_bs = _ratios(drawn_bs)
     return {name: Estimate(float(value_s[s]), resampled_bs[:, s]) for s, name in enumerate(sums)}
 
 
@@ -96,11 +109,29 @@ def resampled_sums(sums_us: FloatArray, resamples: int, seed: int, chunk_draws: 
     users, generator, chunks = len(sums_us), np.random.default_rng(seed), []
     for first in range(0, resamples, step := max(1, chunk_draws // users)):
         rows = min(step, resamples - first)
-        draw_ru = generator.integers(users, size=(rows, users))
-        draw_ru += np.arange(rows)[:, None] * users
-        count_ru = np.bincount(draw_ru.ravel(), minlength=rows * users).reshape(rows, users)
-        chunks.append(count_ru.astype(np.float64) @ sums_us)
+        chunks.append(_draw_counts(generator, rows, users).astype(np.float64) @ sums_us)
     return np.concatenate(chunks)
+
+
+def twice_resampled_sums(
+    terms_ns: FloatArray, user_n: IntArray, title_n: IntArray, resamples: int, seed: int,
+    chunk_draws: int = _CHUNK_DRAWS,
+) -> FloatArray:  # fmt: skip
+    """Returns `[B, S]`: the sums over examples, each weighted by its user's count times its title's, of B resamples."""
+    users, titles, generator, chunks = user_n.max() + 1, title_n.max() + 1, np.random.default_rng(seed), []
+    for first in range(0, resamples, step := max(1, chunk_draws // len(user_n))):
+        rows = min(step, resamples - first)
+        count_ru, count_rt = _draw_counts(generator, rows, users), _draw_counts(generator, rows, titles)
+        weight_rn = count_ru[:, user_n] * count_rt[:, title_n]
+        chunks.append(weight_rn.astype(np.float64) @ terms_ns)
+    return np.concatenate(chunks)
+
+
+def _draw_counts(generator: np.random.Generator, rows: int, size: int) -> IntArray:
+    """Returns how often each of `size` is in a draw of as many with replacement, for each row."""
+    draw = generator.integers(size, size=(rows, size))
+    draw += np.arange(rows)[:, None] * size
+    return np.bincount(draw.ravel(), minlength=rows * size).reshape(rows, size)
 
 
 def _ratios(sums_bs: FloatArray) -> FloatArray:

@@ -63,6 +63,16 @@ class Examples:
         """Index of each example's first candidate among all candidates end to end."""
         return np.cumsum(self.candidates_n) - self.candidates_n
 
+    def where(self, is_kept_n: NDArray[np.bool_]) -> "Examples":
+        """Returns some of the examples; their users are numbered again."""
+        return Examples(
+            user_n=np.unique(self.user_n[is_kept_n], return_inverse=True)[1],
+            position_n=self.position_n[is_kept_n],
+            candidates_n=self.candidates_n[is_kept_n],
+            propensity_n=self.propensity_n[is_kept_n],
+            text_c=None if self.text_c is None else self.text_c[np.repeat(is_kept_n, self.candidates_n)],
+        )
+
     def truth_of(self, value_c: FloatArray) -> FloatArray:
         """Returns the values of the engaged artworks, given a value for every candidate."""
         return value_c[self.start_n + self.position_n]
@@ -98,6 +108,11 @@ class PolicyOnExamples:
     """Probability with which π chooses the engaged artwork, or a duplicate of it."""
     expected_n: FloatArray | None = None
     """The same as a reward model q̂ expects it, `Σ_a π(a) q̂(a)`; NaN where q̂ lacks the example, None without q̂."""
+
+    def where(self, is_kept_n: NDArray[np.bool_]) -> "PolicyOnExamples":
+        """Returns the same policy in some of the examples."""
+        expected_n = None if self.expected_n is None else self.expected_n[is_kept_n]
+        return PolicyOnExamples(self.examples.where(is_kept_n), self.truth_n[is_kept_n], expected_n)
 
 
 def told_apart(text: IntArray, sizes: IntArray) -> IntArray:

@@ -126,8 +126,13 @@ class PositionBias:
     by_place: list[PositionPreference]
 
 
-def evaluate_policies(policies: Mapping[str, PolicyOnExamples], settings: EstimateSettings) -> ExampleResults:
-    """Returns every metric of every policy, by name, and `MODEL`'s against the others'; all on the same examples."""
+def evaluate_policies(
+    policies: Mapping[str, PolicyOnExamples], settings: EstimateSettings, title_n: IntArray | None = None
+) -> ExampleResults:
+    """Returns every metric of every policy, by name, and `MODEL`'s against the others'; all on the same examples.
+
+    Intervals are over users; with each example's title, numbered from 0 without gaps, over users and titles.
+    """
     model, examples = policies[MODEL], policies[MODEL].examples
     positions = np.unique(examples.position_n).tolist()
 
@@ -137,7 +142,7 @@ def evaluate_policies(policies: Mapping[str, PolicyOnExamples], settings: Estima
             yield (MODEL, position), Terms(model.truth_n * at_n, at_n)
 
     terms = itertools.chain(_terms(policies, METRICS, settings.max_weight), hits())
-    estimates = bootstrap(terms, examples.user_n, settings.resamples, settings.seed)
+    estimates = bootstrap(terms, examples.user_n, settings.resamples, settings.seed, title_n)
     summary = summary_metrics(bool(examples.known_n.any()))
     return ExampleResults(
         policies={

@@ -14,7 +14,7 @@ from artsel_ray.config import Assets
 from artsel_ray.data import shuffle
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.prepare import splits
-from artsel_ray.prepare.pairs import keys_of, microseconds
+from artsel_ray.prepare.pairs import groups_of, keys_of, microseconds
 from artsel_ray.prepare.plan import Counts, Plan
 
 BATCH_ROWS, BATCH_BYTES, _PART_BATCHES = 2_048, 64 << 20, 16
@@ -26,15 +26,21 @@ _DICTIONARY_LEAVES = [
 ]
 
 
-def bucket_examples(plan: Plan, catalog: Catalog, last: list[tuple[int, int]], bucket: int) -> Counts:
-    """Writes a bucket's examples of each split, whose last keys are given, and the requests of its test examples."""
+def bucket_examples(plan: Plan, catalog: Catalog, last_g: list[list[tuple[int, int]]], bucket: int) -> Counts:
+    """Writes a bucket's examples of each split, and the requests of its test examples.
+
+    `last_g` are the splits' last keys for each group of titles.
+    """
     pairs = shuffle.read_partition([plan.spill_file("pairs", bucket)], 0)
     interactions = shuffle.read_partition([plan.spill_file("histories", bucket)], 0)
-    split = splits.assign(keys_of(plan, pairs, catalog), last)
+    group_n = groups_of(plan, pairs)
+    split = splits.assign_groups(keys_of(plan, pairs, catalog), group_n, last_g)
     counts: Counts = Counter(not_selected=int((split == len(splits.SPLITS)).sum()))
     for number, name in enumerate(splits.SPLITS):
         chosen = pairs.filter(split == number)
         counts[f"examples/{name}"] = chosen.num_rows
+        if plan.group_x is not None:
+            counts[f"new_titles/{name}"] = int((group_n[split == number] != splits.KNOWN).sum())
         batches = example_batches(chosen, interactions, catalog, plan.assets)
         write_examples(storage.join(plan.output, "examples", name), bucket, batches)
         if name == "test" and chosen.num_rows:

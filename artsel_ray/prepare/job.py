@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 import ray
 
@@ -51,7 +52,7 @@ def prepare(config: PrepareConfig) -> None:
     start_ray()
     ends["ray_start"] = time.monotonic()
     try:
-        _run_stages(config, plan, catalog, counts, ends)
+        plan = _run_stages(config, plan, catalog, counts, ends)
     finally:
         run.check()  # the files of a driver that has taken over are not ours to delete
         storage.delete(storage.join(config.output, WORK_FOLDER))
@@ -63,8 +64,13 @@ def prepare(config: PrepareConfig) -> None:
     storage.write_json(storage.join(config.output, "summary.json"), summary)
     written = {name: _files(config.output, name) for name in ("examples", "requests", INVALID_FOLDER)}
     run.publish({"rows": {name: counts[name] for name in sorted(counts)}, **written})
-    sizes = ", ".join(f"{counts[f'examples/{name}']:,} {name}" for name in reversed(splits.SPLITS))
+    sizes = ", ".join(_size(name, counts) for name in reversed(splits.SPLITS))
     print(f"prepare: {sizes} examples in {storage.join(config.output, 'examples')} ({seconds['total']} s)")
+
+
+def _size(name: str, counts: Counts) -> str:
+    new = counts[f"new_titles/{name}"]
+    return f"{counts[f'examples/{name}']:,} {name}" + (f" ({new:,} of new titles)" if new else "")
 
 
 def make_plan(config: PrepareConfig) -> Plan:
@@ -106,24 +112,33 @@ def _claim(config: PrepareConfig) -> Run:
     return run
 
 
-def _run_stages(config: PrepareConfig, plan: Plan, catalog: Catalog, counts: Counts, ends: dict[str, float]) -> None:
+def _run_stages(config: PrepareConfig, plan: Plan, catalog: Catalog, counts: Counts, ends: dict[str, float]) -> Plan:
     # Once in the object store; tasks on the same node map the catalog's arrays without a copy.
     known = (ray.put(plan), ray.put(catalog))
-    for found in _stage("partition", partition_slice, known, len(plan.slices)):
+    first_x = np.full(len(catalog.title_ids), splits.NEVER)
+    for found, first in _stage("partition", partition_slice, known, len(plan.slices)):
         counts.update(found)
+        first_x = first_x if first is None else np.minimum(first_x, first)
     ends["partition"] = time.monotonic()
+    if plan.split == "title":
+        plan = dataclasses.replace(plan, group_x=splits.group_titles(first_x, config.new_titles))
+        known = (ray.put(plan), known[1])
     sizes = (config.train_size, config.validation_size, config.test_size)
-    keys = splits.concatenate([])
-    for found, more in _stage("pairs", bucket_pairs, known, plan.buckets):
+    keys_g, pairs_g = [splits.concatenate([]) for _ in splits.GROUPS], [0 for _ in splits.GROUPS]
+    for found, more_g in _stage("pairs", bucket_pairs, known, plan.buckets):
         counts.update(found)
-        keys = splits.concatenate([keys, more]).smallest(sum(sizes))
+        for group, more in enumerate(more_g):
+            keys_g[group] = splits.concatenate([keys_g[group], more]).smallest(sum(sizes))
+            pairs_g[group] += len(more.hash_n)
     check_counts(plan, counts, config.max_reject_rate)
     ends["pairs"] = time.monotonic()
-    last = splits.last_keys(keys, splits.allot(counts["pairs"], *sizes))
-    for found in _stage("examples", bucket_examples, (*known, ray.put(last)), plan.buckets):
+    sizes_g = splits.allot_groups(pairs_g, *sizes)
+    last_g = [splits.last_keys(keys, of_group) for keys, of_group in zip(keys_g, sizes_g, strict=True)]
+    for found in _stage("examples", bucket_examples, (*known, ray.put(last_g)), plan.buckets):
         counts.update(found)
     write_empty_splits(config.output, counts)
     ends["examples"] = time.monotonic()
+    return plan
 
 
 def _stage(name: str, function: Callable[..., Any], known: tuple[ray.ObjectRef, ...], items: int) -> Iterator[Any]:

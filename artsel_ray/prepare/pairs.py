@@ -21,8 +21,10 @@ _HISTORY_COLUMNS = ["title", "timestamp", "watch_seconds"]
 _DUPLICATE = "the same as an earlier row"
 
 
-def partition_slice(plan: Plan, catalog: Catalog, number: int) -> Counts:
+def partition_slice(plan: Plan, catalog: Catalog, number: int) -> tuple[Counts, np.ndarray | None]:
     """Writes a slice's valid rows by bucket, and its invalid rows.
+
+    For a split by title, also returns the time of each title's first impression in the slice; see `splits.NEVER`.
 
     Valid rows have the column `title`, an index into the catalog, instead of `title_id`; impressions have `label`, the
     position of the artwork among the title's candidates, instead of `artwork_id`.
@@ -55,7 +57,11 @@ def partition_slice(plan: Plan, catalog: Catalog, number: int) -> Counts:
         plan, f"slice-{number:06d}", pa.concat_tables([*(batch.invalid for batch in batches), invalid])
     )
     counts.update(other_kind=other_kind)
-    return counts
+    if plan.split != "title" or table != "impressions":
+        return counts, None
+    first_x = np.full(len(catalog.title_ids), splits.NEVER)
+    np.minimum.at(first_x, valid["title"].to_numpy(), microseconds(valid))
+    return counts, first_x
 
 
 def _find_labels(table: pa.Table, title: np.ndarray, catalog: Catalog) -> tuple[np.ndarray, list[checks.RowCheck]]:
@@ -92,8 +98,11 @@ class Pairs:
     """Engaged impressions after the first one of their pair."""
 
 
-def bucket_pairs(plan: Plan, catalog: Catalog, bucket: int) -> tuple[Counts, splits.Keys]:
-    """Writes a bucket's pairs and histories as spill files, and its invalid rows; returns the pairs' keys."""
+def bucket_pairs(plan: Plan, catalog: Catalog, bucket: int) -> tuple[Counts, list[splits.Keys]]:
+    """Writes a bucket's pairs and histories as spill files, and its invalid rows.
+
+    Returns the pairs' keys for each group of titles.
+    """
     interactions = shuffle.read_partition(plan.spill_files("interactions"), bucket)
     impressions = shuffle.read_partition(plan.spill_files("impressions"), bucket)
     found = find_pairs(interactions, impressions, plan.files, catalog, plan.history_length)
@@ -101,13 +110,20 @@ def bucket_pairs(plan: Plan, catalog: Catalog, bucket: int) -> tuple[Counts, spl
     counts.update(not_engaged=found.not_engaged, repeated=found.repeated, pairs=found.pairs.num_rows)
     for kind, table in (("pairs", found.pairs), ("histories", found.interactions)):
         shuffle.write_partitions(plan.spill_file(kind, bucket), table, np.zeros(table.num_rows, np.int64), 1)
-    return counts, keys_of(plan, found.pairs, catalog)
+    keys, group_n = keys_of(plan, found.pairs, catalog), groups_of(plan, found.pairs)
+    return counts, [keys.where(group_n == group) for group in splits.GROUPS]
 
 
 def keys_of(plan: Plan, pairs: pa.Table, catalog: Catalog) -> splits.Keys:
     """Returns the keys that decide the pairs' splits."""
     title_ids = catalog.title_ids.take(pairs["title"].combine_chunks())
     return splits.pair_keys(pairs["user_id"].combine_chunks(), title_ids, microseconds(pairs), plan.split, plan.seed)
+
+
+def groups_of(plan: Plan, pairs: pa.Table) -> np.ndarray:
+    """Returns the groups of the pairs' titles."""
+    titles = pairs["title"].to_numpy()
+    return np.full(len(titles), splits.KNOWN) if plan.group_x is None else plan.group_x[titles]
 
 
 def microseconds(table: pa.Table) -> np.ndarray:

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from artsel_ray import storage
@@ -13,7 +14,8 @@ from artsel_ray.data.checked_reader import GROUP_FILES, RowRange, group_ranges
 from artsel_ray.data.conformity import check_footers
 from artsel_ray.data.footers import read_footers
 from artsel_ray.errors import InputError
-from artsel_ray.prepare.splits import SPLITS
+from artsel_ray.prepare.settings import Split
+from artsel_ray.prepare.splits import HELD_OUT, SPLITS
 from artsel_ray.runtime.run import CONFIG
 from artsel_ray.runtime.shards import INVALID_FOLDER
 from artsel_ray.schema import TABLES
@@ -49,13 +51,15 @@ class Plan:
     buckets: int
     """Number of groups of users; a user's group depends on the user's id only."""
     history_length: int
-    split: Literal["hash", "time"]
+    split: Split
     seed: int
     now_us: int
     """Rows with a later time, in microseconds since 1970, are invalid."""
     assets: Assets = "caption"
     timezone: str | None = None
     """Time zone of the logs' timestamps without one."""
+    group_x: np.ndarray | None = None
+    """Each title's group in a split by title, known after the first stage; None: all titles are known ones."""
 
     def spill_file(self, kind: str, number: int) -> str:
         """Returns the URI of a file from one stage to the next."""
@@ -145,10 +149,18 @@ def summarize(plan: Plan, counts: Counts) -> dict[str, Any]:
     return {
         "impressions": plan.rows("impressions"),
         "examples": {name: counts[f"examples/{name}"] for name in reversed(SPLITS)},
+        **({"new_titles": _new_titles(plan.group_x, counts)} if plan.group_x is not None else {}),
         **{name: counts[name] for name in ("other_kind", "not_engaged", "repeated", "not_selected")},
         "rejected": {name: sum(found.values()) for name, found in reasons.items()},
         "reasons": reasons,
         "interactions": plan.rows("interactions"),
         "requests": counts["requests"],
         "buckets": plan.buckets,
+    }
+
+
+def _new_titles(group_x: np.ndarray, counts: Counts) -> dict[str, Any]:
+    return {
+        name: {"titles": int((group_x == group).sum()), "examples": counts[f"new_titles/{name}"]}
+        for group, name in HELD_OUT.items()
     }

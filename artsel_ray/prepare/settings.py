@@ -3,11 +3,13 @@
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Lt
 from pydantic import model_validator
 
 from artsel_ray.config import AssetKind, Assets, Count, Seed, Share, Uri, settings
 from artsel_ray.errors import InputError
+
+Split = Literal["hash", "time", "title"]
 
 
 @settings
@@ -24,14 +26,18 @@ class PrepareConfig:
     """Kind of assets that are candidates, by the column asset_kind; impressions of other kinds are left out."""
     assets: Assets = "caption"
     """What the model will get of a candidate: its caption, or its image, which image_uri must then name."""
-    split: Literal["hash", "time"] = "hash"
-    """Assign user-title pairs to splits by a salted hash, or the newest pairs to test by time."""
+    split: Split = "hash"
+    """Assign user-title pairs to splits by a salted hash, or the newest pairs to test by time. With title, by hash, but
+    train has no pair of the newest titles; validation and test have pairs of known and of new titles."""
+    new_titles: Annotated[float, Gt(0), Lt(1)] = 0.3
+    """With --split title: share of titles that are new, those first shown last. Three quarters of them, the newest, are
+    for test, the others for validation."""
     train_size: Count = 110_000
     """Maximum number of examples in train. With fewer pairs than the three sizes ask for, each split gets its share."""
     validation_size: Annotated[int, Ge(0)] = 1_000
-    """Maximum number of examples in validation."""
+    """Maximum number of examples in validation; with --split title, of known and of new titles each."""
     test_size: Annotated[int, Ge(0)] = 5_000
-    """Maximum number of examples in test."""
+    """Maximum number of examples in test; with --split title, of known and of new titles each."""
     max_reject_rate: Share = 0.1
     """Largest share of invalid impressions; with more, the job stops with exit code 1."""
     buckets: Count | None = None

@@ -8,18 +8,30 @@ A pair's key depends on the pair only, so new pairs never change the order of th
 pair can move others across a boundary, but only in one direction: from test to validation, from validation to train,
 from train to not selected; never from train to test. (With fewer pairs than the sizes ask for, the sizes grow with the
 pairs, and the boundaries move with them.)
+
+In a split by title, titles have a group each: known ones, new ones for validation and new ones for test. The pairs of
+each group are assigned by themselves: those of known titles to all three splits, those of new titles only to theirs.
 """
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from artsel_ray.errors import InputError
+from artsel_ray.prepare.settings import Split
+
 SPLITS = ("test", "validation", "train")
+KNOWN, NEW_IN_VALIDATION, NEW_IN_TEST = GROUPS = range(3)
+"""Groups of titles."""
+HELD_OUT = {NEW_IN_VALIDATION: "validation", NEW_IN_TEST: "test"}
+"""The only split of each group of new titles."""
+NEVER = np.iinfo(np.int64).max
+"""Time of the first impression of a title without any."""
+_TEST_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,10 @@ class Keys:
     """int64: 0 in a split by hash; minus the time in microseconds in a split by time."""
     hash_n: np.ndarray
     """uint64."""
+
+    def where(self, is_kept_n: np.ndarray) -> "Keys":
+        """Returns the keys of some of the pairs."""
+        return Keys(self.primary_n[is_kept_n], self.hash_n[is_kept_n])
 
     def smallest(self, count: int) -> "Keys":
         """Returns the smallest `count` keys in order, or all if there are fewer."""
@@ -43,9 +59,7 @@ def concatenate(parts: list[Keys]) -> Keys:
     return Keys(np.concatenate([part.primary_n for part in parts]), np.concatenate([part.hash_n for part in parts]))
 
 
-def pair_keys(
-    user_ids: pa.Array, title_ids: pa.Array, times_n: np.ndarray, split: Literal["hash", "time"], seed: int
-) -> Keys:
+def pair_keys(user_ids: pa.Array, title_ids: pa.Array, times_n: np.ndarray, split: Split, seed: int) -> Keys:
     """Returns the keys of n pairs; times, used only in a split by time, are int64 microseconds since 1970."""
     pairs = pc.binary_join_element_wise(user_ids, title_ids, "\x1f")
     hash_n = hash_texts(pairs, hash_key=hashlib.blake2b(str(seed).encode(), digest_size=8).hexdigest())
@@ -72,12 +86,45 @@ def allot(pairs: int, train_size: int, validation_size: int, test_size: int) -> 
     return {"test": test, "validation": validation, "train": min(train_size, pairs - test - validation)}
 
 
+def group_titles(first_x: np.ndarray, new_share: float) -> np.ndarray:
+    """Returns each title's group, given the times of first impressions: the newest titles are new.
+
+    Raises:
+        InputError: if that share of the titles is fewer than two, or all.
+    """
+    shown = int((first_x != NEVER).sum())
+    new = round(new_share * shown)
+    if new < len(HELD_OUT) or new == shown:
+        raise InputError(
+            f"--split title would hold out {new} of {shown} titles with impressions; it must hold out at least "
+            f"{len(HELD_OUT)} and keep one to train on: give more titles or another --new-titles than {new_share:g}"
+        )
+    newest = np.argsort(first_x, kind="stable")[:shown][shown - new :]
+    group_x = np.full(len(first_x), KNOWN)
+    group_x[newest] = NEW_IN_TEST
+    group_x[newest[: new - max(1, round(_TEST_SHARE * new))]] = NEW_IN_VALIDATION
+    return group_x
+
+
+def allot_groups(pairs_g: list[int], train_size: int, validation_size: int, test_size: int) -> list[dict[str, int]]:
+    """Returns the number of pairs in each split, for each group of titles, given its number of pairs; see `allot`."""
+    sizes = {"test": test_size, "validation": validation_size}
+    nothing = dict.fromkeys(SPLITS, 0)
+    new = [{**nothing, name: min(pairs_g[group], sizes[name])} for group, name in HELD_OUT.items()]
+    return [allot(pairs_g[KNOWN], train_size, validation_size, test_size), *new]
+
+
 def last_keys(keys: Keys, sizes: dict[str, int]) -> list[tuple[int, int]]:
     """Returns the last key of test, validation and train; `keys` holds at least the smallest of all pairs."""
     ordered = keys.smallest(sum(sizes.values()))
     ends = np.cumsum([sizes[split] for split in SPLITS])
     nothing = (np.iinfo(np.int64).min, 0)
     return [(int(ordered.primary_n[end - 1]), int(ordered.hash_n[end - 1])) if end else nothing for end in ends]
+
+
+def assign_groups(keys: Keys, group_n: np.ndarray, last_g: list[list[tuple[int, int]]]) -> np.ndarray:
+    """Returns each pair's split, as `assign` does, by the last keys of the group of the pair's title."""
+    return np.select([group_n == group for group in GROUPS], [assign(keys, last) for last in last_g])
 
 
 def assign(keys: Keys, last: list[tuple[int, int]]) -> np.ndarray:

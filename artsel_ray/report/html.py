@@ -62,6 +62,14 @@ def render_evaluation(metrics: dict[str, Any], shown: list[dict[str, Any]], sour
         rows=rows,
         relative=_labeled(metrics["relative"]),
         difference=_labeled(metrics["difference"]),
+        titles={
+            kind: {
+                "size": of_kind,
+                "rows": _labeled({"model": of_kind, **of_kind["references"]}),
+                "difference": _labeled(of_kind["difference"]),
+            }
+            for kind, of_kind in (metrics["titles"] or {}).items()
+        },
         log_columns=LOG_METRICS,
         log_rows=_labeled(log["policies"]),
         log_difference=_labeled(log["difference"]),

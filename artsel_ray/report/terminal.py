@@ -26,6 +26,8 @@ def evaluation_lines(metrics: dict[str, Any]) -> list[str]:
             + ", ".join(f"{name} {row['effective_sample_size']:,.0f}" for name, row in sizes)
         )
     lines.append(f"{metrics['examples']:,} examples of {metrics['users']:,} users, 95 % intervals over users")
+    for kind, of_kind in (metrics["titles"] or {}).items():
+        lines += _titles_lines(kind, of_kind, columns)
     if log := metrics["log"]:
         lines += _log_lines(log)
     if found := metrics["permutations"]:
@@ -36,6 +38,17 @@ def evaluation_lines(metrics: dict[str, Any]) -> list[str]:
     if metrics["known_propensities"] < metrics["examples"]:
         lines.append(f"usable propensities: {metrics['known_propensities']:,} of {metrics['examples']:,}")
     return lines + [f"warning: {text}" for text in metrics["warnings"]]
+
+
+def _titles_lines(kind: str, of_kind: dict[str, Any], columns: Sequence[Metric[Any]]) -> list[str]:
+    intervals = "users and titles" if kind == "new" else "users"
+    size = f"{of_kind['examples']:,} examples of {of_kind['users']:,} users and {of_kind['titles']:,} titles"
+    missing = f", {of_kind['missing']:,} without a prediction" if of_kind["missing"] else ""
+    lines = [f"{kind} titles: {size}{missing}, intervals over {intervals}"]
+    lines += [_policy(name, row, columns) for name, row in {"model": of_kind, **of_kind["references"]}.items()]
+    return lines + [
+        _policy("- baseline", row, columns) for name, row in of_kind["difference"].items() if name == "baseline"
+    ]
 
 
 def _log_lines(log: dict[str, Any]) -> list[str]:

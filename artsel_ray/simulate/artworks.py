@@ -1,4 +1,4 @@
-"""What simulated artworks show: their themes, captions in ordinary English from a small grammar, and images."""
+"""What simulated artworks show: captions in ordinary English from a small grammar, and images."""
 
 import colorsys
 import io
@@ -7,35 +7,20 @@ import re
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from pydantic import TypeAdapter
 
 from artsel_ray.config import AssetKind
+from artsel_ray.simulate.lexicon import THEMES, Theme
 
 TOKENS_PER_WORD = 1.17  # measured with SmolLM2's tokenizer on captions of this grammar
 _LENGTH_SPREAD, _THEME_SHARE = 0.25, 0.6
 _SENTENCE_WORDS = 5  # that a further sentence adds at least
 _HEADLINE_TOKENS = 10  # shorter captions are headlines
-_BEFORE_SUBJECT = re.compile("^(At the centre, )?((an?|the|two|three) )?", re.IGNORECASE)
+_BEFORE_SUBJECT = re.compile("^(At the center, )?((an?|the|two|three) )?", re.IGNORECASE)
 _IMAGE_SIDE = 64
-
-
-@dataclass(frozen=True)
-class Theme:
-    """What an artwork can show and a user can like."""
-
-    label: str
-    genres: dict[str, float]
-    """Weights of the genres that go with the theme."""
-    subjects: tuple[str, ...]
-    actions: tuple[str, ...]
-    settings: tuple[str, ...]
-    objects: tuple[str, ...]
-    lights: tuple[str, ...]
-    moods: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -48,12 +33,9 @@ class Grammar:
     fillers: tuple[tuple[str, ...], ...]
 
 
-def _read_toml(name: str) -> dict[str, Any]:
-    return tomllib.loads(files(__package__).joinpath(name).read_text())
-
-
-THEMES = TypeAdapter(tuple[Theme, ...]).validate_python(_read_toml("themes.toml")["theme"])
-GRAMMARS = TypeAdapter(dict[AssetKind, Grammar]).validate_python(_read_toml("captions.toml"))
+GRAMMARS = TypeAdapter(dict[AssetKind, Grammar]).validate_python(
+    tomllib.loads(files(__package__).joinpath("captions.toml").read_text())
+)
 _COLORS = np.array([colorsys.hsv_to_rgb(index / len(THEMES), 0.8, 0.9) for index in range(len(THEMES))])
 
 
@@ -66,19 +48,21 @@ class CaptionStyle:
     shared_words: float
     """Chance that a sentence about a theme names one of its genres, as histories do."""
     kind: AssetKind = "artwork"
+    themes: tuple[Theme, ...] = THEMES
+    """The phrases that captions draw from."""
 
 
 def write_caption(mix: np.ndarray, style: CaptionStyle, rng: random.Random) -> str:
     """Returns a caption for an artwork with a mix of themes, [T] weights that sum to 1; the strongest comes first."""
     words_wanted = style.tokens / TOKENS_PER_WORD * rng.lognormvariate(0.0, _LENGTH_SPREAD)
-    grammar, strongest = GRAMMARS[style.kind], THEMES[int(np.argmax(mix))]
+    grammar, strongest = GRAMMARS[style.kind], style.themes[int(np.argmax(mix))]
     sentences = [_themed(strongest, grammar, grammar.first, 0.0, rng)]
     if rng.random() < style.shared_words:
         sentences.append(_themed(strongest, grammar, grammar.genre, 1.0, rng))
     words = sum(len(sentence.split()) for sentence in sentences)
     while words + _SENTENCE_WORDS < words_wanted:
         if rng.random() < _THEME_SHARE:
-            (theme,) = rng.choices(THEMES[: len(mix)], mix.tolist())
+            (theme,) = rng.choices(style.themes[: len(mix)], mix.tolist())
             sentence = _themed(theme, grammar, grammar.themed, style.shared_words, rng)
         else:
             sentence = rng.choice(rng.choice(grammar.fillers))

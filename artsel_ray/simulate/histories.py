@@ -6,14 +6,14 @@ MovieLens is fetched at run time and never stored. Array suffixes: u users, x ti
 import csv
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from artsel_ray import packages
-from artsel_ray.simulate.artworks import THEMES
+from artsel_ray.simulate.lexicon import THEMES, Theme
 
 GROUP_USERS = 10_000
 _GROUP_SCORES = 4_000_000  # of users for titles that are in memory at once
@@ -24,6 +24,7 @@ LICENSE = (
     "not for commercial use without permission; see https://grouplens.org/datasets/movielens/100k/"
 )
 _TASTE_SHARPNESS = 3.0
+_RELEASE_SHARE = 0.1  # of the log, its last part, in which new titles are shown
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,18 @@ class Viewings:
         watch_seconds = None if self.watch_seconds is None else self.watch_seconds[start:stop]
         return Viewings(self.user_ids, self.taste_ut, users, titles, seconds, watch_seconds)
 
+    def released_late(self, is_new_x: np.ndarray) -> "Viewings":
+        """Returns the viewings with those of new titles moved into the last tenth of the time, in their order."""
+        end = self.seconds.max()
+        moved = end - ((end - self.seconds) * _RELEASE_SHARE).astype(np.int64)
+        seconds = np.where(is_new_x[self.titles], moved, self.seconds)
+        order = np.lexsort((seconds, self.users))
+        watch_seconds = None if self.watch_seconds is None else self.watch_seconds[order]
+        return replace(
+            self, users=self.users[order], titles=self.titles[order], seconds=seconds[order],
+            watch_seconds=watch_seconds,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -73,7 +86,7 @@ def genre_themes(genres: list[list[str]], themes: int) -> np.ndarray:
 
 
 def synthetic_histories(
-    users: int, titles: int, themes: int, interactions_per_user: float, shared_words: float, seed: int
+    users: int, titles: int, themes: tuple[Theme, ...], interactions_per_user: float, shared_words: float, seed: int
 ) -> Histories:
     """Generates titles, and the viewings of users who prefer the themes of their taste.
 
@@ -81,18 +94,18 @@ def synthetic_histories(
         shared_words: chance that a title is named after an object that captions of its themes show.
     """
     rng = np.random.default_rng([seed, 2])
-    known = sorted({genre for theme in THEMES[:themes] for genre in theme.genres})
+    known = sorted({genre for theme in themes for genre in theme.genres})
     genres = [rng.choice(known, size=int(rng.integers(1, 4)), replace=False).tolist() for _ in range(titles)]
-    themes_xt = genre_themes(genres, themes)
-    names = [_name(themes_t, shared_words, rng) for themes_t in themes_xt]
+    themes_xt = genre_themes(genres, len(themes))
+    names = [_name(themes_t, themes, shared_words, rng) for themes_t in themes_xt]
     years = rng.integers(1950, 2025, titles).tolist()
     title_ids = [f"t{number:06d}" for number in range(titles)]
     generated = pa.table({"title_id": title_ids, "name": names, "year": years, "genres": genres})
     return Histories(generated, themes_xt, _synthetic_groups(themes_xt, users, interactions_per_user, seed))
 
 
-def _name(themes_t: np.ndarray, shared_words: float, rng: np.random.Generator) -> str:
-    theme = THEMES[int(rng.choice(len(themes_t), p=themes_t))]
+def _name(themes_t: np.ndarray, themes: tuple[Theme, ...], shared_words: float, rng: np.random.Generator) -> str:
+    theme = themes[int(rng.choice(len(themes_t), p=themes_t))]
     words = theme.objects if rng.random() < shared_words else ("the old road", "a long week", "the other side")
     word = str(rng.choice(words)).removeprefix("a ").removeprefix("the ").title()
     return f"The {word} {rng.integers(2, 1000)}"

@@ -1,6 +1,7 @@
 """The job that writes a simulated world, one group of users after another, so that memory does not grow."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from artsel_ray.config import AssetKind, resolved
 from artsel_ray.runtime.run import begin
 from artsel_ray.simulate.artworks import CaptionStyle, draw
 from artsel_ray.simulate.histories import LICENSE, Histories, Viewings, movielens_histories, synthetic_histories
+from artsel_ray.simulate.lexicon import Theme, vocabularies
 from artsel_ray.simulate.settings import SimulateConfig
 from artsel_ray.simulate.world import Behavior, Best, Impressions, World, best_possible, calibrate, make_world, show
 
@@ -25,14 +27,18 @@ def simulate(config: SimulateConfig) -> None:
     """
     started, output, flags = time.monotonic(), config.output, resolved(config)
     run = begin(output, {name: value for name, value in flags.items() if name != "output"}, flags)
-    histories = _histories(config)
-    style = CaptionStyle(config.caption_tokens, config.shared_words, config.asset_kind)
+    known, new = vocabularies(config.lexicon, config.new_words > 0, config.seed)
+    histories = _histories(config, known[: config.themes])
+    is_new_x = new_titles(len(histories.themes_xt), config.new_words, config.seed)
+    style = CaptionStyle(config.caption_tokens, config.shared_words, config.asset_kind, known)
+    styles = [replace(style, themes=new) if is_new else style for is_new in is_new_x]
     candidates = (config.min_candidates, config.max_candidates)
-    world = make_world(histories.themes_xt, candidates, config.noise, style, config.seed)
+    world = make_world(histories.themes_xt, candidates, config.noise, styles, config.seed)
     artworks = write_catalog(output, histories.titles, world, config.asset_kind, config.images)
     behavior = Behavior(config.taste_strength, config.exploration)
     counts, best = {"users": 0, "interactions": 0, "engaged": 0}, Best()
-    for number, group in enumerate(histories.groups):
+    for number, watched in enumerate(histories.groups):
+        group = watched.released_late(is_new_x)
         if number == 0:
             sample = group.part(0, _BATCH_PAIRS)
             behavior = calibrate(world, sample.titles, sample.taste_ut[sample.users], behavior, config.engagement_rate)
@@ -50,6 +56,7 @@ def simulate(config: SimulateConfig) -> None:
         "source": config.source,
         "license": LICENSE if config.source == "movielens" else None,
         "titles": len(world.counts_x),
+        "new_titles": int(is_new_x.sum()),
         "artworks": int(world.counts_x.sum()),
         **counts,
         "best_possible": means,
@@ -65,13 +72,18 @@ def simulate(config: SimulateConfig) -> None:
     )
 
 
-def _histories(config: SimulateConfig) -> Histories:
+def _histories(config: SimulateConfig, themes: tuple[Theme, ...]) -> Histories:
     if config.source == "movielens":
         print(LICENSE, flush=True)
         return movielens_histories(config.users, config.titles, config.themes)
     users, titles = config.users or 1_000, config.titles or 500
     interactions, shared_words = config.interactions_per_user, config.shared_words
-    return synthetic_histories(users, titles, config.themes, interactions, shared_words, config.seed)
+    return synthetic_histories(users, titles, themes, interactions, shared_words, config.seed)
+
+
+def new_titles(count: int, share: float, seed: int) -> np.ndarray:
+    """Draws which titles are new, [X] bool; exactly `share` of them, rounded."""
+    return np.random.default_rng([seed, 6]).permutation(count) < round(share * count)
 
 
 def artwork_ids(title_ids: list[str], counts_x: np.ndarray) -> list[str]:

@@ -7,6 +7,7 @@ from pydantic import model_validator
 
 from artsel_ray.config import AssetKind, Seed, Share, Uri, settings
 from artsel_ray.errors import InputError
+from artsel_ray.simulate.lexicon import Lexicon
 
 
 @settings
@@ -37,6 +38,12 @@ class SimulateConfig:
     """Mean length of a caption in tokens. Below 10, captions are headlines that begin with their subject: easier."""
     shared_words: Share = 0.3
     """Chance that a sentence about a theme names one of its genres, as histories do. More is easier."""
+    lexicon: Lexicon = "rich"
+    """Phrases that captions draw from: rich has 162 for each theme, with frequencies by Zipf's law; small has the 25 of
+    earlier versions for each theme, equally frequent, which is easier."""
+    new_words: Share = 0.3
+    """Share of titles that are new: they are first shown in the last tenth of the log, and their captions use phrases
+    that no other title's captions use. 0 with --lexicon small, which has too few phrases."""
     taste_strength: Annotated[float, Ge(0), Le(100)] = 2.0
     """Weight of a match between taste and themes in the log-odds of engagement. More is easier."""
     engagement_rate: Annotated[float, Ge(0.001), Le(0.999)] = 0.2
@@ -58,6 +65,8 @@ class SimulateConfig:
             raise InputError(
                 f"--max-candidates is {self.max_candidates}; it must be at least --min-candidates {self.min_candidates}"
             )
+        if self.lexicon == "small" and self.new_words:
+            raise InputError(f"--new-words is {self.new_words:g}; with --lexicon small it must be 0: add --new-words 0")
         if self.source == "movielens":
             for name, most in (("users", 943), ("titles", 1682)):
                 if (getattr(self, name) or 0) > most:

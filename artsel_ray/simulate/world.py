@@ -5,6 +5,7 @@ See docs/simulated-world.md. Array suffixes: n pairs of user and title, x titles
 
 import operator
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 
 import numpy as np
@@ -52,9 +53,9 @@ class Behavior:
 
 
 def make_world(
-    themes_xt: np.ndarray, candidates: tuple[int, int], noise: float, style: CaptionStyle, seed: int
+    themes_xt: np.ndarray, candidates: tuple[int, int], noise: float, styles: Sequence[CaptionStyle], seed: int
 ) -> World:
-    """Draws every title's artworks and writes their captions.
+    """Draws every title's artworks and writes their captions, in the style of their title, one of X.
 
     The number of candidates is `minimum + (maximum - minimum) * Beta(1.2, 2.2)`. `noise` is the standard deviation of
     an artwork's appeal to every user.
@@ -66,7 +67,7 @@ def make_world(
     upto_xt = np.cumsum(0.5 * themes_xt + 0.5 / themes, axis=1)
     strong_xm = (rng.random((count, maximum, 1)) > upto_xt[:, None, :]).sum(axis=2).clip(max=themes - 1)
     mix_xmt = 0.7 * np.eye(themes)[strong_xm] + 0.3 * rng.dirichlet(np.full(themes, 0.5), (count, maximum))
-    captions = [_captions(mix_xmt[x, : counts_x[x]], style, random.Random(f"{seed}:{x}")) for x in range(count)]
+    captions = [_captions(mix_xmt[x, : counts_x[x]], styles[x], random.Random(f"{seed}:{x}")) for x in range(count)]
     return World(
         mix_xmt=np.where((np.arange(maximum) < counts_x[:, None])[:, :, None], mix_xmt, 0.0),
         appeal_xm=rng.normal(0.0, noise, (count, maximum)),

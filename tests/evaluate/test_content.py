@@ -35,7 +35,7 @@ def test_keys_and_their_order(findings: Findings) -> None:
         "headline", "examples", "users", "snips_logged", "ips_logged", "accuracy", "ips", "snips", "dm",
         "effective_sample_size", "warnings", "missing", "unknown_artwork", "other_predictions", "unusable_predictions",
         "rejected_examples", "rejected_predictions", "known_propensities", "invalid_propensities", "max_weight",
-        "dm_left_out", "simulated", "note", "by_position", "relative", "difference", "references", "log",
+        "dm_left_out", "simulated", "note", "by_position", "relative", "difference", "references", "titles", "log",
         "permutations",
     ]  # fmt: skip
     assert content["rejected_predictions"] == 7

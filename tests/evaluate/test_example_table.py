@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray.errors import InputError
-from artsel_ray.evaluate.example_table import ExampleTable, count_engagements, read_examples
+from artsel_ray.evaluate.example_table import ExampleTable, read_examples, read_train
 from artsel_ray.schema import EXAMPLES
+from tests.support.evaluation_tables import example, write
 
 CANDIDATES = pa.list_(pa.struct([("artwork_id", pa.string()), ("caption", pa.string())]))
 
@@ -113,8 +114,17 @@ def test_order_of_rows_changes_no_number(small: Path) -> None:
 def test_counts_engagements(small: Path) -> None:
     # The examples as their own train set: of t1 each artwork once; of t2 the last and the first once.
     table = read_examples(str(small / "examples/test"))
-    counts = count_engagements(str(small / "examples/test"), table)
-    assert counts.tolist() == [1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 1]
+    train = read_train(str(small / "examples/test"), table)
+    assert train.engagements_c.tolist() == [1, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 1]
+    assert not train.is_new_n.any()
+
+
+def test_titles_without_a_train_example_are_new(small: Path) -> None:
+    table = read_examples(str(small / "examples/test"))
+    rows = [example("v", "t2", ["t2-0", "t2-1"], 0), example("v", "t9", ["t9-0"], 0)]
+    train = read_train(write(small / "train", "examples", rows), table)
+    assert train.is_new_n.tolist() == [table.titles[title].as_py() != "t2" for title in table.title_n]
+    assert set(train.is_new_n) == {False, True}
 
 
 def test_broken_parquet_and_missing_column_are_named(small: Path) -> None:

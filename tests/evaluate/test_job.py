@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -55,6 +57,11 @@ def test_metrics_by_hand(small: Path) -> None:
     }
 
 
+def test_titles_are_not_told_apart_without_train_examples_or_new_titles(small: Path) -> None:
+    assert metrics(small)["titles"] is None
+    assert metrics(small, train=str(small / "examples/test"))["titles"] is None
+
+
 def test_logged_metrics_are_null_without_propensities(small: Path) -> None:
     file = small / "examples/test/part-0.parquet"
     pq.write_table(pq.read_table(file).drop_columns("propensity"), file)
@@ -82,6 +89,34 @@ def test_world_with_all_references(tmp_path: Path, write_world: Callable[[Path, 
     assert found["references"]["baseline"]["missing"] > 0
     assert sum(row["examples"] for row in found["by_position"]) == found["examples"]
     assert "Simulated" in (tmp_path / "E/report.html").read_text()
+
+
+def test_titles_without_train_examples_are_reported_apart(
+    tmp_path: Path, write_world: Callable[[Path, int, int], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_world(tmp_path, 60, 0)
+    file = tmp_path / "examples/train/part-0.parquet"
+    train = pq.read_table(file)
+    new = [f"title-{number}" for number in range(15)]
+    pq.write_table(train.filter(pc.invert(pc.is_in(train["title_id"], pa.array(new)))), file)
+    known = set(pq.read_table(file)["title_id"].to_pylist())
+    found = metrics(tmp_path, baseline=str(tmp_path / "baseline"), oracle=str(tmp_path / "oracle"))
+    kinds = found["titles"]
+    tested = set(pq.read_table(tmp_path / "examples/test/part-0.parquet")["title_id"].to_pylist())
+    assert (kinds["known"]["titles"], kinds["new"]["titles"]) == (len(tested & known), len(tested - known))
+    assert len(tested - known) >= 15
+    assert sum(kind["examples"] for kind in kinds.values()) == found["examples"]
+    hits = sum(kind["examples"] * kind["accuracy"]["value"] for kind in kinds.values())
+    assert hits / found["examples"] == pytest.approx(found["accuracy"]["value"])
+    for kind in kinds.values():
+        assert list(kind["references"]) == list(kind["difference"]) == ["random", "popularity", "oracle", "baseline"]
+        assert kind["references"]["oracle"]["best_logged"].keys() == {"snips_logged", "ips_logged", "accuracy", "ips"}
+    # Without train examples popularity is a random draw.
+    references = kinds["new"]["references"]
+    assert references["popularity"]["accuracy"] == references["random"]["accuracy"]
+    assert "new titles: " in capsys.readouterr().out
+    assert "New titles" in (tmp_path / "E/report.html").read_text()
+    assert "intervals of new titles are over users and titles" in found["note"]
 
 
 def test_same_seed_same_numbers_in_any_order_of_rows(small: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from artsel_ray.evaluate.choices import read_choices
-from artsel_ray.evaluate.example_table import ExampleTable, count_engagements, read_examples
+from artsel_ray.evaluate.example_table import ExampleTable, read_examples, read_train
 from artsel_ray.evaluate.policies import policies_of
 from tests.support.evaluation_tables import ranked, write
 
@@ -27,8 +27,8 @@ def test_popularity_and_the_baselines_expectations_by_hand(small: Path, table: E
     rows = [ranked("u1", "t1", [0.7, 0.3]), ranked("u2", "t1", [0.4, 0.6])]
     baseline = read_choices(write(small / "baseline", "predictions", rows), table, ranked=True)
     choices = {"model": read_choices(str(small / "predictions"), table), "baseline": baseline}
-    counts = count_engagements(str(small / "examples/test"), table)
-    policies = policies_of(table, choices, counts)
+    train = read_train(str(small / "examples/test"), table)
+    policies = policies_of(table, choices, train.engagements_c)
     assert list(policies) == ["model", "random", "popularity", "baseline"]
     # Of t1 both artworks are engaged with once, of t2 the first and the last.
     assert policies["popularity"].truth_n.tolist() == [0.5, 0.5, 0.5, 0.5]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from artsel_ray.evaluation.bootstrap import Estimate, Measurement, bootstrap, resampled_sums
+from artsel_ray.evaluation.bootstrap import Estimate, Measurement, bootstrap, resampled_sums, twice_resampled_sums
 from artsel_ray.evaluation.off_policy import Terms, snips
 
 
@@ -105,3 +105,36 @@ def test_percent_over_zero_is_not_finite() -> None:
 def test_measurement_has_none_for_numbers_that_are_not_finite() -> None:
     assert Estimate(0.5, np.array([0.25, 0.25])).measurement() == Measurement(0.5, 0.25, 0.25)
     assert Estimate(np.inf, np.full(2, np.nan)).measurement() == Measurement(None, None, None)
+
+
+def test_users_and_titles_agree_with_a_loop_on_the_same_draws() -> None:
+    user_n, size_n, hit_n = world(40, 300, 1)
+    title_n = np.concatenate([np.arange(25), np.random.default_rng(2).integers(25, size=275)])
+    estimate = bootstrap([("snips", snips(hit_n, 1 / size_n))], user_n, 30, 3, title_n)["snips"]
+    generator = np.random.default_rng(3)
+    drawn_users, drawn_titles = generator.integers(40, size=(30, 40)), generator.integers(25, size=(30, 25))
+    expected = []
+    for users, titles in zip(drawn_users, drawn_titles, strict=True):
+        weight_n = np.array([(users == u).sum() * (titles == t).sum() for u, t in zip(user_n, title_n, strict=True)])
+        expected.append((weight_n * hit_n * size_n).sum() / (weight_n * size_n).sum())
+    np.testing.assert_allclose(estimate.resampled_b, expected, rtol=1e-12)
+    assert estimate.value == pytest.approx((hit_n * size_n).sum() / size_n.sum())
+
+
+@pytest.mark.parametrize("chunk_draws", [1, 10**7])
+def test_chunks_of_users_and_titles_have_the_same_shape(chunk_draws: int) -> None:
+    number_n = np.arange(9) % 3
+    sums_bs = twice_resampled_sums(np.ones((9, 2)), number_n, number_n, 6, 0, chunk_draws)
+    assert sums_bs.shape == (6, 2)
+    assert (sums_bs[:, 0] == sums_bs[:, 1]).all()
+
+
+def test_differences_between_titles_widen_the_interval_only_over_titles() -> None:
+    # 200 users see all of 20 titles; a title's examples all agree.
+    user_n, title_n = np.repeat(np.arange(200), 20), np.tile(np.arange(20), 200)
+    terms = [("a", Terms((title_n < 8).astype(float), np.ones(len(title_n))))]
+    low, high = bootstrap(terms, user_n, 1000, 0)["a"].interval()
+    assert (low, high) == pytest.approx((0.4, 0.4))
+    low, high = bootstrap(terms, user_n, 1000, 0, title_n)["a"].interval()
+    # The standard error of a share of 0.4 of 20 titles is 0.11.
+    assert high - low == pytest.approx(2 * 1.96 * 0.11, rel=0.15)

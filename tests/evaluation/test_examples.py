@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from artsel_ray.evaluation.examples import Examples, highest, told_apart
+from artsel_ray.evaluation.examples import Examples, PolicyOnExamples, highest, told_apart
 from tests.support.examples import given_examples
 
 
@@ -34,3 +34,19 @@ def test_duplicates_of_the_engaged_artwork_are_one_action() -> None:
     assert examples.shared(np.array([0.1, 0.3, 0.6, 0, 0.4, 0.6])).tolist() == pytest.approx(
         [0.2, 0.2, 0.6, 0, 0.4, 0.6]
     )
+
+
+def test_some_examples_have_users_numbered_without_gaps() -> None:
+    examples = Examples(
+        np.array([0, 2, 1, 2]), np.array([1, 0, 2, 1]), np.array([2, 3, 4, 5]), np.array([0.1, 0.2, 0.3, 0.4])
+    )
+    kept = PolicyOnExamples(examples, np.array([0.0, 1.0, 0.5, 0.25])).where(np.array([True, True, False, True]))
+    assert kept.examples.user_n.tolist() == [0, 1, 1]
+    assert kept.examples.position_n.tolist() == [1, 0, 1]
+    assert kept.examples.candidates_n.tolist() == [2, 3, 5]
+    assert kept.examples.propensity_n.tolist() == [0.1, 0.2, 0.4]
+    assert kept.truth_n.tolist() == [0.0, 1.0, 0.25]
+    assert kept.expected_n is None
+    expected = PolicyOnExamples(examples, np.zeros(4), np.array([1.0, 2.0, 3.0, 4.0])).where(np.arange(4) == 2)
+    assert expected.expected_n is not None
+    assert expected.expected_n.tolist() == [3.0]

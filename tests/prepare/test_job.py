@@ -17,6 +17,8 @@ from artsel_ray.errors import InputError
 from artsel_ray.prepare import job
 from artsel_ray.prepare.job import make_plan, prepare
 from artsel_ray.prepare.settings import PrepareConfig
+from artsel_ray.simulate.job import simulate
+from artsel_ray.simulate.settings import SimulateConfig
 from benchmarks.prepare import prepare_with_polars, write_world
 
 NOW_US = 1_760_000_000_000_000
@@ -373,3 +375,26 @@ def test_job_exits_with_one_line_for_a_wrong_input(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.strip() == f"error: {tmp_path}/absent/titles: no .parquet file there; check the path"
+
+
+def test_split_by_title_trains_on_no_new_title(tmp_path: Path, ray_cluster: None) -> None:
+    world = str(tmp_path / "world")
+    simulate(SimulateConfig(output=world, users=200, titles=20, interactions_per_user=10, caption_tokens=12))
+    prepare(_config(tmp_path, split="title", new_titles=0.3, validation_size=30, test_size=60, buckets=3))
+    shown = read_table(f"{world}/impressions", "impressions").group_by("title_id").aggregate([("timestamp", "min")])
+    newest = shown.sort_by("timestamp_min")["title_id"].to_pylist()
+    # Of 20 titles the newest 6 are new: 2 for validation, 4 for test.
+    groups = {"train": set(newest[:14]), "validation": set(newest[14:16]), "test": set(newest[16:])}
+    examples = {split: _examples(tmp_path, split) for split in groups}
+    assert {row["title_id"] for row in examples["train"]} <= groups["train"]
+    summary = storage.read_json(str(tmp_path / "out" / "summary.json"))
+    for split, size in (("validation", 30), ("test", 60)):
+        titles = [row["title_id"] for row in examples[split]]
+        known, new = (sum(title in groups[name] for title in titles) for name in ("train", split))
+        assert known + new == len(titles)
+        assert known == size
+        assert 0 < new <= size
+        assert summary["new_titles"][split] == {"titles": len(groups[split]), "examples": new}
+    requests = read_table(str(tmp_path / "out" / "requests/test"), "requests").to_pylist()
+    asked = {(row["user_id"], title) for row in requests for title in row["title_ids"]}
+    assert asked == {(row["user_id"], row["title_id"]) for row in examples["test"]}

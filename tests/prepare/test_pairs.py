@@ -1,5 +1,6 @@
 """A slice's rows are valid and in their user's bucket, or invalid with a reason; pairs equal those of a plain loop."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from artsel_ray.data import shuffle
 from artsel_ray.data.checked_reader import RowRange, read_table
+from artsel_ray.prepare import splits
 from artsel_ray.prepare.pairs import bucket_of, find_pairs, partition_slice
 from artsel_ray.prepare.plan import Log, Plan, Slice
 from artsel_ray.schema import TABLES
@@ -88,7 +90,7 @@ def _partition(folder: Path, table: Log, rows: list[dict[str, Any]]) -> tuple[di
     pq.write_table(pa.Table.from_pylist(rows, pa.schema(fields)), path)
     slices = [Slice(table, (RowRange(0, 0, len(rows)),))]
     plan = Plan(str(folder / "out"), {table: [str(path)]}, slices, 2, 5, "hash", 0, NOW_US)
-    counts = partition_slice(plan, CATALOG, 0)
+    counts, _ = partition_slice(plan, CATALOG, 0)
     valid = pa.concat_tables([shuffle.read_partition(plan.spill_files(table), bucket) for bucket in (0, 1)])
     rejected = folder / "out/rejected"
     invalid = read_table(str(rejected), "invalid_rows").to_pylist() if rejected.exists() else []
@@ -136,3 +138,19 @@ def test_bucket_depends_on_the_user_only() -> None:
     assert set(buckets.tolist()) == set(range(7))
     again = bucket_of(pa.chunked_array([pa.array(users[250:] + users[:1]), pa.array(["other"])]), 7)
     assert again[:251].tolist() == [*buckets[250:].tolist(), buckets[0]]
+
+
+def test_split_by_title_finds_first_impressions(tmp_path: Path) -> None:
+    rows = [
+        {"user_id": "u", "title_id": title, "artwork_id": artwork, "timestamp": time, "engaged": False}
+        for title, artwork, time in (("t0", "a0", 9), ("t0", "a1", 5), ("t0", "?", 1))
+    ]
+    path, fields = tmp_path / "a.parquet", [field.with_nullable(True) for field in TABLES["impressions"]]
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema(fields)), path)
+    slices = [Slice("impressions", (RowRange(0, 0, len(rows)),))]
+    plan = Plan(str(tmp_path / "out"), {"impressions": [str(path)]}, slices, 2, 5, "title", 0, NOW_US)
+    _, first_x = partition_slice(plan, CATALOG, 0)
+    # The impression at 1 is invalid, and no other title is shown.
+    assert first_x is not None
+    assert first_x.tolist() == [5, *[splits.NEVER] * (len(CATALOG.title_ids) - 1)]
+    assert partition_slice(dataclasses.replace(plan, split="hash"), CATALOG, 0)[1] is None

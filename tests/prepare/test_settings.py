@@ -15,6 +15,8 @@ from artsel_ray.prepare.settings import PrepareConfig
         ({"buckets": 0}, "--buckets is 0; it must be at least 1"),
         ({"max_reject_rate": 10.0}, "--max-reject-rate is 10.0; it must be at most 1"),
         ({"max_reject_rate": -0.1}, "--max-reject-rate is -0.1; it must be at least 0"),
+        ({"new_titles": 0.0}, "--new-titles is 0.0; it must be more than 0"),
+        ({"new_titles": 1.0}, "--new-titles is 1.0; it must be less than 1"),
         ({"timezone": "Mars/Olympus"}, "--timezone is 'Mars/Olympus'; it must be an IANA time zone"),
         ({"timezone": "../etc"}, "--timezone is '../etc'; it must be an IANA time zone"),
     ],

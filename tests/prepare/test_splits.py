@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from artsel_ray.errors import InputError
 from artsel_ray.prepare import splits
 
 # (user, title) -> timestamp
@@ -102,3 +103,39 @@ def test_smallest_keys_come_first() -> None:
     smallest = keys.smallest(3)
     assert smallest.primary_n.tolist() == [-5, 0, 0]
     assert smallest.hash_n.tolist() == [2**64 - 1, 2, 9]
+
+
+def test_newest_titles_are_new_and_the_newest_of_them_are_test() -> None:
+    first_x = np.array([30, splits.NEVER, 10, 90, 80, 50, 70, 60, 20, 40, 0])
+    # Of ten titles with impressions 40 % are new: the oldest one of these is for validation, the others for test.
+    group_x = splits.group_titles(first_x, 0.4)
+    assert np.flatnonzero(group_x == splits.NEW_IN_VALIDATION).tolist() == [7]
+    assert np.flatnonzero(group_x == splits.NEW_IN_TEST).tolist() == [3, 4, 6]
+
+
+@pytest.mark.parametrize(("share", "new"), [(0.1, 1), (0.99, 10)])
+def test_too_few_titles_to_hold_out_are_an_error(share: float, new: int) -> None:
+    with pytest.raises(InputError, match=f"would hold out {new} of 10 titles with impressions"):
+        splits.group_titles(np.arange(10), share)
+
+
+@given(pairs=_PAIRS, sizes=_SIZES)
+def test_pairs_of_new_titles_are_in_their_split_only(
+    pairs: dict[tuple[str, str], int], sizes: tuple[int, int, int]
+) -> None:
+    users, titles = (pa.array([pair[i] for pair in pairs], pa.string()) for i in (0, 1))
+    keys = splits.pair_keys(users, titles, np.zeros(len(pairs), np.int64), "title", 0)
+    group_n = np.array([int(title) % 3 for _, title in pairs], dtype=np.int64)
+    sizes_g = splits.allot_groups(np.bincount(group_n, minlength=3).tolist(), *sizes)
+    last_g = [
+        splits.last_keys(keys.where(group_n == group), of_group)
+        for group, of_group in zip(splits.GROUPS, sizes_g, strict=True)
+    ]
+    split_n = splits.assign_groups(keys, group_n, last_g)
+    for group, of_group in zip(splits.GROUPS, sizes_g, strict=True):
+        counts = np.bincount(split_n[group_n == group], minlength=4)
+        assert counts[:3].tolist() == [of_group[name] for name in splits.SPLITS]
+    assert sizes_g[splits.NEW_IN_TEST]["test"] == min(sizes[2], (group_n == splits.NEW_IN_TEST).sum())
+    assert sizes_g[splits.NEW_IN_VALIDATION]["validation"] == min(sizes[1], (group_n == splits.NEW_IN_VALIDATION).sum())
+    assert set(split_n[group_n == splits.NEW_IN_TEST]) <= {0, 3}
+    assert set(split_n[group_n == splits.NEW_IN_VALIDATION]) <= {1, 3}

@@ -28,6 +28,7 @@ def metrics(**changes: Any) -> dict[str, Any]:
         "examples": 4321,
         "users": 99,
         "warnings": [],
+        "titles": None,
         "log": None,
         "permutations": None,
         "simulated": False,
@@ -203,3 +204,15 @@ def test_sweep_by_logged_snips_shows_it_with_a_random_draws() -> None:
     assert "has the best SNIPS, logged π on validation: 0.375; a random draw has 0.250" in page
     assert "<th>SNIPS, logged π</th><th>IPS, uniform π (paper)</th>" in page
     assert ">SNIPS, logged π, validation</text>" in page
+
+
+def test_known_and_new_titles_have_a_section_each() -> None:
+    row = dict.fromkeys(NAMES, ESTIMATE) | {"effective_sample_size": 12.0}
+    counts = {"examples": 1000, "users": 90, "titles": 41, "missing": 7}
+    kind: dict[str, Any] = {**counts, **row, "references": {"random": row}, "difference": {"random": row}}
+    page = render_evaluation(metrics(titles={"known": kind, "new": kind}), [choice()], {})
+    assert re.findall("<h2>(Known|New) titles</h2>", page) == ["Known", "New"]
+    assert page.count("1,000 examples of 90 users and 41 titles") == 2
+    assert page.count("Intervals are over users and titles.") == 1
+    assert page.count("<td>Model less Random draw</td>") == 2
+    assert "<h2>New titles</h2>" not in render_evaluation(metrics(), [choice()], {})

@@ -20,6 +20,7 @@ def metrics(**changes: Any) -> dict[str, Any]:
         "warnings": [],
         "difference": {"random": ROW, "baseline": {**ROW, "ips": UNKNOWN}},
         "references": {"random": ROW, "baseline": ROW},
+        "titles": None,
         "log": None,
         "permutations": None,
     } | changes
@@ -66,4 +67,20 @@ def test_logged_snips_comes_first_where_there_are_propensities() -> None:
         "- baseline  0.5000 [0.2500, 0.7500]     0.5000 [0.2500, 0.7500]     0.5000 [0.2500, 0.7500]     - [-, -]",
         "SNIPS with logged π is the headline, IPS with uniform π the paper's metric; effective sample sizes: "
         "model 10,000, random 12, oracle 12",
+    ]
+
+
+def test_known_and_new_titles_are_apart() -> None:
+    row = {"examples": 1000, "users": 90, "titles": 40, "missing": 0, **ROW, "references": {"random": ROW}}
+    row |= {"difference": {"random": ROW, "baseline": ROW}}
+    cell = "0.5000 [0.2500, 0.7500]"
+    assert evaluation_lines(metrics(titles={"known": row, "new": row | {"missing": 7}}))[-8:] == [
+        "known titles: 1,000 examples of 90 users and 40 titles, intervals over users",
+        f"model       {cell}     {cell}",
+        f"random      {cell}     {cell}",
+        f"- baseline  {cell}     {cell}",
+        "new titles: 1,000 examples of 90 users and 40 titles, 7 without a prediction, intervals over users and titles",
+        f"model       {cell}     {cell}",
+        f"random      {cell}     {cell}",
+        f"- baseline  {cell}     {cell}",
     ]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from artsel_ray.simulate import histories as module
-from artsel_ray.simulate.artworks import THEMES
 from artsel_ray.simulate.histories import Viewings, genre_themes, movielens_histories, synthetic_histories
+from artsel_ray.simulate.lexicon import THEMES
 
 GENRES = [["Comedy"], ["War", "Drama"], [], ["Musical"]]
 
@@ -32,7 +32,7 @@ def test_title_themes_follow_its_genres() -> None:
 
 
 def test_viewings_are_by_user_and_time_without_repeated_titles() -> None:
-    histories = synthetic_histories(50, 40, 6, 8.0, 0.3, seed=0)
+    histories = synthetic_histories(50, 40, THEMES[:6], 8.0, 0.3, seed=0)
     (viewings,) = histories.groups
     assert (np.diff(viewings.users) >= 0).all()
     same_user = np.diff(viewings.users) == 0
@@ -44,7 +44,7 @@ def test_viewings_are_by_user_and_time_without_repeated_titles() -> None:
 
 
 def test_users_watch_titles_of_their_taste() -> None:
-    histories = synthetic_histories(400, 100, 6, 10.0, 0.3, seed=0)
+    histories = synthetic_histories(400, 100, THEMES[:6], 10.0, 0.3, seed=0)
     (viewings,) = histories.groups
     watched = (viewings.taste_ut[viewings.users] * histories.themes_xt[viewings.titles]).sum(axis=1).mean()
     by_chance = (viewings.taste_ut.mean(axis=0) * histories.themes_xt.mean(axis=0)).sum()
@@ -54,18 +54,18 @@ def test_users_watch_titles_of_their_taste() -> None:
 def test_shared_words_name_titles_after_objects() -> None:
     objects = {item.removeprefix("a ").removeprefix("the ").title() for theme in THEMES for item in theme.objects}
     for shared, expected in ((0.0, 0), (1.0, 30)):
-        names = synthetic_histories(1, 30, 12, 5.0, shared, seed=0).titles["name"].to_pylist()
+        names = synthetic_histories(1, 30, THEMES[:12], 5.0, shared, seed=0).titles["name"].to_pylist()
         assert sum(name.removeprefix("The ").rpartition(" ")[0] in objects for name in names) == expected
 
 
 def test_users_come_in_groups_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GROUP_USERS", 25)
-    groups = list(synthetic_histories(60, 20, 6, 8.0, 0.3, seed=0).groups)
+    groups = list(synthetic_histories(60, 20, THEMES[:6], 8.0, 0.3, seed=0).groups)
     assert [len(group.user_ids) for group in groups] == [25, 25, 10]
     assert len({user for group in groups for user in group.user_ids}) == 60
     # Scores for 20 titles: at most 100 / 20 users.
     monkeypatch.setattr(module, "_GROUP_SCORES", 100)
-    assert len(next(synthetic_histories(60, 20, 6, 8.0, 0.3, seed=0).groups).user_ids) == 5
+    assert len(next(synthetic_histories(60, 20, THEMES[:6], 8.0, 0.3, seed=0).groups).user_ids) == 5
 
 
 def test_all_ratings_titles_and_users_are_read() -> None:
@@ -101,3 +101,25 @@ def test_taste_is_what_a_user_watched_more_of_than_others() -> None:
     ).mean(axis=0)
     expected = (share_ut / mean_t) ** 3
     np.testing.assert_allclose(viewings.taste_ut[[0, 7]], expected / expected.sum(axis=1, keepdims=True))
+
+
+def test_new_titles_are_shown_in_the_last_tenth() -> None:
+    (viewings,) = synthetic_histories(50, 40, THEMES[:6], 8.0, 0.3, seed=0).groups
+    is_new_x = np.arange(40) % 4 == 0
+    moved = viewings.released_late(is_new_x)
+    release = viewings.seconds.max() - 0.1 * (viewings.seconds.max() - viewings.seconds.min())
+    assert moved.seconds[is_new_x[moved.titles]].min() >= release - 1
+    assert moved.seconds.max() == viewings.seconds.max()
+    # Known titles keep their times, and every viewing keeps its user and watch time.
+    rows = [
+        sorted(zip(each.users, each.titles, np.where(is_new_x[each.titles], 0, each.seconds), strict=True))
+        for each in (viewings, moved)
+    ]
+    assert rows[0] == rows[1]
+    order = [np.lexsort((each.titles, each.users)) for each in (viewings, moved)]
+    assert viewings.watch_seconds is not None
+    assert moved.watch_seconds is not None
+    assert (viewings.watch_seconds[order[0]] == moved.watch_seconds[order[1]]).all()
+    same_user = np.diff(moved.users) == 0
+    assert (np.diff(moved.users) >= 0).all()
+    assert (np.diff(moved.seconds)[same_user] >= 0).all()

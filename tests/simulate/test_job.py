@@ -15,13 +15,14 @@ from artsel_ray.simulate import histories
 from artsel_ray.simulate import world as w
 from artsel_ray.simulate.artworks import CaptionStyle, draw
 from artsel_ray.simulate.histories import Viewings, genre_themes
-from artsel_ray.simulate.job import artwork_ids, log_tables, simulate, write_catalog
+from artsel_ray.simulate.job import artwork_ids, log_tables, new_titles, simulate, write_catalog
+from artsel_ray.simulate.lexicon import vocabularies
 from artsel_ray.simulate.settings import SimulateConfig
 
 SMALL = SimulateConfig(output="", users=60, titles=20, interactions_per_user=8, caption_tokens=24)
 GENRES = [["Comedy"], ["War", "Drama"]]
 TITLES = pa.table({"title_id": ["t0", "t1"], "name": ["Zero", "One"], "year": [1999, None], "genres": GENRES})
-WORLD = w.make_world(genre_themes(GENRES, 3), (2, 3), 0.5, CaptionStyle(20, 0.3), seed=1)
+WORLD = w.make_world(genre_themes(GENRES, 3), (2, 3), 0.5, [CaptionStyle(20, 0.3)] * 2, seed=1)
 IDS = artwork_ids(["t0", "t1"], WORLD.counts_x)
 ARTWORKS = pa.table({"artwork_id": IDS, "title_id": [artwork_id.partition("-")[0] for artwork_id in IDS]})
 
@@ -94,6 +95,22 @@ def test_output_of_other_flags_is_refused(tmp_path: Path) -> None:
     assert storage.read_manifest(str(tmp_path))
     with pytest.raises(InputError, match="holds another run, which differs in: seed"):
         simulate(replace(SMALL, output=str(tmp_path), seed=5))
+
+
+def test_new_titles_come_last_and_have_phrases_of_their_own(tmp_path: Path) -> None:
+    simulate(replace(SMALL, output=str(tmp_path), users=300, new_words=0.25))
+    new = {f"t{number:06d}" for number in np.flatnonzero(new_titles(20, 0.25, SMALL.seed))}
+    assert len(new) == storage.read_json(str(tmp_path / "summary.json"))["new_titles"] == 5
+    impressions = read_table(str(tmp_path / "impressions"), "impressions")
+    first = impressions.group_by("title_id").aggregate([("timestamp", "min")]).sort_by("timestamp_min")
+    assert set(first["title_id"].to_pylist()[-5:]) == new
+    known_phrases, new_phrases = (
+        {phrase.casefold() for theme in themes for phrase in theme.subjects}
+        for themes in vocabularies("rich", True, SMALL.seed)
+    )
+    for row in read_table(str(tmp_path / "artworks"), "artworks").to_pylist():
+        subject = row["caption"].partition(".")[0].casefold()
+        assert any(phrase in subject for phrase in (new_phrases if row["title_id"] in new else known_phrases))
 
 
 def test_artwork_ids_are_by_title() -> None:

@@ -7,7 +7,7 @@ from artsel_ray.simulate.histories import genre_themes
 
 RNG = np.random.default_rng(0)
 TITLES = [["Comedy"], ["War", "Drama"], [], ["Musical"]]
-WORLD = w.make_world(genre_themes(TITLES * 10, 12), (2, 9), 0.5, CaptionStyle(24, 0.3), seed=0)
+WORLD = w.make_world(genre_themes(TITLES * 10, 12), (2, 9), 0.5, [CaptionStyle(24, 0.3)] * 40, seed=0)
 PAIRS = RNG.integers(0, 40, 3000)
 TASTE = RNG.dirichlet(np.full(12, 0.3), 3000)
 BEHAVIOR = w.Behavior(taste_strength=2.0, exploration=0.2)
