@@ -171,7 +171,8 @@ def _notes(findings: Findings, known: int) -> list[str]:
         if findings.dm_left_out
         else "dm is what the baseline's probabilities expect ips to be.",
         "position is the 0-based position of the engaged artwork among the candidates.",
-        f"Intervals are 95 % percentiles over {settings.resamples} resamples of the {users} users.",
+        f"Intervals are 95 % percentiles over {settings.resamples} resamples of the {users} users: about other users "
+        f"of these {len(table.titles)} titles, not about other titles. A share of 0 or 1 has Wilson's interval.",
     ]
     if table.invalid_propensities:
         notes.append(f"{table.invalid_propensities} propensities are not in (0, 1] and count as not known.")

@@ -186,7 +186,7 @@ def _terms(policies: Mapping[str, T], metrics: Iterable[Metric[T]], max_weight: 
 
 
 def _measured(estimates: Mapping[Key, Estimate], policy: str, metrics: Iterable[Metric[T]]) -> Measurements:
-    return {metric.name: estimates[policy, metric.name].measurement() for metric in metrics}
+    return {metric.name: estimates[policy, metric.name].measurement(metric.is_share) for metric in metrics}
 
 
 def _model_against(
@@ -217,7 +217,10 @@ def _log_diagnostics(log: Log, max_weight: float) -> tuple[float, list[str]]:
 
 
 def _at_position(examples: Examples, position: int, estimates: Mapping[Key, Estimate]) -> PositionResult:
-    uniform_n, accuracy = examples.uniform_n[examples.position_n == position], estimates[MODEL, position].measurement()
+    uniform_n, accuracy = (
+        examples.uniform_n[examples.position_n == position],
+        estimates[MODEL, position].measurement(is_share=True),
+    )
     random = float(uniform_n.mean())
     return PositionResult(position, len(uniform_n), accuracy.value, accuracy.low, accuracy.high, random)
 
@@ -228,15 +231,15 @@ def measure_position_bias(choices: PermutedChoices, examples: Examples, settings
     found = bootstrap(_order_terms(choices, examples, positions), examples.user_n, settings.resamples, settings.seed)
     return PositionBias(
         runs=len(choices.choice_rn),
-        agreement=found["agreement", UNKNOWN].measurement(),
-        accuracy=found["accuracy", UNKNOWN].measurement(),
+        agreement=found["agreement", UNKNOWN].measurement(is_share=True),
+        accuracy=found["accuracy", UNKNOWN].measurement(is_share=True),
         by_place=[
             PositionPreference(
                 position=position,
                 examples=int((choices.truth_rn == position).sum()),
-                chosen=found["chosen", position].measurement(),
+                chosen=found["chosen", position].measurement(is_share=True),
                 random=float((1 / examples.candidates_n[examples.candidates_n > position]).mean()),
-                accuracy=found["accuracy", position].measurement(),
+                accuracy=found["accuracy", position].measurement(is_share=True),
             )
             for position in positions
         ],
