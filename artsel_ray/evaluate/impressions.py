@@ -17,9 +17,9 @@ from artsel_ray.evaluate.choices import prediction_files, read_choices
 from artsel_ray.evaluate.example_table import ExampleTable, list_lengths, number_ids
 from artsel_ray.evaluate.policies import SERVED
 from artsel_ray.evaluation.examples import UNKNOWN, FloatArray
-from artsel_ray.evaluation.off_policy import Log, selection_warnings
-from artsel_ray.evaluation.policies import EstimateSettings, LogResults, evaluate_log
-from artsel_ray.evaluation.reward_model import gain_on_log, why_left_out
+from artsel_ray.evaluation.off_policy import Log, Terms, selection_warnings
+from artsel_ray.evaluation.policies import EstimateSettings, LogResults, evaluate_log, without_direct_method
+from artsel_ray.evaluation.reward_model import gain_on_log, slope_on_log, why_left_out, why_not_calibrated
 
 _REQUIRED = ["user_id", "title_id", "artwork_id", "engaged"]
 
@@ -47,7 +47,7 @@ class LogEvaluation:
     """Number of impressions without a prediction or a usable propensity."""
     invalid: int
     dm_left_out: str
-    """Why there is no DM and no DR; empty if there are."""
+    """Why there is no DM, and where the baseline predicts no better than a constant no DR; empty if there are."""
     warnings: list[str]
 
 
@@ -106,8 +106,8 @@ def evaluate_impressions(
     The reward model is `r̂(a|x) = min(1, v · m · q̂(a|x))`, with q̂ the baseline's probability that an engaged artwork
     is a, and v the log's mean reward: right if artworks were shown uniformly and titles differed in nothing. It
     need not be right for DR, whose expectation it does not change (v, from the same log, adds O(1/N)). If it predicts
-    no better than v itself, DM and DR are left out. `predictions` and `reward_model` are the URIs of the model's and
-    the baseline's predictions.
+    no better than v itself, DM and DR are left out; if it is not calibrated, DM is. `predictions` and `reward_model`
+    are the URIs of the model's and the baseline's predictions.
     """
     table, examples = impressions.table, impressions.table.examples
     model, baseline = read_choices(predictions, table), read_choices(reward_model, table, ranked=True)
@@ -142,4 +142,11 @@ def evaluate_impressions(
     logs = {name: seen_by(policy_c) for name, policy_c in policies.items() if policy_c is not None}
     left_out = np.concatenate([impressions.unmatched_rewards, impressions.reward_n[~is_usable_n]])
     results, warnings = evaluate_log(logs, examples.user_n, settings), selection_warnings(used_n, left_out)
+    if not dm_left_out:
+        user_n = np.unique(examples.user_n[is_usable_n], return_inverse=True)[1]
+        predicted_n = predicted_n[is_usable_n]
+        error = Terms(used_n - predicted_n, np.ones(len(used_n)))
+        slope = slope_on_log(used_n, predicted_n)
+        dm_left_out = why_not_calibrated(slope, error, user_n, settings.resamples, settings.seed)
+        results = without_direct_method(results) if dm_left_out else results
     return LogEvaluation(results, len(left_out), impressions.invalid.num_rows, dm_left_out, warnings)

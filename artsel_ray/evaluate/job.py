@@ -21,7 +21,7 @@ from artsel_ray.evaluate.policies import BEST_LOGGED, ORACLE, policies_of
 from artsel_ray.evaluate.settings import EvaluateConfig
 from artsel_ray.evaluation.examples import UNKNOWN
 from artsel_ray.evaluation.policies import EstimateSettings, evaluate_policies, measure_position_bias
-from artsel_ray.evaluation.reward_model import gain_on_examples, why_left_out
+from artsel_ray.evaluation.reward_model import gain_on_examples, slope_on_examples, why_left_out, why_not_calibrated
 from artsel_ray.report.html import render_evaluation
 from artsel_ray.report.terminal import evaluation_lines
 from artsel_ray.runtime.run import refuse_other_jobs
@@ -98,8 +98,10 @@ def _why_no_direct_method(
 ) -> str:
     if "baseline" not in choices:
         return "there is no --baseline"
-    gain_n = gain_on_examples(table.examples, choices["baseline"].probability_c)
-    return why_left_out(gain_n, table.examples.user_n, settings.resamples, settings.seed)
+    examples, probability_c = table.examples, choices["baseline"].probability_c
+    drawn = (examples.user_n, settings.resamples, settings.seed)
+    slope = slope_on_examples(examples, probability_c)
+    return why_left_out(gain_on_examples(examples, probability_c), *drawn) or why_not_calibrated(slope, None, *drawn)
 
 
 def _read_train(examples: str, train: str | None, table: ExampleTable) -> TrainExamples | None:

@@ -6,7 +6,7 @@ Suffixes: n examples or impressions, r runs (one order of the candidates each).
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,6 +177,13 @@ def evaluate_log(logs: Mapping[str, Log], user_n: IntArray, settings: EstimateSe
         },
         difference=_model_against(estimates, logs, LOG_METRICS, Estimate.minus),
     )
+
+
+def without_direct_method(results: LogResults) -> LogResults:
+    """Returns the results without what the reward model alone expects; DR corrects it by the log, and stays."""
+    none = {"dm": Measurement(None, None, None)}
+    policies = {name: replace(found, metrics=found.metrics | none) for name, found in results.policies.items()}
+    return replace(results, policies=policies, difference={name: d | none for name, d in results.difference.items()})
 
 
 def _terms(policies: Mapping[str, T], metrics: Iterable[Metric[T]], max_weight: float) -> Iterator[tuple[Key, Terms]]:

@@ -56,7 +56,8 @@ def _log_lines(log: dict[str, Any]) -> list[str]:
     of_what = f"of {log['impressions']:,} impressions; logged {_cell(log['logged'])}"
     head = _row("", [*(_short(metric) for metric in columns), of_what])
     lines = [head, *(_policy(name, row, columns) for name, row in log["policies"].items())]
-    return lines + ([f"DM and DR are left out: {log['dm_left_out']}"] if log["dm_left_out"] else [])
+    what = "DM is" if log["dm_left_out"] and log["policies"]["model"]["dr"]["value"] is not None else "DM and DR are"
+    return lines + ([f"{what} left out: {log['dm_left_out']}"] if log["dm_left_out"] else [])
 
 
 def _policy(name: str, row: dict[str, Any], columns: Sequence[Metric[Any]]) -> str:
