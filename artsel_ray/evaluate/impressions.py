@@ -22,6 +22,8 @@ from artsel_ray.evaluation.policies import EstimateSettings, LogResults, evaluat
 from artsel_ray.evaluation.reward_model import gain_on_log, slope_on_log, why_left_out, why_not_calibrated
 
 _REQUIRED = ["user_id", "title_id", "artwork_id", "engaged"]
+_COLUMNS = [*_REQUIRED, "timestamp", "propensity"]
+_REPEATED = "the same as an earlier row"
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,19 @@ class LogEvaluation:
 def read_impressions(uri: str, reward_model: str, examples: ExampleTable | None = None) -> Impressions:
     """Reads the impressions below `uri` of the pairs that are predicted, with candidates, below `reward_model`.
 
-    Candidates that read the same in the examples do so here.
+    Candidates that read the same in the examples do so here. Rows that repeat another one are invalid, as in `prepare`.
 
     Raises:
         InputError: if there is none.
     """
-    log = CheckedReader(storage.list_files(uri), "impressions", [*_REQUIRED, "propensity"], _impression_checks).all()
+    files = storage.list_files(uri)
+    log = CheckedReader(files, "impressions", _COLUMNS, _impression_checks).all()
     if not log.read.num_rows:
         raise InputError(f"{uri} has no row; give a log of impressions")
-    shown = _with_candidates(log.valid, _read_candidates(reward_model))
+    repeated_n = log.valid.select(_COLUMNS).to_pandas().duplicated().to_numpy()
+    valid, repeated = checks.split_valid(log.valid, "impressions", files, [("row", _REPEATED, repeated_n)])
+    invalid = pa.concat_tables([log.invalid, repeated])
+    shown = _with_candidates(valid, _read_candidates(reward_model))
     # The shown artwork's index in its list of candidates is the example's label.
     artwork_c, row_c = checks.items(shown["candidates"], "artwork_id")
     found_c = np.flatnonzero(checks.mask(pc.equal(artwork_c, shown["artwork_id"].take(pa.array(row_c)))))
@@ -76,8 +82,8 @@ def read_impressions(uri: str, reward_model: str, examples: ExampleTable | None 
         )
     reward_n = np.asarray(shown["engaged"], dtype=np.float64)
     labeled = shown.append_column("label", pa.array(label_n)).filter(pa.array(is_known_n))
-    table = number_ids(labeled, log.invalid, examples.texts if examples else None)
-    return Impressions(table, reward_n[is_known_n], reward_n[~is_known_n], log.invalid)
+    table = number_ids(labeled, invalid, examples.texts if examples else None)
+    return Impressions(table, reward_n[is_known_n], reward_n[~is_known_n], invalid)
 
 
 def _impression_checks(rows: pa.Table) -> list[checks.RowCheck]:

@@ -70,6 +70,13 @@ def shown_metrics(metrics: Mapping[str, float | None], prefix: str = "") -> str:
     )
 
 
+def selection_note(trials: int) -> str:
+    """Returns what to print next to the best trial's metrics on the examples that chose it; nothing for one trial."""
+    if trials < 2:
+        return ""
+    return f"the best of {trials} trials on these examples, and so too high; only examples that did not choose it tell"
+
+
 def training_weights(candidates_n: IntArray, propensity_n: FloatArray, max_weight: float) -> FloatArray:
     """Returns `w_n = min(1 / (m_n · π_n), max_weight)`, divided by its mean: as if the log had been uniform.
 

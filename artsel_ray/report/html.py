@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from artsel_ray.evaluation.held_out import selection_note
 from artsel_ray.evaluation.metrics import LOG_METRICS, METRICS, headline, summary_metrics
 from artsel_ray.report.plots import plot_formats, plot_learning_rates, plot_positions, plot_references
 
@@ -101,6 +102,7 @@ def render_sweep(
         flags=flags,
         selected=selected,
         heading=_VALIDATION[selected],
+        selection_note=selection_note(len(trials)),
         image=Markup(plot_learning_rates(trials, best["learning_rate"], selected, _VALIDATION[selected])),
     )
 

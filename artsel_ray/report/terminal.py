@@ -17,7 +17,10 @@ def evaluation_lines(metrics: dict[str, Any]) -> list[str]:
     is_logged = metrics["headline"] == headline(has_propensities=True)
     columns = summary_metrics(is_logged)
     lines = [_row("", [_with_policy(metric) if is_logged else _short(metric) for metric in columns])]
-    lines += [_policy(name, row, columns) for name, row in {"model": metrics, **metrics["references"]}.items()]
+    for name, row in {"model": metrics, **metrics["references"]}.items():
+        lines.append(_policy(name, row, columns))
+        if expected := row.get("expected_best"):
+            lines.append(_policy("- expected", expected, columns))
     lines += [_policy("- baseline", row, columns) for name, row in metrics["difference"].items() if name == "baseline"]
     if is_logged:
         sizes = {"model": metrics, **metrics["references"]}.items()
@@ -61,7 +64,7 @@ def _log_lines(log: dict[str, Any]) -> list[str]:
 
 
 def _policy(name: str, row: dict[str, Any], columns: Sequence[Metric[Any]]) -> str:
-    return _row(name, [_cell(row[metric.name]) for metric in columns])
+    return _row(name, [_cell(row[metric.name]) if metric.name in row else "-" for metric in columns])
 
 
 def _row(name: str, cells: list[str]) -> str:

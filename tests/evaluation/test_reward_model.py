@@ -70,7 +70,7 @@ def test_expectation_of_the_logs_own_rewards_must_hold() -> None:
     reward_n = (rng.random(2_000) < expected_n).astype(float)
     for predicted_n, why in (
         (expected_n, ""),
-        (expected_n + 0.1, "the baseline's expectation of the log's own rewards is off by -0.1"),
+        (expected_n + 0.1, "the baseline's expectation of the log's own rewards is off by -0."),
         (0.3 + 3 * (expected_n - 0.3), "the baseline's probabilities are too sure"),
     ):
         error = Terms(reward_n - predicted_n, np.ones(2_000))
