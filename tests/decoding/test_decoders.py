@@ -86,6 +86,16 @@ def test_choose_and_rank_agree_where_one_branch_decides(titles: list[list[list[i
     assert chosen.probabilities == pytest.approx(ranked.probabilities)
 
 
+def test_greedy_seldom_misses_the_best() -> None:
+    rng, missed = np.random.default_rng(0), 0
+    for number in range(1_000):
+        answers = [rng.integers(0, 4, size=rng.integers(1, 5)).tolist() for _ in range(rng.integers(2, 7))]
+        asked = Questions(word_tokenizer(), [ids(number)], [answers])
+        (chosen,), (best,) = (DECODERS[name].decode(HashEngine(), asked).candidates for name in ("choose", "rank"))
+        missed += answers[chosen] != answers[best]
+    assert 0 < missed < 60
+
+
 def test_duplicates_keep_their_common_probability_in_the_choice() -> None:
     # A, A and B with .3, .3 and .4: B is the most likely artwork, and what A says the most likely choice.
     asked = Questions(word_tokenizer(), [ids(0)], [[[1], [1], [2]]])
