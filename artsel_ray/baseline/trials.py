@@ -19,14 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from artsel_ray.baseline.encoding import NetworkInputs, make_batch
 from artsel_ray.baseline.example_arrays import IntArray
 from artsel_ray.baseline.towers import Sizes, Towers, Weights
-from artsel_ray.evaluation.held_out import (
-    SUMS,
-    headline_of,
-    held_out_metrics,
-    held_out_sums,
-    shown_metrics,
-    training_weights,
-)
+from artsel_ray.evaluation.examples import Examples
+from artsel_ray.evaluation.held_out import headline_of, held_out_metrics, held_out_sums, shown_metrics, training_weights
 
 _PREDICT_BATCH = 1_024
 # Epochs without a lower validation loss after which a trial stops.
@@ -96,14 +90,18 @@ def predict(network: Towers, inputs: NetworkInputs) -> Iterator[tuple[IntArray, 
 def measure(network: Towers, inputs: NetworkInputs, weight_n: Tensor | None = None) -> dict[str, float]:
     """Returns the loss, and the metrics of `held_out_metrics`.
 
-    The loss is the mean negative log-probability of the engaged artwork, weighted if there are weights.
+    A choice that reads as the engaged artwork is right. The loss is the mean negative log-probability of the engaged
+    artwork, weighted if there are weights.
     """
-    loss, sums = 0.0, np.zeros(SUMS)
+    loss, chosen_c = 0.0, np.zeros(len(inputs.artwork_c))
     for picked_b, log_bm in predict(network, inputs):
         label_b = torch.from_numpy(inputs.label_n[picked_b])
-        hit_b = (log_bm.argmax(dim=1) == label_b).numpy()
+        chosen_c[inputs.first_candidate_n[picked_b] + log_bm.argmax(dim=1).numpy()] = 1.0
         loss += float(_loss(log_bm.double(), label_b, picked_b, weight_n))
-        sums += held_out_sums(hit_b, inputs.candidates_n[picked_b], inputs.propensity_n[picked_b])
+    examples = Examples(
+        np.arange(len(inputs.label_n)), inputs.label_n, inputs.candidates_n, inputs.propensity_n, inputs.text_c
+    )
+    sums = held_out_sums(examples.mass_of(chosen_c), 1 / examples.uniform_n, examples.logging_n)
     return {"loss": loss / len(inputs.label_n), **held_out_metrics(sums)}
 
 

@@ -19,12 +19,14 @@ METRICS = ("snips_logged", "snips_logged_random", "ips_logged", "effective_sampl
 """Names of `held_out_metrics`; the first four only where propensities are known."""
 
 
-def held_out_sums(hit_n: FloatArray, candidates_n: IntArray, propensity_n: FloatArray) -> FloatArray:
+def held_out_sums(hit_n: FloatArray, candidates_n: IntArray | FloatArray, propensity_n: FloatArray) -> FloatArray:
     """Returns `[SUMS]` sums of N choices: what `held_out_metrics` needs.
 
     Args:
         hit_n: 1 where the engaged artwork was chosen, else 0; NaN where the model's answer was NaN.
-        propensity_n: NaN where it is not known; such an example is left out of the logged estimates.
+        candidates_n: with duplicates of the engaged artwork, one over the share of all of them.
+        propensity_n: with duplicates, of all of them; NaN where it is not known, and the example is left out of the
+            logged estimates.
     """
     weight_n = importance_weights(np.ones(len(hit_n)), propensity_n)
     hit_weight_n = weight_n * hit_n

@@ -161,3 +161,15 @@ def test_measured_metrics_and_weighted_loss_by_hand(vocabulary: Vocabulary, inpu
     assert found == pytest.approx(held_out_metrics(held_out_sums(hit, split.candidates_n, split.propensity_n)))
     weight = torch.arange(len(loss), dtype=torch.float64)
     assert measure(network, split, weight)["loss"] == pytest.approx(float((loss * weight).mean()))
+
+
+def test_choice_that_reads_as_the_engaged_artwork_is_right(tmp_path: Path) -> None:
+    candidates = [("a", "a clown"), ("b", " a clown "), ("c", "a knife"), ("d", None)]
+    rows = [example(f"u{n}", "t", 1, candidates, propensity=0.25) for n in range(4)]
+    split = read_example_arrays(write_examples(tmp_path, rows))
+    known = make_vocabulary(split)
+    network = Towers(sized(known).sizes)
+    network.start_at_zero()  # of equals, the first is chosen: it reads as the second, which is engaged
+    found = measure(network, encode(split, known))
+    assert (found["accuracy"], found["ips"], found["snips_logged"]) == (1, 2, 1)
+    assert found["snips_logged_random"] == 0.5
