@@ -124,7 +124,8 @@ def read_examples(uri: str) -> ExampleTable:
 def _read_texts(files: list[str]) -> pa.Table:
     """Returns artwork_id and a digest `caption` of all candidates that are shown by their captions, each once."""
     found = [pa.table({name: pa.array([], pa.string()) for name in ("artwork_id", "caption")})]
-    for batch in CheckedReader(files, "examples", ["candidates", "image_uris"]).batches(_BATCH_ROWS):
+    captioned = [file for file in files if _has_captions(file)]
+    for batch in CheckedReader(captioned, "examples", ["candidates", "image_uris"]).batches(_BATCH_ROWS):
         # Rows as read: a caption that is not UTF-8 is no reason to leave an example out.
         lists = batch.read["candidates"].combine_chunks()
         is_text = pc.is_null(batch.read["image_uris"].combine_chunks()).take(pc.list_parent_indices(lists))
@@ -138,6 +139,12 @@ def _read_texts(files: list[str]) -> pa.Table:
         distinct = pa.table(columns).group_by(["artwork_id", "caption"]).aggregate([])
         found.append(distinct.set_column(0, "artwork_id", distinct["artwork_id"].cast(pa.string(), safe=False)))
     return pa.concat_tables(found)
+
+
+def _has_captions(file: str) -> bool:
+    """Returns whether candidates have more than their ids, which is all that an evaluation needs."""
+    columns = storage.open_parquet(file).schema
+    return any(columns.column(index).path.endswith(".caption") for index in range(len(columns)))
 
 
 def _example_checks(rows: pa.Table) -> list[checks.RowCheck]:

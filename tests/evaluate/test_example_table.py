@@ -43,6 +43,17 @@ def test_captions_and_histories_are_not_read(small: Path) -> None:
     assert read_examples(str(small / "examples/test")).invalid.num_rows == 0
 
 
+def test_ids_are_enough(small: Path) -> None:
+    file = small / "examples/test/part-0.parquet"
+    table = pq.read_table(file)
+    lists = table["candidates"].combine_chunks()
+    ids = pa.StructArray.from_arrays([lists.flatten().field("artwork_id")], ["artwork_id"])
+    index = table.schema.get_field_index("candidates")
+    table = table.set_column(index, "candidates", pa.ListArray.from_arrays(lists.offsets, ids))
+    pq.write_table(table.drop_columns(["image_uris"]), file)
+    assert read_examples(str(file.parent)).examples.duplicates_n.tolist() == [1, 1, 1, 1]
+
+
 def test_images_are_no_duplicates_whatever_their_captions(small: Path) -> None:
     file = small / "examples/test/part-0.parquet"
     table = pq.read_table(file)
