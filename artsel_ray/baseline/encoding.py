@@ -16,6 +16,9 @@ from torch import Tensor
 
 from artsel_ray.baseline.example_arrays import ExampleArrays, FloatArray, IntArray, split_genres
 from artsel_ray.baseline.vocabulary import BUCKETS, Vocabulary, lookup, tf_idf
+from artsel_ray.data import checks
+from artsel_ray.evaluation.examples import told_apart
+from artsel_ray.prompts.escaping import escape
 
 HISTORY_FEATURES = 4
 
@@ -36,6 +39,7 @@ class NetworkInputs:
             newest.
         id_a, name_i: indices into the vocabulary, 0 if unknown.
         captions_a, name_terms_i: TF-IDF of terms. `genres_i`: one over the number of genres, at each genre's index.
+        text_c: number of each candidate's caption; see `Examples.text_c`.
         engaged_c: True at the engaged candidate in train, whose own engagement popularity must not count; else False.
     """
 
@@ -44,6 +48,7 @@ class NetworkInputs:
     candidates_n: IntArray
     first_candidate_n: IntArray
     artwork_c: IntArray
+    text_c: IntArray
     engaged_c: NDArray[np.bool_]
     title_n: IntArray
     history_n: IntArray
@@ -67,6 +72,7 @@ def encode(rows: ExampleArrays, vocabulary: Vocabulary, train: bool = False) -> 
         candidates_n=rows.candidates_n,
         first_candidate_n=np.cumsum(rows.candidates_n) - rows.candidates_n,
         artwork_c=rows.artwork_c,
+        text_c=told_apart(_caption_numbers(rows.captions)[rows.artwork_c], rows.candidates_n),
         engaged_c=rows.engaged_c if train else np.zeros(len(rows.artwork_c), bool),
         title_n=rows.title_n,
         history_n=rows.history_n,
@@ -80,6 +86,14 @@ def encode(rows: ExampleArrays, vocabulary: Vocabulary, train: bool = False) -> 
         name_terms_i=tf_idf(rows.names, np.ones(BUCKETS, np.float32)),
         genres_i=_genre_shares(rows.genres, vocabulary.genres),
     )
+
+
+def _caption_numbers(captions: pa.Array) -> IntArray:
+    """Returns a number for each caption, the same where prompts show the same text; one of its own without any."""
+    texts = pa.array([escape(text) for text in captions.to_pylist()], pa.string()).dictionary_encode()
+    own = len(texts) + np.arange(len(texts))
+    is_empty = checks.mask(pc.equal(pc.binary_length(captions), 0))
+    return np.where(is_empty, own, texts.indices.to_numpy().astype(np.int64))
 
 
 def _history_features(rows: ExampleArrays) -> FloatArray:

@@ -29,7 +29,7 @@ from artsel_ray.config import resolved, unused_weighting
 from artsel_ray.data.checks import require_propensities
 from artsel_ray.errors import InputError
 from artsel_ray.evaluation.examples import Examples
-from artsel_ray.evaluation.held_out import MAX_WEIGHT, shown_metrics
+from artsel_ray.evaluation.held_out import MAX_WEIGHT, selection_note, shown_metrics
 from artsel_ray.evaluation.logging_policy import log_warnings
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray, wait_for_resources
 from artsel_ray.runtime.run import begin
@@ -100,6 +100,8 @@ def baseline(config: BaselineConfig) -> None:
     chosen = f"learning rate {best.learning_rate:g}, weight decay {best.weight_decay:g}"
     measured = f"validation {shown_metrics(dataclasses.asdict(best))}"
     print(f"baseline: {chosen}, {measured}; {output} ({seconds['total']:.0f} s)", flush=True)
+    if note := selection_note(len(trials)):
+        print(f"these metrics are {note}: evaluate {output}/predictions/test", flush=True)
 
 
 def _identity(config: BaselineConfig, splits: dict[str, str]) -> dict[str, Any]:

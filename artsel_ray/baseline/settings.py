@@ -25,7 +25,7 @@ class BaselineConfig:
     weight_decays: tuple[Annotated[float, Ge(0), Lt(100)], ...] = (0.01, 0.3)
     """Weight decays to try."""
     epochs: Count = 10
-    """Maximum passes over the train examples; a trial stops after the first that does not lower the validation loss."""
+    """Maximum passes over the train examples; a trial stops after three that do not lower the validation loss."""
     batch_size: Count = 1_024
     """Examples per optimizer step, over all workers."""
     width: Count = 64

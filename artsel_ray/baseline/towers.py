@@ -56,6 +56,9 @@ class Towers(nn.Module):
         self.skip = nn.Linear(width, width, bias=False)
         # Factor, and log of the count that is added to every artwork's engagements.
         self.popularity = nn.Parameter(torch.tensor([1.0, 0.0]))
+        # The inverse of a temperature, which validation sets after training.
+        self.sharpness: Tensor
+        self.register_buffer("sharpness", torch.tensor(1.0))
         for table in (self.text, self.artwork, self.name, self.genre):
             nn.init.normal_(table.weight, std=0.125)
         nn.init.zeros_(self.artwork_bias.weight)
@@ -63,6 +66,13 @@ class Towers(nn.Module):
             self.text.weight[:, -1].zero_()
             for table in (self.artwork, self.name):
                 table.weight[0].zero_()
+
+    def start_at_zero(self) -> None:
+        """Sets the weights that lead to the score to 0: untrained, the network is then a random draw."""
+        *_, last = self.user
+        with torch.no_grad():
+            for weights in (self.skip.weight, *last.parameters(), self.popularity):
+                weights.zero_()
 
     def forward(self, batch: Batch) -> Tensor:
         """Returns `[B, M]` log-probabilities of the candidates in their order; -inf where there is none."""
@@ -73,7 +83,7 @@ class Towers(nn.Module):
         popularity_c = self.popularity[0] * torch.log(engagements_c + self.popularity[1].exp())
         score_bm = torch.full((len(user_bd), int(batch.position_c.max()) + 1), -torch.inf)
         score_c = match_c + bias_a[batch.artwork_c] + popularity_c
-        return score_bm.index_put((batch.example_c, batch.position_c), score_c).log_softmax(dim=1)
+        return score_bm.index_put((batch.example_c, batch.position_c), score_c * self.sharpness).log_softmax(dim=1)
 
     def _artworks(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns `[A, D]` vectors and `[A]` biases."""
@@ -116,6 +126,7 @@ def read_model(uri: str) -> tuple[Towers, Vocabulary]:
     network = Towers(Sizes(**storage.read_json(storage.join(uri, "config.json"))["sizes"]))
     weights = load(storage.read_object(storage.join(uri, "model.safetensors")))
     numbers = {name: weights.pop(name).numpy() for name in _NUMBERS}
-    network.load_state_dict(weights)
+    # Models of earlier versions have no temperature.
+    network.load_state_dict({"sharpness": torch.tensor(1.0), **weights})
     strings = storage.read_json(storage.join(uri, "vocabulary.json"))
     return network.eval(), Vocabulary(**{name: pa.array(strings[name], pa.string()) for name in _STRINGS}, **numbers)

@@ -1,4 +1,4 @@
-"""Trials of the baseline's network: each trained until its validation loss rises, the best by its choices there.
+"""Trials of the baseline's network: each trained while its validation loss falls, the best by its choices there.
 
 Suffixes: n examples, b examples of a batch, m most candidates of an example.
 """
@@ -12,22 +12,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from artsel_ray.baseline.encoding import NetworkInputs, make_batch
 from artsel_ray.baseline.example_arrays import IntArray
 from artsel_ray.baseline.towers import Sizes, Towers, Weights
-from artsel_ray.evaluation.held_out import (
-    SUMS,
-    headline_of,
-    held_out_metrics,
-    held_out_sums,
-    shown_metrics,
-    training_weights,
-)
+from artsel_ray.evaluation.examples import Examples
+from artsel_ray.evaluation.held_out import headline_of, held_out_metrics, held_out_sums, shown_metrics, training_weights
 
 _PREDICT_BATCH = 1_024
+# Epochs without a lower validation loss after which a trial stops.
+_PATIENCE = 3
+_MAX_SHARPNESS = 10.0
 
 
 @dataclass(frozen=True)
@@ -92,14 +90,18 @@ def predict(network: Towers, inputs: NetworkInputs) -> Iterator[tuple[IntArray, 
 def measure(network: Towers, inputs: NetworkInputs, weight_n: Tensor | None = None) -> dict[str, float]:
     """Returns the loss, and the metrics of `held_out_metrics`.
 
-    The loss is the mean negative log-probability of the engaged artwork, weighted if there are weights.
+    A choice that reads as the engaged artwork is right. The loss is the mean negative log-probability of the engaged
+    artwork, weighted if there are weights.
     """
-    loss, sums = 0.0, np.zeros(SUMS)
+    loss, chosen_c = 0.0, np.zeros(len(inputs.artwork_c))
     for picked_b, log_bm in predict(network, inputs):
         label_b = torch.from_numpy(inputs.label_n[picked_b])
-        hit_b = (log_bm.argmax(dim=1) == label_b).numpy()
+        chosen_c[inputs.first_candidate_n[picked_b] + log_bm.argmax(dim=1).numpy()] = 1.0
         loss += float(_loss(log_bm.double(), label_b, picked_b, weight_n))
-        sums += held_out_sums(hit_b, inputs.candidates_n[picked_b], inputs.propensity_n[picked_b])
+    examples = Examples(
+        np.arange(len(inputs.label_n)), inputs.label_n, inputs.candidates_n, inputs.propensity_n, inputs.text_c
+    )
+    sums = held_out_sums(examples.mass_of(chosen_c), 1 / examples.uniform_n, examples.logging_n)
     return {"loss": loss / len(inputs.label_n), **held_out_metrics(sums)}
 
 
@@ -134,6 +136,7 @@ def _run_trial(
     weight_n, held_out_weight_n = recipe.weights(train), recipe.weights(validation)
     torch.manual_seed(recipe.seed)
     network = Towers(recipe.sizes)
+    network.start_at_zero()
     # Averages gradients over the workers, as if one had seen the complete batch.
     trained = DistributedDataParallel(network) if workers > 1 else network
     optimizer = torch.optim.AdamW(
@@ -153,10 +156,33 @@ def _run_trial(
         now = Trial(trial.learning_rate, trial.weight_decay, epoch, **measure(network, validation, held_out_weight_n))
         rates = f"learning rate {now.learning_rate:g}, weight decay {now.weight_decay:g}"
         log(f"{rates}, epoch {epoch}: validation loss {now.loss:.4f}, {shown_metrics(dataclasses.asdict(now))}")
-        if not now.loss < best.loss:  # also NaN
+        if now.loss < best.loss:
+            best, weights = now, copy.deepcopy(network.state_dict())
+        elif not math.isfinite(now.loss) or epoch - best.epoch >= _PATIENCE:
             break
-        best, weights = now, copy.deepcopy(network.state_dict())
-    return weights, best
+    if not best.epoch:
+        return weights, best
+    network.load_state_dict(weights)
+    network.sharpness.fill_(fit_sharpness(network, validation, held_out_weight_n))
+    calibrated = measure(network, validation, held_out_weight_n)["loss"]
+    return copy.deepcopy(network.state_dict()), dataclasses.replace(best, loss=calibrated)
+
+
+def fit_sharpness(network: Towers, inputs: NetworkInputs, weight_n: Tensor | None = None) -> float:
+    """Returns the factor of all scores, at least 0, with the lowest loss: one over the temperature.
+
+    Source: Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017.
+    """
+    predicted = [(picked_b, log_bm.double()) for picked_b, log_bm in predict(network, inputs)]
+
+    def loss(factor: float) -> float:
+        total = 0.0
+        for picked_b, log_bm in predicted:
+            scaled_bm = torch.where(log_bm.isfinite(), log_bm * factor, -torch.inf).log_softmax(dim=1)
+            total += float(_loss(scaled_bm, torch.from_numpy(inputs.label_n[picked_b]), picked_b, weight_n))
+        return total
+
+    return float(minimize_scalar(loss, bounds=(0, _MAX_SHARPNESS), method="bounded").x)
 
 
 def batches(examples: int, batch_size: int, seed: list[int]) -> list[IntArray]:

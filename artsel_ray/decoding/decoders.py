@@ -50,7 +50,8 @@ class Rank:
 
     def decode(self, engine: "Engine", questions: Questions) -> Choices:
         """See `Decoder`."""
-        return most_likely(trie.rank(engine, questions.prompts, _tries(questions), questions.images))
+        distributions = trie.rank(engine, questions.prompts, _tries(questions), questions.images)
+        return most_likely(distributions, questions.answers)
 
     def cost(self, answers: Sequence[list[int]], option_end: int) -> QuestionCost:
         """Returns the cost of all branches."""
@@ -60,9 +61,15 @@ class Rank:
         return QuestionCost(float(len(branches)), float(sum(lengths)), float(len(distinct)))
 
 
-def most_likely(distributions: list[np.ndarray]) -> Choices:
-    """Returns the most likely candidate of each distribution, the first of equals."""
-    best = [int(np.argmax(each)) for each in distributions]
+def most_likely(distributions: list[np.ndarray], answers: Sequence[list[list[int]]]) -> Choices:
+    """Returns the choice of each distribution: the first candidate of its most likely leaf, the first of equals.
+
+    Args:
+        answers: [N] lists of each candidate's answer ids; users of one title share one list object.
+    """
+    leaves = {id(each): trie.leaves(each) for each in answers}
+    pairs = zip(distributions, answers, strict=True)
+    best = [trie.most_likely(each, leaves[id(candidates)]) for each, candidates in pairs]
     return Choices(best, [float(each[i]) for each, i in zip(distributions, best, strict=True)], distributions)
 
 

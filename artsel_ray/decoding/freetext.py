@@ -50,12 +50,16 @@ class FreeText:
     def decode(self, engine: "Engine", questions: Questions) -> Choices:
         """See `Decoder`."""
         tokenizer = questions.tokenizer
-        longest = max((len(answer) for each in questions.answers for answer in each), default=0) + 1
-        generated = engine.generate(questions.prompts, longest, tokenizer.end, images=questions.images)
         # All users of a title share one list of answers.
         distinct = {id(answers): answers for answers in questions.answers}
+        limits = {key: max(map(len, answers)) + 1 for key, answers in distinct.items()}
+        generated = engine.generate(
+            questions.prompts, max(limits.values(), default=1), tokenizer.end, images=questions.images
+        )
+        # A title's own limit: what is written must not depend on the other titles of a shard.
+        own = [ids[: limits[id(answers)]] for ids, answers in zip(generated, questions.answers, strict=True)]
         candidates = {key: tokenizer.tokenizer.batch_decode(answers) for key, answers in distinct.items()}
-        texts = zip(tokenizer.tokenizer.batch_decode(generated), questions.answers, strict=True)
+        texts = zip(tokenizer.tokenizer.batch_decode(own), questions.answers, strict=True)
         matches = [match(text, candidates[id(answers)]) for text, answers in texts]
         return Choices([found or 0 for found in matches], [None] * len(matches), unmatched=matches.count(None))
 

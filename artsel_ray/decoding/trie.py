@@ -54,6 +54,22 @@ def build(answers: Sequence[list[int]], end: int) -> Trie:
     return Trie(len(answers), branches)
 
 
+def leaves(answers: Sequence[list[int]]) -> list[int]:
+    """Returns each candidate's leaf: the index of the first candidate with the same answer."""
+    first: dict[tuple[int, ...], int] = {}
+    return [first.setdefault(tuple(answer), index) for index, answer in enumerate(answers)]
+
+
+def most_likely(probability_m: np.ndarray, leaf_m: Sequence[int]) -> int:
+    """Returns the first candidate of the most likely leaf, whose probability its duplicates share; the first of equals.
+
+    Args:
+        probability_m: [M] probabilities of the candidates.
+        leaf_m: [M] from `leaves`.
+    """
+    return int(np.argmax(np.bincount(leaf_m, probability_m, len(leaf_m))))
+
+
 def _add(branches: list[Branch], sequences: list[list[int]], order: list[int]) -> int:
     """Returns the first new branch's index, or LEAF; `order` is sorted by sequence, duplicates ascending."""
     # In sorted order, what the first and the last sequence share is shared by all.

@@ -37,7 +37,8 @@ class FakeEngine:
     ) -> list[list[int]]:
         """See `artsel_ray.engines.base.Engine`."""
         self._count(prompts)
-        return [prompt[-max_tokens:].tolist() for prompt in prompts]
+        # As of a real engine, a shorter text is the beginning of a longer one.
+        return [prompt[len(prompt) // 2 :][:max_tokens].tolist() for prompt in prompts]
 
     def _count(self, prompts: Prompts) -> None:
         with self.usage.timed() as usage:

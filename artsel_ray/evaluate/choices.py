@@ -1,9 +1,9 @@
-"""The choices of predictions and of the oracle, joined to the examples, and these and their references as policies.
+"""The choices of predictions and of the oracle, joined to the examples.
 
 Suffixes: n examples, p distinct user-title pairs of the examples, o oracle rows, c candidates end to end.
 """
 
-import itertools
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,11 @@ from artsel_ray import storage
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.errors import InputError
-from artsel_ray.evaluate.example_table import ExampleTable, codes, find, list_lengths
-from artsel_ray.evaluation.examples import UNKNOWN, FloatArray, IntArray, PolicyOnExamples, highest
-from artsel_ray.evaluation.policies import PermutedChoices
+from artsel_ray.evaluate.example_table import ExampleTable, codes, list_lengths
+from artsel_ray.evaluate.exploration import ExploredRows, explores
+from artsel_ray.evaluation.examples import UNKNOWN, FloatArray, IntArray
 from artsel_ray.runtime.shards import INVALID_FOLDER
 from artsel_ray.schema import INVALID_ROWS
-
-ORACLE, EXPECTED_BEST, BEST_LOGGED = "oracle", "expected_best", "best_logged"
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,14 @@ class PredictedChoices:
     """The predictions' probability of every candidate; NaN where they give none."""
     shown_position_c: FloatArray
     """0-based position of every candidate in the prediction's list, the order in which it was shown; NaN likewise."""
+    explored: bool = False
+    """Whether predictions have a propensity: `artwork_n` is then their most likely candidate, not the drawn one."""
+    served_c: FloatArray | None = None
+    """The policy as served, if the run explored and its propensities are those of `--explore epsilon` or `softmax`."""
 
     def hit_n(self, table: ExampleTable) -> FloatArray:
-        """Returns 1 where the choice is the engaged artwork, else 0."""
-        return (self.artwork_n == table.truth_n).astype(np.float64)
+        """Returns 1 where the choice is the engaged artwork or reads the same, else 0."""
+        return table.examples.mass_of(self.policy_c(table))
 
     def policy_c(self, table: ExampleTable) -> FloatArray:
         """Returns 1 for the chosen candidate and 0 for the others, all examples' candidates end to end."""
@@ -57,20 +59,28 @@ class PredictedChoices:
 def read_choices(uri: str, table: ExampleTable, ranked: bool = False) -> PredictedChoices:
     """Reads the predictions below `uri` for the table's examples: the parts of a finished run, or else every file.
 
-    If `ranked`, also reads every candidate's probability and position.
+    Where a prediction has a propensity, the choice is its most likely candidate: the artwork that was drawn is not what
+    the model would choose. If `ranked`, also reads every candidate's probability and position.
 
     Raises:
-        InputError: if a pair is predicted twice, the run has not finished, a part is absent, or nothing is there.
+        InputError: if a pair is predicted twice, the run has not finished, a part is absent, nothing is there, or a
+            prediction has a propensity and no candidates.
     """
-    columns = ["user_id", "title_id", "artwork_id", "probability"] + ["candidates"] * ranked
+    files = prediction_files(uri)
+    has_lists = ranked or explores(files)
+    columns = ["user_id", "title_id", "artwork_id", "probability", "propensity"] + ["candidates"] * has_lists
     chosen, candidates, invalid = _ChosenArtworks(table), _RankedCandidates(table), [INVALID_ROWS.empty_table()]
-    for batch in CheckedReader(prediction_files(uri), "predictions", columns, checks.prediction_checks).batches():
+    explored = ExploredRows(uri, table)
+    for batch in CheckedReader(files, "predictions", columns, checks.prediction_checks).batches():
         rows, pair = batch.valid, table.pairs_of(batch.valid)
-        chosen.add(pair, codes(rows["artwork_id"], table.artworks), rows["probability"].to_numpy())
+        chosen.add(pair, *explored.choices(rows, pair))
         if ranked:
             candidates.add(pair, rows["candidates"])
         invalid.append(batch.invalid)
-    return chosen.joined(uri, pa.concat_tables(invalid), candidates.joined())
+    found = chosen.joined(uri, pa.concat_tables(invalid), candidates.joined())
+    if explored.is_empty:
+        return found
+    return dataclasses.replace(found, explored=True, served_c=explored.served_c(found.policy_c(table)))
 
 
 class _ChosenArtworks:
@@ -113,22 +123,18 @@ class _ChosenArtworks:
 class _RankedCandidates:
     def __init__(self, table: ExampleTable):
         self._table = table
-        self._keys, self._values = [np.full(1, UNKNOWN)], [np.full((1, 2), np.nan)]
+        self._found = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 2)))]
 
     def add(self, pair: IntArray, lists: pa.ChunkedArray) -> None:
         artworks, row = checks.items(lists, "artwork_id")
         probabilities, _ = checks.items(lists, "probability")
         position = np.arange(len(row)) - np.searchsorted(row, row)
-        artwork, pair = codes(artworks, self._table.artworks), pair[row]
-        is_known = (pair >= 0) & (artwork >= 0)
-        self._keys.append((pair * len(self._table.artworks) + artwork)[is_known])
-        self._values.append(np.stack([probabilities.to_numpy(), position], axis=1)[is_known])
+        values = np.stack([probabilities.to_numpy(), position], axis=1)
+        self._found.append((pair[row], codes(artworks, self._table.artworks), values))
 
     def joined(self) -> tuple[FloatArray, FloatArray]:
-        key, first = np.unique(np.concatenate(self._keys), return_index=True)
-        index_c = find(self._table.artwork_keys(self._table.pair_n), key)
-        # The first key is `UNKNOWN`, without a value.
-        value_c2 = np.concatenate(self._values)[first[np.where(index_c == UNKNOWN, 0, index_c)]]
+        pair, artwork, values = (np.concatenate(arrays) for arrays in zip(*self._found, strict=True))
+        value_c2 = self._table.join_candidates(pair, artwork, values)
         return value_c2[:, 0], value_c2[:, 1]
 
 
@@ -212,69 +218,3 @@ def _best(rows: pa.Table, table: ExampleTable, source: str, weights: list[str]) 
     # Of equal candidates the first: the lowest index among those that reach the best.
     index_c = np.where(joint_c == np.repeat(best_o, size_o), np.arange(len(joint_c)), len(joint_c))
     return artwork_c[np.minimum.reduceat(index_c, start_o)], best_o / total_o
-
-
-def read_permuted(uris: list[str], table: ExampleTable) -> PermutedChoices:
-    """Reads runs of `jobs/score.py --permutation` for the table's examples.
-
-    Raises:
-        InputError: if two runs showed the same order; otherwise as `read_choices` and `check_belongs`.
-    """
-    runs = [read_choices(uri, table, ranked=True) for uri in uris]
-    for uri, run in zip(uris, runs, strict=True):
-        check_belongs(uri, run, table)
-    for (before, first), (uri, second) in itertools.combinations(zip(uris, runs, strict=True), 2):
-        shown_c = second.shown_position_c
-        if np.isfinite(shown_c).any() and np.array_equal(shown_c, first.shown_position_c, equal_nan=True):
-            raise InputError(f"{uri} shows candidates in the same order as {before}; use another --permutation")
-    return PermutedChoices(
-        choice_rn=np.stack([run.artwork_n for run in runs]),
-        hit_rn=np.stack([run.artwork_n == table.truth_n for run in runs]),
-        chosen_rn=np.stack([_chosen_positions(run, table) for run in runs]),
-        truth_rn=np.stack([_as_positions(table.examples.truth_of(run.shown_position_c)) for run in runs]),
-    )
-
-
-def _chosen_positions(run: PredictedChoices, table: ExampleTable) -> IntArray:
-    position_n = table.examples.sums_of(np.where(run.policy_c(table) > 0, run.shown_position_c, 0.0))
-    return np.where(run.artwork_n == UNKNOWN, UNKNOWN, _as_positions(position_n))
-
-
-def _as_positions(position_n: FloatArray) -> IntArray:
-    return np.nan_to_num(position_n, nan=UNKNOWN).astype(np.int64)
-
-
-def policies_of(
-    table: ExampleTable,
-    choices: dict[str, PredictedChoices],
-    engagements_c: IntArray | None,
-    has_reward_model: bool = True,
-) -> dict[str, PolicyOnExamples]:
-    """Returns the policies by name, in the order in which the report shows them.
-
-    `expected_best` is the oracle under its own distribution: the accuracy that it reaches on average. `best_logged` is
-    the oracle that is best for logged propensities.
-
-    Args:
-        choices: of the model and, if given, of the oracles and the baseline, whose probabilities are the reward model.
-        engagements_c: engagements with each candidate in the train examples, if there are some.
-        has_reward_model: whether the baseline's probabilities are good enough to be the reward model.
-    """
-    examples = table.examples
-    reward_model_c = choices["baseline"].probability_c if "baseline" in choices and has_reward_model else None
-
-    def policy(policy_c: FloatArray) -> PolicyOnExamples:
-        expected_n = None if reward_model_c is None else examples.sums_of(policy_c * reward_model_c)
-        return PolicyOnExamples(examples, examples.truth_of(policy_c), expected_n)
-
-    policies = {"model": policy(choices["model"].policy_c(table)), "random": policy(examples.uniform_c)}
-    if engagements_c is not None:
-        policies["popularity"] = policy(highest(engagements_c, examples))
-    if ORACLE in choices:
-        policies[ORACLE] = policy(choices[ORACLE].policy_c(table))
-        policies[EXPECTED_BEST] = PolicyOnExamples(examples, np.nan_to_num(choices[ORACLE].probability_n))
-    if BEST_LOGGED in choices:
-        policies[BEST_LOGGED] = policy(choices[BEST_LOGGED].policy_c(table))
-    if "baseline" in choices:
-        policies["baseline"] = policy(choices["baseline"].policy_c(table))
-    return policies

@@ -4,10 +4,11 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from artsel_ray.evaluate.choices import BEST_LOGGED, EXPECTED_BEST, ORACLE, PredictedChoices
+from artsel_ray.evaluate.choices import PredictedChoices
 from artsel_ray.evaluate.example_table import ExampleTable
 from artsel_ray.evaluate.impressions import LogEvaluation
 from artsel_ray.evaluate.known_and_new import TitlesResult
+from artsel_ray.evaluate.policies import BEST_LOGGED, EXPECTED_BEST, ORACLE, SERVED
 from artsel_ray.evaluation.examples import UNKNOWN, IntArray, PolicyOnExamples
 from artsel_ray.evaluation.logging_policy import log_warnings
 from artsel_ray.evaluation.metrics import headline, summary_metrics
@@ -126,6 +127,9 @@ def _warnings(findings: Findings) -> list[str]:
     table = findings.table
     warnings = log_warnings(table.examples, table.truth_n, table.title_n)
     warnings += [text for name in findings.choices if name != BEST_LOGGED for text in _coverage(name, findings)]
+    for name in (name for name, choices in findings.choices.items() if choices.explored and choices.served_c is None):
+        unknown = "its propensities are neither those of --explore epsilon nor of softmax"
+        warnings.append(f"{name}: {unknown}; what the run served is not judged, only its most likely artworks are")
     if findings.engagements_c is not None and not findings.engagements_c.any():
         warnings.append("popularity: no train example engages with any of the candidates, so it is a random draw")
     policies = [(name, result) for name, result in findings.results.policies.items() if name not in _CEILINGS]
@@ -167,7 +171,8 @@ def _notes(findings: Findings, known: int) -> list[str]:
         if findings.dm_left_out
         else "dm is what the baseline's probabilities expect ips to be.",
         "position is the 0-based position of the engaged artwork among the candidates.",
-        f"Intervals are 95 % percentiles over {settings.resamples} resamples of the {users} users.",
+        f"Intervals are 95 % percentiles over {settings.resamples} resamples of the {users} users: about other users "
+        f"of these {len(table.titles)} titles, not about other titles. A share of 0 or 1 has Wilson's interval.",
     ]
     if table.invalid_propensities:
         notes.append(f"{table.invalid_propensities} propensities are not in (0, 1] and count as not known.")
@@ -177,6 +182,8 @@ def _notes(findings: Findings, known: int) -> list[str]:
         notes.append("popularity is absent: no train examples next to the examples, and no --train.")
     else:
         notes.append("popularity draws uniformly among the title's artworks most engaged with in the train examples.")
+    if SERVED["model"] in policies:
+        notes.append("model is each prediction's most likely artwork; served is the policy that drew what was served.")
     if findings.titles:
         notes.append("A title is new if no train example has it; intervals of new titles are over users and titles.")
     if ORACLE in policies:

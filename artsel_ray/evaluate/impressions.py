@@ -15,12 +15,15 @@ from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.choices import prediction_files, read_choices
 from artsel_ray.evaluate.example_table import ExampleTable, list_lengths, number_ids
+from artsel_ray.evaluate.policies import SERVED
 from artsel_ray.evaluation.examples import UNKNOWN, FloatArray
-from artsel_ray.evaluation.off_policy import Log, selection_warnings
-from artsel_ray.evaluation.policies import EstimateSettings, LogResults, evaluate_log
-from artsel_ray.evaluation.reward_model import gain_on_log, why_left_out
+from artsel_ray.evaluation.off_policy import Log, Terms, selection_warnings
+from artsel_ray.evaluation.policies import EstimateSettings, LogResults, evaluate_log, without_direct_method
+from artsel_ray.evaluation.reward_model import gain_on_log, slope_on_log, why_left_out, why_not_calibrated
 
 _REQUIRED = ["user_id", "title_id", "artwork_id", "engaged"]
+_COLUMNS = [*_REQUIRED, "timestamp", "propensity"]
+_REPEATED = "the same as an earlier row"
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,26 @@ class LogEvaluation:
     """Number of impressions without a prediction or a usable propensity."""
     invalid: int
     dm_left_out: str
-    """Why there is no DM and no DR; empty if there are."""
+    """Why there is no DM, and where the baseline predicts no better than a constant no DR; empty if there are."""
     warnings: list[str]
 
 
-def read_impressions(uri: str, reward_model: str) -> Impressions:
+def read_impressions(uri: str, reward_model: str, examples: ExampleTable | None = None) -> Impressions:
     """Reads the impressions below `uri` of the pairs that are predicted, with candidates, below `reward_model`.
+
+    Candidates that read the same in the examples do so here. Rows that repeat another one are invalid, as in `prepare`.
 
     Raises:
         InputError: if there is none.
     """
-    log = CheckedReader(storage.list_files(uri), "impressions", [*_REQUIRED, "propensity"], _impression_checks).all()
+    files = storage.list_files(uri)
+    log = CheckedReader(files, "impressions", _COLUMNS, _impression_checks).all()
     if not log.read.num_rows:
         raise InputError(f"{uri} has no row; give a log of impressions")
-    shown = _with_candidates(log.valid, _read_candidates(reward_model))
+    repeated_n = log.valid.select(_COLUMNS).to_pandas().duplicated().to_numpy()
+    valid, repeated = checks.split_valid(log.valid, "impressions", files, [("row", _REPEATED, repeated_n)])
+    invalid = pa.concat_tables([log.invalid, repeated])
+    shown = _with_candidates(valid, _read_candidates(reward_model))
     # The shown artwork's index in its list of candidates is the example's label.
     artwork_c, row_c = checks.items(shown["candidates"], "artwork_id")
     found_c = np.flatnonzero(checks.mask(pc.equal(artwork_c, shown["artwork_id"].take(pa.array(row_c)))))
@@ -73,7 +82,8 @@ def read_impressions(uri: str, reward_model: str) -> Impressions:
         )
     reward_n = np.asarray(shown["engaged"], dtype=np.float64)
     labeled = shown.append_column("label", pa.array(label_n)).filter(pa.array(is_known_n))
-    return Impressions(number_ids(labeled, log.invalid), reward_n[is_known_n], reward_n[~is_known_n], log.invalid)
+    table = number_ids(labeled, invalid, examples.texts if examples else None)
+    return Impressions(table, reward_n[is_known_n], reward_n[~is_known_n], invalid)
 
 
 def _impression_checks(rows: pa.Table) -> list[checks.RowCheck]:
@@ -102,8 +112,8 @@ def evaluate_impressions(
     The reward model is `r̂(a|x) = min(1, v · m · q̂(a|x))`, with q̂ the baseline's probability that an engaged artwork
     is a, and v the log's mean reward: right if artworks were shown uniformly and titles differed in nothing. It
     need not be right for DR, whose expectation it does not change (v, from the same log, adds O(1/N)). If it predicts
-    no better than v itself, DM and DR are left out. `predictions` and `reward_model` are the URIs of the model's and
-    the baseline's predictions.
+    no better than v itself, DM and DR are left out; if it is not calibrated, DM is. `predictions` and `reward_model`
+    are the URIs of the model's and the baseline's predictions.
     """
     table, examples = impressions.table, impressions.table.examples
     model, baseline = read_choices(predictions, table), read_choices(reward_model, table, ranked=True)
@@ -128,8 +138,21 @@ def evaluate_impressions(
         target_n, expected_n = examples.truth_of(policy_c), examples.sums_of(policy_c * reward_c)
         return Log(impressions.reward_n, logging_n, target_n, predicted_n, expected_n)
 
-    policies = {"model": model.policy_c(table), "random": examples.uniform_c, "baseline": baseline.policy_c(table)}
-    logs = {name: seen_by(policy_c) for name, policy_c in policies.items()}
+    policies = {
+        "model": model.policy_c(table),
+        SERVED["model"]: model.served_c,
+        "random": examples.uniform_c,
+        "baseline": baseline.policy_c(table),
+        SERVED["baseline"]: baseline.served_c,
+    }
+    logs = {name: seen_by(policy_c) for name, policy_c in policies.items() if policy_c is not None}
     left_out = np.concatenate([impressions.unmatched_rewards, impressions.reward_n[~is_usable_n]])
     results, warnings = evaluate_log(logs, examples.user_n, settings), selection_warnings(used_n, left_out)
+    if not dm_left_out:
+        user_n = np.unique(examples.user_n[is_usable_n], return_inverse=True)[1]
+        predicted_n = predicted_n[is_usable_n]
+        error = Terms(used_n - predicted_n, np.ones(len(used_n)))
+        slope = slope_on_log(used_n, predicted_n)
+        dm_left_out = why_not_calibrated(slope, error, user_n, settings.resamples, settings.seed)
+        results = without_direct_method(results) if dm_left_out else results
     return LogEvaluation(results, len(left_out), impressions.invalid.num_rows, dm_left_out, warnings)

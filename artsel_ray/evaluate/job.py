@@ -11,15 +11,17 @@ from artsel_ray import storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate import choices as predicted
-from artsel_ray.evaluate.choices import BEST_LOGGED, ORACLE, PredictedChoices, read_choices
+from artsel_ray.evaluate.choices import PredictedChoices, read_choices
 from artsel_ray.evaluate.content import Findings, metrics_content
 from artsel_ray.evaluate.example_table import ExampleTable, TrainExamples, read_examples, read_train
 from artsel_ray.evaluate.impressions import Impressions, evaluate_impressions, read_impressions
 from artsel_ray.evaluate.known_and_new import evaluate_titles
+from artsel_ray.evaluate.permutations import read_permuted
+from artsel_ray.evaluate.policies import BEST_LOGGED, ORACLE, policies_of
 from artsel_ray.evaluate.settings import EvaluateConfig
 from artsel_ray.evaluation.examples import UNKNOWN
 from artsel_ray.evaluation.policies import EstimateSettings, evaluate_policies, measure_position_bias
-from artsel_ray.evaluation.reward_model import gain_on_examples, why_left_out
+from artsel_ray.evaluation.reward_model import gain_on_examples, slope_on_examples, why_left_out, why_not_calibrated
 from artsel_ray.report.html import render_evaluation
 from artsel_ray.report.terminal import evaluation_lines
 from artsel_ray.runtime.run import refuse_other_jobs
@@ -52,9 +54,9 @@ def evaluate(config: EvaluateConfig) -> None:
         if name in choices:
             predicted.check_belongs(str(uri), choices[name], table)
     train = _read_train(config.examples, config.train, table)
-    impressions = read_impressions(config.impressions, str(config.baseline)) if config.impressions else None
+    impressions = read_impressions(config.impressions, str(config.baseline), table) if config.impressions else None
     runs = [config.predictions, *config.permutations]
-    permuted = predicted.read_permuted(runs, table) if config.permutations else None
+    permuted = read_permuted(runs, table) if config.permutations else None
     read_seconds = time.monotonic() - started
 
     settings = EstimateSettings(config.resamples, config.seed, config.max_weight or math.inf)
@@ -63,7 +65,7 @@ def evaluate(config: EvaluateConfig) -> None:
         log = evaluate_impressions(impressions, config.predictions, str(config.baseline), settings)
     dm_left_out = _why_no_direct_method(table, choices, settings)
     engagements_c = train.engagements_c if train else None
-    policies = predicted.policies_of(table, choices, engagements_c, has_reward_model=not dm_left_out)
+    policies = policies_of(table, choices, engagements_c, has_reward_model=not dm_left_out)
     findings = Findings(
         table=table,
         choices=choices,
@@ -96,8 +98,10 @@ def _why_no_direct_method(
 ) -> str:
     if "baseline" not in choices:
         return "there is no --baseline"
-    gain_n = gain_on_examples(table.examples, choices["baseline"].probability_c)
-    return why_left_out(gain_n, table.examples.user_n, settings.resamples, settings.seed)
+    examples, probability_c = table.examples, choices["baseline"].probability_c
+    drawn = (examples.user_n, settings.resamples, settings.seed)
+    slope = slope_on_examples(examples, probability_c)
+    return why_left_out(gain_on_examples(examples, probability_c), *drawn) or why_not_calibrated(slope, None, *drawn)
 
 
 def _read_train(examples: str, train: str | None, table: ExampleTable) -> TrainExamples | None:
@@ -131,7 +135,7 @@ def _write_invalid(output: str, inputs: Mapping[str, ExampleTable | PredictedCho
 
 
 def _shown(table: ExampleTable, choices: PredictedChoices, seed: int) -> list[dict[str, Any]]:
-    count = len(table.pair_n)
+    count, is_right_n = len(table.pair_n), choices.hit_n(table)
     drawn = np.sort(np.random.default_rng(seed).choice(count, min(count, _SHOWN_EXAMPLES), replace=False))
     return [
         {
@@ -140,7 +144,7 @@ def _shown(table: ExampleTable, choices: PredictedChoices, seed: int) -> list[di
             "chosen": None if choices.artwork_n[n] == UNKNOWN else str(table.artworks[choices.artwork_n[n]]),
             "truth": str(table.artworks[table.truth_n[n]]),
             "missing": bool(choices.missing_n[n]),
-            "hit": bool(choices.artwork_n[n] == table.truth_n[n]),
+            "hit": bool(is_right_n[n]),
             "probability": None if np.isnan(choices.probability_n[n]) else float(choices.probability_n[n]),
             "candidates": int(table.examples.candidates_n[n]),
         }

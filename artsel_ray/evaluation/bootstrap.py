@@ -15,17 +15,19 @@ from typing import TypeVar
 import numpy as np
 
 from artsel_ray.evaluation.examples import FloatArray, IntArray
-from artsel_ray.evaluation.off_policy import Terms
+from artsel_ray.evaluation.off_policy import Terms, effective_sample_size
 
 K = TypeVar("K", bound=Hashable)
 
 # 4 M draws at a time: three arrays of 32 MB, whatever the number of users and resamples.
 _CHUNK_DRAWS = 4_000_000
+# Of a 95 % interval.
+_Z = 1.959964
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A number with its 95 % percentile interval, for JSON: None where it is not finite."""
+    """A number with its 95 % interval, for JSON: None where it is not finite."""
 
     value: float | None
     low: float | None
@@ -41,6 +43,8 @@ class Estimate:
 
     value: float
     resampled_b: FloatArray
+    clusters: float = math.nan
+    """Effective number of users, or of titles if these are fewer and drawn too: Kish's, of their denominators."""
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Returns the percentile interval over the resamples in which the ratio is defined; NaN if none is.
@@ -54,9 +58,16 @@ class Estimate:
             low, high = np.percentile(defined_b, [50 * (1 - level), 50 * (1 + level)])
         return float(low), float(high)
 
-    def measurement(self) -> Measurement:
-        """Returns the value with its 95 % interval."""
+    def measurement(self, is_share: bool = False) -> Measurement:
+        """Returns the value with its 95 % interval; that of a share of 0 or 1 is Wilson's.
+
+        Where all or none is right, every resample is the same, and a percentile interval would be a point. Source:
+        Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+        """
         numbers = (self.value, *self.interval())
+        if is_share and self.value in (0.0, 1.0) and self.clusters > 1:
+            reach = _Z**2 / (self.clusters + _Z**2)
+            numbers = (0.0, 0.0, reach) if self.value == 0 else (1.0, 1 - reach, 1.0)
         return Measurement(*(number if math.isfinite(number) else None for number in numbers))
 
     def percent_over(self, reference: "Estimate") -> "Estimate":
@@ -101,7 +112,18 @@ def bootstrap(
         else twice_resampled_sums(sums_cs, user_n, title_n, resamples, seed)
     )
     resampled_bs = _ratios(drawn_bs)
-    return {name: Estimate(float(value_s[s]), resampled_bs[:, s]) for s, name in enumerate(sums)}
+    drawn = [user_n] if title_n is None else [user_n, title_n]
+    return {
+        name: Estimate(float(value_s[s]), resampled_bs[:, s], _clusters(sums_cs[:, 2 * s + 1], cell_n, drawn))
+        for s, name in enumerate(sums)
+    }
+
+
+def _clusters(denominator_c: FloatArray, cell_n: IntArray, drawn: list[IntArray]) -> float:
+    """Returns the smallest effective number of what is drawn, of the denominators of the cells that examples are in."""
+    if len(drawn) == 1:
+        return effective_sample_size(denominator_c)
+    return min(effective_sample_size(np.bincount(each_n, denominator_c[cell_n]).astype(np.float64)) for each_n in drawn)
 
 
 def resampled_sums(sums_us: FloatArray, resamples: int, seed: int, chunk_draws: int = _CHUNK_DRAWS) -> FloatArray:

@@ -19,12 +19,14 @@ METRICS = ("snips_logged", "snips_logged_random", "ips_logged", "effective_sampl
 """Names of `held_out_metrics`; the first four only where propensities are known."""
 
 
-def held_out_sums(hit_n: FloatArray, candidates_n: IntArray, propensity_n: FloatArray) -> FloatArray:
+def held_out_sums(hit_n: FloatArray, candidates_n: IntArray | FloatArray, propensity_n: FloatArray) -> FloatArray:
     """Returns `[SUMS]` sums of N choices: what `held_out_metrics` needs.
 
     Args:
         hit_n: 1 where the engaged artwork was chosen, else 0; NaN where the model's answer was NaN.
-        propensity_n: NaN where it is not known; such an example is left out of the logged estimates.
+        candidates_n: with duplicates of the engaged artwork, one over the share of all of them.
+        propensity_n: with duplicates, of all of them; NaN where it is not known, and the example is left out of the
+            logged estimates.
     """
     weight_n = importance_weights(np.ones(len(hit_n)), propensity_n)
     hit_weight_n = weight_n * hit_n
@@ -68,6 +70,13 @@ def shown_metrics(metrics: Mapping[str, float | None], prefix: str = "") -> str:
         f"{value['effective_sample_size']:,.0f}), IPS {value['ips_logged']:.4f}, accuracy {value['accuracy']:.4f}, "
         f"IPS with uniform π {value['ips']:.4f}"
     )
+
+
+def selection_note(trials: int) -> str:
+    """Returns what to print next to the best trial's metrics on the examples that chose it; nothing for one trial."""
+    if trials < 2:
+        return ""
+    return f"the best of {trials} trials on these examples, and so too high; only examples that did not choose it tell"
 
 
 def training_weights(candidates_n: IntArray, propensity_n: FloatArray, max_weight: float) -> FloatArray:

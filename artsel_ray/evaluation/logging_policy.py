@@ -31,7 +31,7 @@ def propensity_warnings(examples: Examples) -> list[str]:
     if missing := count - int(known_n.sum()):
         left_out = "they are left out of SNIPS and IPS with logged π, and count in accuracy and IPS with uniform π"
         warnings.append(f"{missing:,} of {count:,} examples have no usable propensity: {left_out}")
-    weight_n = importance_weights(np.ones(count), examples.propensity_n)
+    weight_n = importance_weights(np.ones(count), examples.logging_n)
     found = weight_warnings(weight_n, examples.propensity_n)
     return warnings + [f"SNIPS with logged π, of every policy: {text}" for text in found]
 
@@ -45,7 +45,7 @@ def uniformity_warnings(examples: Examples, artwork_n: IntArray, title_n: IntArr
     known_n = examples.known_n
     if not known_n.any():
         return []
-    propensity_n, uniform_n = examples.propensity_n[known_n], examples.uniform_n[known_n]
+    propensity_n, uniform_n = examples.propensity_n[known_n], 1 / examples.candidates_n[known_n]
     uniform_ips = float((propensity_n / uniform_n).mean())
     value = 1 / float((uniform_n / propensity_n).mean())
     if uniform_ips < _FAR_FROM_UNIFORM * value:

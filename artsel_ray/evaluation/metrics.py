@@ -30,6 +30,8 @@ class Metric(Generic[T]):
     """Name of a metric of the same table that is added to the ratio."""
     is_headline: bool = False
     """Whether the terminal shows it; on examples also whether it is given in percent of the references."""
+    is_share: bool = False
+    """Whether it is in [0, 1] by construction: at 0 and 1 it has Wilson's interval."""
     needs_propensity: bool = False
     """Whether it is defined only where examples have logged propensities."""
 
@@ -44,20 +46,21 @@ METRICS: tuple[Metric[PolicyOnExamples], ...] = (
     Metric("snips_logged", "SNIPS\nlogged π", r"Σ 1{chosen = a\*} ÷ p, divided by Σ 1 ÷ p, the logged propensity",
            "engagement with the model's choices; compare it with random choice's value. The headline where examples "
            "have propensities",
-           lambda policy, max_weight: snips(policy.truth_n, policy.examples.propensity_n, max_weight),
-           is_headline=True, needs_propensity=True),
+           lambda policy, max_weight: snips(policy.truth_n, policy.examples.logging_n, max_weight),
+           is_headline=True, is_share=True, needs_propensity=True),
     Metric("ips_logged", "IPS\nlogged π", r"mean of 1{chosen = a\*} ÷ p, the logged propensity",
            "the same without normalization: 1 is the logging policy's engagement",
-           lambda policy, max_weight: ips(policy.truth_n, policy.examples.propensity_n, max_weight),
+           lambda policy, max_weight: ips(policy.truth_n, policy.examples.logging_n, max_weight),
            is_headline=True, needs_propensity=True),
     Metric("accuracy", "Accuracy", r"mean of 1{chosen = a\*}", "how often the chosen artwork is the engaged one",
-           lambda policy, _: Terms(policy.truth_n, np.ones(len(policy.truth_n))), is_headline=True),
+           lambda policy, _: Terms(policy.truth_n, np.ones(len(policy.truth_n))), is_headline=True,
+           is_share=True),
     Metric("ips", "IPS\nuniform π (paper)", r"mean of 1{chosen = a\*} · m",
            "the same, but a hit among 40 candidates counts ten times a hit among 4; random choice has 1. The paper's "
            "main metric", lambda policy, _: ips(policy.truth_n, policy.examples.uniform_n), is_headline=True),
     Metric("snips", "SNIPS\nuniform π", r"Σ 1{chosen = a\*} · m ÷ Σ m",
            "`ips` normalized by its weights: less variance, some bias",
-           lambda policy, _: snips(policy.truth_n, policy.examples.uniform_n)),
+           lambda policy, _: snips(policy.truth_n, policy.examples.uniform_n), is_share=True),
     Metric("dm", "DM\nuniform π", "mean of q̂(chosen) · m",
            "the value of `ips` that the baseline's probabilities q̂ predict; null unless they predict better than 1/m. "
            "It favors the baseline, whose own model it is", _dm),

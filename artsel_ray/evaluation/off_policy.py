@@ -82,9 +82,12 @@ def ips(truth_n: FloatArray, logging_n: FloatArray, max_weight: float = np.inf) 
 def snips(truth_n: FloatArray, logging_n: FloatArray, max_weight: float = np.inf) -> Terms:
     """Self-normalized IPS of examples: `SNIPS = Σ_n truth_n / logging_n  /  Σ_n 1 / logging_n`.
 
-    Between 0 and 1, biased by O(1/N), of smaller variance than IPS (Swaminathan and Joachims, "The
-    self-normalized estimator for counterfactual learning", NeurIPS 2015). With `logging_n = 1/m_n` it is
-    `Σ hit · m / Σ m`.
+    Between 0 and 1, biased by O(1/N), of smaller variance than IPS. With `logging_n = 1/m_n` it is `Σ hit · m / Σ m`.
+    It estimates `E Σ_a π(a) p(a)  /  E Σ_a p(a)` with p the engagement probability: the engagement with the policy's
+    choices in units of the engagement with all candidates. So it is not the estimator of Swaminathan and Joachims ("The
+    self-normalized estimator for counterfactual learning", NeurIPS 2015), whose divisor is the sum of the policy's own
+    weights, `Σ π / π0` over all impressions: on engaged ones alone that sum is the numerator, and the ratio 1.
+    `log_snips` is theirs.
     """
     ones_n = np.ones_like(truth_n)
     return Terms(importance_weights(truth_n, logging_n, max_weight), importance_weights(ones_n, logging_n, max_weight))

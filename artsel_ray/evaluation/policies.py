@@ -6,7 +6,7 @@ Suffixes: n examples or impressions, r runs (one order of the candidates each).
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,6 +179,13 @@ def evaluate_log(logs: Mapping[str, Log], user_n: IntArray, settings: EstimateSe
     )
 
 
+def without_direct_method(results: LogResults) -> LogResults:
+    """Returns the results without what the reward model alone expects; DR corrects it by the log, and stays."""
+    none = {"dm": Measurement(None, None, None)}
+    policies = {name: replace(found, metrics=found.metrics | none) for name, found in results.policies.items()}
+    return replace(results, policies=policies, difference={name: d | none for name, d in results.difference.items()})
+
+
 def _terms(policies: Mapping[str, T], metrics: Iterable[Metric[T]], max_weight: float) -> Iterator[tuple[Key, Terms]]:
     for name, policy in policies.items():
         for metric in metrics:
@@ -186,7 +193,7 @@ def _terms(policies: Mapping[str, T], metrics: Iterable[Metric[T]], max_weight: 
 
 
 def _measured(estimates: Mapping[Key, Estimate], policy: str, metrics: Iterable[Metric[T]]) -> Measurements:
-    return {metric.name: estimates[policy, metric.name].measurement() for metric in metrics}
+    return {metric.name: estimates[policy, metric.name].measurement(metric.is_share) for metric in metrics}
 
 
 def _model_against(
@@ -205,7 +212,7 @@ def _weight_diagnostics(policy: PolicyOnExamples, max_weight: float) -> tuple[fl
     weight_n = importance_weights(policy.truth_n, examples.uniform_n)
     warnings = [f"ips: {text}" for text in weight_warnings(weight_n, examples.uniform_n)]
     if examples.known_n.any():
-        weight_n = importance_weights(policy.truth_n, examples.propensity_n, max_weight)
+        weight_n = importance_weights(policy.truth_n, examples.logging_n, max_weight)
         warnings += [f"ips_logged: {text}" for text in weight_warnings(weight_n, examples.propensity_n)]
     return off_policy.effective_sample_size(weight_n), warnings
 
@@ -217,7 +224,10 @@ def _log_diagnostics(log: Log, max_weight: float) -> tuple[float, list[str]]:
 
 
 def _at_position(examples: Examples, position: int, estimates: Mapping[Key, Estimate]) -> PositionResult:
-    uniform_n, accuracy = examples.uniform_n[examples.position_n == position], estimates[MODEL, position].measurement()
+    uniform_n, accuracy = (
+        examples.uniform_n[examples.position_n == position],
+        estimates[MODEL, position].measurement(is_share=True),
+    )
     random = float(uniform_n.mean())
     return PositionResult(position, len(uniform_n), accuracy.value, accuracy.low, accuracy.high, random)
 
@@ -228,15 +238,15 @@ def measure_position_bias(choices: PermutedChoices, examples: Examples, settings
     found = bootstrap(_order_terms(choices, examples, positions), examples.user_n, settings.resamples, settings.seed)
     return PositionBias(
         runs=len(choices.choice_rn),
-        agreement=found["agreement", UNKNOWN].measurement(),
-        accuracy=found["accuracy", UNKNOWN].measurement(),
+        agreement=found["agreement", UNKNOWN].measurement(is_share=True),
+        accuracy=found["accuracy", UNKNOWN].measurement(is_share=True),
         by_place=[
             PositionPreference(
                 position=position,
                 examples=int((choices.truth_rn == position).sum()),
-                chosen=found["chosen", position].measurement(),
-                random=float(examples.uniform_n[examples.candidates_n > position].mean()),
-                accuracy=found["accuracy", position].measurement(),
+                chosen=found["chosen", position].measurement(is_share=True),
+                random=float((1 / examples.candidates_n[examples.candidates_n > position]).mean()),
+                accuracy=found["accuracy", position].measurement(is_share=True),
             )
             for position in positions
         ],

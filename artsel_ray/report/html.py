@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from artsel_ray.evaluation.held_out import selection_note
 from artsel_ray.evaluation.metrics import LOG_METRICS, METRICS, headline, summary_metrics
 from artsel_ray.report.plots import plot_formats, plot_learning_rates, plot_positions, plot_references
 
@@ -16,8 +17,8 @@ _PAPER_TABLES = {
     "4": "Table 4: DPO",
 }
 _POLICIES = {
-    "model": "Model", "random": "Random draw", "popularity": "Most engaged with", "oracle": "Oracle",
-    "baseline": "Baseline",
+    "model": "Model", "served": "Model, as served", "random": "Random draw", "popularity": "Most engaged with",
+    "oracle": "Oracle", "baseline": "Baseline", "baseline_served": "Baseline, as served",
 }  # fmt: skip
 # What selects a trained model, by its column.
 _VALIDATION = {"validation_snips_logged": "SNIPS, logged π", "validation_ips": "IPS, uniform π"}
@@ -101,6 +102,7 @@ def render_sweep(
         flags=flags,
         selected=selected,
         heading=_VALIDATION[selected],
+        selection_note=selection_note(len(trials)),
         image=Markup(plot_learning_rates(trials, best["learning_rate"], selected, _VALIDATION[selected])),
     )
 

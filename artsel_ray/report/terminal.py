@@ -9,7 +9,7 @@ _COUNTS = (
     "missing", "unknown_artwork", "other_predictions", "unusable_predictions", "rejected_examples",
     "invalid_propensities",
 )  # fmt: skip
-_NAME_WIDTH, _CELL_WIDTH = 12, 28
+_NAME_WIDTH, _CELL_WIDTH = 11, 28
 
 
 def evaluation_lines(metrics: dict[str, Any]) -> list[str]:
@@ -17,7 +17,10 @@ def evaluation_lines(metrics: dict[str, Any]) -> list[str]:
     is_logged = metrics["headline"] == headline(has_propensities=True)
     columns = summary_metrics(is_logged)
     lines = [_row("", [_with_policy(metric) if is_logged else _short(metric) for metric in columns])]
-    lines += [_policy(name, row, columns) for name, row in {"model": metrics, **metrics["references"]}.items()]
+    for name, row in {"model": metrics, **metrics["references"]}.items():
+        lines.append(_policy(name, row, columns))
+        if expected := row.get("expected_best"):
+            lines.append(_policy("- expected", expected, columns))
     lines += [_policy("- baseline", row, columns) for name, row in metrics["difference"].items() if name == "baseline"]
     if is_logged:
         sizes = {"model": metrics, **metrics["references"]}.items()
@@ -56,15 +59,16 @@ def _log_lines(log: dict[str, Any]) -> list[str]:
     of_what = f"of {log['impressions']:,} impressions; logged {_cell(log['logged'])}"
     head = _row("", [*(_short(metric) for metric in columns), of_what])
     lines = [head, *(_policy(name, row, columns) for name, row in log["policies"].items())]
-    return lines + ([f"DM and DR are left out: {log['dm_left_out']}"] if log["dm_left_out"] else [])
+    what = "DM is" if log["dm_left_out"] and log["policies"]["model"]["dr"]["value"] is not None else "DM and DR are"
+    return lines + ([f"{what} left out: {log['dm_left_out']}"] if log["dm_left_out"] else [])
 
 
 def _policy(name: str, row: dict[str, Any], columns: Sequence[Metric[Any]]) -> str:
-    return _row(name, [_cell(row[metric.name]) for metric in columns])
+    return _row(name, [_cell(row[metric.name]) if metric.name in row else "-" for metric in columns])
 
 
 def _row(name: str, cells: list[str]) -> str:
-    return f"{name:{_NAME_WIDTH}}{''.join(f'{cell:{_CELL_WIDTH}}' for cell in cells)}".rstrip()
+    return f"{name:{_NAME_WIDTH}} {''.join(f'{cell:{_CELL_WIDTH}}' for cell in cells)}".rstrip()
 
 
 def _short(metric: Metric[Any]) -> str:

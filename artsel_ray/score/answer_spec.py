@@ -1,7 +1,9 @@
 """What a run's answers depend on apart from the data: model, prompt, decoding, limits and label prior."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +16,13 @@ from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.models.spec import resolve_prompt_spec
 from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.runtime.run import CONFIG, finished_parts
 from artsel_ray.score.settings import ScorePrompt
 
 
 @dataclass(frozen=True)
 class AnswerSpec:
-    """What rendering and decoding depend on."""
+    """What rendering, decoding and the engine depend on."""
 
     model: str
     """Name, path or URI of the model."""
@@ -31,32 +34,74 @@ class AnswerSpec:
     """A name in `DECODERS`."""
     label_prior: tuple[float, ...] = ()
     """The model's preference for each option number, divided out of its answers; empty to leave them as they are."""
+    engine: str = "vllm"
+    dtype: str = "auto"
+    """Number format of the weights; `auto` is the model's own, once it is known that the engines run on GPUs."""
 
     @property
     def decoder(self) -> Decoder:
         """What `decoding` names."""
         return DECODERS[self.decoding]
 
+    def identity(self) -> dict[str, Any]:
+        """Returns what answers depend on apart from the data, for a run's identity and a pair's fingerprint."""
+        identity = {
+            "model": self.model_id,
+            "prompt": dataclasses.asdict(self.spec),
+            "max_model_length": self.max_model_length,
+            "decoding": self.decoding,
+            "engine": self.engine,
+            "dtype": self.dtype,
+        }
+        return identity | ({"label_prior": list(self.label_prior)} if self.label_prior else {})
 
-def read_label_prior(uris: Sequence[str]) -> tuple[float, ...]:
+
+def read_label_prior(uris: Sequence[str], model_id: str, spec: PromptSpec, auto_layout: bool) -> tuple[float, ...]:
     """Returns the prior of the option numbers, estimated from all predictions of some finished runs.
 
+    Args:
+        model_id: the model whose answers the prior is to be divided out of, asked with the prompts of `spec`.
+        auto_layout: whether the layout of these prompts is still open.
+
     Raises:
-        InputError: if one has not finished, or is not a run of `--decoding labels`.
+        InputError: if one has not finished, is not a run of `--decoding labels` by this model with this prompt, has a
+            prior divided out already, or asked what another one asked.
     """
-    distributions = []
+    distributions: list[np.ndarray] = []
+    asked: dict[frozenset[str], str] = {}
     for uri in uris:
-        manifest = storage.read_manifest(uri)
-        decoder = DECODERS.get(manifest["decoding"]) if manifest else None
-        if manifest is None or decoder is None or decoder.output != "number":
-            raise InputError(f"--label-prior {uri} is not a finished run of jobs/score.py --decoding labels")
-        for part in manifest["parts"]:
-            rows = read_table(storage.join(uri, part), "predictions", ["candidates.probability"])
-            for candidates in filter(None, rows["candidates"].to_pylist()):
-                distributions.append(np.array([each["probability"] for each in candidates]))
-    if not distributions:
-        raise InputError(f"--label-prior {uris[0]} has no predictions; score some pairs with --decoding labels first")
+        _check_prior_run(uri, model_id, dataclasses.asdict(spec), {"layout"} if auto_layout else set())
+        questions = set()
+        for file in finished_parts(uri):
+            columns = ["user_id", "title_id", "fingerprint", "candidates.probability"]
+            for row in read_table(file, "predictions", columns).to_pylist():
+                if row["candidates"]:
+                    questions.add(repr((row["user_id"], row["title_id"], row["fingerprint"])))
+                    distributions.append(np.array([each["probability"] for each in row["candidates"]]))
+        if not questions:
+            raise InputError(f"--label-prior {uri} has no predictions; score some pairs with --decoding labels first")
+        if earlier := asked.get(frozenset(questions)):
+            raise InputError(f"--label-prior {uri} has the same pairs in the same order of candidates as {earlier}; "
+                             "score them with another --permutation")  # fmt: skip
+        asked[frozenset(questions)] = uri
     return tuple(label_prior.prior(distributions).tolist())
+
+
+def _check_prior_run(uri: str, model_id: str, prompt: dict[str, Any], open_fields: set[str]) -> None:
+    manifest, config = storage.read_manifest(uri), storage.join(uri, CONFIG)
+    decoder = DECODERS.get(manifest.get("decoding", "")) if manifest else None
+    if decoder is None or decoder.output != "number" or not storage.exists(config):
+        raise InputError(f"--label-prior {uri} is not a finished run of jobs/score.py --decoding labels")
+    run = storage.read_json(config)["run"]
+    if run.get("label_prior"):
+        raise InputError(f"--label-prior {uri} has a prior divided out already; score without --label-prior")
+    if run["model"] != model_id:
+        raise InputError(f"--label-prior {uri} is of the model {run['model']}, not of {model_id}; score with this one")
+    shown = run["prompt"] | {"layout": storage.read_json(storage.join(uri, "summary.json"))["layout"]}
+    if differing := sorted(
+        name for name, value in prompt.items() if name not in open_fields and shown.get(name) != value
+    ):
+        raise InputError(f"--label-prior {uri} has another prompt, which differs in: {', '.join(differing)}")
 
 
 def prompt_spec(model: Model, name: str, flags: ScorePrompt, decoding: str) -> PromptSpec:

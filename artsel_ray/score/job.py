@@ -2,8 +2,10 @@
 
 import time
 
+import numpy as np
+
 from artsel_ray import storage
-from artsel_ray.data.catalog import permuted, read_catalog
+from artsel_ray.data.catalog import Catalog, permuted, read_catalog
 from artsel_ray.data.conformity import check_footers
 from artsel_ray.data.footers import read_footers
 from artsel_ray.models.load import load
@@ -27,6 +29,7 @@ def score(config: ScoreConfig) -> None:
     spec = answer_spec.spec
     catalog, invalid = read_catalog(titles, artworks, spec.asset_kind, spec.assets, config.artworks)
     catalog = permuted(catalog, config.permutation)
+    _warn_beyond_prior(answer_spec.label_prior, catalog)
     run = ScoringRun(config, files, catalog, invalid, answer_spec, config.prompt.layout == "auto", started)
     if config.estimate_cost:
         estimate_cost(run)
@@ -41,14 +44,25 @@ def resolve_answer_spec(config: ScoreConfig) -> AnswerSpec:
         InputError: if there is no such model, it does not fit the flags, or a label prior cannot be read.
     """
     model = load(config.model)
-    spec = prompt_spec(model, config.model, config.prompt, config.decoding)
+    spec, auto_layout = prompt_spec(model, config.model, config.prompt, config.decoding), config.prompt.layout == "auto"
     if spec.assets == "image":
         prompt_tokenizer(model.base, spec)  # refuses a model that takes no images before anything is written
+    model_id = "fake" if config.engine_pool.engine == "fake" else model.model_id + config.engine_pool.precision
+    prior = read_label_prior(config.label_prior, model_id, spec, auto_layout) if config.label_prior else ()
     return AnswerSpec(
         model=config.model,
-        model_id="fake" if config.engine_pool.engine == "fake" else model.model_id + config.engine_pool.precision,
+        model_id=model_id,
         spec=spec,
         max_model_length=min(config.engine_pool.max_model_length, model_length(model.base)),
         decoding=config.decoding,
-        label_prior=read_label_prior(config.label_prior) if config.label_prior else (),
+        label_prior=prior,
+        engine=config.engine_pool.engine,
+        dtype=config.engine_pool.dtype,
     )
+
+
+def _warn_beyond_prior(label_prior: tuple[float, ...], catalog: Catalog) -> None:
+    most = int(np.diff(catalog.offsets).max(initial=0))
+    if label_prior and most > len(label_prior):
+        known = f"--label-prior covers the numbers 1 to {len(label_prior)}, and a title has {most} candidates"
+        print(f"warning: {known}; further numbers count as the mean of these", flush=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalog import Catalog
+from artsel_ray.decoding import trie
 from artsel_ray.models import weights
 from artsel_ray.models.load import load_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
@@ -156,17 +158,16 @@ def _names(histories: pa.ChunkedArray, catalog: Catalog) -> pa.Array:
 def _fingerprints(groups: list[TitleGroup], histories: pa.ListArray, answer_spec: AnswerSpec) -> list[str]:
     digests, of_title = [], {}  # a title may have many groups, where users stay whole
     values, bounds = histories.values.to_numpy(), itertools.pairwise(histories.offsets.to_pylist())
-    # The field's first name, so that predictions of earlier versions are still reused.
-    spec = repr(answer_spec.spec).replace("resize_to_pixels=", "kept_pixels=")
+    identity = answer_spec.identity()
     for group in groups:
         if group.title_id not in of_title:
-            shared = [repr(answer_spec.model_id), spec, repr(answer_spec.decoding)]
-            shared += [repr(group.artwork_ids), repr(group.options.prefix)]
-            if group.options.images:
-                shared.append(repr(tuple(image.digest for image in group.options.images)))
-            if answer_spec.label_prior:
-                shared.append(repr(answer_spec.label_prior))
-            of_title[group.title_id] = hashlib.blake2b(f"({', '.join(shared)})".encode(), digest_size=16)
+            shared = [
+                identity,
+                group.artwork_ids,
+                group.options.prefix,
+                [image.digest for image in group.options.images],
+            ]
+            of_title[group.title_id] = hashlib.blake2b(json.dumps(shared, sort_keys=True).encode(), digest_size=16)
         for start, end in itertools.islice(bounds, group.users):
             digest = of_title[group.title_id].copy()
             digest.update(values[start:end].tobytes())
@@ -205,6 +206,22 @@ def _reuse(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.Table)
         user_ids=shard.user_ids.filter(pa.array(is_new)),
         histories=shard.histories.filter(pa.array(is_new)),
         fingerprints=list(itertools.compress(shard.fingerprints, is_new)),
-        reused=previous.take(found["known"].take(first)),
+        reused=_undrawn(previous.take(found["known"].take(first)), [shard.groups[owners[row]] for row in answered]),
         counts={**shard.counts, "reused": len(answered)},
     )
+
+
+def _undrawn(reused: pa.Table, groups: list[TitleGroup]) -> pa.Table:
+    """Returns an earlier run's predictions, of these groups, with the model's choice where that run has drawn another.
+
+    What is served is drawn afterwards, out of the same probabilities.
+    """
+    if reused["propensity"].null_count == reused.num_rows:
+        return reused
+    rows = reused.to_pylist()
+    for row, group in zip(rows, groups, strict=True):
+        if row["propensity"] is not None:
+            probabilities = [each["probability"] for each in row["candidates"]]
+            best = trie.most_likely(np.array(probabilities), trie.leaves(group.options.answers))
+            row |= {**row["candidates"][best], "propensity": None}
+    return pa.Table.from_pylist(rows, PREDICTIONS)

@@ -76,7 +76,8 @@ def score_shard(shard: RenderedShard, engine: Engine, answer_spec: AnswerSpec) -
     choices = answer_spec.decoder.decode(engine, questions)
     if answer_spec.label_prior:
         assert choices.distributions is not None  # the flags allow a prior with such decoders only
-        choices = most_likely([label_prior.divide(each, answer_spec.label_prior) for each in choices.distributions])
+        divided = [label_prior.divide(each, answer_spec.label_prior) for each in choices.distributions]
+        choices = most_likely(divided, questions.answers)
     shown, kept = None, dict[str, int]()
     if rationales is not None:
         shown, kept = _drop_wrong(shard, questions.tokenizer, rationales, choices.candidates)

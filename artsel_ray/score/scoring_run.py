@@ -14,7 +14,7 @@ from artsel_ray import storage
 from artsel_ray.config import Layout, resolved
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
-from artsel_ray.runtime.engine_pool import EngineStage
+from artsel_ray.runtime.engine_pool import EngineStage, gpus_per_engine
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin, finished_parts
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
@@ -49,29 +49,30 @@ class ScoringRun:
         Raises:
             InputError: if the run of `--previous` has not finished.
         """
-        config, answer_spec, serving = self.config, self.answer_spec, self.config.serving
+        config, answer, serving = self.config, self.answer_spec.identity(), self.config.serving
         identity = {
-            "model": answer_spec.model_id,
-            "prompt": dataclasses.asdict(answer_spec.spec) | ({"layout": "auto"} if self.auto_layout else {}),
-            "max_model_length": answer_spec.max_model_length,
-            "decoding": answer_spec.decoding,
+            **answer,
+            "prompt": answer["prompt"] | ({"layout": "auto"} if self.auto_layout else {}),
             "shard_pairs": config.shard_pairs,
             "requests": storage.describe(self.files, config.requests),
             "titles": storage.describe_files(config.titles),
             "artworks": storage.describe_files(config.artworks),
-            "engine": config.engine_pool.engine,
-            "dtype": config.engine_pool.dtype,
             "previous": _digest(config.previous) if config.previous else None,
             "explore": [serving.explore, serving.epsilon, serving.temperature, serving.seed],
         }
-        optional = {"permutation": config.permutation, "label_prior": answer_spec.label_prior}
-        return identity | {name: value for name, value in optional.items() if value}
+        return identity | ({"permutation": config.permutation} if config.permutation else {})
 
     def with_layout(self, layout: Layout) -> "ScoringRun":
         """Returns the run with this layout."""
         prompt = dataclasses.replace(self.answer_spec.spec, layout=layout)
         answer_spec = dataclasses.replace(self.answer_spec, spec=prompt)
         return dataclasses.replace(self, answer_spec=answer_spec, auto_layout=False)
+
+    def on_this_cluster(self) -> "ScoringRun":
+        """Returns the run with the number format that `auto` means on this cluster: float32 on CPUs."""
+        if self.answer_spec.dtype != "auto" or gpus_per_engine(self.config.engine_pool):
+            return self
+        return dataclasses.replace(self, answer_spec=dataclasses.replace(self.answer_spec, dtype="float32"))
 
     def assign(self, counts: Counter[str]) -> Assignment:
         """Returns which shard each title's pairs belong to."""
@@ -93,6 +94,7 @@ def score_requests(run: ScoringRun) -> None:
     output = run.config.output
     claimed = begin(output, run.identity(), resolved(run.config))
     start_ray()
+    run = run.on_this_cluster()
     seconds = {"start": time.perf_counter() - run.started}
 
     # Requests are by user; shards hold what shares the start of its prompts.

@@ -16,7 +16,9 @@ from artsel_ray.score.settings import Exploration, ServingSettings
 _BITS = 48
 
 
-def propensities(probability_m: NDArray, explore: Exploration, epsilon: float, temperature: float) -> NDArray:
+def propensities(
+    probability_m: NDArray, explore: Exploration, epsilon: float, temperature: float, best: int | None = None
+) -> NDArray:
     """Returns the probability with which each candidate is served: [M], which sums to 1.
 
     `none` serves the most likely candidate, the first of equals. `epsilon` does too, but with probability ε draws among
@@ -28,6 +30,8 @@ def propensities(probability_m: NDArray, explore: Exploration, epsilon: float, t
         probability_m: the model's distribution over the candidates.
         epsilon: ε, in [0, 1].
         temperature: T, more than 0.
+        best: the model's choice; without it the first of the most likely candidates. They differ where candidates read
+            the same, which share one probability.
     """
     if explore == "softmax":
         with np.errstate(divide="ignore"):  # a probability of 0 stays 0
@@ -35,7 +39,7 @@ def propensities(probability_m: NDArray, explore: Exploration, epsilon: float, t
         weight_m = np.exp(log_m - log_m.max())
         return weight_m / weight_m.sum()
     served_m = np.zeros(len(probability_m))
-    served_m[np.argmax(probability_m)] = 1.0
+    served_m[np.argmax(probability_m) if best is None else best] = 1.0
     return served_m if explore == "none" else epsilon / len(served_m) + (1 - epsilon) * served_m
 
 
@@ -48,7 +52,10 @@ def draw(propensity_m: NDArray, seed: int, user_id: str, title_id: str) -> int:
 
 
 def serve(predictions: pa.Table, policy: ServingSettings) -> pa.Table:
-    """Returns predictions whose `artwork_id`, `probability` and `propensity` follow the policy. Reused rows too."""
+    """Returns predictions whose `artwork_id`, `probability` and `propensity` follow the policy.
+
+    The choice of a row without a propensity is its artwork, that of a row drawn by another run its most likely one.
+    """
     explores = policy.explore != "none"
     if not explores and predictions["propensity"].null_count == predictions.num_rows:
         return predictions
@@ -58,10 +65,11 @@ def serve(predictions: pa.Table, policy: ServingSettings) -> pa.Table:
     artwork_ids, probability_c = (pc.struct_field(lists.values, name) for name in ("artwork_id", "probability"))
     bounds, values = lists.offsets.to_numpy(), probability_c.to_numpy()
     drawn, propensity = np.empty(predictions.num_rows, dtype=np.int64), np.empty(predictions.num_rows)
+    best = _choices(predictions, lists, artwork_ids)
     ids = zip(predictions["user_id"].to_pylist(), predictions["title_id"].to_pylist(), strict=True)
     for row, (user_id, title_id) in enumerate(ids):
         probability_m = values[bounds[row] : bounds[row + 1]]
-        served_m = propensities(probability_m, policy.explore, policy.epsilon, policy.temperature)
+        served_m = propensities(probability_m, policy.explore, policy.epsilon, policy.temperature, best.get(row))
         position = draw(served_m, policy.seed, user_id, title_id)
         drawn[row], propensity[row] = bounds[row] + position, served_m[position]
 
@@ -74,3 +82,13 @@ def serve(predictions: pa.Table, policy: ServingSettings) -> pa.Table:
         index = predictions.schema.get_field_index(name)
         predictions = predictions.set_column(index, predictions.schema.field(name), column)
     return predictions
+
+
+def _choices(predictions: pa.Table, lists: pa.ListArray, artwork_ids: pa.Array) -> dict[int, int]:
+    """Returns the index of each row's artwork among its candidates, for rows that no other run has drawn."""
+    row_c = pc.list_parent_indices(lists)
+    is_chosen_c = pc.equal(artwork_ids, predictions["artwork_id"].combine_chunks().take(row_c))
+    is_own_c = pc.and_(is_chosen_c, predictions["propensity"].combine_chunks().is_null().take(row_c))
+    index_c = np.flatnonzero(pc.fill_null(is_own_c, False).to_numpy(zero_copy_only=False))
+    rows = row_c.to_numpy()[index_c]
+    return dict(zip(rows.tolist(), (index_c - lists.offsets.to_numpy()[rows]).tolist(), strict=True))

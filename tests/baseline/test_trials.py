@@ -56,14 +56,52 @@ def test_best_trial_is_kept_and_one_without_a_finite_loss_is_survived(
     assert any("learning rate 0.03, weight decay 0.01, epoch 1" in line for line in lines)
 
 
-def test_training_stops_when_the_validation_loss_rises(
+def test_training_stops_three_epochs_after_the_lowest_validation_loss(
     vocabulary: Vocabulary, inputs: dict[str, NetworkInputs]
 ) -> None:
     flipped = dataclasses.replace(inputs["validation"], label_n=1 - inputs["validation"].label_n)
     recipe = dataclasses.replace(sized(vocabulary), epochs=50)
     lines: list[str] = []
     _, best, _ = run_trials(inputs["train"], flipped, recipe, lines.append)
-    assert len(lines) == best.epoch + 1 < 50
+    assert len(lines) == best.epoch + 3 < 50
+
+
+def test_world_without_signal_is_not_overrated(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    candidates = [(name, f"{name} word") for name in "abcd"]
+    splits = {
+        name: read_example_arrays(write_examples(tmp_path / name, [
+            example(f"u{n}", "t", int(rng.integers(4)), candidates) for n in range(count)
+        ]))
+        for name, count in {"train": 60, "validation": 60, "test": 400}.items()
+    }  # fmt: skip
+    known = make_vocabulary(splits["train"])
+    inputs = {name: encode(rows, known, train=name == "train") for name, rows in splits.items()}
+    recipe = sized(known)
+    weights, best, _ = run_trials(inputs["train"], inputs["validation"], recipe, silent)
+    network = Towers(recipe.sizes)
+    network.load_state_dict(weights)
+    assert best.loss <= np.log(4) + 1e-6
+    assert measure(network, inputs["test"])["loss"] < np.log(4) + 0.05
+
+
+def test_temperature_minimizes_the_validation_loss(vocabulary: Vocabulary, inputs: dict[str, NetworkInputs]) -> None:
+    recipe = sized(vocabulary)
+    weights, best, _ = run_trials(inputs["train"], inputs["validation"], recipe, silent)
+    network = Towers(recipe.sizes)
+    network.load_state_dict(weights)
+    for factor in (0.9, 1.1):
+        network.load_state_dict({**weights, "sharpness": weights["sharpness"] * factor})
+        other = measure(network, inputs["validation"])
+        assert other["loss"] >= best.loss - 1e-6
+        assert other["accuracy"] == best.accuracy
+
+
+def test_network_that_starts_at_zero_is_a_random_draw(vocabulary: Vocabulary, inputs: dict[str, NetworkInputs]) -> None:
+    network = Towers(sized(vocabulary).sizes)
+    network.start_at_zero()
+    (_, log_bm), *_ = predict(network, inputs["validation"])
+    assert torch.allclose(log_bm, torch.full_like(log_bm, -np.log(3)))
 
 
 def test_trials_are_ranked_by_logged_snips_where_there_is_one() -> None:
@@ -123,3 +161,15 @@ def test_measured_metrics_and_weighted_loss_by_hand(vocabulary: Vocabulary, inpu
     assert found == pytest.approx(held_out_metrics(held_out_sums(hit, split.candidates_n, split.propensity_n)))
     weight = torch.arange(len(loss), dtype=torch.float64)
     assert measure(network, split, weight)["loss"] == pytest.approx(float((loss * weight).mean()))
+
+
+def test_choice_that_reads_as_the_engaged_artwork_is_right(tmp_path: Path) -> None:
+    candidates = [("a", "a clown"), ("b", " a clown "), ("c", "a knife"), ("d", None)]
+    rows = [example(f"u{n}", "t", 1, candidates, propensity=0.25) for n in range(4)]
+    split = read_example_arrays(write_examples(tmp_path, rows))
+    known = make_vocabulary(split)
+    network = Towers(sized(known).sizes)
+    network.start_at_zero()  # of equals, the first is chosen: it reads as the second, which is engaged
+    found = measure(network, encode(split, known))
+    assert (found["accuracy"], found["ips"], found["snips_logged"]) == (1, 2, 1)
+    assert found["snips_logged_random"] == 0.5

@@ -19,6 +19,7 @@ from artsel_ray.engines.base import Engine
 from artsel_ray.score import settings as score_settings
 from tests.support.engines import (
     END,
+    CyclingEngine,
     HashEngine,
     SteeredEngine,
     WritingEngine,
@@ -70,7 +71,37 @@ def test_rank_and_labels_give_the_brute_force_distribution(name: str, titles: li
         asked.prompts, asked.answers, got.candidates, got.probabilities, got.distributions, strict=True
     ):
         np.testing.assert_allclose(distribution, brute_force(HashEngine(), prompt.tolist(), answers), atol=1e-12)
-        assert (candidate, probability) == (int(np.argmax(distribution)), distribution[candidate])
+        # Identical answers share a leaf: the most likely leaf is chosen, and of it the first candidate.
+        masses = [sum(p for p, other in zip(distribution, answers, strict=True) if other == each) for each in answers]
+        assert masses[candidate] == pytest.approx(max(masses))
+        assert (candidate, probability) == (answers.index(answers[candidate]), distribution[candidate])
+
+
+@given(TITLES)
+def test_choose_and_rank_agree_where_one_branch_decides(titles: list[list[list[int]]]) -> None:
+    single = [[[answer[0]] for answer in answers] for answers in titles]
+    asked = questions(single)
+    chosen, ranked = (DECODERS[name].decode(HashEngine(), asked) for name in ("choose", "rank"))
+    assert chosen.candidates == ranked.candidates
+    assert chosen.probabilities == pytest.approx(ranked.probabilities)
+
+
+def test_greedy_seldom_misses_the_best() -> None:
+    rng, missed = np.random.default_rng(0), 0
+    for number in range(1_000):
+        answers = [rng.integers(0, 4, size=rng.integers(1, 5)).tolist() for _ in range(rng.integers(2, 7))]
+        asked = Questions(word_tokenizer(), [ids(number)], [answers])
+        (chosen,), (best,) = (DECODERS[name].decode(HashEngine(), asked).candidates for name in ("choose", "rank"))
+        missed += answers[chosen] != answers[best]
+    assert 0 < missed < 60
+
+
+def test_duplicates_keep_their_common_probability_in_the_choice() -> None:
+    # A, A and B with .3, .3 and .4: B is the most likely artwork, and what A says the most likely choice.
+    asked = Questions(word_tokenizer(), [ids(0)], [[[1], [1], [2]]])
+    for name in ("choose", "rank"):
+        got = DECODERS[name].decode(CyclingEngine([np.log(0.6), np.log(0.4)]), asked)
+        assert (got.candidates, got.probabilities) == ([0], pytest.approx([0.3]))
 
 
 def test_freetext_takes_the_candidate_that_was_written() -> None:
@@ -165,7 +196,7 @@ def test_cost_by_hand() -> None:
 
 def test_most_likely_takes_the_first_of_equals() -> None:
     distributions = [np.array([0.2, 0.4, 0.4]), np.array([0.9, 0.1])]
-    choices = most_likely(distributions)
+    choices = most_likely(distributions, [[[index] for index in range(len(each))] for each in distributions])
     assert (choices.candidates, choices.probabilities) == ([1, 0], [0.4, 0.9])
     assert choices.distributions is distributions
 

@@ -68,3 +68,12 @@ def test_an_answer_may_be_as_long_as_the_longest_candidate_and_its_end() -> None
     # Four tokens fit: the longest answer's three and an end. The cut text matches the second candidate.
     choices = FreeText().decode(engine, Questions(word_tokenizer(), [ids(5)], [[[5], [1, 2, 3]]]))
     assert choices.candidates == [1]
+
+
+def test_what_is_written_does_not_depend_on_the_other_titles_of_a_shard() -> None:
+    short, long = [[1, 2], [3, 4]], [[5], [5, 6, 7, 8, 9, 10, 11]]
+    # Three tokens are the short title's own: what follows would be its second candidate.
+    texts = [[1, 2, 9, 3, 4, 3, 4], [5]]
+    alone = FreeText().decode(WritingEngine(texts[:1]), Questions(word_tokenizer(), [ids(5)], [short]))
+    together = FreeText().decode(WritingEngine(texts), Questions(word_tokenizer(), [ids(5), ids(6)], [short, long]))
+    assert alone.candidates == together.candidates[:1] == [0]

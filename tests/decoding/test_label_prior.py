@@ -42,5 +42,24 @@ def test_distributions_may_have_different_lengths(rng: np.random.Generator) -> N
     assert (divided >= 0).all()
 
 
+@settings(deadline=None)
+@given(SEEDS)
+def test_prior_is_exact_where_titles_differ_in_their_number_of_candidates(rng: np.random.Generator) -> None:
+    preference = rng.dirichlet(np.ones(5)) + 0.05
+    shown = []
+    for m in (3, 5, 3, 2):
+        belief = rng.dirichlet(np.ones(m)) + 0.01
+        orders = [np.roll(belief, shift) * preference[:m] for shift in range(m)]
+        shown += [each / each.sum() for each in orders]
+    found = prior(shown)
+    assert found == pytest.approx(preference / np.exp(np.log(preference).mean()))
+    # Five equal options stay equal once the preference is divided out.
+    assert divide(preference / preference.sum(), found.tolist()) == pytest.approx(np.full(5, 0.2))
+
+
+def test_numbers_beyond_the_prior_count_as_its_mean() -> None:
+    assert divide(np.full(3, 1 / 3), [4.0, 0.25]) == pytest.approx([0.25 / 5.25, 4 / 5.25, 1 / 5.25])
+
+
 def test_a_probability_of_zero_gives_a_finite_prior() -> None:
     assert np.isfinite(prior([np.array([1.0, 0.0])])).all()

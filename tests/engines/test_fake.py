@@ -14,6 +14,7 @@ def test_every_question_is_answered_and_counted() -> None:
     again = engine.logprobs([short], [[5, 6]])
     assert again[0].tolist() == first[0].tolist()
     assert engine.generate([long], 2, []) == [[2, 3]]
+    assert FakeEngine().generate([long], 1, []) == [[2]]
     usage = engine.usage.take()
     assert usage.seconds < 1
     usage.seconds = 0.0

@@ -1,6 +1,5 @@
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +8,9 @@ import pytest
 
 from artsel_ray import schema, storage
 from artsel_ray.errors import InputError
-from artsel_ray.evaluate.choices import count_invalid, policies_of, read_choices, read_oracle, read_permuted
-from artsel_ray.evaluate.example_table import ExampleTable, read_examples, read_train
-from artsel_ray.evaluate.job import evaluate
-from artsel_ray.evaluate.settings import EvaluateConfig
-from artsel_ray.storage import read_json
-from tests.support.evaluation_tables import prediction, ranked, write
+from artsel_ray.evaluate.choices import count_invalid, read_choices, read_oracle
+from artsel_ray.evaluate.example_table import ExampleTable, read_examples
+from tests.support.evaluation_tables import prediction, write
 
 
 @pytest.fixture
@@ -160,80 +156,3 @@ def test_candidates_have_the_probability_and_position_of_the_predictions_list(sm
     np.testing.assert_array_equal(found.probability_c[:3], [np.nan, 0.7, np.nan])
     np.testing.assert_array_equal(found.shown_position_c[:3], [np.nan, 0, np.nan])
     assert np.isnan(found.probability_c[3:]).all()
-
-
-def test_references_that_are_not_given_are_absent(small: Path, table: ExampleTable) -> None:
-    choices = {"model": read_choices(str(small / "predictions"), table)}
-    policies = policies_of(table, choices, None)
-    assert list(policies) == ["model", "random"]
-    assert policies["model"].truth_n.tolist() == [1, 1, 0, 0]
-    assert policies["random"].truth_n.tolist() == [0.5, 0.25, 0.5, 0.25]
-    assert policies["model"].expected_n is None
-
-
-def test_popularity_and_the_baselines_expectations_by_hand(small: Path, table: ExampleTable) -> None:
-    rows = [ranked("u1", "t1", [0.7, 0.3]), ranked("u2", "t1", [0.4, 0.6])]
-    baseline = read_choices(write(small / "baseline", "predictions", rows), table, ranked=True)
-    choices = {"model": read_choices(str(small / "predictions"), table), "baseline": baseline}
-    train = read_train(str(small / "examples/test"), table)
-    policies = policies_of(table, choices, train.engagements_c)
-    assert list(policies) == ["model", "random", "popularity", "baseline"]
-    # Of t1 both artworks are engaged with once, of t2 the first and the last.
-    assert policies["popularity"].truth_n.tolist() == [0.5, 0.5, 0.5, 0.5]
-    # The model chooses t1-0 for both users; the baseline lacks t2.
-    for name, expected in (("model", [0.7, np.nan, 0.4, np.nan]), ("baseline", [0.7, np.nan, 0.6, np.nan])):
-        expected_n = policies[name].expected_n
-        assert expected_n is not None
-        np.testing.assert_allclose(expected_n, expected)
-
-
-def test_random_policy_sums_to_one(table: ExampleTable) -> None:
-    assert table.examples.sums_of(table.examples.uniform_c).tolist() == [1, 1, 1, 1]
-
-
-def run(path: Path, name: str, rows: list[tuple[str, str, str, list[int]]]) -> str:
-    """Writes predictions that showed the candidates in these orders."""
-    made: list[dict[str, Any]] = []
-    for user, title, chosen, order in rows:
-        listed = [{"artwork_id": f"{title}-{index}", "probability": 1 / len(order)} for index in order]
-        made.append(prediction(user, title, chosen) | {"candidates": listed})
-    return write(path / name, "predictions", made)
-
-
-@pytest.fixture
-def runs(small: Path) -> list[str]:
-    # Engaged with: t1-0, t2-3, t1-1, t2-0 (write_small); the last pair is not predicted.
-    first = [("u1", "t1", "t1-0", [0, 1]), ("u1", "t2", "t2-3", [0, 1, 2, 3]), ("u2", "t1", "t1-0", [0, 1])]
-    second = [("u1", "t1", "t1-1", [1, 0]), ("u1", "t2", "t2-3", [3, 2, 1, 0]), ("u2", "t1", "t1-1", [1, 0])]
-    return [run(small, "predictions", first), run(small, "other", second)]
-
-
-def test_positions_are_those_of_the_predictions_lists(small: Path, runs: list[str]) -> None:
-    found = read_permuted(runs, read_examples(str(small / "examples/test")))
-    assert found.chosen_rn.tolist() == [[0, 3, 0, -1], [0, 0, 0, -1]]
-    assert found.truth_rn.tolist() == [[0, 3, 1, -1], [1, 0, 0, -1]]
-    assert found.hit_rn.tolist() == [[True, True, False, False], [False, True, True, False]]
-
-
-def test_evaluation_reports_how_runs_agree(small: Path, runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate(
-        EvaluateConfig(
-            examples=str(small / "examples/test"),
-            predictions=runs[0],
-            output=str(small / "E"),
-            permutations=(runs[1],),
-            resamples=50,
-        )
-    )
-    found = read_json(str(small / "E/metrics.json"))["permutations"]
-    assert (found["runs"], found["agreement"]["value"]) == (2, pytest.approx(1 / 3))
-    # Of two runs over four examples, of which one has no prediction: four hits of eight.
-    assert found["accuracy"]["value"] == pytest.approx(4 / 8)
-    assert found["by_place"][0]["chosen"]["value"] == pytest.approx(5 / 6)
-    assert "2 orders of the candidates: agreement 0.3333" in capsys.readouterr().out
-    assert "in 2 orders of the candidates" in (small / "E/report.html").read_text()
-
-
-def test_the_same_order_twice_is_refused(small: Path, runs: list[str]) -> None:
-    with pytest.raises(InputError, match="candidates in the same order as"):
-        read_permuted([runs[0], runs[1], runs[0]], read_examples(str(small / "examples/test")))

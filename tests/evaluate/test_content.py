@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from artsel_ray.evaluate.choices import policies_of, read_choices
+from artsel_ray.evaluate.choices import read_choices
 from artsel_ray.evaluate.content import Findings, metrics_content
 from artsel_ray.evaluate.example_table import read_examples
+from artsel_ray.evaluate.policies import policies_of
 from artsel_ray.evaluation.policies import EstimateSettings, evaluate_policies
 
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray.errors import InputError
-from artsel_ray.evaluate.example_table import read_examples, read_train
+from artsel_ray.evaluate.example_table import ExampleTable, read_examples, read_train
+from artsel_ray.schema import EXAMPLES
 from tests.support.evaluation_tables import example, write
 
 CANDIDATES = pa.list_(pa.struct([("artwork_id", pa.string()), ("caption", pa.string())]))
@@ -39,6 +41,36 @@ def test_captions_and_histories_are_not_read(small: Path) -> None:
     lists = pa.ListArray.from_arrays(lists.offsets, items)
     pq.write_table(table.set_column(table.schema.get_field_index("candidates"), "candidates", lists), file)
     assert read_examples(str(small / "examples/test")).invalid.num_rows == 0
+
+
+def test_ids_are_enough(small: Path) -> None:
+    file = small / "examples/test/part-0.parquet"
+    table = pq.read_table(file)
+    lists = table["candidates"].combine_chunks()
+    ids = pa.StructArray.from_arrays([lists.flatten().field("artwork_id")], ["artwork_id"])
+    index = table.schema.get_field_index("candidates")
+    table = table.set_column(index, "candidates", pa.ListArray.from_arrays(lists.offsets, ids))
+    pq.write_table(table.drop_columns(["image_uris"]), file)
+    assert read_examples(str(file.parent)).examples.duplicates_n.tolist() == [1, 1, 1, 1]
+
+
+def test_images_are_no_duplicates_whatever_their_captions(small: Path) -> None:
+    file = small / "examples/test/part-0.parquet"
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    for row in rows:
+        captions = ["A", "A", "B", "C"][: len(row["candidates"])]
+        row["candidates"] = [each | {"caption": text} for each, text in zip(row["candidates"], captions, strict=True)]
+    shown = read_again(file, rows)
+    # Both of t1 read the same: there the artworks are compared.
+    assert shown.examples.duplicates_n.tolist() == [1, 1, 1, 2]
+    images = [row | {"image_uris": ["i"] * len(row["candidates"])} for row in rows]
+    assert read_again(file, images).examples.duplicates_n.tolist() == [1, 1, 1, 1]
+
+
+def read_again(file: Path, rows: list[dict[str, Any]]) -> ExampleTable:
+    pq.write_table(pa.Table.from_pylist(rows, EXAMPLES), file)
+    return read_examples(str(file.parent))
 
 
 def test_rows_that_cannot_be_evaluated_are_invalid_with_a_reason(small: Path) -> None:

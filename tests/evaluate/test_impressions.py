@@ -119,6 +119,17 @@ def test_invalid_impressions_are_written(log: Path) -> None:
     assert any("every impression of the log is engaged with" in text for text in found["warnings"])
 
 
+def test_repeated_impressions_count_once(log: Path) -> None:
+    rows = pq.read_table(log / "impressions/part-0.parquet").to_pylist()
+    once = evaluated(log)["log"]
+    write(log / "impressions", "impressions", [*rows, rows[0], rows[1], rows[0]])
+    twice = evaluated(log)["log"]
+    assert twice.pop("rejected_impressions") == once.pop("rejected_impressions") + 3
+    assert twice == once
+    invalid = pq.read_table(log / "E/rejected/impressions.parquet").to_pylist()
+    assert {(row["row"], row["reason"]) for row in invalid} == {(n, "the same as an earlier row") for n in (7, 8, 9)}
+
+
 def test_pairs_selected_by_engagement_are_warned_about(tmp_path: Path) -> None:
     # Predictions for the pairs that were engaged with, and few others, as `prepare` makes requests.
     rng = np.random.default_rng(0)

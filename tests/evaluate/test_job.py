@@ -269,3 +269,26 @@ def test_log_far_from_uniform_is_one_warning_with_its_figures(
     popularity, random = found["references"]["popularity"], found["references"]["random"]
     assert popularity["ips"]["low"] > random["ips"]["high"]
     assert popularity["ips"]["low"] > 3 * popularity["snips_logged"]["value"] / random["snips_logged"]["value"]
+
+
+def test_choice_that_reads_as_the_engaged_artwork_is_right(small: Path) -> None:
+    file = small / "examples/test/part-0.parquet"
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    # Of t2, engaged with t2-0 by u2: t2-1 reads the same but for white space that prompts do not show.
+    for row in rows[1::2]:
+        row["candidates"] = [
+            each | {"caption": text} for each, text in zip(row["candidates"], ["A", " A ", "B", "C"], strict=True)
+        ]
+    pq.write_table(table.from_pylist(rows, table.schema), file)
+    chosen = [prediction("u1", "t1", "t1-0"), prediction("u1", "t2", "t2-2"), prediction("u2", "t2", "t2-1")]
+    found = metrics(small, predictions=write(small / "other", "predictions", chosen))
+    # Right for u1's t1 (m = 2, p = .8), and for u2's t2: two of four candidates, each shown with .5.
+    assert found["accuracy"]["value"] == 0.5
+    assert found["ips"]["value"] == pytest.approx((2 + 4 / 2) / 4)
+    assert found["ips_logged"]["value"] == pytest.approx((1 / 0.8 + 1 / (2 * 0.5)) / 4)
+    assert found["snips_logged"]["value"] == pytest.approx(2.25 / (1 / 0.8 + 1 / 0.1 + 1 / 0.2 + 1))
+    assert found["references"]["random"]["accuracy"]["value"] == pytest.approx((0.5 + 0.25 + 0.5 + 0.5) / 4)
+    assert found["references"]["random"]["ips"]["value"] == 1
+    # t1's captions are all the same: there the artworks are compared.
+    assert found["by_position"][1]["accuracy"] == 0

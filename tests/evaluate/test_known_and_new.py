@@ -2,9 +2,10 @@ from pathlib import Path
 
 import numpy as np
 
-from artsel_ray.evaluate.choices import policies_of, read_choices
+from artsel_ray.evaluate.choices import read_choices
 from artsel_ray.evaluate.example_table import read_examples
 from artsel_ray.evaluate.known_and_new import evaluate_titles
+from artsel_ray.evaluate.policies import policies_of
 from artsel_ray.evaluation.policies import EstimateSettings
 
 

@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 from hypothesis import given
 
-from artsel_ray.evaluation.examples import Examples, PolicyOnExamples, highest
+from artsel_ray.evaluation.examples import Examples, PolicyOnExamples, highest, told_apart
 from tests.support.examples import given_examples
 
 
@@ -18,6 +19,21 @@ def test_equal_scores_are_a_random_draw(examples: Examples) -> None:
     policy_c = highest(score_c, examples)
     np.testing.assert_allclose(examples.truth_of(policy_c), 1 / examples.candidates_n)
     np.testing.assert_allclose(examples.sums_of(policy_c), 1)
+
+
+def test_duplicates_of_the_engaged_artwork_are_one_action() -> None:
+    # A, A, B, C with the second A engaged; B, B with the first engaged, of which all read the same.
+    text_c = told_apart(np.array([7, 7, 2, 3, 2, 2]), np.array([4, 2]))
+    assert text_c[:4].tolist() == [7, 7, 2, 3]
+    assert text_c[4] != text_c[5]
+    examples = Examples(np.zeros(2, np.int64), np.array([1, 0]), np.array([4, 2]), np.array([0.2, 0.5]), text_c)
+    assert examples.duplicates_n.tolist() == [2, 1]
+    assert examples.mass_of(np.array([1.0, 0, 0, 0, 0, 1])).tolist() == [1, 0]
+    assert examples.mass_of(examples.uniform_c).tolist() == examples.uniform_n.tolist() == [0.5, 0.5]
+    assert examples.logging_n.tolist() == [0.4, 0.5]
+    assert examples.shared(np.array([0.1, 0.3, 0.6, 0, 0.4, 0.6])).tolist() == pytest.approx(
+        [0.2, 0.2, 0.6, 0, 0.4, 0.6]
+    )
 
 
 def test_some_examples_have_users_numbered_without_gaps() -> None:

@@ -10,6 +10,7 @@ from artsel_ray.evaluation.held_out import (
     headline_of,
     held_out_metrics,
     held_out_sums,
+    selection_note,
     shown_metrics,
     training_weights,
 )
@@ -104,3 +105,8 @@ def test_a_uniform_log_has_equal_weights_and_the_mean_is_one(examples: Examples)
 def test_one_tiny_propensity_does_not_take_all_weight() -> None:
     weights = training_weights(np.full(100, 4), np.array([1e-12, *[0.25] * 99]), 10)
     assert weights[0] == pytest.approx(10 / 1.09)
+
+
+def test_best_of_several_trials_is_named_as_such() -> None:
+    assert selection_note(1) == ""
+    assert selection_note(4).startswith("the best of 4 trials on these examples, and so too high")

@@ -130,7 +130,7 @@ def test_bounds_and_json(examples: Examples, seed: int) -> None:
             assert -1e-9 <= row["metrics"][name]["low"] <= row["metrics"][name]["high"] <= 1 + 1e-9
         assert row["metrics"]["accuracy"]["value"] <= row["metrics"]["ips"]["value"] + 1e-9
     perfect = results.policies["perfect"].metrics
-    assert perfect["accuracy"] == Measurement(1, 1, 1)
+    assert (perfect["accuracy"].value, perfect["accuracy"].high) == (1, 1)
     assert perfect["ips"].value == pytest.approx(examples.candidates_n.mean())
     assert sum(row.examples for row in results.by_position) == len(hit_n)
     hits = sum(row["examples"] * row["accuracy"] for row in as_json["by_position"])
@@ -174,7 +174,7 @@ def test_preference_for_a_position_differs_from_preference_for_an_artwork() -> N
     liked = np.full((runs, n), 2)
     of_artwork = PermutedChoices(liked, liked == 0, order[:, :, 2], order[:, :, 0])
     artwork = measure_position_bias(of_artwork, examples, estimates)
-    assert artwork.agreement == Measurement(1, 1, 1)
+    assert (artwork.agreement.value, artwork.agreement.high) == (1, 1)
     assert [row.chosen.value for row in artwork.by_place] == pytest.approx([0.25] * 4, abs=0.03)
 
 

@@ -95,6 +95,12 @@ def test_nothing_from_data_becomes_an_element_or_an_attribute(hostile: str) -> N
         assert parsed(page).attributes == parsed(harmless).attributes
 
 
+def test_selected_maximum_says_that_it_is_one() -> None:
+    page = render_sweep(TRIALS, TRIALS[2], {})
+    assert f"the best of {len(TRIALS)} trials on these examples, and so too high" in page
+    assert "and so too high" not in render_sweep(TRIALS[2:3], TRIALS[2], {})
+
+
 def test_numbers_and_gaps() -> None:
     shown = [choice(chosen=None, missing=True, hit=False), choice(chosen=None, hit=False), choice(probability=0.123)]
     page = render_evaluation(metrics(), shown, {})

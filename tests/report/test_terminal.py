@@ -43,6 +43,13 @@ def test_counts_and_warnings_are_shown_where_there_are_some() -> None:
     assert lines[-3:] == ["missing: 1,234", "usable propensities: 4,000 of 4,321", "warning: w"]
 
 
+def test_oracles_expectation_is_next_to_what_it_drew() -> None:
+    expected = {"expected_best": {"accuracy": ESTIMATE, "ips": ESTIMATE}}
+    lines = evaluation_lines(metrics(references={"random": ROW, "oracle": {**ROW, **expected}}))
+    cell = "0.5000 [0.2500, 0.7500]"
+    assert lines[3:5] == [f"oracle      {cell}     {cell}", f"- expected  {cell}     {cell}"]
+
+
 def test_log_and_permutations() -> None:
     row = {metric.name: ESTIMATE for metric in LOG_METRICS}
     log = {"impressions": 1000, "logged": ESTIMATE, "policies": {"model": row}, "dm_left_out": None}

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.score.answer_spec import prompt_spec, read_label_prior
 from artsel_ray.score.job import resolve_answer_spec
 from artsel_ray.score.settings import ScoreConfig, ScorePrompt
+from tests.support.evaluation_tables import prediction, write
+
+LABELS = PromptSpec(output="number")
 
 
 def config(**flags: Any) -> ScoreConfig:
@@ -32,15 +36,54 @@ def test_labels_need_a_model_that_answers_with_numbers(smollm2: Model) -> None:
         spec_of(smollm2, "labels", output_format="text")
 
 
+def write_labels(path: Path, fingerprint: str = "f0", manifest: bool = True, **run: Any) -> str:
+    """Writes a finished run of labels with one pair."""
+    listed = [{"artwork_id": "a", "probability": 0.8}, {"artwork_id": "b", "probability": 0.2}]
+    row = prediction("u1", "t1", "a", 0.8) | {"candidates": listed, "fingerprint": fingerprint}
+    uri = write(path, "predictions", [row])
+    identity = {"model": "m", "prompt": dataclasses.asdict(LABELS), **run}
+    storage.write_json(f"{uri}/config.json", {"run": identity, "config": {}})
+    storage.write_json(f"{uri}/summary.json", {"layout": "title_first"})
+    if manifest:
+        storage.write_manifest(uri, {"parts": ["part-0.parquet"], "decoding": "labels"})
+    return uri
+
+
 def test_label_prior_is_read_from_finished_runs_of_labels_only(tmp_path: Path) -> None:
-    for manifest in (None, {"parts": [], "decoding": "rank"}):
-        if manifest:
-            storage.write_manifest(str(tmp_path), manifest)
-        with pytest.raises(InputError, match="is not a finished run of"):
-            read_label_prior([str(tmp_path)])
-    storage.write_manifest(str(tmp_path), {"parts": [], "decoding": "labels"})
+    uri = write_labels(tmp_path / "P", manifest=False)
+    with pytest.raises(InputError, match="is not a finished run of"):
+        read_label_prior([uri], "m", LABELS, False)
+    storage.write_manifest(uri, {"parts": [], "decoding": "rank"})
+    with pytest.raises(InputError, match="is not a finished run of"):
+        read_label_prior([uri], "m", LABELS, False)
+    storage.write_manifest(uri, {"parts": [], "decoding": "labels"})
     with pytest.raises(InputError, match="has no predictions"):
-        read_label_prior([str(tmp_path)])
+        read_label_prior([uri], "m", LABELS, False)
+    storage.write_manifest(uri, {"parts": ["part-0.parquet"], "decoding": "labels"})
+    assert read_label_prior([uri], "m", LABELS, False) == pytest.approx((2, 0.5))
+
+
+def test_label_prior_of_other_answers_is_refused(tmp_path: Path) -> None:
+    uri = write_labels(tmp_path / "P")
+    with pytest.raises(InputError, match="is of the model m, not of other"):
+        read_label_prior([uri], "other", LABELS, False)
+    with pytest.raises(InputError, match="has another prompt, which differs in: history_length"):
+        read_label_prior([uri], "m", dataclasses.replace(LABELS, history_length=3), False)
+    user_first = dataclasses.replace(LABELS, layout="user_first")
+    with pytest.raises(InputError, match="has another prompt, which differs in: layout"):
+        read_label_prior([uri], "m", user_first, False)
+    assert read_label_prior([uri], "m", user_first, True)
+    divided = write_labels(tmp_path / "divided", label_prior=[1.0, 1.0])
+    with pytest.raises(InputError, match="has a prior divided out already"):
+        read_label_prior([divided], "m", LABELS, False)
+
+
+def test_the_same_run_twice_is_no_second_permutation(tmp_path: Path) -> None:
+    first, copy, other = (write_labels(tmp_path / name, f"f{name == 'other'}") for name in ("first", "copy", "other"))
+    assert read_label_prior([first, other], "m", LABELS, False)
+    for twice in (first, copy):
+        with pytest.raises(InputError, match=r"has the same pairs in the same order of candidates as .*/first"):
+            read_label_prior([first, other, twice], "m", LABELS, False)
 
 
 def test_prompt_of_a_trained_model_cannot_be_contradicted(smollm2: Model) -> None:

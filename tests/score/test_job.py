@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray import storage
+from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.score import job
@@ -55,3 +56,17 @@ def test_casts_of_requests_are_reported_before_ray_reads_them(
     job.score(score_config(world))
     line = "requests: column 'user_id' is cast from int64 to string\n"
     assert capsys.readouterr().out.count(line) == 1
+
+
+def test_candidates_beyond_the_label_prior_are_a_warning(
+    world: Path, smollm2: Model, called: list[tuple[str, ScoringRun]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    job._warn_beyond_prior((2.0, 0.5), catalog_of(world, called))
+    assert "covers the numbers 1 to 2, and a title has 3 candidates" in capsys.readouterr().out
+    job._warn_beyond_prior((2.0, 0.5, 1.0), called[0][1].catalog)
+    assert capsys.readouterr().out == ""
+
+
+def catalog_of(world: Path, called: list[tuple[str, ScoringRun]]) -> Catalog:
+    job.score(score_config(world))
+    return called[0][1].catalog

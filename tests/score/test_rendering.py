@@ -1,7 +1,7 @@
 import datetime
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from artsel_ray import storage
 from artsel_ray.data.catalog import read_catalog
+from artsel_ray.data.images import ArtworkImage
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Options
@@ -21,6 +22,7 @@ from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previ
 
 Render = Callable[[Path, AnswerSpec], RenderedShard]
 ANSWER_SPEC = AnswerSpec("smollm2", "smollm2@x", PromptSpec(), 8192, "choose")
+PIXELS = np.zeros((1, 1, 3), np.uint8)
 
 
 def test_groups_are_whole_titles_in_order(world: Path, smollm2: Model, render: Render) -> None:
@@ -49,15 +51,25 @@ def test_fingerprints_are_equal_only_where_answers_are(world: Path, smollm2: Mod
         assert not set(render(world, other).fingerprints) & set(shard.fingerprints)
 
 
-def test_fingerprints_are_those_of_earlier_versions() -> None:
-    # Else an upgrade would score every pair again.
+def test_everything_that_reaches_the_engine_is_in_the_fingerprint() -> None:
     options = Options(prefix=[1, 2], answers=[[3]], captions_cut=0, length=2)
     groups = [TitleGroup("t1", ["a", "b"], options, users=1)]
     histories = pa.array([[4, 5]], pa.list_(pa.int32()))
-    assert rendering._fingerprints(groups, histories, ANSWER_SPEC) == ["42471db5cd857ebefeb67edb5c9bc95a"]
-    assert rendering._fingerprints(groups, histories, replace(ANSWER_SPEC, label_prior=(2.0, 0.5))) == [
-        "a7d546f4cbf24cde2192b5564ed8d786"
-    ]
+    changes: list[dict[str, Any]] = [
+        {}, {"model_id": "other"}, {"spec": PromptSpec(caption_tokens=9)}, {"max_model_length": 100},
+        {"decoding": "rank"}, {"label_prior": (2.0, 0.5)}, {"engine": "transformers"}, {"dtype": "bfloat16"},
+    ]  # fmt: skip
+    found = [rendering._fingerprints(groups, histories, replace(ANSWER_SPEC, **each)) for each in changes]
+    # Golden: an accidental change would score every pair again.
+    assert found[0] == ["8f39bbe0a5052bf8a40d5246b73ffd9f"]
+    assert len({each for (each,) in found}) == len(changes)
+    # One list decides both: a run's identity names every one of these settings.
+    assert {field.name for field in fields(AnswerSpec)} - {"model", "spec", "model_id"} <= set(
+        replace(ANSWER_SPEC, label_prior=(1.0,)).identity()
+    )
+    for other_options in (replace(options, prefix=[1, 3]), replace(options, images=[ArtworkImage(PIXELS, "digest")])):
+        groups = [TitleGroup("t1", ["a", "b"], other_options, users=1)]
+        assert rendering._fingerprints(groups, histories, ANSWER_SPEC) != found[0]
 
 
 def test_user_first_layout_keeps_users_together(world: Path, smollm2: Model, render: Render) -> None:
@@ -133,6 +145,19 @@ def test_earlier_prediction_that_this_run_could_not_make_is_not_reused(
             shard = render_shard(0, ShardSource(uris, [f"{work}/p.arrow"], asked, catalog), answer_spec)
             outcomes.append((shard.counts["reused"], len(shard.fingerprints)))
         assert outcomes == [(1, 23), (0, 24), (0, 24), (1, 23) if decoding == "choose" else (0, 24)]
+
+
+def test_reused_prediction_that_was_drawn_has_the_models_choice_again() -> None:
+    options = Options(prefix=[1], answers=[[7], [7], [8]], captions_cut=0, length=1)
+    listed = [{"artwork_id": name, "probability": value} for name, value in (("a", 0.3), ("b", 0.3), ("c", 0.4))]
+    row = {"user_id": "u", "title_id": "t", "artwork_id": "c", "probability": 0.4, "propensity": 0.1}
+    row |= {"candidates": listed, "model_id": "m", "fingerprint": "f", "scored_at": datetime.datetime.now(datetime.UTC)}
+    drawn = pa.Table.from_pylist([row, row | {"propensity": None}], PREDICTIONS)
+    found = rendering._undrawn(drawn, [TitleGroup("t", ["a", "b", "c"], options, users=2)] * 2).to_pylist()
+    # Of the first, a and b read the same and share .6; the second was not drawn.
+    assert [(each["artwork_id"], each["probability"], each["propensity"]) for each in found] == [
+        ("a", 0.3, None), ("c", 0.4, None),
+    ]  # fmt: skip
 
 
 def files(world: Path, name: str) -> list[str]:

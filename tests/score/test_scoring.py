@@ -137,6 +137,32 @@ def test_rationale_about_another_users_title_or_another_candidate_is_dropped(smo
     assert counts["reasons"] + counts["reasons_of_other_candidates"] == 2
 
 
+@pytest.mark.parametrize("decoding", ["choose", "rank", "freetext", "labels"])
+def test_answer_does_not_depend_on_what_else_is_in_its_shard(
+    world: Path, smollm2: Model, render: Render, write_requests: Callable[..., None], history: Any, decoding: str
+) -> None:
+    settings = replace(
+        ANSWER_SPEC, decoding=decoding, spec=PromptSpec(output="number" if decoding == "labels" else "text")
+    )
+    for file in (world / "requests").iterdir():
+        file.unlink()
+    found = []
+    for index, title_ids in enumerate((["t3"], ["t3", "t1", "t2"])):
+        rows = [(f"u{number:02}", history(number), title_ids) for number in range(12)]
+        write_requests(str(world / "requests/part-0.parquet"), rows)
+        if index:
+            write_requests(str(world / "requests/part-1.parquet"), [("other", history(30), ["t3", "t1"])])
+        table, _ = score_shard(render(world, settings), FakeEngine(), settings)
+        kept = [
+            row
+            for row in table.drop(["scored_at"]).to_pylist()
+            if row["title_id"] == "t3" and row["user_id"] != "other"
+        ]
+        found.append(sorted(kept, key=lambda row: row["user_id"]))
+    assert len(found[0]) == 12
+    assert found[0] == found[1]
+
+
 def test_scorer_adds_reused_predictions_and_their_counts(smollm2: Model) -> None:
     fresh, _ = score_shard(shard(ANSWER_SPEC), Scripted(), ANSWER_SPEC)
     rendered = replace(shard(ANSWER_SPEC), reused=fresh.slice(1, 1), counts={"pairs": 4, "reused": 1})

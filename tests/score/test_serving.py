@@ -53,6 +53,15 @@ def test_rows_drawn_by_another_run_are_drawn_again() -> None:
     assert again["artwork_id"].to_pylist() != explored["artwork_id"].to_pylist()
 
 
+def test_model_choice_is_its_artwork_and_not_the_largest_share() -> None:
+    # a and b read the same and share .6: the choice is a, though c has the largest single probability.
+    listed = [{"artwork_id": name, "probability": value} for name, value in (("a", 0.3), ("b", 0.3), ("c", 0.4))]
+    rows = [row | {"candidates": listed, "probability": 0.3} for row in predictions(200).to_pylist()]
+    served = serve(pa.Table.from_pylist(rows, PREDICTIONS), replace(POLICY, explore="epsilon", epsilon=0.3))
+    expected = {"a": 0.8, "b": 0.1, "c": 0.1}
+    assert all(row["propensity"] == pytest.approx(expected[row["artwork_id"]]) for row in served.to_pylist())
+
+
 @given(DISTRIBUTIONS, st.floats(0, 1), st.floats(0.05, 20), st.text(), st.integers(0, 2**63))
 def test_served_candidate_has_a_propensity(
     probability_m: np.ndarray, epsilon: float, temperature: float, user_id: str, seed: int
