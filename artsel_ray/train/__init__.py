@@ -6,6 +6,7 @@
 - `examples`: examples in memory, and how they get there from tables.
 - `trainers`: what the methods share: the task, the order of examples, rendering batch by batch.
 - `sft`, `dpo`: the methods, each as its trainer and how it renders a batch; `settings.METHODS` names them.
+- `choice_objective`: the loss of `choice`, on what `rank` scores with.
 - `callbacks`: what happens between steps, with validation, and which checkpoints are complete.
 - `sweep`: the sweep job, and the records of its trials.
 """
