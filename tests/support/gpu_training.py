@@ -18,9 +18,9 @@ from artsel_ray.train.job import training_of
 from artsel_ray.train.settings import TrainConfig
 
 
-def gpu_arguments(training: trainers.Training, output_dir: str) -> dict[str, Any]:
+def gpu_arguments(task: trainers.TrainingTask) -> dict[str, Any]:
     """Returns the arguments of a training on GPUs, but for the device."""
-    return {**trainers.arguments(training, output_dir), "bf16": True, "gradient_checkpointing": True}
+    return {**trainers.arguments(task), "bf16": True, "gradient_checkpointing": True}
 
 
 def main() -> None:

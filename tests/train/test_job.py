@@ -28,7 +28,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
 from artsel_ray.schema import ARTWORKS, REQUESTS, TITLES
-from artsel_ray.train.job import begin_training, final_metrics, train, training_failed, training_of
+from artsel_ray.train.job import as_it_began, begin_training, final_metrics, train, training_failed, training_of
 from artsel_ray.train.loop import Fitted
 from artsel_ray.train.settings import TrainConfig
 from tests.support.training import TinyLlama, changed, losses_of, train_config, write_half_base
@@ -238,6 +238,18 @@ def test_weighting_belongs_to_the_identity_only_where_it_is_on(
     begin_training(resolved(changed(weighted, output=str(tmp_path / "W"))), ())
     with pytest.raises(InputError, match="differs in: max_weight, weight_by_propensity"):
         begin_training(resolved(changed(config, output=str(tmp_path / "W"))), ())
+
+
+def test_training_that_began_without_groups_goes_on_without(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
+    config = config_for(examples, tiny_llama(True), tmp_path / "T")
+    assert as_it_began(config) is config
+    begin_training(resolved(changed(config, group_size=1)), ())  # the identity of earlier versions
+    assert "group_size" not in storage.read_json(f"{tmp_path}/T/config.json")["run"]
+    begin_training(resolved(as_it_began(config)), ())
+    with pytest.raises(InputError, match="differs in: group_size"):
+        begin_training(resolved(config), ())
 
 
 def test_what_travels_to_and_from_workers_can_be_pickled(examples: str, tmp_path: Path) -> None:
