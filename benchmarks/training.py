@@ -17,7 +17,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +59,10 @@ class Benchmark:
     """Compare groups instead: SmolLM2 with prompts of 400 + 150 tokens, and a small Llama with the paper's lengths."""
     users: int = 8
     """With --groups, the users of a title, which make a group."""
+    shapes: tuple[int, ...] = (0, 1)
+    """With --groups, which of the two models."""
+    learn: tuple[Literal["sft", "dpo", "choice"], ...] = ("sft", "dpo", "choice")
+    """With --groups, the training methods."""
     repeats: int = 1
     """Runs of each method, in turn."""
     only: str | None = None
@@ -294,7 +298,7 @@ def group_examples(prompts: Any, shape: Shape, users: int) -> Any:
 
 
 def group_trainer(method: str, group_size: int, shape: Shape, benchmark: Benchmark) -> Any:
-    """Returns the product's trainer of two titles a step, one in each pass."""
+    """Returns the product's trainer, with a title's users in each pass."""
     import pkgutil
 
     import torch
@@ -332,15 +336,14 @@ def group_trainer(method: str, group_size: int, shape: Shape, benchmark: Benchma
 
 
 def group_step(trainer: Any) -> tuple[float, float, float]:
-    """Returns the mean loss of a step's passes, forward and backward, and its seconds of wall clock and processor."""
-    batches = list(trainer.get_train_dataloader())
-    trainer.model.zero_grad()
+    """Returns the loss of a pass, forward and backward, and its seconds of wall clock and of the processor."""
+    indices = [{"index": index} for index in range(len(trainer.order) // 2)]  # of the first title
     started = time.perf_counter(), time.process_time()
-    losses = [trainer.compute_loss(trainer.model, batch) for batch in [dict(each) for each in batches]]
-    for loss in losses:
-        loss.backward()
+    trainer.model.zero_grad()
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator(indices))
+    loss.backward()
     ended = time.perf_counter(), time.process_time()
-    return sum(map(float, losses)) / len(losses), ended[0] - started[0], ended[1] - started[1]
+    return float(loss), ended[0] - started[0], ended[1] - started[1]
 
 
 def compare_groups(benchmark: Benchmark) -> None:
@@ -358,8 +361,8 @@ def compare_groups(benchmark: Benchmark) -> None:
     print(
         "| model and prompt | method | loss alone, in groups | tokens | FLOPs | time | CPU time |\n" + 7 * "|---" + "|"
     )
-    for shape in SHAPES:
-        for method in ("sft", "dpo", "choice"):
+    for shape in (SHAPES[each] for each in benchmark.shapes):
+        for method in benchmark.learn:
             trainers = [group_trainer(method, size, shape, benchmark) for size in (1, benchmark.users)]
             tokens: list[list[int]] = [[], []]
             flops = []

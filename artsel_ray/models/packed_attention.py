@@ -61,7 +61,7 @@ def use_packed_attention(model: PreTrainedModel) -> bool:
     """Makes a model take packed rows; other inputs are computed as before.
 
     Returns:
-        Whether it does. Otherwise the model stays as it was: it does not attend to all tokens before, or tried on two
+        Whether it does. Otherwise the model stays as it was: its attention has windows or dropout, or tried on two
         rows, it gives other logits packed than one by one.
     """
     backbone: Any = model.base_model
@@ -86,6 +86,8 @@ def use_packed_attention(model: PreTrainedModel) -> bool:
 def _attends_fully(model: PreTrainedModel) -> bool:
     config: Any = model.config
     if config.get_text_config() is not config:  # positions of images are no line
+        return False
+    if getattr(config, "attention_dropout", 0) or getattr(config, "attn_pdrop", 0):  # FlexAttention has none
         return False
     types = getattr(config, "layer_types", None)
     return set(types) == {"full_attention"} if types else not getattr(config, "sliding_window", None)

@@ -200,7 +200,7 @@ GEMMA2 = Gemma2Config(**SIZES, attn_logit_softcapping=0.5, layer_types=["full_at
 GEMMA2._attn_implementation = "eager"  # SDPA knows no cap
 OTHERS: dict[str, Callable[[], Any]] = {
     "gpt2": lambda: GPT2LMHeadModel(
-        GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=1)
+        GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, attn_pdrop=0, bos_token_id=0, eos_token_id=1)
     ),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES)),
     # Positions by the distance to the key, a window that hides the title from the answer, logits with a cap.

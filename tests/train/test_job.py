@@ -82,6 +82,7 @@ def test_fsdp_is_part_of_a_trainings_identity_and_where_it_runs_is_not(
 ) -> None:
     config = config_for(examples, tiny_llama(True), tmp_path / "T", workers=2)
     later = {"output", "workers", "fsdp", "gpus_per_worker", "export_merged", "weight_by_propensity", "max_weight"}
+    later |= {"group_size", "negatives"}
     earlier = {name: value for name, value in resolved(config).items() if name not in later}
     earlier |= {"model": load(config.model).model_id, "max_model_length": 8192}
     storage.write_json(str(tmp_path / "T/config.json"), {"run": earlier})
