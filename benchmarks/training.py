@@ -10,6 +10,7 @@ the same examples, losses and gradients, by tokens, FLOPs and time, in turn in o
 
 import dataclasses
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -348,15 +349,18 @@ def group_step(trainer: Any) -> tuple[float, float, float]:
 
 def compare_groups(benchmark: Benchmark) -> None:
     import torch
-    from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop, sdpa_flop
+    from torch.utils.flop_counter import FlopCounterMode
 
     from artsel_ray.train.trainers import compute_targets_only
 
     compute_targets_only()
     attention: Any = torch.ops.aten
+    # torch 2.13 knows no FLOPs of the CPU's kernels: two products of all queries and keys forward, five backward.
     formulas = {
-        attention._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
-        attention._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+        attention._scaled_dot_product_flash_attention_for_cpu: lambda q, k, *_, **__: 4 * math.prod(q) * k[2],
+        attention._scaled_dot_product_flash_attention_for_cpu_backward: lambda _, q, k, *__, **___: (
+            10 * math.prod(q) * k[2]
+        ),
     }
     print(
         "| model and prompt | method | loss alone, in groups | tokens | FLOPs | time | CPU time |\n" + 7 * "|---" + "|"
