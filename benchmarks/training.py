@@ -3,10 +3,14 @@
 `python benchmarks/training.py --folder /tmp/training` trains LoRA on titles of 4 to 40 artworks and writes a Markdown
 table; `benchmarks/results/training.md` has the results. Each method runs in a process of its own. Times are medians
 over steps, in seconds of the wall clock and of the processor; other load hardly changes the second.
+
+`python benchmarks/training.py --groups --folder /tmp/groups` compares groups of a title's users with each prompt alone:
+the same examples, losses and gradients, by tokens, FLOPs and time, in turn in one process.
 """
 
 import dataclasses
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -14,7 +18,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +56,14 @@ class Benchmark:
     history: int = 4
     """Number of items in each history."""
     methods: tuple[str, ...] = tuple(_LABELS)
+    groups: bool = False
+    """Compare groups instead: SmolLM2 with prompts of 400 + 150 tokens, and a small Llama with the paper's lengths."""
+    users: int = 8
+    """With --groups, the users of a title, which make a group."""
+    shapes: tuple[int, ...] = (0, 1)
+    """With --groups, which of the two models."""
+    learn: tuple[Literal["sft", "dpo", "choice"], ...] = ("sft", "dpo", "choice")
+    """With --groups, the training methods."""
     repeats: int = 1
     """Runs of each method, in turn."""
     only: str | None = None
@@ -137,7 +149,7 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
     from artsel_ray.prompts.spec import PromptSpec
     from artsel_ray.prompts.tokenizer import PromptTokenizer
     from artsel_ray.train.examples import read_train
-    from artsel_ray.train.trainers import Order
+    from artsel_ray.train.orders import Order
 
     path, flags = load(config.model).path, config.optimization
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
@@ -244,9 +256,141 @@ def main(benchmark: Benchmark) -> None:
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
+@dataclass(frozen=True)
+class Shape:
+    """A model and the tokens of its prompts; without layers it is SmolLM2."""
+
+    name: str
+    shared: int
+    own: int
+    layers: int | None = None
+    width: int = 256
+
+
+SHAPES = (
+    Shape("SmolLM2-135M, 400 + 150 tokens", 400, 150),
+    Shape("2 layers of 256, 4,170 + 1,008 tokens", 4170, 1008, 2),
+)
+"""The second has the paper's prompts."""
+
+
+def group_examples(prompts: Any, shape: Shape, users: int) -> Any:
+    """Returns examples of two titles whose prompts have the shape's tokens, up to the length of a word's."""
+    from artsel_ray.train.examples import Title, TrainingExamples
+
+    rng, examples = np.random.default_rng(0), TrainingExamples("memory", prompts)
+
+    def text(tokens: int) -> str:
+        words = rng.choice(_WORDS, tokens).tolist()
+        return str(prompts.tokenizer.decode(prompts.encode([" ".join(words)])[0][:tokens]))
+
+    for title in range(2):
+        captions = [text((shape.shared - len(prompts.head) - 40) // 4 - 4) for _ in range(4)]
+        examples.titles.append(Title("Film", ["Drama"], captions, prompts.options("Film", ["Drama"], captions)))
+        for user in range(users):
+            examples.title_n.append(title)
+            examples.label_n.append(user % 4)
+            history = prompts.encode([text(shape.own - len(prompts.tail))])[0]
+            examples.history_n.append(np.array(history, dtype=np.int32))
+            examples.rationale_n.append(None)
+            examples.propensity_n.append(np.nan)
+            examples.length_n.append(shape.shared + shape.own)
+    return examples
+
+
+def group_trainer(method: str, group_size: int, shape: Shape, benchmark: Benchmark) -> Any:
+    """Returns the product's trainer, with a title's users in each pass."""
+    import pkgutil
+
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from artsel_ray.models import adapter
+    from artsel_ray.models.load import load
+    from artsel_ray.models.weights import prompt_tokenizer, read_model
+    from artsel_ray.prompts.spec import PromptSpec
+    from artsel_ray.train.job import training_of
+    from artsel_ray.train.settings import METHODS
+    from artsel_ray.train.trainers import TrainingTask
+
+    base = load("smollm2")
+    prompts = prompt_tokenizer(base.base, PromptSpec(output="number", caption_tokens=4096))
+    torch.manual_seed(0)
+    if shape.layers is None:
+        model: Any = read_model(base.base, torch.float32)
+    else:
+        sizes: dict[str, Any] = {
+            "hidden_size": shape.width,
+            "intermediate_size": 4 * shape.width,
+            "num_hidden_layers": shape.layers,
+        }
+        heads: dict[str, Any] = {"num_attention_heads": shape.width // 64, "num_key_value_heads": shape.width // 128}
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=49154, max_position_embeddings=8192, **sizes, **heads))
+    config = from_flags(
+        TrainConfig, method=method, examples="memory", model="smollm2", output=benchmark.folder, workers=0,
+        batch_size=2 * benchmark.users, micro_batch=benchmark.users, group_size=group_size,
+    )  # fmt: skip
+    examples = group_examples(prompts, shape, benchmark.users)
+    lora = adapter.lora_config(model, 16, 32, [prompts.option, prompts.option_end])
+    task = TrainingTask(training_of(config), examples, model, lora, benchmark.folder)
+    return pkgutil.resolve_name(METHODS[method])(task)
+
+
+def group_step(trainer: Any) -> tuple[float, float, float]:
+    """Returns the loss of a pass, forward and backward, and its seconds of wall clock and of the processor."""
+    indices = [{"index": index} for index in range(len(trainer.order) // 2)]  # of the first title
+    started = time.perf_counter(), time.process_time()
+    trainer.model.zero_grad()
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator(indices))
+    loss.backward()
+    ended = time.perf_counter(), time.process_time()
+    return float(loss), ended[0] - started[0], ended[1] - started[1]
+
+
+def compare_groups(benchmark: Benchmark) -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from artsel_ray.train.trainers import compute_targets_only
+
+    compute_targets_only()
+    attention: Any = torch.ops.aten
+    # torch 2.13 knows no FLOPs of the CPU's kernels: two products of all queries and keys forward, five backward.
+    formulas = {
+        attention._scaled_dot_product_flash_attention_for_cpu: lambda q, k, *_, **__: 4 * math.prod(q) * k[2],
+        attention._scaled_dot_product_flash_attention_for_cpu_backward: lambda _, q, k, *__, **___: (
+            10 * math.prod(q) * k[2]
+        ),
+    }
+    print(
+        "| model and prompt | method | loss alone, in groups | tokens | FLOPs | time | CPU time |\n" + 7 * "|---" + "|"
+    )
+    for shape in (SHAPES[each] for each in benchmark.shapes):
+        for method in benchmark.learn:
+            trainers = [group_trainer(method, size, shape, benchmark) for size in (1, benchmark.users)]
+            tokens: list[list[int]] = [[], []]
+            flops = []
+            for counted, trainer in zip(tokens, trainers, strict=True):
+                layer: Any = trainer.model.get_base_model().model.layers[0]
+                layer.register_forward_pre_hook(
+                    lambda _, args, counted=counted: counted.append(args[0].shape[:2].numel())
+                )
+                with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+                    group_step(trainer)
+                flops.append(counter.get_total_flops())
+            totals = [sum(counted) for counted in tokens]
+            steps = [[group_step(trainer) for trainer in trainers] for _ in range(benchmark.repeats)]
+            middle = np.median(np.array(steps), axis=0)  # [alone and in groups, loss and seconds]
+            ratios = [totals[0] / totals[1], flops[0] / flops[1], *(middle[0, 1:] / middle[1, 1:])]
+            shown = " | ".join(f"{ratio:.2f} ×" for ratio in ratios)
+            print(f"| {shape.name} | {method} | {middle[0, 0]:.6f}, {middle[1, 0]:.6f} | {shown} |", flush=True)
+
+
 if __name__ == "__main__":
     arguments = tyro.cli(Benchmark)
-    if arguments.only:
+    if arguments.groups:
+        compare_groups(arguments)
+    elif arguments.only:
         run_method(arguments, arguments.only, f"{arguments.folder}/result.json")
     else:
         main(arguments)

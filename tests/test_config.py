@@ -271,6 +271,7 @@ TRAIN = required(TrainConfig)
         (SimulateConfig, {"source": "movielens", "users": 944}, "--users is 944; MovieLens 100K has 943"),
         (TrainConfig, {"batch_size": 6, "micro_batch": 4}, "--batch-size is 6; it must be a multiple of"),
         (TrainConfig, {"fsdp": True}, "--workers is 1; raise it"),
+        (TrainConfig, {"negatives": "all"}, "--negatives all is a kind of dpo, and --method is sft"),
         (SweepConfig, {"learning_rates": (1e-5, 1e-5)}, "--learning-rates is '1e-05 1e-05'"),
         (SweepConfig, {"learning_rates": ()}, "--learning-rates is ''"),
         (SweepConfig, {"workers": 0}, "--workers is 0; a sweep runs on Ray"),

@@ -8,6 +8,7 @@
 - `foreign`: PEFT adapters from elsewhere, alone or left next to a model's weights.
 - `weights`: reads a ready model's weights, tokenizer or processor.
 - `adapter`: LoRA with trained rows, its merge, and the base that it names.
+- `packed_attention`: makes a model take packed rows (`prompts.packing`).
 - `spec`: the prompt specification that is stored with a trained model, and the flags against it.
 - `tiny`: a Llama that trains from random weights in minutes.
 """

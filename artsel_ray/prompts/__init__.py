@@ -7,6 +7,7 @@ Read in this order:
 - `text`: the text of each prompt segment, and of a turn in a model's chat template.
 - `tokenizer`: from segments, and titles of the catalog, to token ids and loss masks.
 - `histories`: watch histories to token ids, by column.
+- `packing`: rows that share prefixes as one sequence, for training.
 - `images`: image placeholders, for candidates that are images.
 - `rationale_checks`: rationales that give the answer away (for distill), or must not be shown (for score).
 """

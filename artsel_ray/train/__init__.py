@@ -5,7 +5,9 @@
 - `loop`: what one worker does: read, train, validate, export.
 - `examples`: examples in memory, and how they get there from tables.
 - `trainers`: what the methods share: the task, the order of examples, rendering batch by batch.
-- `sft`, `dpo`: the methods, each as its trainer and how it renders a batch; `settings.METHODS` names them.
+- `orders`: the order of an epoch, by length or in groups of a title.
+- `sft`, `dpo`, `choice`: the methods, each as its trainer and how it renders a batch; `settings.METHODS` names them.
+- `choice_objective`: the loss of `choice`, on what `rank` scores with.
 - `callbacks`: what happens between steps, with validation, and which checkpoints are complete.
 - `sweep`: the sweep job.
 - `trial_records`: the records of its trials, and which is the best.

@@ -14,10 +14,13 @@ from transformers import Trainer
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from artsel_ray.errors import InputError
+from artsel_ray.models.packed_attention import PACKED
+from artsel_ray.prompts.packing import PackedRows, pack
+from artsel_ray.train.choice import softmax_dpo_trainer
 from artsel_ray.train.examples import RATIONALE_STREAM, REJECTED_STREAM, Batch, TrainingExamples
+from artsel_ray.train.orders import Order
 from artsel_ray.train.settings import Rejected
-from artsel_ray.train.trainers import Order, RendersItself, TrainingTask, arguments, row_weights
+from artsel_ray.train.trainers import RendersItself, TrainingTask, arguments, row_weights
 
 
 class Rejections:
@@ -34,10 +37,6 @@ class Rejections:
             if rationale:
                 self._rationales[title, label].append(rationale)
         self._mean_propensity = {key: float(np.mean(values)) for key, values in propensities.items()}
-
-    def usable(self) -> list[int]:
-        """Returns the indices of the examples whose title has a candidate that reads differently from the label."""
-        return [index for index in range(len(self._examples)) if not self._examples.same_answers(index).all()]
 
     def draw(self, index: int, epoch: int) -> tuple[int, str | None]:
         """Returns the rejected candidate's stored index and its rationale: another example's, else this example's."""
@@ -66,6 +65,9 @@ class Rejections:
 class DpoCollator:
     """Renders the examples of a batch by their index, with chosen and rejected answers; `order` knows the epoch."""
 
+    packs = False
+    """As in `SftCollator`."""
+
     def __init__(self, examples: TrainingExamples, rejections: Rejections, order: Order, pad_token_id: int) -> None:
         self._examples, self._rejections, self.order = examples, rejections, order
         self._pad = DataCollatorForPreference(pad_token_id=pad_token_id)
@@ -73,11 +75,21 @@ class DpoCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> Batch:
         """Returns tensors [2 · rows, longest], the chosen answers first, and the images' tensors in the same order."""
         epoch, pairs, images = self.order.epoch, [], []
-        for row in rows:
-            pair = self._examples.preference(row["index"], epoch, *self._rejections.draw(row["index"], epoch))
+        for index in (row["index"] for row in rows):
+            rejected, key = self._rejections.draw(index, epoch), self.order.shuffle_key(index)
+            pair = self._examples.preference(index, epoch, *rejected, key)
             pairs.append({"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected})
             images.append(pair.images)
-        return self._examples.with_images(self._pad(pairs), images * 2) | row_weights(rows, copies=2)
+        packed = _packed(pairs) if self.packs else None
+        if packed:  # the prompt's last token predicts an answer's first
+            pairs = [{**pair, "prompt_ids": pair["prompt_ids"][-1:]} for pair in pairs]
+        batch = self._examples.with_images(self._pad(pairs), images * 2) | row_weights(rows, copies=2)
+        return batch | {PACKED: packed} if packed else batch
+
+
+def _packed(pairs: list[dict[str, list[int]]]) -> PackedRows:
+    answers = [(pair["prompt_ids"], pair[name]) for name in ("chosen_ids", "rejected_ids") for pair in pairs]
+    return pack([prompt + answer for prompt, answer in answers], [1 + len(answer) for _, answer in answers])
 
 
 class _DpoTrainer(RendersItself, DPOTrainer):
@@ -88,21 +100,13 @@ def dpo_trainer(task: TrainingTask) -> Trainer:
     """Returns TRL's trainer of a task's examples.
 
     Raises:
-        InputError: if no title has a candidate to reject that reads differently from the engaged one.
+        InputError: as `TrainingTask.comparable`.
     """
     examples, learning = task.examples, task.training.learning
-    rejections = Rejections(examples, learning.rejected)
-    usable = rejections.usable()
-    if not usable:
-        if all(len(title.contents) == 1 for title in examples.titles):
-            raise InputError(f"{examples.uri}: no title has two candidates, so there is none to reject; use sft")
-        same = "all candidates of each title read the same, so nothing can be learned"
-        raise InputError(f"{examples.uri}: {same}; give them different captions")
-    if left_out := len(examples) - len(usable):
-        why = "every candidate of their title reads the same as the engaged one"
-        examples.notices.append(f"warning: {left_out:,} of {len(examples):,} train examples are left out: {why}")
-    order = task.order([examples.length_n[index] for index in usable])
-    args = DPOConfig(**arguments(task.training, task.output_dir), beta=learning.beta)
+    if learning.negatives == "all":
+        return softmax_dpo_trainer(task)
+    usable = task.comparable()
+    args = DPOConfig(**arguments(task), beta=learning.beta)
     reference = task.read_reference() if task.read_reference else None
-    collator = DpoCollator(examples, rejections, order, task.pad_token_id)
+    collator = DpoCollator(examples, Rejections(examples, learning.rejected), task.order(usable), task.pad_token_id)
     return _DpoTrainer(task, args, usable, collator, ref_model=reference)

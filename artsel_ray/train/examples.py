@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from artsel_ray import storage
@@ -28,13 +27,14 @@ from artsel_ray.prompts.tokenizer import Ids, Options, PromptTokenizer, Tokenize
 from artsel_ray.schema import EXAMPLES
 
 # Streams of random numbers, one for each kind of choice, so that no two kinds of choices depend on each other.
-SHUFFLE_STREAM, REJECTED_STREAM, RATIONALE_STREAM = 1, 2, 3
+SHUFFLE_STREAM, REJECTED_STREAM, RATIONALE_STREAM, GROUP_STREAM = 1, 2, 3, 4
 _COLUMNS = (
     "example_id", "title_id", "title_name", "title_genres", "history", "candidates", "image_uris", "label",
     "propensity",
 )  # fmt: skip
 
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]
+"""Tensors, and packed rows."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,19 @@ class Preference:
     rejected: list[int]
     images: Sequence[ArtworkImage]
     """The prompt's images, in the order of their placeholders."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Ids of a prompt, and the answers to choose from."""
+
+    prompt: list[int]
+    """Image placeholders expanded."""
+    answers: list[list[int]]
+    """[M] ids of each candidate's answer, in the order of the prompt."""
+    label: int
+    """Index of the engaged candidate in that order."""
+    images: Sequence[ArtworkImage]
 
 
 @dataclass
@@ -108,15 +121,21 @@ class TrainingExamples:
             self.known_same[key] = np.array(same)
         return self.known_same[key]
 
-    def example(self, index: int, epoch: int = 0) -> TokenizedExample:
-        """Returns an example for SFT."""
-        options, order = self._options(index, epoch)
+    def comparable(self) -> list[int]:
+        """Returns the indices of examples whose title has a candidate that reads differently from the engaged one."""
+        return [index for index in range(len(self)) if not self.same_answers(index).all()]
+
+    def example(self, index: int, epoch: int = 0, key: int | None = None) -> TokenizedExample:
+        """Returns an example for SFT; its candidates' order is drawn by `key`, which is its index unless given."""
+        options, order = self._options(index, epoch, key)
         answer = options.answers[order.index(self.label_n[index])]
         return self.tokenizer.example(options, self.history_n[index], answer, self._rationale(index))
 
-    def preference(self, index: int, epoch: int, rejected: int, rejected_rationale: str | None) -> Preference:
+    def preference(
+        self, index: int, epoch: int, rejected: int, rejected_rationale: str | None, key: int | None = None
+    ) -> Preference:
         """Returns an example for DPO; `rejected` is the rejected candidate's index in its stored order."""
-        options, order = self._options(index, epoch)
+        options, order = self._options(index, epoch, key)
         answers = ((self.label_n[index], self._rationale(index)), (rejected, rejected_rationale))
         chosen, other = (
             self.tokenizer.example(options, self.history_n[index], options.answers[order.index(candidate)], rationale)
@@ -124,6 +143,14 @@ class TrainingExamples:
         )
         prompt = chosen.supervised.index(True)
         return Preference(chosen.ids[:prompt], chosen.ids[prompt:], other.ids[prompt:], options.images)
+
+    def question(self, index: int, epoch: int, key: int) -> Question:
+        """Returns an example for the objective `choice`; `key` as for `example`."""
+        options, order = self._options(index, epoch, key)
+        ids = self.tokenizer.prompt(options.prefix, self.history_n[index])
+        placeholders = self.tokenizer.placeholders
+        prompt = (placeholders.expand(ids, options.images) if placeholders else ids).tolist()
+        return Question(prompt, options.answers, order.index(self.label_n[index]), options.images)
 
     def prompt(self, index: int) -> Ids:
         """Returns the prompt as scoring renders it: candidates in their stored order."""
@@ -145,12 +172,12 @@ class TrainingExamples:
     def _rationale(self, index: int) -> str | None:
         return self.rationale_n[index] if self.tokenizer.spec.reason else None
 
-    def _options(self, index: int, epoch: int) -> tuple[Options, list[int]]:
+    def _options(self, index: int, epoch: int, key: int | None) -> tuple[Options, list[int]]:
         """Returns the options in the order of an epoch, and the stored index of the candidate at each position."""
         title = self.title(index)
         if not self.shuffle_candidates:
             return replace(title.options, images=self.images(index)), list(range(len(title.contents)))
-        rng = np.random.default_rng([self.seed, SHUFFLE_STREAM, epoch, index])
+        rng = np.random.default_rng([self.seed, SHUFFLE_STREAM, epoch, index if key is None else key])
         order = rng.permutation(len(title.contents)).tolist()
         contents = [title.contents[candidate] for candidate in order]
         return tokenize_options(self.tokenizer, title.name, title.genres, contents), order

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.fs as pafs
 import ray
@@ -32,7 +32,7 @@ from artsel_ray.models.load import ADAPTER, MERGED, load
 from artsel_ray.models.weights import copy_processor, model_length
 from artsel_ray.report.model_card import write_card
 from artsel_ray.runtime.ray_cluster import gpus_per_worker, own_queue, start_ray, wait_for_resources
-from artsel_ray.runtime.run import Run, begin, identity_length
+from artsel_ray.runtime.run import CONFIG, Run, begin, identity_length
 from artsel_ray.train.callbacks import VALIDATION, is_complete, newest_complete
 from artsel_ray.train.examples import check_columns
 from artsel_ray.train.loop import Fitted, fit, upload
@@ -42,6 +42,7 @@ from artsel_ray.train.trainers import MLFLOW, Training
 CHECKPOINTS = "checkpoints"  # folder of a training's output
 _MAX_FAILURES = 3
 _STALLED = 0.01  # largest change of a loss, relative to where it begins, that is none
+ConfigT = TypeVar("ConfigT", bound=TrainConfig)
 METRICS = ("loss", *(f"{VALIDATION}{name}" for name in held_out.METRICS))  # what a training is judged by
 # Flags that do not change the result: where it goes and where it runs.
 NOT_IDENTITY = ("output", "workers", "gpus_per_worker", "export_merged")
@@ -53,6 +54,7 @@ def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> d
     Raises:
         InputError: for a wrong model or examples, another run's output, or a training that failed.
     """
+    config = as_it_began(config)
     started, flags = time.monotonic(), resolved(config)
     # With --fsdp the option tokens' rows are not trained. Earlier runs without it do not have it in their identity.
     run = begin_training(flags, NOT_IDENTITY if config.optimization.fsdp else (*NOT_IDENTITY, "fsdp"))
@@ -111,6 +113,20 @@ def training_of(config: TrainConfig) -> Training:
     return Training(**{field.name: getattr(config, field.name) for field in dataclasses.fields(Training)})
 
 
+def as_it_began(config: ConfigT) -> ConfigT:
+    """Returns the flags of a training or sweep, without groups if an earlier version, which had none, began it."""
+    path = storage.join(config.output, CONFIG)
+    if not storage.exists(path) or "group_size" in storage.read_json(path).get("run", {}):
+        return config
+    return dataclasses.replace(config, optimization=dataclasses.replace(config.optimization, group_size=1))
+
+
+def _without_effect(flags: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the flags that are off: runs of versions without them are the same runs."""
+    off = {"group_size": 1, "negatives": "one"}
+    return (*unused_weighting(flags), *(name for name, value in off.items() if flags[name] == value))
+
+
 def begin_training(flags: dict[str, Any], not_identity: tuple[str, ...]) -> Run:
     """Claims the output of a training or sweep; flags in `not_identity` do not change the result.
 
@@ -122,7 +138,7 @@ def begin_training(flags: dict[str, Any], not_identity: tuple[str, ...]) -> Run:
     train_files, validation_files = (
         storage.list_files(storage.join(flags["examples"], split)) for split in ("train", "validation")
     )
-    left_out = (*not_identity, *unused_weighting(flags))
+    left_out = (*not_identity, *_without_effect(flags))
     identity = {name: value for name, value in flags.items() if name not in left_out}
     model = load(flags["model"])
     # Here, for what the workers print about the same columns nobody sees.

@@ -12,7 +12,11 @@ from artsel_ray.errors import InputError
 
 # A new training method is a module with such a function, from `trainers.TrainingTask` to a trainer, and a line here.
 # Names, not functions: importing TRL would make --help slow.
-METHODS = {"sft": "artsel_ray.train.sft:sft_trainer", "dpo": "artsel_ray.train.dpo:dpo_trainer"}
+METHODS = {
+    "sft": "artsel_ray.train.sft:sft_trainer",
+    "dpo": "artsel_ray.train.dpo:dpo_trainer",
+    "choice": "artsel_ray.train.choice:choice_trainer",
+}
 
 if TYPE_CHECKING:
     Method = str
@@ -20,6 +24,7 @@ else:
     Method = Literal[tuple(METHODS)]
 LearningRate = Annotated[float, Gt(0), Lt(math.inf)]
 Rejected = Literal["uniform", "logged"]
+Negatives = Literal["one", "all"]
 
 
 @settings
@@ -34,6 +39,10 @@ class OptimizationSettings:
     """Examples per optimizer step, over all workers."""
     micro_batch: Count = 4
     """Examples per forward and backward pass of one worker; fewer need less memory."""
+    group_size: Count = 8
+    """Maximum number of a title's examples side by side, with candidates in one order: what their prompts share is
+    computed once, and a group in one pass. At most half of --batch-size. 1 computes each prompt alone. No effect with
+    --layout user_first, with images, and on models whose attention has windows or biases."""
     checkpoint_steps: Count = 200
     """Steps between two checkpoints, each with a validation."""
     lora_rank: Annotated[int, Ge(0)] = 16
@@ -73,6 +82,9 @@ class LearningSettings:
     rejected: Rejected = "uniform"
     """With dpo, the rejected candidate: any other one, or one that was probably shown, drawn by the mean propensity
     that the title's examples log for each artwork."""
+    negatives: Negatives = "one"
+    """With dpo, what the engaged artwork is preferred to: one rejected candidate, or all others at once, on what `rank`
+    scores with (softmax DPO)."""
     beta: Positive = 0.1
     """Beta of DPO: higher values keep the model closer to the reference."""
     max_model_length: Annotated[int, Ge(64)] = 16_384
@@ -94,7 +106,8 @@ class TrainConfig:
     """Post-trains a model on examples with LoRA, on Ray Train. Run again to resume from the last checkpoint."""
 
     method: Method
-    """sft: learn the engaged artwork. dpo: prefer the engaged artwork to another candidate."""
+    """sft: learn to write the engaged artwork. dpo: prefer it to another candidate. choice: learn to choose it among
+    the candidates, which is what `--decoding rank` scores with."""
     examples: Uri
     """Folder with train/ and validation/, such as data/examples: a path or URI."""
     model: ModelName
@@ -110,6 +123,12 @@ class TrainConfig:
     export_merged: bool = False
     """Also write merged/, for other tools: the complete model in the base's number format. Not written if that format
     loses more than 5 % of what LoRA has changed."""
+
+    @model_validator(mode="after")
+    def _method_knows_its_flags(self) -> Self:
+        if self.learning.negatives == "all" and self.method != "dpo":
+            raise InputError(f"--negatives all is a kind of dpo, and --method is {self.method}; leave one of them out")
+        return self
 
     @model_validator(mode="after")
     def _output_keeps_checkpoints(self) -> Self:

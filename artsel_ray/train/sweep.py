@@ -34,7 +34,7 @@ from artsel_ray.runtime.ray_cluster import gpus_per_worker, start_ray, wait_for_
 from artsel_ray.runtime.run import DRIVER, Run
 from artsel_ray.s3 import open_file
 from artsel_ray.train.callbacks import VALIDATED_STEP, VALIDATION
-from artsel_ray.train.job import CHECKPOINTS, METRICS, NOT_IDENTITY, begin_training, export_merged, train
+from artsel_ray.train.job import CHECKPOINTS, METRICS, NOT_IDENTITY, as_it_began, begin_training, export_merged, train
 from artsel_ray.train.settings import SweepConfig, TrainConfig
 from artsel_ray.train.trial_records import (
     RECORD,
@@ -75,6 +75,7 @@ def sweep(config: SweepConfig) -> None:
     Raises:
         InputError: for wrong input, another sweep's output, or if no trial finished.
     """
+    config = as_it_began(config)
     started, flags = time.monotonic(), resolved(config)
     run = begin_training(flags, _NOT_IDENTITY)
     records = {rate: read_record(config.output, rate) for rate in config.learning_rates}

@@ -1,7 +1,7 @@
 """What all methods share on TRL: the task, the order of examples, arguments, and rendering batch by batch."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,7 @@ import torch
 import trl.trainer.utils
 from datasets import Dataset
 from peft import LoraConfig
-from torch.utils.data import Sampler
 from transformers import PreTrainedModel
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from artsel_ray.config import PromptSettings
 from artsel_ray.data.checks import require_propensities
@@ -21,7 +19,9 @@ from artsel_ray.errors import InputError, one_line
 from artsel_ray.evaluation.examples import FloatArray
 from artsel_ray.evaluation.held_out import MAX_WEIGHT, training_weights
 from artsel_ray.models.adapter import let_fused_head_read_rows
+from artsel_ray.models.packed_attention import use_packed_attention
 from artsel_ray.train.examples import TrainingExamples
+from artsel_ray.train.orders import GroupOrder, Order
 from artsel_ray.train.settings import LearningSettings, Method, OptimizationSettings
 
 # Tokens on which a model's loss is compared with its own forward pass, and the relative error of floats and halves.
@@ -80,32 +80,38 @@ class TrainingTask:
         propensity_n = np.array([examples.propensity_n[index] for index in indices])
         return training_weights(candidates_n, propensity_n, learning.max_weight or MAX_WEIGHT)
 
-    def order(self, length_n: Sequence[int]) -> "Order":
-        """Returns the order of examples with these lengths, in tokens."""
-        return Order(length_n, self.training.optimization.batch_size, self.training.optimization.seed)
+    def comparable(self) -> list[int]:
+        """Returns the indices of the examples whose title has a candidate that reads differently from the engaged one.
 
+        Raises:
+            InputError: if there is none.
+        """
+        examples = self.examples
+        usable = examples.comparable()
+        if not usable and all(len(title.contents) == 1 for title in examples.titles):
+            raise InputError(f"{examples.uri}: no title has two candidates, so there is none to reject; use sft")
+        if not usable:
+            same = "all candidates of each title read the same, so nothing can be learned"
+            raise InputError(f"{examples.uri}: {same}; give them different captions")
+        if left_out := len(examples) - len(usable):
+            why = "every candidate of their title reads the same as the engaged one"
+            examples.notices.append(f"warning: {left_out:,} of {len(examples):,} train examples are left out: {why}")
+        return usable
 
-class Order(Sampler[int]):
-    """The order of an epoch: random, but with examples of similar length side by side, so that little is padded.
+    @property
+    def group_size(self) -> int:
+        """Number of a title's examples side by side; 1 where their prompts share nothing, or hold images."""
+        flags, tokenizer = self.training.optimization, self.examples.tokenizer
+        can_share = tokenizer.spec.layout == "title_first" and tokenizer.placeholders is None
+        # A step sees two titles at least.
+        return max(1, min(flags.group_size, flags.batch_size // 2)) if can_share else 1
 
-    It depends on seed and epoch alone, so that a resumed run has the order of an uninterrupted one. (The Trainer's own
-    `group_by_length` draws from torch's global generator instead, whose state a resumed run has not.)
-    """
-
-    def __init__(self, length_n: Sequence[int], batch_size: int, seed: int) -> None:
-        self._length_n, self._batch_size, self._seed = list(length_n), batch_size, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self._length_n)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.epoch)
-        yield from get_length_grouped_indices(self._length_n, self._batch_size, generator=generator)
+    def order(self, indices: Sequence[int]) -> Order:
+        """Returns the order of the examples with these indices, of which the dataset has its rows."""
+        flags, examples = self.training.optimization, self.examples
+        if self.group_size > 1:
+            return GroupOrder(indices, [examples.title_n[index] for index in indices], self.group_size, flags.seed)
+        return Order([examples.length_n[index] for index in indices], flags.batch_size, flags.seed)
 
 
 class RendersItself:
@@ -113,6 +119,9 @@ class RendersItself:
 
     `_` begins what is private to TRL 1.16 and transformers 5.19; tests/train/test_trainers.py fails when they change.
     """
+
+    shares_prompts = False
+    """Whether an example has several rows that begin with its prompt, so that packing pays without groups."""
 
     def __init__(self, task: TrainingTask, args: Any, indices: Sequence[int], collator: Any, **more: Any) -> None:
         """Raises an InputError if the model cannot be trained with adapters, or its loss would not be its own."""
@@ -130,6 +139,16 @@ class RendersItself:
             raise InputError(f"TRL and PEFT cannot train {task.training.model}: {one_line(error)}") from None
         self.order: Order = collator.order
         check_fused_head(self.model, task.training.model)  # type: ignore[attr-defined]
+        collator.packs = self._packs(task)
+        if task.training.optimization.group_size > 1 and (task.group_size == 1 or not collator.packs):
+            task.examples.notices.append(f"--group-size has no effect: {_why_not(task)}; each prompt is computed alone")
+
+    def _packs(self, task: TrainingTask) -> bool:
+        """Makes the models that it computes take packed rows, if examples share a prompt, and tells whether they do."""
+        if task.group_size == 1 and not self.shares_prompts:
+            return False
+        models = [self.model, getattr(self, "ref_model", None)]  # type: ignore[attr-defined]
+        return all(use_packed_attention(without_peft(each)) for each in models if each is not None)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Scales the gradient of each row by its weight, which is the gradient of the weighted loss.
@@ -153,6 +172,15 @@ class RendersItself:
 
     def _get_train_sampler(self, *_: Any) -> Order:
         return self.order
+
+
+def _why_not(task: TrainingTask) -> str:
+    if task.group_size > 1:
+        return f"{task.training.model} cannot compute prompts that share their beginning"
+    spec = task.examples.tokenizer.spec
+    if spec.layout != "title_first":
+        return f"with the layout {spec.layout}, a title's prompts do not begin alike"
+    return "images are not shared" if spec.assets == "image" else "a step of one example has no group"
 
 
 def row_weights(rows: list[dict[str, Any]], copies: int = 1) -> dict[str, torch.Tensor]:
@@ -196,19 +224,30 @@ def compute_targets_only() -> None:
     trl.trainer.utils._use_triton = lambda device: True
 
 
-def arguments(training: Training, output_dir: str) -> dict[str, Any]:
-    """Returns the training arguments that all methods share; `output_dir` is a local folder for checkpoints."""
+def examples_per_pass(flags: OptimizationSettings, group_size: int) -> int:
+    """Returns the examples of one forward and backward pass: --micro-batch, or up to a group where that is more.
+
+    A group has fewer tokens than as many complete prompts.
+    """
+    share = flags.batch_size // max(flags.workers, 1)
+    return max(count for count in range(1, max(flags.micro_batch, group_size) + 1) if share % count == 0)
+
+
+def arguments(task: TrainingTask) -> dict[str, Any]:
+    """Returns the training arguments that all methods share."""
+    training = task.training
     on_gpu, flags = torch.cuda.is_available(), training.optimization
+    at_once = examples_per_pass(flags, task.group_size)
     return {
-        "per_device_train_batch_size": flags.micro_batch,
-        "gradient_accumulation_steps": flags.batch_size // (flags.micro_batch * max(flags.workers, 1)),
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": flags.batch_size // (at_once * max(flags.workers, 1)),
         "num_train_epochs": flags.epochs, "max_steps": -1 if flags.max_steps is None else flags.max_steps,
         "learning_rate": training.learning_rate, "warmup_steps": 0.03, "lr_scheduler_type": "cosine",
         "seed": flags.seed, "max_length": None, "remove_unused_columns": False, "dataloader_num_workers": 0,
         "bf16": on_gpu, "use_cpu": not on_gpu, "fsdp": flags.fsdp or None, "ddp_find_unused_parameters": False,
         # Not FSDP's own activation checkpointing: it renames modules, and PEFT then saves an empty adapter.
         "gradient_checkpointing": on_gpu,
-        "output_dir": output_dir, "eval_strategy": "no", "save_strategy": "no", "save_total_limit": 2,
+        "output_dir": task.output_dir, "eval_strategy": "no", "save_strategy": "no", "save_total_limit": 2,
         "logging_steps": 1, "logging_nan_inf_filter": False, "disable_tqdm": True,
         "report_to": ["mlflow"] if os.environ.get(MLFLOW) else [],
         "run_name": training.output.partition("?")[0].rstrip("/").rpartition("/")[2],

@@ -13,19 +13,19 @@ import torch
 
 from artsel_ray.config import from_flags
 from artsel_ray.models.weights import read_model
-from artsel_ray.train import dpo, loop, sft, trainers
+from artsel_ray.train import choice, dpo, loop, sft, trainers
 from artsel_ray.train.job import training_of
 from artsel_ray.train.settings import TrainConfig
 
 
-def gpu_arguments(training: trainers.Training, output_dir: str) -> dict[str, Any]:
+def gpu_arguments(task: trainers.TrainingTask) -> dict[str, Any]:
     """Returns the arguments of a training on GPUs, but for the device."""
-    return {**trainers.arguments(training, output_dir), "bf16": True, "gradient_checkpointing": True}
+    return {**trainers.arguments(task), "bf16": True, "gradient_checkpointing": True}
 
 
 def main() -> None:
     """Runs trainings one after another; the first process writes each one's history."""
-    for module in (sft, dpo):
+    for module in (sft, dpo, choice):
         module.arguments = gpu_arguments  # type: ignore[attr-defined]
     loop._read_weights = lambda name, path, is_frozen: read_model(path, torch.bfloat16 if is_frozen else torch.float32)
     for flags in json.loads(sys.argv[1]):

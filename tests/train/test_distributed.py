@@ -1,4 +1,4 @@
-"""Two workers with bfloat16 base, autocast and gradient checkpointing, as on two GPUs with DDP: SFT, then DPO."""
+"""Two workers with bfloat16 base, autocast and gradient checkpointing, as on two GPUs with DDP: each method."""
 
 import json
 import math
@@ -31,12 +31,19 @@ def test_two_workers_learn_in_bfloat16_and_export_what_they_learned(
     }  # fmt: skip
     sft = {**shared, "method": "sft", "model": base, "output": str(tmp_path / "sft")}
     dpo = {**shared, "method": "dpo", "model": sft["output"], "output": str(tmp_path / "dpo")}
+    choice = {
+        **shared,
+        "method": "choice",
+        "model": base,
+        "output": str(tmp_path / "choice"),
+        "shuffle_candidates": True,
+    }
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29517"]
-    command += ["-m", "tests.support.gpu_training", json.dumps([sft, dpo])]
+    command += ["-m", "tests.support.gpu_training", json.dumps([sft, dpo, choice])]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
-    for flags in (sft, dpo):
+    for flags in (sft, dpo, choice):
         result: Any = json.loads(Path(str(flags["output"]), "history.json").read_text())
         assert result["error"] == ""
         losses = [entry["loss"] for entry in result["history"] if "loss" in entry]

@@ -12,7 +12,7 @@ from artsel_ray.train.dpo import DpoCollator, Rejections
 from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
 from artsel_ray.train.loop import fit
-from artsel_ray.train.trainers import Order
+from artsel_ray.train.orders import Order
 from tests.support.training import CAPTIONS, TinyLlama, example_row, fit_in, prompts_of, train_config, write_examples
 
 
@@ -44,7 +44,7 @@ def test_every_other_candidate_is_rejected_equally_often(smollm2: Model, tmp_pat
         False,
     )
     rejections = Rejections(examples, "uniform")
-    assert rejections.usable() == [0]
+    assert examples.comparable() == [0]
     drawn = Counter(rejections.draw(0, epoch)[0] for epoch in range(2000))
     assert set(drawn) == {0, 2}
     assert drawn[0] / 2000 == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 2000))
@@ -95,11 +95,11 @@ def test_rejected_candidate_never_reads_like_the_chosen_one(smollm2: Model, tmp_
     ]
     examples = read_train(write_examples(tmp_path, rows), prompts_of(smollm2), 2048, 0, False)
     rejections = Rejections(examples, "uniform")
-    assert rejections.usable() == [0]
+    assert examples.comparable() == [0]
     assert {rejections.draw(0, epoch)[0] for epoch in range(20)} == {2}
     # With the option's number as the answer too: what is preferred is an artwork, not a position.
     numbers = read_train(str(tmp_path), prompts_of(smollm2, output="number"), 2048, 0, False)
-    assert Rejections(numbers, "uniform").usable() == [0]
+    assert numbers.comparable() == [0]
 
 
 def test_examples_without_another_caption_are_left_out_and_counted(

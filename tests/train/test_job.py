@@ -29,7 +29,15 @@ from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
 from artsel_ray.schema import ARTWORKS, EXAMPLES, REQUESTS, TITLES
-from artsel_ray.train.job import begin_training, final_metrics, nothing_learned, train, training_failed, training_of
+from artsel_ray.train.job import (
+    as_it_began,
+    begin_training,
+    final_metrics,
+    nothing_learned,
+    train,
+    training_failed,
+    training_of,
+)
 from artsel_ray.train.loop import Fitted
 from artsel_ray.train.settings import TrainConfig
 from tests.support.training import TinyLlama, changed, example_row, losses_of, train_config, write_half_base
@@ -83,6 +91,7 @@ def test_fsdp_is_part_of_a_trainings_identity_and_where_it_runs_is_not(
 ) -> None:
     config = config_for(examples, tiny_llama(True), tmp_path / "T", workers=2)
     later = {"output", "workers", "fsdp", "gpus_per_worker", "export_merged", "weight_by_propensity", "max_weight"}
+    later |= {"group_size", "negatives"}
     earlier = {name: value for name, value in resolved(config).items() if name not in later}
     earlier |= {"model": load(config.model).model_id, "max_model_length": 8192}
     storage.write_json(str(tmp_path / "T/config.json"), {"run": earlier})
@@ -278,6 +287,18 @@ def test_loss_that_does_not_move_is_a_warning(method: str, losses: list[float], 
     found = nothing_learned(method, [*history, {"step": 9.0, "validation_ips": 1.0}])
     assert found.startswith("warning: the loss stayed") != learned
     assert bool(found) != learned
+
+
+def test_training_that_began_without_groups_goes_on_without(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
+    config = config_for(examples, tiny_llama(True), tmp_path / "T")
+    assert as_it_began(config) is config
+    begin_training(resolved(changed(config, group_size=1)), ())  # the identity of earlier versions
+    assert "group_size" not in storage.read_json(f"{tmp_path}/T/config.json")["run"]
+    begin_training(resolved(as_it_began(config)), ())
+    with pytest.raises(InputError, match="differs in: group_size"):
+        begin_training(resolved(config), ())
 
 
 def test_what_travels_to_and_from_workers_can_be_pickled(examples: str, tmp_path: Path) -> None:

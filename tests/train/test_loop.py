@@ -27,7 +27,7 @@ from artsel_ray.train.callbacks import validate
 from artsel_ray.train.examples import read_train, read_validation
 from artsel_ray.train.job import training_of
 from artsel_ray.train.loop import export
-from artsel_ray.train.trainers import Order
+from artsel_ray.train.orders import Order
 from tests.support.training import (
     TinyLlama,
     changed,
@@ -123,7 +123,7 @@ def test_adapter_and_merged_model_are_the_trained_model(
 
 
 def test_plain_trl_has_the_same_losses(examples: str, tiny_llama: TinyLlama, tmp_path: Path) -> None:
-    config = train_config(examples, tiny_llama(True), tmp_path / "T", max_steps=3)
+    config = train_config(examples, tiny_llama(True), tmp_path / "T", group_size=1, max_steps=3)
     ours = logged(fit_in(tmp_path / "scratch", config), "loss")
 
     path = load(config.model).path

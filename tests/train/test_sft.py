@@ -4,8 +4,8 @@ from artsel_ray.models.load import load
 from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
 from artsel_ray.train.loop import fit
+from artsel_ray.train.orders import Order
 from artsel_ray.train.sft import SftCollator
-from artsel_ray.train.trainers import Order
 from tests.support.training import TinyLlama, example_row, prompts_of, train_config, write_examples
 
 

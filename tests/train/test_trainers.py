@@ -18,8 +18,9 @@ from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
 from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
-from artsel_ray.train.settings import METHODS, Method
-from artsel_ray.train.trainers import Order, TrainingTask, arguments, check_fused_head, compute_targets_only
+from artsel_ray.train.loop import fit
+from artsel_ray.train.settings import METHODS, Method, OptimizationSettings
+from artsel_ray.train.trainers import TrainingTask, arguments, check_fused_head, compute_targets_only, examples_per_pass
 from tests.support.training import (
     TinyLlama,
     changed,
@@ -113,32 +114,35 @@ def test_bias_of_the_output_layer_is_part_of_the_loss() -> None:
     assert any("embed_tokens" in name for name, value in trained.named_parameters() if value.requires_grad)
 
 
-def test_order_has_every_example_once_and_similar_lengths_side_by_side() -> None:
-    lengths = [100 + index * 7919 % 1000 for index in range(800)]
-    order = Order(lengths, 32, 0)
-    first = list(order)
-    assert sorted(first) == list(range(800))
-    spread = [
-        max(batch) - min(batch) for batch in ([lengths[i] for i in first[at : at + 4]] for at in range(0, 800, 4))
-    ]
-    assert sum(spread) / len(spread) < 50  # of 1,000; about 600 in a random order
-    order.set_epoch(1)
-    assert list(order) != first
-    order.set_epoch(0)
-    assert list(order) == first
-    assert list(Order(lengths, 32, 1)) != first
+@pytest.mark.parametrize(("group_size", "passes"), [(1, 2), (8, 1)])
+def test_gradients_are_accumulated_to_the_batch_of_all_workers(
+    group_size: int, passes: int, examples: str, tiny_llama: TinyLlama
+) -> None:
+    read = read_train(f"{examples}/train", prompts_of(load(tiny_llama(True))), 2048, 0, False)
+    training, model = (
+        training_of(changed(CONFIG, group_size=group_size)),
+        read_model(load(tiny_llama(True)).base, "auto"),
+    )
+    shared = arguments(TrainingTask(training, read, model, None, "unused"))
+    assert (shared["gradient_accumulation_steps"], shared["max_steps"], shared["run_name"]) == (passes, -1, "run")
 
 
-def test_gradients_are_accumulated_to_the_batch_of_all_workers() -> None:
-    shared = arguments(TRAINING, "unused")
-    assert (shared["gradient_accumulation_steps"], shared["max_steps"], shared["run_name"]) == (2, -1, "run")
+def test_a_pass_has_a_complete_group_where_the_batch_allows() -> None:
+    def passes(group_size: int = 8, **flags: Any) -> int:
+        return examples_per_pass(OptimizationSettings(**flags), group_size)
+
+    assert passes(batch_size=32, workers=1) == 8
+    assert passes(batch_size=32, workers=1, group_size=1) == 4
+    assert passes(batch_size=32, workers=1, micro_batch=16) == 16
+    assert passes(batch_size=32, workers=8) == 4
+    assert passes(batch_size=24, workers=2, group_size=5) == 4
 
 
 def test_settings_travel_to_workers() -> None:
     assert pickle.loads(pickle.dumps(TRAINING)) == TRAINING  # noqa: S301
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "choice"])
 def test_trainers_take_our_order_leave_the_indices_to_the_collator_and_use_one_gpu(
     method: Method, examples: str, tiny_llama: TinyLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,14 +152,14 @@ def test_trainers_take_our_order_leave_the_indices_to_the_collator_and_use_one_g
     prompts = prompts_of(base)
     prompts.tokenizer.pad_token = prompts.tokenizer.eos_token
     read = read_train(f"{examples}/train", prompts, 2048, 0, False)
-    training = training_of(changed(CONFIG, workers=1))
+    training = training_of(changed(CONFIG, workers=1, group_size=1))
     model = read_model(base.path, torch.float32)
     lora = adapter.lora_config(model, 2, 4, [prompts.option, prompts.option_end])
     trainer: Any = pkgutil.resolve_name(METHODS[method])(TrainingTask(training, read, model, lora, str(tmp_path)))
     assert trainer.args.n_gpu == 1
     assert trainer.train_dataset.column_names == ["index"]
     (batch,) = list(trainer.get_train_dataloader())[:1]
-    assert batch["input_ids"].shape[0] == 2 * (2 if method == "dpo" else 1)
+    assert len(batch["label" if method == "choice" else "input_ids"]) == 2 * (2 if method == "dpo" else 1)
     assert trainer.get_train_dataloader().sampler is trainer.order or trainer._get_train_sampler() is trainer.order
 
 
@@ -172,7 +176,7 @@ def weighing_trainer(method: Method, uri: str, tiny_llama: TinyLlama, output: Pa
     return trainer
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "choice"])
 def test_gradient_is_that_of_the_weighted_loss(method: Method, tiny_llama: TinyLlama, tmp_path: Path) -> None:
     """Both losses are means over rows, so that rows weighted 2 and 0.5 have twice and half of their own gradients."""
     rows = [example_row(1, label=0, propensity=0.1), example_row(2, label=1, propensity=0.6)]
@@ -231,6 +235,59 @@ def test_weighting_names_the_file_with_examples_without_a_propensity(tiny_llama:
         InputError, match=r"train/a\.parquet: 2 examples have no propensity in \(0, 1\], and --weight-by"
     ):
         weighing_trainer("sft", uri, tiny_llama, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"method": "sft"}, {"method": "sft", "reason": True}, {"method": "dpo"}, {"method": "dpo", "negatives": "all"},
+        {"method": "choice"},
+    ],
+)  # fmt: skip
+def test_groups_change_no_loss_and_no_validation(
+    flags: dict[str, Any], examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
+    """Each step has all examples, so that their order does not matter either."""
+    rows = [example_row(1 + n // 4, label=n // 4, example_id=f"e{n}", rationale=f"Likes {n}.") for n in range(8)]
+    write_examples(f"{examples}/train", rows)
+    config = train_config(
+        examples, tiny_llama(True), tmp_path / "T", batch_size=8, max_steps=3, checkpoint_steps=3, **flags
+    )
+    alone, grouped = (fit_in(tmp_path / f"{size}", changed(config, group_size=size)) for size in (1, 8))
+    assert logged(grouped, "loss") == pytest.approx(logged(alone, "loss"), rel=1e-4)
+    assert logged(grouped, "loss")[2] < logged(grouped, "loss")[0]
+    assert logged(grouped, "validation_accuracy") == logged(alone, "validation_accuracy")
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [({"layout": "user_first"}, "with the layout user_first, a title's prompts do not begin alike"),
+     ({"batch_size": 1, "micro_batch": 1}, "a step of one example has no group")],
+)  # fmt: skip
+def test_groups_without_effect_are_one_line(
+    flags: dict[str, Any], why: str, examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    config = train_config(examples, tiny_llama(True), tmp_path / "T", **{"max_steps": 1, **flags})
+    fit(training_of(config), str(tmp_path / "scratch"), None, [], lines.append)
+    assert lines[0] == f"--group-size has no effect: {why}; each prompt is computed alone"
+    assert "group-size" not in " ".join(lines[1:])
+
+
+def test_a_model_that_cannot_pack_trains_each_prompt_alone(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load(tiny_llama(True))
+    read = read_train(f"{examples}/train", prompts_of(base), 2048, 0, False)
+    model: Any = read_model(base.base, torch.float32)
+    model.config.sliding_window = 8
+    lora = adapter.lora_config(model, 2, 4, [])
+    trainer: Any = pkgutil.resolve_name(METHODS["choice"])(TrainingTask(TRAINING, read, model, lora, str(tmp_path)))
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert "packed" not in batch
+    assert batch["input_ids"].shape[1] > 50
+    assert read.notices == ["--group-size has no effect: unused cannot compute prompts that share their beginning; "
+                            "each prompt is computed alone"]  # fmt: skip
 
 
 def test_trl_and_transformers_have_the_private_methods_that_we_replace() -> None:

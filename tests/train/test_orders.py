@@ -1,0 +1,74 @@
+"""Orders show each example once an epoch, the same on any number of workers, and groups of a title side by side."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artsel_ray.train.orders import GroupOrder, Order
+
+TITLES = st.lists(st.integers(0, 5), min_size=1, max_size=60)
+
+
+def test_order_has_every_example_once_and_similar_lengths_side_by_side() -> None:
+    lengths = [100 + index * 7919 % 1000 for index in range(800)]
+    order = Order(lengths, 32, 0)
+    first = list(order)
+    assert sorted(first) == list(range(800))
+    spread = [
+        max(batch) - min(batch) for batch in ([lengths[i] for i in first[at : at + 4]] for at in range(0, 800, 4))
+    ]
+    assert sum(spread) / len(spread) < 50  # of 1,000; about 600 in a random order
+    order.set_epoch(1)
+    assert list(order) != first
+    order.set_epoch(0)
+    assert list(order) == first
+    assert list(Order(lengths, 32, 1)) != first
+
+
+@given(TITLES, st.integers(1, 8), st.integers(0, 3))
+def test_groups_have_every_example_once_and_one_title_each(titles: list[int], size: int, epoch: int) -> None:
+    indices = [100 + 3 * position for position in range(len(titles))]  # not all examples are usable
+    order = GroupOrder(indices, titles, size, 0)
+    order.set_epoch(epoch)
+    found = list(order)
+    assert sorted(found) == list(range(len(titles)))
+    groups = [found[start : start + size] for start in range(0, len(found), size)]
+    complete = sum(len({titles[position] for position in group}) == 1 for group in groups if len(group) == size)
+    assert complete >= sum(count // size for count in Counter(titles).values())
+    # Candidates have one order for a title in a group.
+    for group in groups:
+        keys = {(titles[position], order.shuffle_key(indices[position])) for position in group}
+        assert len(keys) == len({titles[position] for position in group})
+        assert all(key in [indices[position] for position in group] for _, key in keys)
+
+
+def test_groups_differ_between_epochs_and_seeds_and_are_the_same_again() -> None:
+    titles = [number % 7 for number in range(200)]
+
+    def shown(seed: int, epoch: int) -> list[int]:
+        order = GroupOrder(range(200), titles, 8, seed)
+        order.set_epoch(epoch)
+        return list(order)
+
+    assert shown(0, 0) == shown(0, 0)
+    assert len({tuple(each) for each in (shown(0, 0), shown(0, 1), shown(1, 0))}) == 3
+
+
+def test_an_order_that_was_looked_at_follows_the_epoch() -> None:
+    order = GroupOrder(range(40), [number % 2 for number in range(40)], 4, 0)
+    first = [order.shuffle_key(index) for index in range(40)]
+    order.set_epoch(1)
+    assert [order.shuffle_key(index) for index in range(40)] != first
+
+
+@pytest.mark.parametrize("size", [2, 8])
+def test_a_step_of_two_groups_sees_two_titles(size: int) -> None:
+    titles = [number % 5 for number in range(400)]
+    for epoch in range(5):
+        order = GroupOrder(range(400), titles, size, 0)
+        order.set_epoch(epoch)
+        found = [titles[position] for position in order]
+        steps = [found[start : start + 2 * size] for start in range(0, 400, 2 * size)]
+        assert all(len(set(step)) > 1 for step in steps)
