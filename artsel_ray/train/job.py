@@ -115,10 +115,16 @@ def training_of(config: TrainConfig) -> Training:
 
 def as_it_began(config: ConfigT) -> ConfigT:
     """Returns the flags of a training or sweep, without groups if an earlier version, which had none, began it."""
-    path = storage.join(config.output, CONFIG)
-    if not storage.exists(path) or "group_size" in storage.read_json(path).get("run", {}):
+    begun = _begun(config.output)
+    if begun is None or "group_size" in begun:
         return config
     return dataclasses.replace(config, optimization=dataclasses.replace(config.optimization, group_size=1))
+
+
+def _begun(output: str) -> dict[str, Any] | None:
+    """Returns the identity of the run that an output holds, None if it holds none."""
+    path = storage.join(output, CONFIG)
+    return storage.read_json(path).get("run", {}) if storage.exists(path) else None
 
 
 def _without_effect(flags: dict[str, Any]) -> tuple[str, ...]:
@@ -145,7 +151,11 @@ def begin_training(flags: dict[str, Any], not_identity: tuple[str, ...]) -> Run:
     check_columns(train_files, with_rationales=flags["reason"] or (model.spec is not None and model.spec.reason))
     check_columns(validation_files, with_rationales=False)
     length = identity_length(flags["max_model_length"], model_length(model.base))
-    return begin(flags["output"], {**identity, "model": model.model_id, "max_model_length": length}, flags)
+    identity |= {"model": model.model_id, "max_model_length": length}
+    begun = _begun(flags["output"])
+    if begun is None or "example_files" in begun:  # earlier versions did not look
+        identity["example_files"] = storage.describe([*train_files, *validation_files], flags["examples"])
+    return begin(flags["output"], identity, flags)
 
 
 def nothing_learned(method: str, history: list[dict[str, float]]) -> str:

@@ -289,6 +289,23 @@ def test_loss_that_does_not_move_is_a_warning(method: str, losses: list[float], 
     assert bool(found) != learned
 
 
+def test_training_does_not_go_on_with_other_examples(tiny_llama: TinyLlama, tmp_path: Path) -> None:
+    files = [tmp_path / "E" / split / "a.parquet" for split in ("train", "validation")]
+    for number, file in enumerate(files):
+        file.parent.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist([example_row(number)], EXAMPLES), file)
+    flags = resolved(config_for(str(tmp_path / "E"), tiny_llama(True), tmp_path / "T"))
+    begin_training(flags, ())
+    begin_training(flags, ())
+    pq.write_table(pa.Table.from_pylist([example_row(2), example_row(3)], EXAMPLES), files[1])
+    with pytest.raises(InputError, match="differs in: example_files"):
+        begin_training(flags, ())
+    known = storage.read_json(f"{tmp_path}/T/config.json")
+    del known["run"]["example_files"]  # as an earlier version wrote it
+    storage.write_json(f"{tmp_path}/T/config.json", known)
+    begin_training(flags, ())
+
+
 def test_training_that_began_without_groups_goes_on_without(
     examples: str, tiny_llama: TinyLlama, tmp_path: Path
 ) -> None:
