@@ -344,7 +344,7 @@ def group_step(trainer: Any) -> tuple[float, float, float]:
     loss = trainer.compute_loss(trainer.model, trainer.data_collator(indices))
     loss.backward()
     ended = time.perf_counter(), time.process_time()
-    return float(loss), ended[0] - started[0], ended[1] - started[1]
+    return loss.item(), ended[0] - started[0], ended[1] - started[1]
 
 
 def compare_groups(benchmark: Benchmark) -> None:
