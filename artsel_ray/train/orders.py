@@ -1,9 +1,12 @@
 """The order in which an epoch shows the examples: by length, or a title's users side by side.
 
 An order depends on seed and epoch alone, not on the number of workers, and a resumed run has that of an uninterrupted
-one. (The Trainer's own `group_by_length` draws from torch's global generator, whose state a resumed run has not.)
+one. (The Trainer's own `group_by_length` draws from torch's global generator, whose state a resumed run has not.) The
+last optimizer step of an epoch is filled up with the epoch's first examples: otherwise each number of workers would
+fill its last batches with other ones.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -29,11 +32,15 @@ class Order(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._length_n)
+        return -(-len(self._length_n) // self._batch_size) * self._batch_size
 
     def __iter__(self) -> Iterator[int]:
+        return itertools.islice(itertools.cycle(self._positions()), len(self))
+
+    def _positions(self) -> list[int]:
+        """Returns the examples' positions in the dataset in this epoch's order."""
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.epoch)
-        yield from get_length_grouped_indices(self._length_n, self._batch_size, generator=generator)
+        return list(get_length_grouped_indices(self._length_n, self._batch_size, generator=generator))
 
     def shuffle_key(self, index: int) -> int:
         """Returns what the order of an example's candidates is drawn by in this epoch; equal keys, equal orders."""
@@ -46,19 +53,20 @@ class GroupOrder(Order):
     A title's groups are spread over the epoch, so that a step sees other titles next to it.
     """
 
-    def __init__(self, indices: Sequence[int], title_n: Sequence[int], group_size: int, seed: int) -> None:
+    def __init__(
+        self, indices: Sequence[int], title_n: Sequence[int], group_size: int, batch_size: int, seed: int
+    ) -> None:
         """Orders the examples with these `indices`, of which the dataset has its rows.
 
         Args:
             title_n: [len(indices)] the title of each.
         """
-        super().__init__([1] * len(indices), 1, seed)
+        super().__init__([1] * len(indices), batch_size, seed)
         self._index_n, self._title_n, self._group_size = np.array(indices), np.array(title_n), group_size
         self._keys: tuple[int, dict[int, int]] = (-1, {})
 
-    def __iter__(self) -> Iterator[int]:
-        for group in self._groups():
-            yield from group.tolist()
+    def _positions(self) -> list[int]:
+        return [position for group in self._groups() for position in group.tolist()]
 
     def shuffle_key(self, index: int) -> int:
         """Returns the first example of this one's title in its group."""

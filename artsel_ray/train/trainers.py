@@ -110,7 +110,8 @@ class TrainingTask:
         """Returns the order of the examples with these indices, of which the dataset has its rows."""
         flags, examples = self.training.optimization, self.examples
         if self.group_size > 1:
-            return GroupOrder(indices, [examples.title_n[index] for index in indices], self.group_size, flags.seed)
+            titles = [examples.title_n[index] for index in indices]
+            return GroupOrder(indices, titles, self.group_size, flags.batch_size, flags.seed)
         return Order([examples.length_n[index] for index in indices], flags.batch_size, flags.seed)
 
 

@@ -30,7 +30,7 @@ def test_order_has_every_example_once_and_similar_lengths_side_by_side() -> None
 @given(TITLES, st.integers(1, 8), st.integers(0, 3))
 def test_groups_have_every_example_once_and_one_title_each(titles: list[int], size: int, epoch: int) -> None:
     indices = [100 + 3 * position for position in range(len(titles))]  # not all examples are usable
-    order = GroupOrder(indices, titles, size, 0)
+    order = GroupOrder(indices, titles, size, 1, 0)
     order.set_epoch(epoch)
     found = list(order)
     assert sorted(found) == list(range(len(titles)))
@@ -48,7 +48,7 @@ def test_groups_differ_between_epochs_and_seeds_and_are_the_same_again() -> None
     titles = [number % 7 for number in range(200)]
 
     def shown(seed: int, epoch: int) -> list[int]:
-        order = GroupOrder(range(200), titles, 8, seed)
+        order = GroupOrder(range(200), titles, 8, 8, seed)
         order.set_epoch(epoch)
         return list(order)
 
@@ -57,7 +57,7 @@ def test_groups_differ_between_epochs_and_seeds_and_are_the_same_again() -> None
 
 
 def test_an_order_that_was_looked_at_follows_the_epoch() -> None:
-    order = GroupOrder(range(40), [number % 2 for number in range(40)], 4, 0)
+    order = GroupOrder(range(40), [number % 2 for number in range(40)], 4, 4, 0)
     first = [order.shuffle_key(index) for index in range(40)]
     order.set_epoch(1)
     assert [order.shuffle_key(index) for index in range(40)] != first
@@ -67,8 +67,18 @@ def test_an_order_that_was_looked_at_follows_the_epoch() -> None:
 def test_a_step_of_two_groups_sees_two_titles(size: int) -> None:
     titles = [number % 5 for number in range(400)]
     for epoch in range(5):
-        order = GroupOrder(range(400), titles, size, 0)
+        order = GroupOrder(range(400), titles, size, size, 0)
         order.set_epoch(epoch)
         found = [titles[position] for position in order]
         steps = [found[start : start + 2 * size] for start in range(0, 400, 2 * size)]
         assert all(len(set(step)) > 1 for step in steps)
+
+
+@pytest.mark.parametrize("count", [3, 47, 50, 64])
+def test_last_step_is_filled_with_the_first_examples_whatever_the_number_of_workers(count: int) -> None:
+    orders = Order([5] * count, 32, 0), GroupOrder(range(count), [each % 3 for each in range(count)], 4, 32, 0)
+    for order in orders:
+        found = list(order)
+        assert len(found) == len(order) == -(-count // 32) * 32
+        assert set(found[:count]) == set(range(count))
+        assert found[count:] == (found[:count] * 32)[: len(found) - count]
