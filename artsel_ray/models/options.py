@@ -95,11 +95,18 @@ def _check_same(before: Any, after: Any, source: Path) -> None:
 def add_to_tokenizer(source: Path, to: Path) -> None:
     """Writes a model's tokenizer, or processor, with the tokens into another folder: the same that a model gets."""
     tokenizer, processor = _read(source)
-    tokenizer.add_special_tokens({"additional_special_tokens": [OPTION, OPTION_END]})
+    _add_tokens(tokenizer)
     (processor or tokenizer).save_pretrained(to)
     for name in ("config.json", "generation_config.json"):  # an end token may be named there alone
         if (source / name).is_file():
             shutil.copyfile(source / name, to / name)
+
+
+def _add_tokens(tokenizer: Any) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": [OPTION, OPTION_END]})
+    # Saved with the tokenizer, and true with HF_HUB_OFFLINE: a model's id must be the same everywhere.
+    if "local_files_only" in tokenizer.init_kwargs:
+        tokenizer.init_kwargs["local_files_only"] = False
 
 
 def _read(source: Path) -> tuple[Any, Any]:
@@ -166,7 +173,7 @@ def save_with_options(model: "PreTrainedModel", tokenizer: Any, to: Path) -> Non
     import torch
 
     spelled = {token: tokenizer(token, add_special_tokens=False)["input_ids"] for token in (OPTION, OPTION_END)}
-    tokenizer.add_special_tokens({"additional_special_tokens": [OPTION, OPTION_END]})
+    _add_tokens(tokenizer)
     embeddings: Any = model.get_input_embeddings()
     had = embeddings.num_embeddings
     if len(tokenizer) > had:

@@ -72,6 +72,15 @@ def test_tokenizer_alone_has_the_ids_of_the_model_and_reads_no_weights(bare: Pat
     assert {file.name for file in model_files(made)} <= {file.name for file in model_files(bare, SMALL_PATTERNS)}
 
 
+def test_model_has_the_same_id_without_a_connection(bare: Path, tmp_path: Path) -> None:
+    online = load(str(bare)).base
+    offline = shutil.copytree(bare, tmp_path / "offline")
+    settings = json.loads((offline / "tokenizer_config.json").read_text())
+    (offline / "tokenizer_config.json").write_text(json.dumps({**settings, "local_files_only": True}))
+    found = [json.loads((path / "tokenizer_config.json").read_text()) for path in (online, load(str(offline)).base)]
+    assert found[0].get("local_files_only", False) is found[1]["local_files_only"] is False
+
+
 def test_tokens_that_a_model_has_no_rows_for_do_not_make_another_model_each_time(
     bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
