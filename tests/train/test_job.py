@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -374,12 +375,13 @@ def test_training_survives_a_lost_process_a_lost_node_and_its_killed_job_and_its
         except InputError:  # not yet, or just now
             return {"checkpoint_results": []}
 
-    def known() -> int:
-        return len(snapshot()["checkpoint_results"])
+    def trains_with(at_least: int) -> bool:
+        """Whether both workers run, after so many checkpoints."""
+        return len(snapshot()["checkpoint_results"]) >= at_least and len(workers_of(machines)) == 2
 
     with subprocess.Popen(command_of(config), env={**os.environ, "RAY_ADDRESS": cluster.address}) as job:
         for lose, at_least in ((lose_process, 1), (lose_node, 1), (lose_job, 2)):
-            wait_for(lambda enough=at_least: known() >= enough and len(workers_of(machines)) == 2, job)
+            wait_for(partial(trains_with, at_least), job)
             before = workers_of(machines).keys()
             lose(cluster, machines, job)
             while before & workers_of(machines).keys():
