@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,13 +15,23 @@ if TYPE_CHECKING:
 
 
 # Modules whose tests take minutes, the longest first: started last, one worker would wait for another.
-_LONGEST = ["test_faults.py", "test_ray_jobs.py"]
+_LONGEST = [
+    "tests/test_ray_jobs.py",
+    "tests/test_faults.py",
+    "tests/reproduce/test_job.py",
+    "tests/score/test_scoring_run.py",
+    "tests/train/test_job.py",
+    "tests/distill/test_job.py",
+    "tests/train/test_learning.py",
+    "tests/runtime/test_sharded_job.py",
+    "tests/train/test_sweep.py",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest modules first."""
-    order = {name: index for index, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+    order = {Path(__file__).parents[1] / name: index for index, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ import pytest
 from artsel_ray import schema, storage
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.models.load import Model
+from artsel_ray.simulate.job import simulate
+from artsel_ray.simulate.settings import SimulateConfig
 from tests.support.canary import CANARY, logged, tells
 from tests.support.s3_server import SECRET
 
@@ -81,33 +83,40 @@ def test_all_jobs_run_submitted_and_leak_no_user_text(
     storage.write_json(storage.join(bucket, "made.json"), {})  # and with it the bucket
     model, base = tiny_llama(True), "s3://night/data"
     world, data, trained = (f"{base}/{name}" for name in ("world", "prepared", "trained"))
-    logs = head.submit(
-        f"python jobs/simulate.py --output {world} --users 60 --titles 10 --interactions-per-user 6 "
-        "--caption-tokens 16 --max-candidates 5"
-    )
+    simulate(
+        SimulateConfig(
+            output=storage.join(bucket, "world"), users=60, titles=10, interactions_per_user=6, caption_tokens=16,
+            max_candidates=5,
+        )
+    )  # fmt: skip
     _plant(storage.join(bucket, "world"))
-    training = f"--examples {data}/examples --max-steps 2 --batch-size 4 --validation-size 4"
-    for job in [
-        f"python jobs/prepare.py --input {world} --output {data} --test-size 20 --validation-size 5",
-        f"python jobs/train.py --method sft --model {model} --output {trained} --workers 1 {training}",
-        f"python jobs/train.py --method dpo --model {trained} --output {base}/preferred --workers 1 {training}",
-        f"python jobs/sweep.py --method sft --model {model} --output {base}/sweep {training} "
-        "--learning-rates 1e-4 1e30",
-        f"python jobs/score.py --requests {data}/requests/test --titles {world}/titles --artworks {world}/artworks "
+    training = f"--examples {data}/examples --max-steps 4 --batch-size 4 --validation-size 4"
+    jobs = [
+        f"prepare.py --input {world} --output {data} --test-size 20 --validation-size 5",
+        f"train.py --method sft --model {model} --output {trained} --workers 1 {training}",
+        f"train.py --method dpo --model {trained} --output {base}/preferred --workers 1 {training}",
+        f"sweep.py --method sft --model {model} --output {base}/sweep {training} --learning-rates 1e-4 1e30",
+        f"score.py --requests {data}/requests/test --titles {world}/titles --artworks {world}/artworks "
         f"--model {trained} --engine transformers --decoding rank --output {base}/predictions",
-        f"python jobs/baseline.py --examples {data}/examples --output {base}/baseline --epochs 1 "
+        f"baseline.py --examples {data}/examples --output {base}/baseline --epochs 1 "
         "--learning-rates 0.005 --weight-decays 0.01",
-        f"python jobs/evaluate.py --examples {data}/examples/test --predictions {base}/predictions "
+        f"evaluate.py --examples {data}/examples/test --predictions {base}/predictions "
         f"--oracle {world}/oracle --output {base}/evaluation",
-        f"python jobs/explain.py --predictions {base}/predictions --requests {data}/requests/test "
+        f"explain.py --predictions {base}/predictions --requests {data}/requests/test "
         f"--titles {world}/titles --artworks {world}/artworks --output {base}/explanation",
-    ]:
-        logs += head.submit(job)
+    ]
+    logs = head.submit(f"python -m tests.support.job_chain {' '.join(f'jobs/{job}' for job in jobs)}")
     assert "artworks" in storage.read_json(storage.join(bucket, "prepared", "summary.json"))["simulated"]
     metrics = storage.read_json(storage.join(bucket, "evaluation", "metrics.json"))
     assert (metrics["examples"], metrics["missing"]) == (20, 0)
     report = storage.read_object(storage.join(bucket, "evaluation", "report.html")).decode()
     assert "simulated" in report.lower()
+    # A trial that diverges does not end a sweep.
+    trials = read_table(storage.join(bucket, "sweep", "trials.parquet"), "trials").to_pylist()
+    assert {trial["learning_rate"]: trial["status"] for trial in trials} == {1e-4: "finished", 1e30: "failed"}
+    (error,) = (trial["error"] for trial in trials if trial["error"])
+    assert "lower --learning-rate" in error
+    assert "lower --learning-rate" in storage.read_object(storage.join(bucket, "sweep", "report.html")).decode()
 
     # The canary is in every prompt, and in an invalid row.
     examples = read_table(storage.join(bucket, "prepared", "examples", "test"), "examples").to_pylist()

@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import ray
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -111,16 +111,16 @@ def invalid_rows(output: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
 def test_resume_after_kill_and_every_example_is_kept_or_dropped_with_its_fault(
-    config: DistillConfig, tiny_teacher: str
+    config: DistillConfig, tiny_teacher: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     complete = changed(config, teacher=tiny_teacher)
-    with tempfile.TemporaryDirectory() as session:  # a socket's path must be short
-        own = {**os.environ, "RAY_TMPDIR": session}
-        ran = subprocess.run(command(complete), check=True, env=own, capture_output=True, text=True)
-        assert logged(Path(session)) == []
+    distill(complete)
+    printed = capfd.readouterr()
+    assert logged() == []
     published = [Path(complete.output, name).read_text() for name in ("config.json", "summary.json", "_manifest.json")]
-    assert not any(map(tells, [ran.stdout, ran.stderr, *published, str(invalid_rows(complete.output))]))
+    assert not any(map(tells, [*printed, *published, str(invalid_rows(complete.output))]))
     kept, dropped = read_table(complete.output, "examples").to_pylist(), invalid_rows(complete.output)
     assert {row["user_id"] for row in kept} | {row["user_id"] for row in dropped} == {f"u{i}" for i in range(EXAMPLES)}
     assert len(kept) + len(dropped) == EXAMPLES
@@ -140,7 +140,8 @@ def test_resume_after_kill_and_every_example_is_kept_or_dropped_with_its_fault(
     assert [f"{complete.output}/{part}" for part in manifest["parts"]] == storage.list_files(complete.output)
 
     killed = changed(complete, output=f"{complete.output}-killed")
-    driver = subprocess.Popen(command(killed), start_new_session=True)
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    driver = subprocess.Popen(command(killed), env=environment, start_new_session=True)
     while len(storage.find_files(killed.output)) < 2:
         assert driver.poll() is None, "the run ended before it could be killed"
         time.sleep(0.01)
@@ -149,15 +150,14 @@ def test_resume_after_kill_and_every_example_is_kept_or_dropped_with_its_fault(
     assert storage.read_manifest(killed.output) is None
     first = Path(killed.output) / "part-000000.parquet"
     written = first.stat().st_mtime_ns
-    resumed = subprocess.run(command(killed), check=True, capture_output=True, text=True)
-    assert re.search(rf"{EXAMPLES} examples in 13 shards, [1-9]\d* done", resumed.stdout)
+    capfd.readouterr()
+    distill(killed)
+    assert re.search(rf"{EXAMPLES} examples in 13 shards, [1-9]\d* done", capfd.readouterr().out)
     assert first.stat().st_mtime_ns == written
     assert read_table(killed.output, "examples").to_pylist() == kept
     assert invalid_rows(killed.output) == dropped
-
-    other = subprocess.run(command(changed(killed, top_p=0.5)), capture_output=True, text=True)
-    assert (other.returncode, other.stderr.count("\n")) == (1, 1)
-    assert "holds another run, which differs in: top_p" in other.stderr
+    with pytest.raises(InputError, match="holds another run, which differs in: top_p"):
+        distill(changed(killed, top_p=0.5))
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The skeleton with stages of a toy job: shard n has n + 1 titles, of which an engine scores the first token."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from artsel_ray.data.checked_reader import read_table
 from artsel_ray.engines.fake import FakeEngine
 from artsel_ray.errors import InputError
 from artsel_ray.runtime import sharded_job
-from artsel_ray.runtime.engine_pool import ActorError, EngineStage, GetEngine, Item, Processed, Starts
+from artsel_ray.runtime.engine_pool import ActorError, EngineActor, EngineStage, GetEngine, Item, Processed, Starts
 from artsel_ray.runtime.run import begin
 from artsel_ray.runtime.sharded_job import PrepareActor, PrepareStage, ShardedJob, WriteActor, stage_seconds
 from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, RESTARTS, Shard, done_shards, read_statistics
@@ -65,13 +66,31 @@ def title_ids(output: Path) -> list[str]:
     return [name.split()[0] for name in read_table(str(output), "titles", ["name"])["name"].to_pylist()]
 
 
-def test_all_shards_are_written_with_their_invalid_rows_and_statistics(tmp_path: Path) -> None:
-    job = toy_job(tmp_path)
-    job.process([0, 1, 2])
-    assert title_ids(tmp_path) == ["t00", "t10", "t11", "t20", "t21", "t22"]
-    assert read_table(str(tmp_path / INVALID_FOLDER), "invalid_rows")["reason"].to_pylist() == ["missing"]
-    assert read_statistics(str(tmp_path), 1)["prompt_tokens"] == 2
-    totals = job.totals()
+def set_genre(rows: pa.Table) -> pa.Table:
+    """What `finish` does here."""
+    genres = pa.array([["Drama"]] * rows.num_rows, pa.list_(pa.string()))
+    return rows.set_column(rows.column_names.index("genres"), "genres", genres)
+
+
+@pytest.fixture(scope="module")
+def completed(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    """Output of a job whose shards are all written; copy it to change it."""
+    output = tmp_path_factory.mktemp("completed")
+    toy_job(output, finish=set_genre).process([0, 1, 2])
+    return output
+
+
+@pytest.fixture
+def copied(completed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(completed, tmp_path / "copied"))
+
+
+def test_all_shards_are_written_with_their_invalid_rows_and_statistics(completed: Path) -> None:
+    assert done_shards(str(completed)) == {0, 1, 2}
+    assert title_ids(completed) == ["t00", "t10", "t11", "t20", "t21", "t22"]
+    assert read_table(str(completed / INVALID_FOLDER), "invalid_rows")["reason"].to_pylist() == ["missing"]
+    assert read_statistics(str(completed), 1)["prompt_tokens"] == 2
+    totals = toy_job(completed).totals()
     assert {name: totals[name] for name in ("titles", "rejected", "prompt_tokens", "decoded_tokens")} == {
         "titles": 6, "rejected": 1, "prompt_tokens": 6, "decoded_tokens": 6,
     }  # fmt: skip
@@ -79,18 +98,28 @@ def test_all_shards_are_written_with_their_invalid_rows_and_statistics(tmp_path:
     assert set(stage_seconds(totals)) == {"prepare", "load", "engine", "ask"}
 
 
-def test_only_missing_shards_are_processed(tmp_path: Path) -> None:
-    toy_job(tmp_path).process([0, 2])
-    assert done_shards(str(tmp_path)) == {0, 2}
-    before = (tmp_path / "part-000000.parquet").stat().st_mtime_ns
-    toy_job(tmp_path).process([1])
-    toy_job(tmp_path).process([])
-    assert done_shards(str(tmp_path)) == {0, 1, 2}
-    assert (tmp_path / "part-000000.parquet").stat().st_mtime_ns == before
+def test_finish_changes_rows_just_before_they_are_written(completed: Path) -> None:
+    assert read_table(str(completed), "titles", ["genres"])["genres"].to_pylist() == [["Drama"]] * 6
+
+
+def test_nothing_that_travels_between_stages_is_logged(completed: Path) -> None:
+    assert CANARY in read_table(str(completed), "titles")["name"][0].as_py()
+    assert logged() == []
+
+
+def test_manifest_comes_last_and_lists_the_parts(copied: Path) -> None:
+    assert storage.read_manifest(str(copied)) is None
+    job = toy_job(copied)
+    job.publish(job.summary({"titles": 6}, job.totals()), {"titles": 6})
+    parts = [f"part-00000{index}.parquet" for index in range(SHARDS)]
+    assert storage.read_manifest(str(copied)) == {"parts": parts, "titles": 6}
+    summary = storage.read_json(str(copied / "summary.json"))
+    assert summary.pop("seconds")["total"] > 0
+    assert summary == {"titles": 6, "model_id": "m@1", RESTARTS: 0}
 
 
 def test_resume_reports_done_shards_and_repeats_those_with_invalid_rows_on_request(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def share() -> int:
         read.append(1)
@@ -101,46 +130,20 @@ def test_resume_reports_done_shards_and_repeats_those_with_invalid_rows_on_reque
 
     read: list[int] = []
     stage = PrepareStage("prepare", make, share)
-    toy_job(tmp_path).process([0, 2])
-    parts = [tmp_path / f"part-00000{index}.parquet" for index in range(SHARDS)]
+    parts = [copied / f"part-00000{index}.parquet" for index in range(SHARDS)]
     first, last = parts[0].stat().st_mtime_ns, parts[2].stat().st_mtime_ns
-    toy_job(tmp_path, prepare=stage).resume()
+    parts[1].unlink()
+    toy_job(copied, prepare=stage).resume()
     assert "6 titles in 3 shards, 2 done; model m@1" in capsys.readouterr().out
-    assert title_ids(tmp_path) == ["t00", "t10", "t11", "t20", "t21", "t22"]
+    assert title_ids(copied) == ["t00", "t10", "t11", "t20", "t21", "t22"]
     assert (len(read), parts[0].stat().st_mtime_ns) == (1, first)
     # Every shard is done: nothing is read for the actors.
-    toy_job(tmp_path, prepare=stage).resume()
+    toy_job(copied, prepare=stage).resume()
     assert (len(read), parts[0].stat().st_mtime_ns) == (1, first)
     # Shard 0 has an invalid row.
-    toy_job(tmp_path, prepare=stage, redo_invalid=True).resume()
+    toy_job(copied, prepare=stage, redo_invalid=True).resume()
     assert parts[0].stat().st_mtime_ns > first
     assert parts[2].stat().st_mtime_ns == last
-
-
-def test_manifest_comes_last_and_lists_the_parts(tmp_path: Path) -> None:
-    job = toy_job(tmp_path)
-    job.process([0, 1, 2])
-    assert storage.read_manifest(str(tmp_path)) is None
-    job.publish(job.summary({"titles": 6}, job.totals()), {"titles": 6})
-    parts = [f"part-00000{index}.parquet" for index in range(SHARDS)]
-    assert storage.read_manifest(str(tmp_path)) == {"parts": parts, "titles": 6}
-    summary = storage.read_json(str(tmp_path / "summary.json"))
-    assert summary.pop("seconds")["total"] > 0
-    assert summary == {"titles": 6, "model_id": "m@1", RESTARTS: 0}
-
-
-def test_finish_changes_rows_just_before_they_are_written(tmp_path: Path) -> None:
-    def finish(rows: pa.Table) -> pa.Table:
-        return rows.slice(0, 1)
-
-    toy_job(tmp_path, finish=finish).process([1, 2])
-    assert title_ids(tmp_path) == ["t10", "t20"]
-
-
-def test_nothing_that_travels_between_stages_is_logged(tmp_path: Path) -> None:
-    toy_job(tmp_path).process([0, 1, 2])
-    assert CANARY in read_table(str(tmp_path), "titles")["name"][0].as_py()
-    assert logged() == []
 
 
 def refuse(*_: Any) -> Any:
@@ -158,12 +161,29 @@ def refuse(*_: Any) -> Any:
     ],
     ids=["prepare", "make prepare", "process", "make process", "finish"],
 )
-def test_input_error_of_a_stage_ends_the_run_with_its_message(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_input_error_of_a_stage_is_the_result_of_its_shard(tmp_path: Path, changes: dict[str, Any]) -> None:
+    job, starts = toy_job(tmp_path, **changes), Starts.remote()
+    batch: Any = {"shard": np.array([0])}
+    for actor in (
+        PrepareActor(starts, 9, job.prepare.name, job.prepare.make, []),
+        EngineActor(job.engine, starts, 9, None, str(tmp_path)),
+        WriteActor(starts, 9, str(tmp_path), job.table, job.finish),
+    ):
+        batch = actor(batch)
+    error = unwrap(batch)
+    assert isinstance(error, InputError)
+    assert str(error) == "row 3 is wrong; fix it"
+    assert not done_shards(str(tmp_path))
+
+
+def test_input_error_of_a_stage_ends_the_run_with_its_message(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^row 3 is wrong; fix it$"):
-        toy_job(tmp_path, **changes).process([0, 1])
+        toy_job(tmp_path, prepare=PrepareStage("prepare", refuse)).process([0, 1])
 
 
-def test_engine_that_does_not_load_ends_the_run(tmp_path: Path) -> None:
+def test_engine_that_does_not_load_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded_job, "MAX_STARTS", 2)  # each takes some seconds
+
     def load() -> FakeEngine:
         raise RuntimeError("no memory left")
 
@@ -196,34 +216,19 @@ def test_another_driver_stops_this_one(tmp_path: Path) -> None:
         job.process([0, 1, 2])
 
 
-def test_engine_that_dies_once_is_restarted_and_its_shard_repeated(tmp_path: Path) -> None:
-    died = tmp_path / "died"
-
-    def make() -> Callable[[list[str], GetEngine], Processed]:
-        process = make_process()
-
-        def die_once(titles: list[str], get_engine: GetEngine) -> Processed:
-            if not died.exists():
-                died.touch()
-                os._exit(1)
-            return process(titles, get_engine)
-
-        return die_once
-
-    toy_job(tmp_path / "out", engine=EngineStage("ask", make, FakeEngine)).process([0, 1, 2])
-    assert title_ids(tmp_path / "out") == ["t00", "t10", "t11", "t20", "t21", "t22"]
-
-
-def test_engine_that_fails_leaves_its_process_and_is_counted(tmp_path: Path) -> None:
+def test_engine_that_dies_or_fails_is_restarted_in_another_process_and_its_shard_repeated(tmp_path: Path) -> None:
     def load() -> FakeEngine:
         fail_once(tmp_path / "at the start")
         return FakeEngine()
 
     def make() -> Callable[[list[str], GetEngine], Processed]:
-        process = make_process()
+        process, died = make_process(), tmp_path / "died"
 
         def fail(titles: list[str], get_engine: GetEngine) -> Processed:
             fail_once(tmp_path / "in the middle")
+            if not died.exists():
+                died.touch()
+                os._exit(1)
             return process(titles, get_engine)
 
         return fail
@@ -231,7 +236,7 @@ def test_engine_that_fails_leaves_its_process_and_is_counted(tmp_path: Path) -> 
     job = toy_job(tmp_path / "out", engine=EngineStage("ask", make, load))
     job.process([0, 1, 2])
     assert title_ids(tmp_path / "out") == ["t00", "t10", "t11", "t20", "t21", "t22"]
-    assert job.summary({}, job.totals())[RESTARTS] == 2
+    assert job.summary({}, job.totals())[RESTARTS] == 3
     processes = [(tmp_path / name).read_text() for name in ("at the start", "in the middle")]
     assert processes[0] != processes[1]
 

@@ -144,21 +144,16 @@ def test_best_trial_passes_on_what_it_noticed_and_is_merged_on_request(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-def test_sweep_survives_a_diverging_trial_and_resumes_with_more_rates(
-    examples: str, tiny_llama: TinyLlama, tmp_path: Path
-) -> None:
+def test_sweep_resumes_with_more_rates(examples: str, tiny_llama: TinyLlama, tmp_path: Path) -> None:
     given = config(
         tmp_path, examples=examples, model=tiny_llama(True), max_steps=4, batch_size=2, micro_batch=2,
-        checkpoint_steps=4, lora_rank=2, learning_rates=(1e-3, 1e30),
+        checkpoint_steps=4, lora_rank=2, learning_rates=(1e-3,),
     )  # fmt: skip
     sweep(given)
     page = (tmp_path / "T/report.html").stat()
     assert page.st_mtime_ns <= (tmp_path / "T/_manifest.json").stat().st_mtime_ns
-    assert "lower --learning-rate" in (tmp_path / "T/report.html").read_text()
-    first = {row["learning_rate"]: row for row in read_table(f"{given.output}/trials.parquet", "trials").to_pylist()}
-    assert (first[1e-3]["status"], first[1e30]["status"]) == ("finished", "failed")
-    assert "lower --learning-rate" in first[1e30]["error"]
-    assert first[1e-3]["step"] == 4
+    (first,) = read_table(f"{given.output}/trials.parquet", "trials").to_pylist()
+    assert (first["status"], first["step"]) == ("finished", 4)
     assert load(f"{given.output}/best").spec is not None
     assert list((tmp_path / "T/tune/0.001").glob("events.out.tfevents.*"))
     finished = (tmp_path / "T/trials/0.001/_manifest.json").stat().st_mtime_ns
