@@ -5,16 +5,17 @@ import re
 import socket
 import subprocess
 import sys
+import time
 
 from ray._common.utils import get_default_system_temp_dir  # Ray 2.60; the tests fail when these change
 from ray._private.utils import read_ray_address
 
 from artsel_ray.errors import InputError
 
-_CONNECT_SECONDS, _PROBE_SECONDS = 4, 10
+_CONNECT_SECONDS, _PROBE_SECONDS, _BUSY_FACTOR = 4, 10, 6
 _CLIENT_PORT = 10001  # of `ray://` without a port
 # Connects as the job will, in a process of its own: some failures end a process, others wait for a minute.
-_PROBE = "import ray; ray.init(log_to_driver=False, configure_logging=False)"
+_PROBE = "import ray; print(flush=True); ray.init(log_to_driver=False, configure_logging=False)"
 # Ray's names of its sockets, with the longest process id: /ray/session_2026-11-28_01-35-28_121123_1234567/sockets/…
 _SOCKET_NAME_BYTES, _MAX_SOCKET_BYTES = 68, 107
 
@@ -67,16 +68,22 @@ def _check_accepts(address: str) -> None:
     # As the job's own, for Ray looks for a token by where the address comes from. A submitted job's packages stay out.
     environment = os.environ | {"RAY_NUM_REDIS_GET_RETRIES": "5"}
     environment.pop("RAY_JOB_CONFIG_JSON_ENV_VAR", None)
-    command = [sys.executable, "-P", "-c", _PROBE]
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_PROBE_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise InputError(
-            f"{address} does not answer as a Ray cluster within {_PROBE_SECONDS} s; RAY_ADDRESS must be the head's "
-            "host:port, by default port 6379, and this machine one of the cluster's nodes"
-        ) from None
-    if done.returncode:
-        raise InputError(refusal(address, done.stderr))
+    command, started = [sys.executable, "-P", "-c", _PROBE], time.monotonic()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as probe:
+        assert probe.stdout is not None
+        probe.stdout.readline()
+        imported = time.monotonic() - started  # a second or two; on a busy machine, all that follows takes longer too
+        try:
+            _, errors = probe.communicate(timeout=max(_PROBE_SECONDS - imported, _BUSY_FACTOR * imported))
+        except subprocess.TimeoutExpired:
+            probe.kill()
+            raise InputError(
+                f"{address} does not answer as a Ray cluster within {time.monotonic() - started:.0f} s; RAY_ADDRESS "
+                "must be the head's host:port, by default port 6379, and this machine one of the cluster's nodes"
+            ) from None
+    if probe.returncode:
+        raise InputError(refusal(address, errors))
 
 
 def refusal(address: str, stderr: str) -> str:
