@@ -180,7 +180,7 @@ def weighing_trainer(method: Method, uri: str, tiny_llama: TinyLlama, output: Pa
 def test_gradient_is_that_of_the_weighted_loss(method: Method, tiny_llama: TinyLlama, tmp_path: Path) -> None:
     """Both losses are means over rows, so that rows weighted 2 and 0.5 have twice and half of their own gradients."""
     rows = [example_row(1, label=0, propensity=0.1), example_row(2, label=1, propensity=0.6)]
-    trainer = weighing_trainer(method, write_examples(tmp_path / "train", rows), tiny_llama, tmp_path)
+    trainer = weighing_trainer(method, write_examples(tmp_path / "train", rows), tiny_llama, tmp_path, batch_size=2)
     (batch,) = list(trainer.get_train_dataloader())
     # 1 / (m π) is 3.333 and 0.5556, with a mean of 1.9444, in the order of the epoch.
     copies = 2 if method == "dpo" else 1
