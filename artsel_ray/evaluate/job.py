@@ -79,17 +79,22 @@ def evaluate(config: EvaluateConfig) -> None:
         dm_left_out=dm_left_out,
         titles=evaluate_titles(table, policies, train.is_new_n, choices["model"].missing_n, settings) if train else {},
     )
-    metrics = metrics_content(findings)
-
     _write_invalid(config.output, {"examples": table, "impressions": impressions, "baseline": None, **choices})
-    storage.write_json(storage.join(config.output, "config.json"), resolved(config))
-    metrics_uri, report_uri = (storage.join(config.output, name) for name in ("metrics.json", "report.html"))
+    _write_results(config.output, resolved(config), findings, read_seconds, started)
+
+
+def _write_results(output: str, flags: dict[str, Any], findings: Findings, read_seconds: float, started: float) -> None:
+    """Writes all but invalid rows, and prints the table; `started` is of the monotonic clock, in seconds."""
+    metrics = metrics_content(findings)
+    storage.write_json(storage.join(output, "config.json"), flags)
+    metrics_uri, report_uri = (storage.join(output, name) for name in ("metrics.json", "report.html"))
     storage.write_json(metrics_uri, metrics)
-    report = render_evaluation(metrics, _shown(table, choices["model"], config.seed), _sources(resolved(config)))
+    shown = _shown(findings.table, findings.choices["model"], flags["seed"])
+    report = render_evaluation(metrics, shown, _sources(flags))
     storage.write_object(report_uri, report.encode())
     summary: dict[str, Any] = {name: value for name, value in metrics.items() if isinstance(value, int)}
     summary["seconds"] = {"read": read_seconds, "total": time.monotonic() - started}
-    storage.write_json(storage.join(config.output, "summary.json"), summary)
+    storage.write_json(storage.join(output, "summary.json"), summary)
     print("\n".join([*evaluation_lines(metrics), metrics_uri, report_uri]))
 
 

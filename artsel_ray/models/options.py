@@ -79,8 +79,8 @@ def _logits(model: Any, ids: list[int], tokens: int) -> Any:
 def _check_same(before: Any, after: Any, source: Path) -> None:
     """Raises an InputError unless logits are the same, but for the rounding of a half format."""
     if before is None:
-        print(f"warning: {source} computes nothing here, so that nobody knows whether {OPTION} and {OPTION_END}, which "
-              "were added, have changed its answers", file=sys.stderr, flush=True)  # fmt: skip
+        print(f"warning: {source} computes nothing here, so that its answers with {OPTION} and {OPTION_END} added "
+              "could not be compared with those before", file=sys.stderr, flush=True)  # fmt: skip
         return
     # A model that answers with NaN is refused when it is asked, with another message.
     if before.isfinite().all() and (

@@ -24,7 +24,7 @@ def score(config: ScoreConfig) -> None:
     """
     started = time.perf_counter()
     files, titles, artworks = (storage.list_files(uri) for uri in (config.requests, config.titles, config.artworks))
-    check_footers({"requests": read_footers(files)})  # here, for what Ray's workers print nobody sees
+    check_footers({"requests": read_footers(files)})  # on the driver: the output of Ray's workers is not shown
     answer_spec = resolve_answer_spec(config)
     spec = answer_spec.spec
     catalog, invalid = read_catalog(titles, artworks, spec.asset_kind, spec.assets, config.artworks)

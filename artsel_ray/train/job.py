@@ -147,7 +147,7 @@ def begin_training(flags: dict[str, Any], not_identity: tuple[str, ...]) -> Run:
     left_out = (*not_identity, *_without_effect(flags))
     identity = {name: value for name, value in flags.items() if name not in left_out}
     model = load(flags["model"])
-    # Here, for what the workers print about the same columns nobody sees.
+    # On the driver: what the workers print about the same columns is not shown.
     check_columns(train_files, with_rationales=flags["reason"] or (model.spec is not None and model.spec.reason))
     check_columns(validation_files, with_rationales=False)
     length = identity_length(flags["max_model_length"], model_length(model.base))

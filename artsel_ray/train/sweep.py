@@ -155,7 +155,7 @@ def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], second
         errors = [record.error for record in records if record.error]
         raise InputError(f"no trial finished; the first failed with: {errors[0]}")
     copy_best(output, best.learning_rate)
-    # What its training noticed, in a process whose output nobody sees.
+    # What its training noticed, in a process whose output is not shown.
     for notice in storage.read_json(storage.join(output, BEST, "summary.json")).get("notices", []):
         print(f"best trial: {notice}", flush=True)
     if flags["export_merged"] and flags["lora_rank"]:
