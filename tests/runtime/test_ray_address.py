@@ -78,10 +78,27 @@ def test_address_where_nothing_listens_is_one_line(
 def test_address_of_something_else_is_given_up(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{silent_port}")
     monkeypatch.setattr(ray_address, "_PROBE_SECONDS", 3)
+    monkeypatch.setattr(ray_address, "_BUSY_FACTOR", 1)
     started = time.monotonic()
     with pytest.raises(InputError, match=rf"127.0.0.1:{silent_port} does not (answer as a Ray|accept this job)"):
         check_address()
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("answers_after", [0.5, 60])
+def test_cluster_that_answers_late_is_waited_for_where_all_is_slow(
+    answers_after: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Importing takes a second here, in place of Ray's import on a busy machine."""
+    probe = f"import time; time.sleep(1); print(flush=True); time.sleep({answers_after})"
+    monkeypatch.setattr(ray_address, "_PROBE", probe)
+    monkeypatch.setattr(ray_address, "_PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(ray_address, "_BUSY_FACTOR", 2)
+    if answers_after < 1:
+        ray_address._check_accepts("127.0.0.1:6379")
+    else:
+        with pytest.raises(InputError, match=r"does not answer as a Ray cluster within [3-9] s"):
+            ray_address._check_accepts("127.0.0.1:6379")
 
 
 def test_auto_without_a_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
