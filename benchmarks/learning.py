@@ -38,19 +38,21 @@ class Benchmark:
     folder: Path
     epochs: float = 2.0
     seed: int = 0
+    group_size: int = 1
+    """Users of a title side by side; a step of 32 examples then shows fewer titles."""
 
 
 def main(benchmark: Benchmark) -> float:
     """Simulates, prepares, trains and scores held-out pairs; prints and returns the share of what can be learned."""
     world, data, model = (str(benchmark.folder / name) for name in ("world", "data", "model"))
-    output = benchmark.folder / f"trained-{benchmark.epochs:g}-{benchmark.seed}"
+    output = benchmark.folder / f"trained-{benchmark.epochs:g}-{benchmark.seed}-{benchmark.group_size}"
     simulate(from_flags(SimulateConfig, output=world, **WORLD))
     prepare(PrepareConfig(input=world, output=data, history_length=16, validation_size=500, test_size=1000))
     write_tiny(f"{world}/titles", f"{world}/artworks", Path(model))
     config = from_flags(
         TrainConfig, method="sft", examples=f"{data}/examples", model=model, output=str(output), history_length=16,
         lora_rank=0, learning_rate=3e-3, epochs=benchmark.epochs, batch_size=32, micro_batch=32, checkpoint_steps=200,
-        workers=0, seed=benchmark.seed,
+        workers=0, seed=benchmark.seed, group_size=benchmark.group_size,
     )  # fmt: skip
     train(config)
     predictions, evaluation = f"{output}/predictions", f"{output}/evaluation"

@@ -244,8 +244,7 @@ def test_resume_after_kill_9_gives_the_same_result(world: Path, tiny_llama: Call
     # One pair a shard: two dozen shards, so that no run ends between the first object and the kill.
     changes = {"engine": "vllm", "decoding": "rank", "shard_pairs": 1}
     whole = config_for(world, tiny_llama(False), output=str(world / "whole"), **changes)
-    reference = config_for(world, tiny_llama(False), output=whole.output, **{**changes, "engine": "transformers"})
-    subprocess.run(command(reference), check=True)  # starts sooner, with the same answers
+    subprocess.run(command(whole), check=True)
     config = replace(whole, output=str(world / "killed"))
     # At the first object; tests/test_faults.py kills at other moments, where no engine has to be started each time.
     driver = subprocess.Popen(command(config), start_new_session=True)
