@@ -33,7 +33,7 @@ from artsel_ray.report.html import render_sweep
 from artsel_ray.runtime.ray_cluster import gpus_per_worker, start_ray, wait_for_resources
 from artsel_ray.runtime.run import DRIVER, Run
 from artsel_ray.s3 import open_file
-from artsel_ray.train.callbacks import VALIDATED_STEP, VALIDATION
+from artsel_ray.train.callbacks import VALIDATED_STEP
 from artsel_ray.train.job import CHECKPOINTS, METRICS, NOT_IDENTITY, as_it_began, begin_training, export_merged, train
 from artsel_ray.train.settings import SweepConfig, TrainConfig
 from artsel_ray.train.trial_records import (
@@ -46,6 +46,7 @@ from artsel_ray.train.trial_records import (
     selected_by,
     trial_output,
 )
+from artsel_ray.train.validation import VALIDATION
 
 BEST, TABLE = "best", "trials.parquet"
 _SHOWN = ("method", "model", "output_format", "reason", "layout", "batch_size", "lora_rank", "seed")
