@@ -11,5 +11,6 @@
 - `callbacks`: what happens between steps, and which checkpoints are complete.
 - `validation`: choices for held-out examples, and their metrics.
 - `sweep`: the sweep job.
+- `best_trial`: its best trial: the copy in best/, and its metrics on test examples.
 - `trial_records`: the records of its trials, and which is the best.
 """
