@@ -159,18 +159,11 @@ def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], second
         print(f"best trial: {notice}", flush=True)
     if flags["export_merged"] and flags["lora_rank"]:
         export_merged(storage.join(output, BEST))
-    note, on_test = selection_note(len(records)), None
-    if note:  # the best validation of several is a selected maximum
-        on_test = measure_on_test(
-            trial_output(output, best.learning_rate), flags["examples"], flags["validation_size"],
-            flags["max_model_length"], flags["gpus_per_worker"], flags["fsdp"],
-        )  # fmt: skip
-        note = f"{note}: {describe_measured(on_test)}"
-        add_note(storage.join(output, BEST), f"Its validation metrics are {note}.")
+    counts = {status: sum(record.status == status for record in records) for status in get_args(Status)}
+    note, on_test = _measure_again(output, best.learning_rate, len(records) - counts["failed"], flags)
     page = render_sweep(rows, dataclasses.asdict(best), shown_flags(flags), selected, note)
     report = storage.join(output, "report.html")
     storage.write_object(report, page.encode())
-    counts = {status: sum(record.status == status for record in records) for status in get_args(Status)}
     summary = {"best": dataclasses.asdict(best), "headline": selected, "test": on_test, **counts, "seconds": seconds}
     storage.write_json(storage.join(output, "summary.json"), summary)
     run.publish({"best": best.learning_rate, "trials": len(records)})
@@ -182,6 +175,20 @@ def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], second
     )
     if note:
         print(f"the best trial's validation metrics are {note}", flush=True)
+
+
+def _measure_again(output: str, rate: float, trials: int, flags: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
+    """Returns what the best trial's validation metrics are, and its metrics on test examples; neither for one trial."""
+    note = selection_note(trials)
+    if not note:
+        return note, None
+    on_test = measure_on_test(
+        trial_output(output, rate), flags["examples"], flags["validation_size"], flags["max_model_length"],
+        flags["gpus_per_worker"], flags["fsdp"],
+    )  # fmt: skip
+    note = f"{note}: {describe_measured(on_test)}"
+    add_note(storage.join(output, BEST), f"Its validation metrics are {note}.")
+    return note, on_test
 
 
 def shown_flags(flags: dict[str, Any]) -> dict[str, Any]:
