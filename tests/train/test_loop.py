@@ -176,7 +176,7 @@ def test_dpo_starts_at_its_reference(examples: str, tiny_llama: TinyLlama, tmp_p
     plain = PeftModel.from_pretrained(read(load(first.model).path), str(tmp_path / "T2/adapter"))
     ids = torch.arange(300).view(3, 100) * 163 % plain.config.vocab_size
     with torch.no_grad():
-        torch.testing.assert_close(read(preferred.path)(ids).logits, plain(ids).logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(read(preferred.path)(ids).logits, plain(ids).logits, atol=5e-4, rtol=1e-4)
         assert (read(load(first.output).path)(ids).logits - plain(ids).logits).abs().max() > 0.01
 
 
