@@ -150,6 +150,7 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
     from artsel_ray.prompts.tokenizer import PromptTokenizer
     from artsel_ray.train.examples import read_train
     from artsel_ray.train.orders import Order
+    from artsel_ray.train.trainers import SCHEDULE
 
     path, flags = load(config.model).path, config.optimization
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
@@ -161,10 +162,7 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
         "input_ids": [each.ids for each in encoded],
         "completion_mask": [[int(supervised) for supervised in each.supervised] for each in encoded],
     }
-    ours: dict[str, Any] = {
-        "train_sampling_strategy": "sequential", "gradient_checkpointing": False, "warmup_steps": 0.03,
-        "lr_scheduler_type": "cosine",
-    }  # fmt: skip
+    ours: dict[str, Any] = {"train_sampling_strategy": "sequential", "gradient_checkpointing": False, **SCHEDULE}
     arguments = SFTConfig(
         output_dir=config.output, per_device_train_batch_size=flags.micro_batch, max_steps=flags.max_steps or -1,
         gradient_accumulation_steps=flags.batch_size // flags.micro_batch, learning_rate=config.learning_rate,

@@ -6,7 +6,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from artsel_ray.evaluation.held_out import selection_note
 from artsel_ray.evaluation.metrics import LOG_METRICS, METRICS, headline, summary_metrics
 from artsel_ray.report.plots import plot_formats, plot_learning_rates, plot_positions, plot_references
 
@@ -86,14 +85,16 @@ def _labeled(rows: dict[str, Any]) -> dict[str, Any]:
 
 
 def render_sweep(
-    trials: list[dict[str, Any]], best: dict[str, Any], flags: dict[str, Any], selected: str = "validation_ips"
-) -> str:
+    trials: list[dict[str, Any]], best: dict[str, Any], flags: dict[str, Any], selected: str = "validation_ips",
+    note: str = "",
+) -> str:  # fmt: skip
     """Returns the page of a sweep.
 
     Args:
         trials: rows of the table of trials; `best` is the chosen one.
         flags: what to show of the flags.
         selected: column of the metric that it was chosen by.
+        note: what its value there is, and what other examples say.
     """
     return render(
         "sweep.html",
@@ -102,7 +103,7 @@ def render_sweep(
         flags=flags,
         selected=selected,
         heading=_VALIDATION[selected],
-        selection_note=selection_note(len(trials)),
+        note=note,
         image=Markup(plot_learning_rates(trials, best["learning_rate"], selected, _VALIDATION[selected])),
     )
 

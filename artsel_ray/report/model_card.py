@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from artsel_ray import storage
 
-_PLOT = "loss.svg"
+_CARD, _PLOT = "README.md", "loss.svg"
 _LOGGED = "validation_snips_logged"
 # Flags that mean something on one machine only.
 _NOT_SHOWN = ("examples", "output")
@@ -17,7 +17,14 @@ _NOT_SHOWN = ("examples", "output")
 def write_card(output: str, flags: dict[str, Any], metrics: dict[str, float], history: list[dict[str, float]]) -> None:
     """Writes README.md and the plot that it shows into a training's output; `history` has the `step` of each entry."""
     storage.write_object(storage.join(output, _PLOT), _plot(history))
-    storage.write_object(storage.join(output, "README.md"), _text(flags, metrics).encode())
+    storage.write_object(storage.join(output, _CARD), _text(flags, metrics).encode())
+
+
+def add_note(output: str, note: str) -> None:
+    """Adds a paragraph to the card of `write_card`, before the plot."""
+    card = storage.join(output, _CARD)
+    text = storage.read_object(card).decode()
+    storage.write_object(card, text.replace("\n![", f"\n{note}\n\n![", 1).encode())
 
 
 def _plot(history: list[dict[str, float]]) -> bytes:

@@ -8,7 +8,9 @@
 - `orders`: the order of an epoch, by length or in groups of a title.
 - `sft`, `dpo`, `choice`: the methods, each as its trainer and how it renders a batch; `settings.METHODS` names them.
 - `choice_objective`: the loss of `choice`, on what `rank` scores with.
-- `callbacks`: what happens between steps, with validation, and which checkpoints are complete.
+- `callbacks`: what happens between steps, and which checkpoints are complete.
+- `validation`: choices for held-out examples, and their metrics.
 - `sweep`: the sweep job.
+- `best_trial`: its best trial: the copy in best/, and its metrics on test examples.
 - `trial_records`: the records of its trials, and which is the best.
 """

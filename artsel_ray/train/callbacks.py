@@ -7,68 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.fs as pafs
-import torch
-from accelerate import PartialState
-from accelerate.utils import reduce
 from transformers import Trainer, TrainerCallback
 
 from artsel_ray import storage
-from artsel_ray.decoding.base import Questions
-from artsel_ray.decoding.decoders import DECODERS
 from artsel_ray.engines.torch import TorchEngine
-from artsel_ray.errors import InputError
-from artsel_ray.evaluation.held_out import held_out_metrics, held_out_sums, shown_metrics
+from artsel_ray.evaluation.held_out import shown_metrics
 from artsel_ray.s3 import open_file
 from artsel_ray.train.examples import TrainingExamples
+from artsel_ray.train.validation import VALIDATION, validate
 
 VALIDATED_STEP = "validated_step"  # a checkpoint's metrics may be of an earlier step's validation
-VALIDATION = "validation_"  # what names of metrics on validation begin with
 _LIST = "files-"
 _PROGRESS_SECONDS = 5.0
-# Examples whose images are in memory together.
-_EXAMPLES_WITH_IMAGES = 32
-
-
-def validate(engine: TorchEngine, examples: TrainingExamples, is_sharded: bool = False) -> dict[str, float]:
-    """Returns the metrics of `held_out_metrics` for the engine's choices, each name after `validation_`.
-
-    They are NaN if the model answers with NaN. All workers call it, and share the examples.
-
-    Args:
-        is_sharded: whether no worker has the complete model. Then all must ask the same number of questions, and each
-            chooses for all examples.
-    """
-    state = PartialState()
-    workers = 1 if is_sharded else state.num_processes
-    own = range(state.process_index % workers, len(examples), workers)
-    at_once = _EXAMPLES_WITH_IMAGES if examples.tokenizer.placeholders else max(len(own), 1)
-    hits: list[float] = []
-    for start in range(0, len(own), at_once):
-        some = own[start : start + at_once]
-        try:
-            chosen = zip(_choose(engine, examples, some), some, strict=True)
-            hits += [choice == examples.label_n[index] for choice, index in chosen]
-        except InputError:  # the model answers with NaN; other workers wait for this one's sums
-            hits += [math.nan] * len(some)
-    candidates_n = np.array([len(examples.answers(index)) for index in own], dtype=np.int64)
-    propensity_n = np.array([examples.propensity_n[index] for index in own], dtype=np.float64)
-    own_sums = held_out_sums(np.array(hits, dtype=np.float64), candidates_n, propensity_n)
-    sums = reduce(torch.tensor(own_sums, dtype=torch.float64, device=state.device), "sum")
-    return {VALIDATION + name: value for name, value in held_out_metrics(sums.cpu().numpy()).items()}
-
-
-def _choose(engine: TorchEngine, examples: TrainingExamples, indices: Sequence[int]) -> list[int]:
-    tokenizer = examples.tokenizer
-    prompts = [examples.prompt(index) for index in indices]
-    images = [examples.images(index) for index in indices]
-    if tokenizer.spec.reason:
-        stop = [tokenizer.option, *tokenizer.end]
-        written = engine.generate(prompts, tokenizer.spec.reason_tokens, stop, images=images)
-        prompts = [tokenizer.with_rationale(prompt, ids)[0] for prompt, ids in zip(prompts, written, strict=True)]
-    answers = [examples.answers(index) for index in indices]
-    return DECODERS["choose"].decode(engine, Questions(tokenizer, prompts, answers, images)).candidates
 
 
 class Validate(TrainerCallback):

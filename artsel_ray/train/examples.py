@@ -20,15 +20,13 @@ from artsel_ray.data.conformity import check_footers
 from artsel_ray.data.footers import read_footers
 from artsel_ray.data.images import ArtworkImage, UnusableError, locate, read_all
 from artsel_ray.errors import InputError
-from artsel_ray.evaluation.examples import Examples
-from artsel_ray.evaluation.logging_policy import log_warnings
 from artsel_ray.prompts.escaping import escape
 from artsel_ray.prompts.tokenizer import Ids, Options, PromptTokenizer, TokenizedExample
 from artsel_ray.schema import EXAMPLES
 
 # Streams of random numbers, one for each kind of choice, so that no two kinds of choices depend on each other.
 SHUFFLE_STREAM, REJECTED_STREAM, RATIONALE_STREAM, GROUP_STREAM = 1, 2, 3, 4
-_COLUMNS = (
+COLUMNS = (
     "example_id", "title_id", "title_name", "title_genres", "history", "candidates", "image_uris", "label",
     "propensity",
 )  # fmt: skip
@@ -121,6 +119,14 @@ class TrainingExamples:
             self.known_same[key] = np.array(same)
         return self.known_same[key]
 
+    def right_answers(self, index: int) -> NDArray[np.bool_]:
+        """Returns which candidates count as the engaged one when chosen: [M].
+
+        Those that read the same; where all of a title do, none can be chosen by what it reads, and it is alone.
+        """
+        same = self.same_answers(index)
+        return np.arange(len(same)) == self.label_n[index] if same.all() else same
+
     def comparable(self) -> list[int]:
         """Returns the indices of examples whose title has a candidate that reads differently from the engaged one."""
         return [index for index in range(len(self)) if not self.same_answers(index).all()]
@@ -202,7 +208,7 @@ def read_images(tokenizer: PromptTokenizer, locations: list[str]) -> Sequence[Ar
 
 def check_columns(files: list[str], with_rationales: bool) -> None:
     """Prints which columns of examples are cast, and raises an InputError for those that cannot be read."""
-    columns = [*_COLUMNS, *(["rationale"] if with_rationales else [])]
+    columns = [*COLUMNS, *(["rationale"] if with_rationales else [])]
     check_footers({"examples": read_footers(files)}, {"examples": [EXAMPLES.field(name) for name in columns]})
 
 
@@ -217,21 +223,14 @@ def read_train(
     """
     if storage.exists(storage.join(uri, "config.json")) and storage.read_manifest(uri) is None:
         raise InputError(f"{uri} is the output of a job that has not finished; run that job's command again")
-    columns = [*_COLUMNS, *(["rationale"] if tokenizer.spec.reason else [])]
-    return _read(TrainingExamples(uri, tokenizer, seed, shuffle_candidates), columns, max_model_length, None)
+    columns = [*COLUMNS, *(["rationale"] if tokenizer.spec.reason else [])]
+    return read_examples(TrainingExamples(uri, tokenizer, seed, shuffle_candidates), columns, max_model_length, None)
 
 
-def read_validation(uri: str, tokenizer: PromptTokenizer, max_model_length: int, size: int) -> TrainingExamples:
-    """Reads the first examples, at most `size`, to choose for: all must be valid, and none needs a rationale."""
-    examples = _read(TrainingExamples(uri, tokenizer), [*_COLUMNS], max_model_length, size)
-    candidates_n = np.array([len(examples.answers(index)) for index in range(len(examples))])
-    label_n, title_n = np.array(examples.label_n), np.array(examples.title_n)
-    logged = Examples(np.arange(len(examples)), label_n, candidates_n, np.array(examples.propensity_n))
-    examples.notices += [f"warning: validation: {text}" for text in log_warnings(logged, label_n, title_n)]
-    return examples
-
-
-def _read(examples: TrainingExamples, columns: list[str], max_model_length: int, size: int | None) -> TrainingExamples:
+def read_examples(
+    examples: TrainingExamples, columns: list[str], max_model_length: int, size: int | None
+) -> TrainingExamples:
+    """Adds the first examples of its URI, at most `size`, to `examples`, and returns it; raises as `read_train`."""
     assets = examples.tokenizer.spec.assets
     files = storage.list_files(examples.uri)
     reader = CheckedReader(files, "examples", columns, lambda rows: example_checks(rows, assets))

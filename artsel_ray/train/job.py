@@ -33,11 +33,12 @@ from artsel_ray.models.weights import copy_processor, model_length
 from artsel_ray.report.model_card import write_card
 from artsel_ray.runtime.ray_cluster import gpus_per_worker, own_queue, start_ray, wait_for_resources
 from artsel_ray.runtime.run import CONFIG, Run, begin, identity_length
-from artsel_ray.train.callbacks import VALIDATION, is_complete, newest_complete
+from artsel_ray.train.callbacks import is_complete, newest_complete
 from artsel_ray.train.examples import check_columns
 from artsel_ray.train.loop import Fitted, fit, upload
 from artsel_ray.train.settings import TrainConfig
 from artsel_ray.train.trainers import MLFLOW, Training
+from artsel_ray.train.validation import VALIDATION
 
 CHECKPOINTS = "checkpoints"  # folder of a training's output
 _MAX_FAILURES = 3

@@ -22,10 +22,11 @@ from artsel_ray.models.load import ADAPTER, MERGED, Model, load
 from artsel_ray.models.spec import SPEC, resolve_prompt_spec, write_spec
 from artsel_ray.models.weights import copy_processor, model_length, prompt_tokenizer, read_model
 from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.train.callbacks import ReportProgress, SealCheckpoints, StopAtNonFinite, Validate, validate
-from artsel_ray.train.examples import TrainingExamples, read_train, read_validation
+from artsel_ray.train.callbacks import ReportProgress, SealCheckpoints, StopAtNonFinite, Validate
+from artsel_ray.train.examples import TrainingExamples, read_train
 from artsel_ray.train.settings import METHODS
 from artsel_ray.train.trainers import Training, TrainingTask, compute_targets_only
+from artsel_ray.train.validation import read_validation, validate
 
 # TRL's own files: its arguments are a pickle, its card knows nothing of this project.
 _NOT_EXPORTED = {"training_args.bin", "README.md"}

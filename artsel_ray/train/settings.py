@@ -116,7 +116,7 @@ class TrainConfig:
     """Where adapter/, spec.json, README.md and summary.json go (merged/ instead of adapter/, if all weights are
     trained): a path or URI."""
     learning_rate: LearningRate = 1e-5
-    """Peak learning rate, reached after the warmup steps."""
+    """Peak learning rate, reached with the last of the warmup steps."""
     optimization: OptimizationSettings = OptimizationSettings()
     learning: LearningSettings = LearningSettings()
     prompt: PromptSettings = PromptSettings()

@@ -6,7 +6,6 @@ A resumed sweep trusts the records of its trials, which are written as soon as a
 import dataclasses
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import ray
 from ray import tune
 from ray.train import UserCallback
@@ -28,13 +26,14 @@ from ray.util.state.exception import RayStateApiException
 from artsel_ray import schema, storage
 from artsel_ray.config import resolved
 from artsel_ray.errors import InputError
-from artsel_ray.evaluation.held_out import headline_of, shown_metrics
+from artsel_ray.evaluation.held_out import headline_of, selection_note, shown_metrics
 from artsel_ray.report.html import render_sweep
+from artsel_ray.report.model_card import add_note
 from artsel_ray.runtime.ray_cluster import gpus_per_worker, start_ray, wait_for_resources
-from artsel_ray.runtime.run import DRIVER, Run
-from artsel_ray.s3 import open_file
-from artsel_ray.train.callbacks import VALIDATED_STEP, VALIDATION
-from artsel_ray.train.job import CHECKPOINTS, METRICS, NOT_IDENTITY, as_it_began, begin_training, export_merged, train
+from artsel_ray.runtime.run import Run
+from artsel_ray.train.best_trial import BEST, copy_best, describe_measured, measure_on_test
+from artsel_ray.train.callbacks import VALIDATED_STEP
+from artsel_ray.train.job import METRICS, NOT_IDENTITY, as_it_began, begin_training, export_merged, train
 from artsel_ray.train.settings import SweepConfig, TrainConfig
 from artsel_ray.train.trial_records import (
     RECORD,
@@ -46,11 +45,11 @@ from artsel_ray.train.trial_records import (
     selected_by,
     trial_output,
 )
+from artsel_ray.train.validation import VALIDATION
 
-BEST, TABLE = "best", "trials.parquet"
+TABLE = "trials.parquet"
 _SHOWN = ("method", "model", "output_format", "reason", "layout", "batch_size", "lora_rank", "seed")
 _Train = Callable[[list[UserCallback]], dict[str, float]]
-_COPY_BYTES = 1 << 24
 _HEADLINE = "headline"  # as which a trial reports the metric that selects, whichever it is
 # Flags that do not change a trial's result. Learning rates are among them, so that more can be tried later.
 _NOT_IDENTITY = (*NOT_IDENTITY, "learning_rate", "learning_rates", "asha", "concurrent")
@@ -160,11 +159,12 @@ def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], second
         print(f"best trial: {notice}", flush=True)
     if flags["export_merged"] and flags["lora_rank"]:
         export_merged(storage.join(output, BEST))
-    page = render_sweep(rows, dataclasses.asdict(best), shown_flags(flags), selected)
+    counts = {status: sum(record.status == status for record in records) for status in get_args(Status)}
+    note, on_test = _measure_again(output, best.learning_rate, len(records) - counts["failed"], flags)
+    page = render_sweep(rows, dataclasses.asdict(best), shown_flags(flags), selected, note)
     report = storage.join(output, "report.html")
     storage.write_object(report, page.encode())
-    counts = {status: sum(record.status == status for record in records) for status in get_args(Status)}
-    summary = {"best": dataclasses.asdict(best), "headline": selected, **counts, "seconds": seconds}
+    summary = {"best": dataclasses.asdict(best), "headline": selected, "test": on_test, **counts, "seconds": seconds}
     storage.write_json(storage.join(output, "summary.json"), summary)
     run.publish({"best": best.learning_rate, "trials": len(records)})
     print(
@@ -173,6 +173,22 @@ def _publish(run: Run, records: list[TrialRecord], flags: dict[str, Any], second
         f"{storage.join(output, BEST)}\n{report}",
         flush=True,
     )
+    if note:
+        print(f"the best trial's validation metrics are {note}", flush=True)
+
+
+def _measure_again(output: str, rate: float, trials: int, flags: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
+    """Returns what the best trial's validation metrics are, and its metrics on test examples; neither for one trial."""
+    note = selection_note(trials)
+    if not note:
+        return note, None
+    on_test = measure_on_test(
+        trial_output(output, rate), flags["examples"], flags["validation_size"], flags["max_model_length"],
+        flags["gpus_per_worker"], flags["fsdp"],
+    )  # fmt: skip
+    note = f"{note}: {describe_measured(on_test)}"
+    add_note(storage.join(output, BEST), f"Its validation metrics are {note}.")
+    return note, on_test
 
 
 def shown_flags(flags: dict[str, Any]) -> dict[str, Any]:
@@ -181,22 +197,6 @@ def shown_flags(flags: dict[str, Any]) -> dict[str, Any]:
     shown = {name: flags[name] for name in (*_SHOWN, length) if flags[name] is not None}
     # Only the end of a path: a URI's query can be private, and reports are passed around.
     return shown | {"model": "/".join(str(flags["model"]).partition("?")[0].rstrip("/").split("/")[-2:])}
-
-
-def copy_best(output: str, rate: float) -> None:
-    """Copies a trial's output, without its checkpoints, to best/; the manifest comes last."""
-    target, source = storage.join(output, BEST), trial_output(output, rate)
-    storage.delete(target)
-    fs, path = storage.filesystem(source)
-    entries = fs.get_file_info(pafs.FileSelector(path, recursive=True))
-    names = [entry.path[len(path) + 1 :] for entry in entries if entry.type == pafs.FileType.File]
-    kept = [name for name in names if name.split("/")[0] not in (CHECKPOINTS, RECORD, DRIVER)]
-    for name in sorted(kept, key=lambda name: (name == storage.MANIFEST, name)):
-        _, to = storage.filesystem(storage.join(target, *name.split("/")))
-        fs.create_dir(to.rpartition("/")[0], recursive=True)
-        # Streamed: a copy within S3 is limited to 5 GB.
-        with open_file(fs, f"{path}/{name}") as reader, fs.open_output_stream(to) as writer:
-            shutil.copyfileobj(reader, writer, _COPY_BYTES)
 
 
 def failure_of(traceback: str) -> str:

@@ -31,6 +31,12 @@ MLFLOW = "MLFLOW_TRACKING_URI"  # the environment variable with MLflow's address
 
 WEIGHT = "weight"  # a batch's tensor of weights, one for each row
 
+# A linear warmup that starts above 0 and a cosine that ends at 1 % of the peak: no step leaves the weights as they are.
+# With transformers' `cosine` the first step's rate is 0, with this schedule's own minimum of 0 the last one's.
+SCHEDULE: dict[str, Any] = {
+    "warmup_steps": 0.03, "lr_scheduler_type": "cosine_warmup_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.01}
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Training:
@@ -243,7 +249,7 @@ def arguments(task: TrainingTask) -> dict[str, Any]:
         "per_device_train_batch_size": at_once,
         "gradient_accumulation_steps": flags.batch_size // (at_once * max(flags.workers, 1)),
         "num_train_epochs": flags.epochs, "max_steps": -1 if flags.max_steps is None else flags.max_steps,
-        "learning_rate": training.learning_rate, "warmup_steps": 0.03, "lr_scheduler_type": "cosine",
+        "learning_rate": training.learning_rate, **SCHEDULE,
         "seed": flags.seed, "max_length": None, "remove_unused_columns": False, "dataloader_num_workers": 0,
         "bf16": on_gpu, "use_cpu": not on_gpu, "fsdp": flags.fsdp or None, "ddp_find_unused_parameters": False,
         # Not FSDP's own activation checkpointing: it renames modules, and PEFT then saves an empty adapter.

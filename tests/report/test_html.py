@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from artsel_ray.evaluation.held_out import selection_note
 from artsel_ray.evaluation.metrics import METRICS
 from artsel_ray.report.html import render_evaluation, render_proposals, render_sweep, render_user_segments
 from artsel_ray.report.plots import plot_learning_rates
@@ -96,9 +97,10 @@ def test_nothing_from_data_becomes_an_element_or_an_attribute(hostile: str) -> N
 
 
 def test_selected_maximum_says_that_it_is_one() -> None:
-    page = render_sweep(TRIALS, TRIALS[2], {})
-    assert f"the best of {len(TRIALS)} trials on these examples, and so too high" in page
-    assert "and so too high" not in render_sweep(TRIALS[2:3], TRIALS[2], {})
+    page = render_sweep(TRIALS, TRIALS[2], {}, note=f"{selection_note(len(TRIALS))}: on 9 <test> examples, …")
+    assert f"This is the best of {len(TRIALS)} trials on these examples, and so too high" in page
+    assert "on 9 &lt;test&gt; examples" in page
+    assert "This is" not in render_sweep(TRIALS[2:3], TRIALS[2], {})
 
 
 def test_numbers_and_gaps() -> None:

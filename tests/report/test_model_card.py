@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from artsel_ray.report.model_card import write_card
+from artsel_ray.report.model_card import add_note, write_card
 
 HISTORY = [{"step": 1.0, "loss": 0.5}, {"step": 2.0, "validation_accuracy": 0.25, "validation_ips": 1.5}]
 FLAGS = {
@@ -41,3 +41,12 @@ def test_card_of_examples_with_propensities_leads_with_logged_snips(tmp_path: Pa
     plot = (tmp_path / "loss.svg").read_text()
     assert "<!-- validation snips logged random -->" in plot
     assert "<!-- validation ips -->" not in plot
+
+
+def test_note_stands_before_the_plot(tmp_path: Path) -> None:
+    write_card(str(tmp_path), FLAGS | {"lora_rank": 4}, {"loss": 0.5, "validation_ips": 1.5}, HISTORY)
+    before = (tmp_path / "README.md").read_text()
+    add_note(str(tmp_path), "The best of two.")
+    text = (tmp_path / "README.md").read_text()
+    assert "\n\nThe best of two.\n\n![loss" in text
+    assert text.replace("The best of two.\n\n", "") == before

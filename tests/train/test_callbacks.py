@@ -9,11 +9,8 @@ from typing import Any
 
 import pyarrow.fs as pafs
 import pytest
-from transformers import AutoModelForCausalLM, TrainerCallback, TrainerControl
+from transformers import TrainerCallback, TrainerControl
 
-from artsel_ray.decoding import trie
-from artsel_ray.engines.torch import TorchEngine
-from artsel_ray.models.load import load
 from artsel_ray.train import callbacks
 from artsel_ray.train.callbacks import (
     ReportProgress,
@@ -22,10 +19,8 @@ from artsel_ray.train.callbacks import (
     is_complete,
     newest_complete,
     seal,
-    validate,
 )
-from artsel_ray.train.examples import read_validation
-from tests.support.training import TinyLlama, example_row, fit_in, logged, prompts_of, train_config, write_examples
+from tests.support.training import TinyLlama, fit_in, logged, train_config
 
 
 def test_non_finite_loss_stops_the_training_and_keeps_the_last_checkpoint(
@@ -103,34 +98,6 @@ def test_checkpoint_without_files_of_this_worker_is_not_sealed(tmp_path: Path) -
     (tmp_path / "checkpoint-2").mkdir()
     SealCheckpoints().on_save(arguments, SimpleNamespace(global_step=2), None)
     assert (tmp_path / "checkpoint-2/files-1.json").is_file()
-
-
-def test_validation_is_the_decoders_accuracy_and_ips(tiny_llama: TinyLlama, tmp_path: Path) -> None:
-    base = load(tiny_llama(True))
-    prompts = prompts_of(base)
-    rows = [example_row(number, label=number % 3) for number in range(1, 7)]
-    rows += [example_row(number, label=0, captions=["A red tower.", "A blue one."]) for number in range(3)]
-    examples = read_validation(write_examples(tmp_path, rows), prompts, 2048, 100)
-    model: Any = AutoModelForCausalLM.from_pretrained(base.path)
-    tries = [trie.build(examples.answers(index), prompts.option_end) for index in range(9)]
-    choices = trie.choose(TorchEngine(model), [examples.prompt(index) for index in range(9)], tries)
-    hits = [choice.candidate == row["label"] for choice, row in zip(choices, rows, strict=True)]
-    sizes = [len(row["candidates"]) for row in rows]
-    assert validate(TorchEngine(model), examples) == {
-        "validation_accuracy": pytest.approx(sum(hits) / 9),
-        "validation_ips": pytest.approx(sum(hit * size for hit, size in zip(hits, sizes, strict=True)) / 9),
-    }
-    # The same choices, where all propensities but one are logged.
-    examples.propensity_n[:] = [0.7 if label == 0 else 0.1 for label in examples.label_n]
-    examples.propensity_n[3] = float("nan")
-    weights = [0.0 if index == 3 else 1 / propensity for index, propensity in enumerate(examples.propensity_n)]
-    logged = validate(TorchEngine(model), examples)
-    hit_weight = sum(weight for weight, hit in zip(weights, hits, strict=True) if hit)
-    assert logged["validation_snips_logged"] == pytest.approx(hit_weight / sum(weights))
-    assert logged["validation_ips_logged"] == pytest.approx(hit_weight / 8)
-    assert logged["validation_snips_logged_random"] == pytest.approx(
-        sum(weight / size for weight, size in zip(weights, sizes, strict=True)) / sum(weights)
-    )
 
 
 LOCAL = pafs.LocalFileSystem()

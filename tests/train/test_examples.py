@@ -12,7 +12,8 @@ from artsel_ray.models.load import Model
 from artsel_ray.models.weights import prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.simulate.artworks import draw
-from artsel_ray.train.examples import read_train, read_validation, tokenize_options
+from artsel_ray.train.examples import read_train, tokenize_options
+from artsel_ray.train.validation import read_validation
 from tests.support.tiny_vision import write_tiny_vision
 from tests.support.training import CAPTIONS, example_row, prompts_of, supervised_text, write_examples
 

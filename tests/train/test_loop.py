@@ -23,11 +23,12 @@ from artsel_ray.models.weights import prompt_tokenizer, read_model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.train import loop
-from artsel_ray.train.callbacks import validate
-from artsel_ray.train.examples import read_train, read_validation
+from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
 from artsel_ray.train.loop import export
 from artsel_ray.train.orders import Order
+from artsel_ray.train.trainers import SCHEDULE
+from artsel_ray.train.validation import read_validation, validate
 from tests.support.training import (
     TinyLlama,
     changed,
@@ -141,7 +142,7 @@ def test_plain_trl_has_the_same_losses(examples: str, tiny_llama: TinyLlama, tmp
     model = read_model(path, torch.float32)
     arguments = SFTConfig(
         output_dir=str(tmp_path / "plain"), per_device_train_batch_size=2, gradient_accumulation_steps=2, max_steps=3,
-        learning_rate=1e-2, warmup_steps=0.03, lr_scheduler_type="cosine", logging_steps=1, save_strategy="no",
+        learning_rate=1e-2, logging_steps=1, save_strategy="no", **SCHEDULE,
         report_to=[], use_cpu=True, seed=0, max_length=None, shuffle_dataset=False,
         train_sampling_strategy="sequential", gradient_checkpointing=False, bf16=False,
         completion_only_loss=True,
@@ -175,7 +176,7 @@ def test_dpo_starts_at_its_reference(examples: str, tiny_llama: TinyLlama, tmp_p
     plain = PeftModel.from_pretrained(read(load(first.model).path), str(tmp_path / "T2/adapter"))
     ids = torch.arange(300).view(3, 100) * 163 % plain.config.vocab_size
     with torch.no_grad():
-        torch.testing.assert_close(read(preferred.path)(ids).logits, plain(ids).logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(read(preferred.path)(ids).logits, plain(ids).logits, atol=5e-4, rtol=1e-4)
         assert (read(load(first.output).path)(ids).logits - plain(ids).logits).abs().max() > 0.01
 
 

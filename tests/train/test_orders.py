@@ -1,12 +1,21 @@
 """Orders show each example once an epoch, the same on any number of workers, and groups of a title side by side."""
 
+import json
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
+from artsel_ray.config import from_flags
 from artsel_ray.train.orders import GroupOrder, Order
+from artsel_ray.train.settings import TrainConfig
+from tests.support.training import TinyLlama, example_row, fit_in, write_examples
 
 TITLES = st.lists(st.integers(0, 5), min_size=1, max_size=60)
 
@@ -82,3 +91,32 @@ def test_last_step_is_filled_with_the_first_examples_whatever_the_number_of_work
         assert len(found) == len(order) == -(-count // 32) * 32
         assert set(found[:count]) == set(range(count))
         assert found[count:] == (found[:count] * 32)[: len(found) - count]
+
+
+@pytest.mark.slow
+def test_weights_are_those_of_any_number_of_workers(tiny_llama: TinyLlama, tmp_path: Path) -> None:
+    """47 and 50 examples in steps of 8: the last step of an epoch is filled up."""
+    trainings: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    for count, method in ((47, "sft"), (50, "choice")):
+        examples = tmp_path / str(count)
+        rows = [example_row(1 + n % 5, label=n % 3, title_id=f"t{n % 4}", example_id=f"e{n}") for n in range(count)]
+        for split in ("train", "validation"):
+            write_examples(examples / split, rows)
+        for workers, flags in trainings.items():
+            output = str(tmp_path / f"{method}-{count}-{workers}")
+            flags.append({
+                "examples": str(examples), "model": tiny_llama(True), "output": output, "method": method,
+                "workers": workers, "learning_rate": 1e-3, "max_steps": 8, "batch_size": 8, "micro_batch": 2,
+                "group_size": 2, "validation_size": 4, "lora_rank": 4,
+            })  # fmt: skip
+    for number, each in enumerate(trainings[1]):
+        fit_in(tmp_path / f"scratch-{number}", from_flags(TrainConfig, **each))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29527"]
+    command += ["-m", "tests.support.cpu_training", json.dumps(trainings[2])]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    for one, two in zip(*trainings.values(), strict=True):
+        alone, shared = (load_file(f"{each['output']}/adapter/adapter_model.safetensors") for each in (one, two))
+        assert max(float(alone[name].abs().max()) for name in alone if "lora_B" in name) > 1e-3  # they start at 0
+        difference = max(float((alone[name] - shared[name]).abs().max()) for name in alone)
+        assert difference < 1e-5

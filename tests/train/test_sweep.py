@@ -13,14 +13,15 @@ from artsel_ray import storage
 from artsel_ray.config import from_flags
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.errors import InputError
+from artsel_ray.evaluation.held_out import selection_note
 from artsel_ray.models.load import load
 from artsel_ray.report.html import render_sweep
+from artsel_ray.train.best_trial import describe_measured, measure
 from artsel_ray.train.job import train
 from artsel_ray.train.settings import SweepConfig
 from artsel_ray.train.sweep import (
     Recorder,
     Reporter,
-    copy_best,
     failure_of,
     keep_keys_out_of_logs,
     shown_flags,
@@ -82,16 +83,6 @@ def test_keys_stay_out_of_the_trials_runtime_environments(monkeypatch: pytest.Mo
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == "secret"
 
 
-def test_best_is_the_trial_without_its_checkpoints(tmp_path: Path) -> None:
-    for name in ("merged/model.safetensors", "checkpoints/train/c/x.bin", "spec.json", "trial.json", "_manifest.json"):
-        storage.write_object(storage.join(str(tmp_path), "trials/1e-05", name), name.encode())
-    storage.write_object(storage.join(str(tmp_path), "best/adapter/of-another.safetensors"), b"old")
-    copy_best(str(tmp_path), 1e-5)
-    found = {str(path.relative_to(tmp_path / "best")) for path in (tmp_path / "best").rglob("*") if path.is_file()}
-    assert found == {"merged/model.safetensors", "spec.json", "_manifest.json"}
-    assert (tmp_path / "best/merged/model.safetensors").read_text() == "merged/model.safetensors"
-
-
 def page_of(flags: dict[str, Any]) -> str:
     """The report of a sweep of one trial."""
     numbers = {"validation_ips": 1.75, "validation_accuracy": 0.25, "loss": 1.0, "step": 40, "seconds": 3.0}
@@ -139,12 +130,17 @@ def test_best_trial_passes_on_what_it_noticed_and_is_merged_on_request(
     out = capsys.readouterr().out
     assert out.count("best trial: warning: 4 of 4 train examples engage with an artwork that reads the same") == 1
     assert "merging into float32 loses" in out
+    note = f"{selection_note(2)}: not measured on any, because the folder test/ has 0 examples, fewer than 100"
+    for shown in (out, (tmp_path / "T/report.html").read_text(), (tmp_path / "T/best/README.md").read_text()):
+        assert note in shown
     assert (tmp_path / "T/best/merged/model.safetensors").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-def test_sweep_resumes_with_more_rates(examples: str, tiny_llama: TinyLlama, tmp_path: Path) -> None:
+def test_sweep_resumes_with_more_rates_and_measures_the_best_again(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = config(
         tmp_path, examples=examples, model=tiny_llama(True), max_steps=4, batch_size=2, micro_batch=2,
         checkpoint_steps=4, lora_rank=2, learning_rates=(1e-3,),
@@ -159,6 +155,8 @@ def test_sweep_resumes_with_more_rates(examples: str, tiny_llama: TinyLlama, tmp
     finished = (tmp_path / "T/trials/0.001/_manifest.json").stat().st_mtime_ns
 
     # More rates: finished trials are kept, and the best is chosen again among all.
+    assert storage.read_json(f"{given.output}/summary.json")["test"] is None  # one trial is no selection
+    write_examples(f"{examples}/test", [example_row(1 + n % 3, n % 3, example_id=f"t{n}") for n in range(100)])
     sweep(changed(given, learning_rates=(1e-3, 1e-4)))
     assert (tmp_path / "T/trials/0.001/_manifest.json").stat().st_mtime_ns == finished
     rows = read_table(f"{given.output}/trials.parquet", "trials").to_pylist()
@@ -166,6 +164,12 @@ def test_sweep_resumes_with_more_rates(examples: str, tiny_llama: TinyLlama, tmp
     best = max(rows, key=lambda row: (row["validation_ips"], row["validation_accuracy"]))
     summary = storage.read_json(f"{given.output}/summary.json")
     assert summary["best"]["learning_rate"] == best["learning_rate"]
+    # Its model was measured again, on examples that did not choose it.
+    again = measure(f"{given.output}/best", f"{examples}/test", 100, given.learning.max_model_length)
+    assert summary["test"] == again
+    pages = [(tmp_path / "T" / name).read_text() for name in ("report.html", "best/README.md")]
+    for shown in (capsys.readouterr().out, *pages):
+        assert f"{selection_note(2)}: {describe_measured(again)}" in shown
     assert (tmp_path / "T/best/adapter/adapter_model.safetensors").read_bytes() == (
         tmp_path / f"T/trials/{best['learning_rate']}/adapter/adapter_model.safetensors"
     ).read_bytes()

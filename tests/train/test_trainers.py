@@ -228,6 +228,30 @@ def test_weights_change_what_is_learned_and_validation_has_logged_snips(
     assert len(logged(found[1], "validation_snips_logged")) == 2
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_no_step_has_a_learning_rate_of_zero(
+    method: Method, examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
+    config = train_config(examples, tiny_llama(True), tmp_path / "T", method=method)
+    rates = logged(fit_in(tmp_path / "scratch", config), "learning_rate")  # the rate that each step had
+    assert rates == pytest.approx([1e-2 * (0.01 + 0.99 * share) for share in (1, 0.75, 0.25, 0)])
+
+
+def test_warmup_starts_above_zero(tiny_llama: TinyLlama, tmp_path: Path) -> None:
+    rows = [example_row(1, propensity=0.5), example_row(2, propensity=0.5)]
+    trainer = weighing_trainer("sft", write_examples(tmp_path / "train", rows), tiny_llama, tmp_path, batch_size=2)
+    trainer.create_optimizer_and_scheduler(100)
+    rates = []
+    for _ in range(100):
+        rates += trainer.lr_scheduler.get_last_lr()[:1]
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    peak = trainer.args.learning_rate
+    assert rates[:3] == pytest.approx([peak / 3, peak * 2 / 3, peak])
+    assert min(rates) == rates[-1] == pytest.approx(peak / 100)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
 def test_weighting_names_the_file_with_examples_without_a_propensity(tiny_llama: TinyLlama, tmp_path: Path) -> None:
     rows = [example_row(1, propensity=0.5), example_row(2), example_row(3)]
     uri = write_examples(tmp_path / "train", rows)
