@@ -264,6 +264,31 @@ def test_resume_after_kill_9_gives_the_same_result(world: Path, tiny_llama: Call
 
 
 @pytest.mark.slow
+def test_ctrl_c_twice_is_one_line_and_leaves_no_process(world: Path, tiny_llama: Callable[[bool], str]) -> None:
+    config = config_for(world, tiny_llama(True), shard_pairs=1, engine="fake")
+    # What a working folder may hold: workers must import neither.
+    (world / "numpy.py").write_text("raise SystemError")
+    (world / "artsel_ray.py").write_text("raise SystemError")
+    log = world / "log"
+    with log.open("w") as stream:
+        slow = [*command(config), "--tokens-per-second=500"]
+        job = subprocess.Popen(slow, cwd=world, stdout=stream, stderr=stream, start_new_session=True)
+    while not storage.find_files(config.output):
+        assert job.poll() is None, log.read_text()
+        time.sleep(0.05)
+    started = psutil.Process(job.pid).children(recursive=True)
+    for _ in range(2):  # as a terminal does, to the job and what it has started
+        os.killpg(job.pid, signal.SIGINT)
+        time.sleep(0.5)
+    assert job.wait(timeout=15) == 130
+    _, alive = psutil.wait_procs(started, timeout=15)
+    assert alive == []
+    lines = log.read_text().splitlines()
+    assert lines[-1] == "interrupted; run the same command again"
+    assert not [line for line in lines if "Traceback" in line or "    @ " in line]
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_engine_that_keeps_dying_ends_the_run(world: Path, smollm2: Model) -> None:
     ended, deaths = threading.Event(), []
