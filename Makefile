@@ -20,7 +20,7 @@ help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 .venv/.installed: requirements/cpu.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11) and "artsel-ray needs Python 3.11 or newer; make PYTHON=python3.11 …")'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14) and "artsel-ray needs Python 3.11, 3.12 or 3.13; make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv .venv
 	@echo "Installing 4 GB of packages, about 3 minutes; first the CPU build of torch."
 	$(PIP) install -q --no-deps '$(TORCH)' || $(PIP) install -q --no-deps --index-url $(TORCH_CPU_INDEX) '$(TORCH)'

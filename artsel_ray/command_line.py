@@ -1,8 +1,8 @@
 """A job's command line: tyro parses it, pydantic checks every value, and an error is one line."""
 
 import dataclasses
+import os
 import pkgutil
-import signal
 import sys
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
@@ -11,7 +11,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from artsel_ray.config import FlagValueError, ModelName, Uri, flag
-from artsel_ray.console import require_utf8, unbreakable_output
+from artsel_ray.console import end_on_signals, require_utf8, unbreakable_output
 from artsel_ray.errors import InputError
 from artsel_ray.locations import check_output, check_scheme
 
@@ -34,10 +34,12 @@ def run(config_type: type[T], job: str) -> None:
     """Parses the command line, then imports and calls the job, `package.module:function`, so that `--help` stays fast.
 
     Prints an `InputError` as one line on standard error and exits with 1; with 2 if the command line cannot be parsed.
-    Ctrl-C and SIGTERM end it in one line too, with the exit codes that shells give them, 130 and 143.
+    Ctrl-C, SIGTERM and SIGHUP end it in one line too, with the exit codes that shells give them, 130, 143 and 129.
     """
     require_utf8()
-    signal.signal(signal.SIGTERM, _terminate)
+    end_on_signals()
+    # With `uv run`, Ray would send the working folder to its workers and build their environments again.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     with unbreakable_output():
         _run(config_type, job)
 
@@ -52,11 +54,6 @@ def _run(config_type: Any, job: str) -> None:
     except KeyboardInterrupt as interrupt:
         print("interrupted; run the same command again", file=sys.stderr)
         sys.exit(*interrupt.args or (130,))
-
-
-def _terminate(signum: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the first one is being obeyed
-    raise KeyboardInterrupt(128 + signum)
 
 
 def parse(config_type: type[T], args: list[str]) -> T:

@@ -1,10 +1,16 @@
-"""What a job needs of the terminal or pipe that it was started from: UTF-8, and to outlive it."""
+"""What a job needs of the terminal or pipe that it was started from: UTF-8, to outlive it, and to end when told to."""
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, TextIO
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# The time to stop Ray's processes and close files. They end with the job's process anyway.
+_END_SECONDS = 10.0
 
 
 def require_utf8() -> None:
@@ -14,6 +20,25 @@ def require_utf8() -> None:
     """
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
+
+
+def end_on_signals() -> None:
+    """Makes Ctrl-C, SIGTERM and SIGHUP raise `KeyboardInterrupt(128 + n)`, once, and end the process in any case.
+
+    A signal that whoever started the process has ignored, as `nohup` does, stays ignored.
+    """
+    for each in _SIGNALS:
+        if signal.getsignal(each) != signal.SIG_IGN:
+            signal.signal(each, _end)
+
+
+def _end(signum: int, frame: object) -> None:
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)  # the first one is being obeyed
+    last = threading.Timer(_END_SECONDS, os._exit, [128 + signum])
+    last.daemon = True
+    last.start()
+    raise KeyboardInterrupt(128 + signum)
 
 
 @contextlib.contextmanager

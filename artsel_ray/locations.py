@@ -45,16 +45,18 @@ def check_scheme(name: str, flag: str) -> None:
 
 
 def check_output(output: str, inputs: Mapping[str, list[str]]) -> None:
-    """Checks that an output is outside of all inputs, by flag: a job that writes there would read it the next time.
+    """Checks that an output and all inputs, by flag, are apart: what a job writes would else be read the next time.
 
     Raises:
-        InputError: if it is an input's folder or below it.
+        InputError: if one is another one's folder or below it.
     """
     for flag, locations in inputs.items():
         for location in locations:
+            given, other = _without_password(output), _without_password(location)
             if is_within(output, location):
-                inner, outer = _without_password(output), _without_password(location)
-                raise InputError(f"--output {inner} is in the folder of {flag}, {outer}; give one outside of it")
+                raise InputError(f"--output {given} is in the folder of {flag}, {other}; give one outside of it")
+            if is_within(location, output):
+                raise InputError(f"{flag} {other} is in the folder of --output, {given}; give one next to it")
 
 
 def _without_password(uri: str) -> str:

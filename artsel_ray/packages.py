@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
-from safetensors import SafetensorError
 
 from artsel_ray.errors import InputError, one_line
 
@@ -42,12 +41,17 @@ def locked(folder: Path) -> Iterator[None]:
         raise _unwritable(error) from None
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) in _DISK_FULL or _SAYS_DISK_FULL.search(str(error)):
+    except Exception as error:  # each library that writes has its own
+        if is_disk_full(error):
             raise _unwritable(error) from None
         raise
     finally:
         lock.release()
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Returns whether an error of any library says that a disk is full, or that its quota is used up."""
+    return getattr(error, "errno", None) in _DISK_FULL or _SAYS_DISK_FULL.search(str(error)) is not None
 
 
 def _unwritable(error: Exception) -> InputError:

@@ -1,9 +1,12 @@
-"""What Arrow's S3 filesystem lacks: reads that survive `503 SlowDown`, and writes that never replace an object."""
+"""What Arrow's S3 filesystem lacks: reads that survive `503 SlowDown`, writes that never replace an object, and the
+reasons of errors.
+"""
 
 import io
 import os
 import random
 import time
+from typing import Any
 from urllib.parse import parse_qs
 
 import pyarrow as pa
@@ -20,6 +23,23 @@ _FIRST_WAIT_SECONDS = 0.1
 
 _OBJECT_EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")
 _PUT_ATTEMPTS = 10
+
+# What Arrow says of an answer to a HEAD, whose errors have no text.
+_NO_REASON = "No response body"
+_REMEDIES = {
+    "renew the keys: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the profile's": (
+        "ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId",
+        "SignatureDoesNotMatch", "InvalidSecurity", "AuthFailure",
+    ),
+    "set AWS_REGION, or region=… in the URI, to the bucket's region": (
+        "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException",
+    ),
+    "check the bucket's name": ("NoSuchBucket", "InvalidBucketName"),
+    "set the clock of this machine": ("RequestTimeTooSkewed", "RequestExpired"),
+    "ask for permission to s3:ListBucket, s3:GetObject and, for outputs, s3:PutObject": (
+        "AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden",
+    ),
+}  # fmt: skip
 
 
 def open_file(fs: pafs.FileSystem, path: str) -> pa.NativeFile:
@@ -77,29 +97,13 @@ def put_if_absent(fs: pafs.S3FileSystem, path: str, content: bytes, query: str) 
     Raises:
         OSError: if the storage refuses or does not answer.
     """
-    import boto3  # slow to import, and most runs never need it
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    options = {name: values[-1] for name, values in parse_qs(query).items()}
     bucket, _, key = path.partition("/")
-    if "allow_bucket_creation" in options:
+    if "allow_bucket_creation" in parse_qs(query):
         fs.create_dir(bucket)
-    endpoint = options.get("endpoint_override")
-    other_server = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    config = Config(
-        retries={"mode": "standard", "max_attempts": _PUT_ATTEMPTS},
-        s3={"addressing_style": "path" if other_server else "auto"},  # as Arrow does
-        request_checksum_calculation="when_required",  # not every server knows the newer ones
-    )
     try:
-        client = boto3.session.Session().client(
-            "s3",
-            region_name=fs.region,
-            endpoint_url=f"{options.get('scheme', 'https')}://{endpoint}" if endpoint else None,
-            config=config,
-        )
-        client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+        _client(fs, query, _PUT_ATTEMPTS).put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
     except ClientError as error:
         if error.response["Error"]["Code"] in _OBJECT_EXISTS:
             return False
@@ -107,3 +111,49 @@ def put_if_absent(fs: pafs.S3FileSystem, path: str, content: bytes, query: str) 
     except BotoCoreError as error:
         raise OSError(first_line(error)) from None
     return True
+
+
+def reason(error: Exception, fs: pafs.FileSystem, path: str, query: str) -> str:
+    """Returns an error of a filesystem in one line; S3 is asked once more, with a GET, where it gave no reason.
+
+    Args:
+        path: `bucket/key`.
+        query: as for `put_if_absent`.
+    """
+    line = first_line(error)
+    if not isinstance(fs, pafs.S3FileSystem) or _NO_REASON not in str(error):
+        return line
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _, key = path.partition("/")
+    try:
+        _client(fs, query, 1).get_object(Bucket=bucket, Key=key or "-", Range="bytes=0-0")
+    except ClientError as refusal:
+        code, text = (str(refusal.response["Error"].get(name, "")) for name in ("Code", "Message"))
+        remedy = next((each for each, codes in _REMEDIES.items() if code in codes), None)
+        if remedy:
+            return f"S3 answers {code}{f' ({text})' * bool(text)}; {remedy}"
+    except BotoCoreError as refusal:
+        return f"{first_line(refusal)}; {next(iter(_REMEDIES))}"
+    return f"{line} Check keys, region, bucket and permission"
+
+
+def _client(fs: pafs.S3FileSystem, query: str, attempts: int) -> Any:
+    """Returns boto3's client of a filesystem's server."""
+    import boto3  # slow to import, and most runs never need it
+    from botocore.config import Config
+
+    options = {name: values[-1] for name, values in parse_qs(query).items()}
+    endpoint = options.get("endpoint_override")
+    other_server = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    config = Config(
+        retries={"mode": "standard", "max_attempts": attempts},
+        s3={"addressing_style": "path" if other_server else "auto"},  # as Arrow does
+        request_checksum_calculation="when_required",  # not every server knows the newer ones
+    )
+    return boto3.session.Session().client(
+        "s3",
+        region_name=fs.region,
+        endpoint_url=f"{options.get('scheme', 'https')}://{endpoint}" if endpoint else None,
+        config=config,
+    )

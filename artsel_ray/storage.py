@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from artsel_ray import listing, schema
+from artsel_ray import listing, s3, schema
 from artsel_ray.errors import InputError, first_line
 from artsel_ray.listing import INVALID_FOLDER as INVALID_FOLDER
 from artsel_ray.s3 import open_file, put_if_absent
@@ -84,7 +84,12 @@ def _as_input_error(action: str, uri: str, form: str = "") -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot {action} {uri}{form}: {first_line(error)}") from None
+        raise InputError(f"cannot {action} {uri}{form}: {reason(error, uri)}") from None
+
+
+def reason(error: Exception, uri: str) -> str:
+    """Returns in one line why an object could not be read or written."""
+    return s3.reason(error, *filesystem(uri), query=uri.partition("?")[2])
 
 
 def list_files(uri: str) -> list[str]:
@@ -137,17 +142,13 @@ def file_infos(files: list[str]) -> list[pafs.FileInfo]:
 
 
 def describe(files: list[str], folder: str) -> str:
-    """Returns a digest of files' names below `folder`, their sizes and their times.
-
-    Raises:
-        InputError: if the storage does not answer.
-    """
+    """Returns a digest of files' names below `folder`, sizes and times; an `InputError` if there is no answer."""
     infos = zip(files, file_infos(files), strict=True)
     return fingerprint([[file.removeprefix(folder), info.size, info.mtime_ns] for file, info in infos])
 
 
 def describe_files(uri: str) -> str:
-    """Returns a digest of the names, sizes and times of the files that `list_files` finds."""
+    """Returns `describe` of the files that `list_files` finds."""
     return describe(list_files(uri), uri)
 
 

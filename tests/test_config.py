@@ -355,6 +355,8 @@ def test_output_is_never_in_an_inputs_folder(config_type: Any, tmp_path: Path) -
         flags = {**values, name: f"{tmp_path}/in", "output": f"{tmp_path}/in/../in/night-1"}
         with pytest.raises(InputError, match=f"--output .* is in the folder of --{name.replace('_', '-')}, "):
             parse(config_type, flags_of(flags))
+        with pytest.raises(InputError, match=f"--{name.replace('_', '-')} .* is in the folder of --output, "):
+            parse(config_type, flags_of({**flags, "output": str(tmp_path)}))
         parse(config_type, flags_of({**flags, "output": f"{tmp_path}/in-2"}))
 
 

@@ -1,6 +1,7 @@
 """A job speaks UTF-8 in any locale, and outlives whoever reads its output."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -23,6 +24,43 @@ from artsel_ray.console import require_utf8
 require_utf8()
 print(sys.argv[1], open(sys.argv[1]).read(), sys.getfilesystemencoding())
 """
+
+END = """
+import sys, time
+from artsel_ray import console
+console._END_SECONDS = 1.0
+console.end_on_signals()
+try:
+    print("ready", flush=True)
+    time.sleep(30)
+except KeyboardInterrupt as interrupt:
+    print("interrupted", *interrupt.args, flush=True)
+    time.sleep(float(sys.argv[1]))  # what libraries do at the end
+    sys.exit(*interrupt.args)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("cleanup", ["0.3", "30"])
+def test_signals_end_a_job_once_and_soon_with_their_exit_code(number: signal.Signals, cleanup: str) -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", END, cleanup], stdout=pipe, stderr=pipe, text=True) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "ready\n"
+        job.send_signal(number)
+        assert job.stdout.readline() == f"interrupted {128 + number}\n"
+        for again in (signal.SIGINT, number):
+            job.send_signal(again)
+        out, err = job.communicate(timeout=10)
+    assert (job.returncode, out, err) == (128 + number, "", "")
+
+
+def test_signal_that_is_ignored_stays_ignored() -> None:
+    code = (
+        "import os, signal; from artsel_ray.console import end_on_signals\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN); end_on_signals(); os.kill(os.getpid(), signal.SIGHUP); print(1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"
 
 
 def test_output_without_a_reader_is_dropped(tmp_path: os.PathLike[str]) -> None:

@@ -92,12 +92,14 @@ def test_schemes_are_those_of_pyarrow(scheme: str) -> None:
 def test_folder_holds_itself_and_what_is_below(inner: str, outer: str) -> None:
     assert is_within(inner, outer)
     with pytest.raises(InputError, match=r"^--output .* is in the folder of --examples, .*; give one outside of it$"):
-        check_output(inner, {"--titles": ["/other"], "--examples": [outer]})
+        check_output(inner, {"--titles": ["s3://c/x"], "--examples": [outer]})
+    with pytest.raises(InputError, match=r"^(--examples .* is in the folder of --output|--output .* --examples), "):
+        check_output(outer, {"--titles": ["s3://c/x"], "--examples": [inner]})
 
 
 @pytest.mark.parametrize(
     ("inner", "outer"),
-    [("/a/bc", "/a/b"), ("/a", "/a/b"), ("s3://b/pq", "s3://b/p"), ("s3://b2/p", "s3://b"), ("gs://b/p", "s3://b")],
+    [("/a/bc", "/a/b"), ("/a/b", "/a/c"), ("s3://b/pq", "s3://b/p"), ("s3://b2/p", "s3://b"), ("gs://b/p", "s3://b")],
 )
 def test_folder_does_not_hold_its_neighbors(inner: str, outer: str) -> None:
     assert not is_within(inner, outer)

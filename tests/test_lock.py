@@ -22,3 +22,10 @@ def test_every_dependency_is_pinned_exactly() -> None:
     # The Makefile names the CPU build of torch once more, because its index is another one.
     torch = re.findall(r"^TORCH := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert [line for line in lines if line.startswith("torch==")] == torch
+
+
+def test_supported_pythons_are_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11,<3.14"
+    assert "not (3, 11) <= sys.version_info[:2] < (3, 14)" in (ROOT / "Makefile").read_text()
+    assert "Python 3.11 (tested), 3.12 or 3.13" in (ROOT / "README.md").read_text()

@@ -7,8 +7,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,64 @@ def test_unreachable_bucket_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
     assert str(caught.value).startswith(f"cannot list {uri}: ")
     assert "\n" not in str(caught.value)
     assert "do-not-print" not in str(caught.value)
+
+
+class Refusal(BaseHTTPRequestHandler):
+    """Answers as S3 does: a GET with the code that the bucket's name says, a HEAD without a word."""
+
+    def do_HEAD(self) -> None:
+        self.answer(b"")
+
+    def do_GET(self) -> None:
+        code = self.path.split("/")[1].split("-")[-1]
+        self.answer(f"<Error><Code>{code}</Code><Message>Because.</Message></Error>".encode())
+
+    def answer(self, body: bytes) -> None:
+        self.send_response(400)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def refusing_store() -> Iterator[str]:
+    """The address of a server that refuses every request."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusal)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (
+            "ExpiredToken",
+            r"S3 answers ExpiredToken \(Because\.\); renew the keys: AWS_ACCESS_KEY_ID, .*AWS_SESSION_TOKEN",
+        ),
+        ("InvalidAccessKeyId", "InvalidAccessKeyId .*renew the keys"),
+        ("AuthorizationHeaderMalformed", "AuthorizationHeaderMalformed .*set AWS_REGION"),
+        ("NoSuchBucket", "NoSuchBucket .*check the bucket's name"),
+        ("AccessDenied", "AccessDenied .*ask for permission to s3:ListBucket, s3:GetObject"),
+        ("RequestTimeTooSkewed", "RequestTimeTooSkewed .*set the clock"),
+        ("Teapot", "HTTP status 400.* Check keys, region, bucket and permission"),
+    ],
+)
+def test_refusal_without_a_reason_is_asked_for_one(
+    refusing_store: str, monkeypatch: pytest.MonkeyPatch, code: str, expected: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-print")
+    uri = f"s3://night-{code}/logs?endpoint_override={refusing_store}&scheme=http&region=us-east-1"
+    for action, call in (("list", storage.list_files), ("read", storage.read_object), ("reach", storage.exists)):
+        with pytest.raises(InputError, match=rf"^cannot {action} .*: .*{expected}") as caught:
+            call(uri)
+        assert "\n" not in str(caught.value)
+        assert "do-not-print" not in str(caught.value)
 
 
 def test_credentials_in_a_uri_are_refused_and_not_shown() -> None:

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import ray
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig
 from safetensors.torch import load, save
 
 from artsel_ray import storage
@@ -32,6 +32,7 @@ from artsel_ray.evaluation.examples import Examples
 from artsel_ray.evaluation.held_out import MAX_WEIGHT, selection_note, shown_metrics
 from artsel_ray.evaluation.logging_policy import log_warnings
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray, wait_for_resources
+from artsel_ray.runtime.ray_train import Trainer, cause, restarts
 from artsel_ray.runtime.run import begin
 from artsel_ray.runtime.shards import INVALID_FOLDER
 
@@ -141,19 +142,20 @@ def _fit(
     printer = Thread(target=lambda: [print(line, flush=True) for line in iter(lines.get, None)], daemon=True)
     printer.start()
     fs, path = storage.filesystem(work)
-    restarts = FailureConfig(max_failures=_MAX_RESTARTS)
-    trainer = TorchTrainer(
+    trainer = Trainer(
         _worker,
         # Put once: workers on one machine share the pages.
         train_loop_config={"inputs": ray.put((train, validation)), "recipe": recipe, "lines": lines},
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=False, resources_per_worker={"CPU": 1}),
         torch_config=TorchConfig(backend="gloo"),
-        run_config=RunConfig(name="baseline", storage_path=path, storage_filesystem=fs, failure_config=restarts),
+        run_config=RunConfig(
+            name="baseline", storage_path=path, storage_filesystem=fs, failure_config=restarts(_MAX_RESTARTS)
+        ),
     )
     try:
         result: Any = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise InputError(f"the training failed: {str(error).strip().splitlines()[-1]}") from None
+        raise InputError(f"the training failed: {cause(error, workers)}") from None
     finally:
         lines.put(None)
         printer.join()

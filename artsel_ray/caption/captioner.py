@@ -13,6 +13,7 @@ from artsel_ray.caption.loading import CaptionSettings, LoadedImage, LoadedShard
 from artsel_ray.caption.prompts import CaptionPrompts
 from artsel_ray.config import EngineSettings
 from artsel_ray.data import checks
+from artsel_ray.data.images import TRANSIENT
 from artsel_ray.engines.base import Engine
 from artsel_ray.engines.vision import TransformersVisionEngine
 from artsel_ray.engines.vllm import VllmEngine
@@ -25,7 +26,7 @@ from artsel_ray.schema import CAPTIONED
 
 NO_TEXT = "the model generated no text for the image"
 REFUSED = "the model refuses the image, or it exceeds --max-model-length"
-COUNTS = ("artworks", "captioned", "reused", "kept", "rejected")
+COUNTS = ("artworks", "captioned", "reused", "kept", "rejected", "transient")
 """The counts of a shard that a run's manifest repeats."""
 
 
@@ -62,6 +63,7 @@ class Captioner:
             "reused": sum(each.known_caption is not None for each in shard.images),
             "kept": sum(each.fingerprint is None for each in shard.images),
             "rejected": invalid.num_rows,
+            "transient": invalid["reason"].to_pylist().count(TRANSIENT),
             "unfinished": unfinished,
         }
         return Processed(artworks, invalid, counts)

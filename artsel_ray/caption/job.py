@@ -34,7 +34,7 @@ def caption(config: CaptionConfig) -> None:
     job = ShardedJob(
         run, table="captioned", unit="artworks", shards=len(shards), rows=sum(shard.rows for shard in shards),
         model_id=captioning.model_id, started=started, pool=config.engine_pool, max_reject_rate=config.max_reject_rate,
-        redo_invalid=True,
+        redo_transient=True,
         prepare=PrepareStage(
             "fetch",
             make=lambda sources: lambda index: load_shard(files, shards[index], sources),
@@ -57,6 +57,10 @@ def caption(config: CaptionConfig) -> None:
         f"{counts['kept']:,} kept without an image, {counts['rejected']:,} rejected; {config.output}",
         flush=True,
     )
+    if counts["transient"]:
+        print(
+            f"{counts['transient']:,} images could not be read this time; the same command tries them again", flush=True
+        )
 
 
 def resolve(config: CaptionConfig) -> CaptionSettings:

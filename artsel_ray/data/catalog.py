@@ -15,7 +15,8 @@ from artsel_ray import storage
 from artsel_ray.config import AssetKind, Assets
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader
-from artsel_ray.data.images import MAX_PIXELS, UNREADABLE_FILE, UnusableError, decode, fetch, locate
+from artsel_ray.data.images import MAX_PIXELS, TRANSIENT, UnusableError, decode, fetch, locate
+from artsel_ray.errors import InputError
 from artsel_ray.runtime.ray_cluster import start_ray
 
 TITLE_COLUMNS = ["title_id", "name", "genres"]
@@ -125,6 +126,11 @@ def _locate_images(table: pa.Table, files: list[str], folder: str) -> tuple[pa.T
     images = validate_images(table["image_uri"].to_pylist(), folder)
     locations = pa.array([image.location for image in images], pa.string())
     faults = np.array([image.fault for image in images], dtype=object)
+    if transient := int((faults == TRANSIENT).sum()):  # dropped, they would be missing from every choice
+        raise InputError(
+            f"{folder}: the storage did not give {transient:,} of {len(images):,} images, also when asked again; run "
+            "the same command again"
+        )
     located = table.set_column(table.column_names.index("image_uri"), "image_uri", locations)
     found: list[checks.RowCheck] = [("image_uri", fault, faults == fault) for fault in sorted({*faults} - {""})]
     return checks.split_valid(located, "artworks", files, found)
@@ -172,8 +178,8 @@ def _validate(folder: str, uri: str) -> ImageResult:
             return ImageResult(location, "")
         except UnusableError as error:
             fault = str(error)
-        # Only an unreadable file is tried again: the storage may fail for a moment.
-        if wait_seconds is None or fault != UNREADABLE_FILE:
+        # The storage may fail for a moment.
+        if wait_seconds is None or fault != TRANSIENT:
             break
         time.sleep(wait_seconds)
     return ImageResult(uri, fault)

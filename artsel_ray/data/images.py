@@ -31,6 +31,8 @@ _THREADS = 8  # images that are read at once
 
 MISSING_FILE = "no file there"
 UNREADABLE_FILE = "the file cannot be read"
+TRANSIENT = "transient: the storage did not give the file this time"
+"""The one reason that may pass; all others are for good."""
 SETTINGS = "a URI with credentials or settings, which are not taken from data"
 TOO_MANY_BYTES = f"a file of more than {MAX_BYTES // 2**20} MiB"
 UNKNOWN_FORMAT = "no JPEG, PNG, WebP or GIF"
@@ -94,8 +96,11 @@ def fetch(uri: str) -> bytes:
             raise UnusableError(TOO_MANY_BYTES)
         with open_file(fs, path) as file:
             return bytes(file.read(MAX_BYTES))
-    except (InputError, OSError, ValueError):
+    except (InputError, ValueError, PermissionError, NotADirectoryError):
         raise UnusableError(UNREADABLE_FILE) from None
+    except OSError as error:
+        refused = "ACCESS_DENIED" in str(error) or "HTTP status 403" in str(error)
+        raise UnusableError(UNREADABLE_FILE if refused else TRANSIENT) from None
 
 
 def decode(content: bytes, max_pixels: int, resize_to_pixels: int) -> Pixels:

@@ -58,7 +58,9 @@ def _read(uri: str, partition: int) -> pa.Table:
             batches = [reader.get_batch(int(index)) for index in np.flatnonzero(numbers == partition)]
             return pa.Table.from_batches(batches, reader.schema.remove_metadata())
     except OSError as error:
-        raise InputError(f"cannot read the spill file {uri}: {first_line(error)}; run the command again") from None
+        raise InputError(
+            f"cannot read the spill file {uri}: {storage.reason(error, uri)}; run the command again"
+        ) from None
     except pa.ArrowInvalid as error:
         message = f"the spill file {uri} is broken: {first_line(error)}; delete its folder and run the command again"
         raise InputError(message) from None

@@ -15,7 +15,7 @@ from artsel_ray.engines.base import NOT_A_NUMBER, Images, Prompts, Sampling, Usa
 from artsel_ray.engines.vllm_arguments import (
     UTILIZATION,
     cpu_cache_gib,
-    memory_error,
+    in_our_words,
     placement_arguments,
     wait_for_free_memory,
 )
@@ -57,7 +57,8 @@ class VllmEngine:
         from vllm import LLM
         from vllm.lora.request import LoRARequest
 
-        on_cpu, placement = not torch.cuda.is_available(), placement_arguments(pool)
+        self._on_cpu = on_cpu = not torch.cuda.is_available()
+        placement = placement_arguments(pool)
         number_format = "float32" if on_cpu and pool.dtype == "auto" else pool.dtype
         weights, lora = weights_of(model, number_format)
         if on_cpu:
@@ -88,19 +89,25 @@ class VllmEngine:
         )
         try:
             self._llm = start()
-        except ValueError as error:
-            raise memory_error(error, on_cpu) from None
+        except (ValueError, RuntimeError) as error:
+            raise in_our_words(error, on_cpu).with_traceback(error.__traceback__) from None
         self._lora = LoRARequest(model.model_id, 1, str(lora)) if lora else None
         self.usage = UsageCounter()
 
     def logprobs(self, prompts: Prompts, allowed: Sequence[list[int]], images: Images = ()) -> list[np.ndarray]:
         """See `artsel_ray.engines.base.Engine`."""
-        from vllm import SamplingParams
+        from vllm.sampling_params import MAX_LOGPROB_TOKEN_IDS, SamplingParams
 
         params = partial(SamplingParams, temperature=0.0, max_tokens=1, detokenize=False)
-        params_n = [params(logprob_token_ids=ids, allowed_token_ids=ids) for ids in allowed]
-        steps = [output.outputs[0].logprobs[0] for output in self._generate(prompts, params_n, images)]
-        return [np.array([step[token].logprob for token in ids]) for step, ids in zip(steps, allowed, strict=True)]
+        # A question about more tokens than vLLM answers in one request is asked in parts.
+        parts = [(n, part) for n, ids in enumerate(allowed) for part in _parts(ids, MAX_LOGPROB_TOKEN_IDS)]
+        params_n = [params(logprob_token_ids=part, allowed_token_ids=part) for _, part in parts]
+        asked, shown = [prompts[n] for n, _ in parts], [images[n] for n, _ in parts] if images else ()
+        found: list[list[float]] = [[] for _ in allowed]
+        for (n, part), output in zip(parts, self._generate(asked, params_n, shown), strict=True):
+            step = output.outputs[0].logprobs[0]
+            found[n] += [step[token].logprob for token in part]
+        return [np.array(values) for values in found]
 
     def generate(
         self, prompts: Prompts, max_tokens: int, stop: list[int], sampling: Sampling | None = None, images: Images = ()
@@ -143,9 +150,13 @@ class VllmEngine:
         try:
             return self._llm.generate(inputs, params, use_tqdm=False, lora_request=self._lora)
         except RuntimeError as error:
-            if "NaNs detected in logits" not in str(error):
-                raise
-            raise InputError(NOT_A_NUMBER) from None
+            if "NaNs detected in logits" in str(error):
+                raise InputError(NOT_A_NUMBER) from None
+            raise in_our_words(error, self._on_cpu).with_traceback(error.__traceback__) from None
+
+
+def _parts(ids: list[int], size: int) -> list[list[int]]:
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
 def weights_of(model: Model, number_format: str) -> tuple[Path, Path | None]:

@@ -9,12 +9,24 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from artsel_ray.config import EngineSettings
+from artsel_ray.errors import sentences, without_advice
 
 UTILIZATION = 0.92
 """vLLM 0.32's default fraction of a GPU's memory, for an engine that has its GPU alone."""
 # vLLM's cache on CPUs, unless one prompt needs more.
 _CACHE_GIB = 2
 _FREE_SECONDS, _POLL_SECONDS = 120, 5
+_CACHE_SPACE = "VLLM_CPU_KVCACHE_SPACE"
+# vLLM's names of what this package has flags for.
+_OUR_NAMES = {
+    "gpu_memory_utilization": "--gpu-memory-utilization",
+    "max_model_len": "--max-model-length",
+    "max seq len": "--max-model-length",
+    "tensor_parallel_size": "--tensor-parallel",
+    "max_num_seqs": "--max-num-seqs",
+    "kv_cache_dtype": "--kv-cache-dtype",
+    "--dtype=half": "--dtype float16",
+}
 _NUMBER_BYTES = 4  # float32, which CPUs compute with
 
 
@@ -53,19 +65,25 @@ def cpu_cache_gib(config: Mapping[str, Any], length: int, available_gib: float) 
     return max(_CACHE_GIB, needed) if needed <= available_gib / 2 else _CACHE_GIB
 
 
-def memory_error(error: ValueError, on_cpu: bool) -> Exception:
-    """Returns vLLM's error for a cache that is too small for one prompt with flags that exist, any other unchanged.
+def in_our_words(error: ValueError | RuntimeError, on_cpu: bool) -> ValueError | RuntimeError:
+    """Returns vLLM's error in one line, without advice that names what this command does not have.
 
     Memory that another process holds is a RuntimeError, after which an engine is started again.
     """
     text = " ".join(str(error).split())
+    for name, ours in _OUR_NAMES.items():
+        text = text.replace(f"`{name}`", ours).replace(name, ours)
+    first = sentences(text)[0]
+    found = without_advice(text, {*_OUR_NAMES.values(), "--dtype", _CACHE_SPACE})
     if text.startswith("Free memory on device"):
-        return RuntimeError(text)
-    if "KV cache" not in text and "cache blocks" not in text:
-        return error
-    found, _, _ = text.partition(" Try increasing")
-    more = "set VLLM_CPU_KVCACHE_SPACE to more GiB" if on_cpu else "raise --gpu-memory-utilization"
-    return ValueError(f"{found.replace('max seq len', '--max-model-length')} Lower --max-model-length, or {more}")
+        return RuntimeError(f"{first} End what uses it, or lower --gpu-memory-utilization")
+    if "out of memory" in text:
+        return RuntimeError(f"{first} Lower --max-num-seqs, --max-model-length or --gpu-memory-utilization")
+    if "KV cache" in text or "cache blocks" in text:
+        found = " ".join(each for each in sentences(found) if not each.startswith("Try "))
+        more = f"set {_CACHE_SPACE} to more GiB" if on_cpu else "raise --gpu-memory-utilization"
+        found = f"{found} Lower --max-model-length, or {more}"
+    return RuntimeError(found) if isinstance(error, RuntimeError) else ValueError(found)
 
 
 def wait_for_free_memory(

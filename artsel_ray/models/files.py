@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from artsel_ray import packages, storage
-from artsel_ray.errors import InputError, first_line
+from artsel_ray.errors import InputError
 from artsel_ray.s3 import open_file
 
 WEIGHTS = "model.safetensors"
@@ -88,7 +88,7 @@ def _parts(uri: str) -> Iterator[bytes]:
             while part := file.read(_PART_BYTES):
                 yield part
     except OSError as error:
-        raise InputError(f"cannot read {uri}: {first_line(error)}") from None
+        raise InputError(f"cannot read {uri}: {storage.reason(error, uri)}") from None
 
 
 def model_files(folder: Path, patterns: list[str] = PATTERNS) -> list[Path]:

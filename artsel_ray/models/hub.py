@@ -4,6 +4,7 @@ from pathlib import Path
 
 from artsel_ray.errors import InputError, one_line
 from artsel_ray.models.files import PATTERNS
+from artsel_ray.packages import is_disk_full
 
 _LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
@@ -49,7 +50,8 @@ def _reason(name: str, error: Exception) -> str:
         return f"{hub} answers {status}; try again later"
     if isinstance(error, LocalEntryNotFoundError) or constants.HF_HUB_OFFLINE:
         return f"HF_HUB_OFFLINE is set, and it is not complete in {constants.HF_HUB_CACHE}; download it there first"
-    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+    is_local = isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError)
+    if is_local or is_disk_full(error):  # its downloads in parts are another library's
         return f"cannot write to the hub's cache: {one_line(error)}; set HF_HOME to a folder that can be written"
     return (
         f"{hub} does not answer ({type(error).__name__}); check the network and HF_ENDPOINT, or download it where "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerFast
 
-from artsel_ray.errors import InputError, one_line
+from artsel_ray.errors import InputError, one_line, without_advice
 from artsel_ray.models.checks import refuse_quantized
 from artsel_ray.models.files import is_multimodal, read_object
 from artsel_ray.prompts.images import ImagePlaceholders
@@ -83,7 +83,8 @@ def read_model(path: Path, dtype: Any) -> "PreTrainedModel":
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001  # each family of models fails in its own way
-        raise InputError(f"{path}: transformers cannot read the model: {one_line(error)}") from None
+        reason = without_advice(one_line(error))
+        raise InputError(f"{path}: transformers cannot read the model: {reason}") from None
     finally:
         logging.set_verbosity(verbosity)
     if found["mismatched_keys"]:
@@ -188,7 +189,7 @@ def read_processor(path: Path) -> Any:
     try:
         return AutoProcessor.from_pretrained(path, trust_remote_code=False)
     except (ImportError, OSError, ValueError) as error:
-        raise InputError(f"{path.name}: its processor cannot be loaded: {one_line(error)}") from None
+        raise InputError(f"{path.name}: its processor cannot be loaded: {without_advice(one_line(error))}") from None
 
 
 def prompt_tokenizer(path: Path, spec: PromptSpec) -> PromptTokenizer:

@@ -159,6 +159,20 @@ class PromptTokenizer:
         first, last = np.array(before, dtype=np.int32), np.array(after, dtype=np.int32)
         return [np.concatenate((first, np.asarray(history, dtype=np.int32), last)) for history in histories]
 
+    def frame(self) -> list[list[int]]:
+        """Returns the ids of all that is the same in every prompt and answer: template, instruction, question, ends.
+
+        Chat template, wording and pinned date decide them, so a change of one is a change of these.
+        """
+        fixed = [self.head, self.history_head, self.tail, self.after_rationale, self.end]
+        return [*fixed, self.placeholders.ids] if self.placeholders else fixed
+
+    @property
+    def writes_time(self) -> bool:
+        """Whether the chat template writes the time, which is pinned; earlier versions wrote that of their clock."""
+        renderer = self.placeholders.processor if self.placeholders else self.tokenizer
+        return "strftime_now" in str(renderer.chat_template)
+
     def fixed_tokens(self) -> int:
         """Returns the length of a prompt without options and history."""
         return len(self.head) + len(self.tail)

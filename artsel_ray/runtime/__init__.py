@@ -4,6 +4,7 @@
 - `ray_address`: where that is, and whether it answers.
 - `ray_cluster`: the Ray cluster that a job runs on, and waiting for its CPUs and GPUs.
 - `task_result`: results and input errors of Ray Data's tasks as values, and objects that stay out of its logs.
+- `ray_train`: how often a training on Ray Train starts again, and why it ended.
 - `shards`: a shard's object: its name, its statistics, how it is written.
 - `sharded_job`: the skeleton of every job that sends shards through engines.
 - `engine_pool`: the actors that hold an engine.

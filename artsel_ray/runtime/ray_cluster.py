@@ -4,23 +4,28 @@ import logging
 import math
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.job_config import JobConfig
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from artsel_ray.errors import InputError, first_line
 from artsel_ray.runtime.ray_address import check_address
+from artsel_ray.runtime.task_result import as_input_error
 
 WAIT = "ARTSEL_RAY_WAIT_SECONDS"
 """Environment variable: how long a job waits for a cluster's CPUs or GPUs."""
 # Starting a machine with GPUs and pulling its image takes minutes. A job's own Ray gets no more machines.
 _WAIT_SECONDS, _OWN_WAIT_SECONDS = 1800, 30
 _SILENT_SECONDS = 5
+_WORKER_SECONDS = 300
 _REMEDY = "ask for fewer, or take a cluster that has them"
 # Ray's default is to try forever again what its memory monitor kills.
 _OOM_RETRIES = {"RAY_task_oom_retries": "5"}
@@ -42,12 +47,18 @@ def start_ray(dashboard: bool = False) -> None:
         # Without an address it never joins a cluster that another job has started for itself, and would end with it.
         try:
             with _same_sigterm():
-                context = ray.init(include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+                context = ray.init(
+                    include_dashboard=dashboard,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    job_config=_without_working_folder(),
+                )
+        except Exception as error:  # noqa: BLE001  # it starts programs, reads files and asks servers
             raise InputError(f"Ray does not start: {first_line(error)}") from None
         if dashboard and context.dashboard_url:
             print(f"Ray's dashboard: http://{context.dashboard_url}", flush=True)
         wait_for_resources("a task", {"CPU": 1})
+        _check_worker()
     data = ray.data.DataContext.get_current()
     data.enable_progress_bars = False
     data.print_on_execution_start = False
@@ -62,6 +73,47 @@ def _same_sigterm() -> Iterator[None]:
     yield
     if callable(handler) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
+
+
+def _without_working_folder() -> JobConfig:
+    """Returns a config with which workers do not import from the folder that the job was started in.
+
+    A `numpy.py` there would be taken for numpy, since Ray 2.60 puts that folder first. If Python itself imports from
+    it, as with `python -m`, workers do too.
+    """
+    config, here = JobConfig(), os.path.abspath(os.curdir)
+    is_client = os.environ.get("RAY_ADDRESS", "").startswith("ray://")  # whose server is elsewhere
+    if os.path.abspath(sys.path[0]) != here and not is_client:
+        config._py_driver_sys_path = _Except(here)
+    return config
+
+
+class _Except(list[str]):
+    """A list that drops one text."""
+
+    def __init__(self, dropped: str) -> None:
+        self._dropped = dropped
+
+    def extend(self, texts: Iterable[str]) -> None:
+        super().extend(text for text in texts if text != self._dropped)
+
+
+def _do_nothing() -> None:
+    """What a worker can do only if it can import this module."""
+
+
+def _check_worker() -> None:
+    """Makes sure that a worker process starts and can import this package: Ray itself waits forever.
+
+    Raises:
+        InputError: if it does not.
+    """
+    try:
+        ray.get(ray.remote(num_cpus=0)(_do_nothing).remote(), timeout=_WORKER_SECONDS)
+    except GetTimeoutError:
+        raise InputError(f"no worker process of Ray starts within {_WORKER_SECONDS} s; Ray's logs say why") from None
+    except RayError as error:
+        raise as_input_error(error) from None
 
 
 def own_queue() -> Queue:

@@ -8,6 +8,7 @@ the same names, so that nothing is lost.
 
 import datetime
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,12 +61,13 @@ def claim(output: str) -> Run:
     return run
 
 
-def begin(output: str, identity: dict[str, Any], config: dict[str, Any]) -> Run:
+def begin(output: str, identity: dict[str, Any], config: dict[str, Any], added: Collection[str] = ()) -> Run:
     """Writes `config.json` at a run's start, or checks that the run found there is this one; then claims the output.
 
     Args:
         identity: what decides the result. Runs with the same identity may share an output.
         config: all flags, for people to read.
+        added: fields of the identity that a run of an earlier version may lack.
 
     Raises:
         InputError: if the output holds another run.
@@ -75,8 +77,8 @@ def begin(output: str, identity: dict[str, Any], config: dict[str, Any]) -> Run:
         raise InputError(f"{output} holds Parquet files but no {CONFIG} of a run; give another --output")
     if not storage.create(path, storage.to_json({"run": identity, "config": config})):
         known = storage.read_json(path).get("run")
-        if known != identity:
-            other = known if isinstance(known, dict) else {}
+        other = known if isinstance(known, dict) else {}
+        if known is None or {name: identity[name] for name in added} | other != identity:
             differing = sorted(key for key in identity | other if other.get(key) != identity.get(key))
             raise InputError(
                 f"{output} holds another run, which differs in: {', '.join(differing)}; "

@@ -91,8 +91,9 @@ class ShardedJob:
     """Stop if a larger share of the units is invalid."""
     known_invalid: int = 0
     """Units that were rejected before the first shard; not among `rows`."""
-    redo_invalid: bool = False
-    """Whether shards with invalid rows are done again: what was wrong may have been fixed since."""
+    redo_transient: bool = False
+    """Whether shards whose statistics count `transient` rows are done again: those that failed for a passing reason.
+    Shards of earlier versions have no such count, and are done again if they have any invalid row."""
 
     def resume(self) -> None:
         """Reports which shards an earlier driver has completed, and processes the others.
@@ -102,8 +103,9 @@ class ShardedJob:
         """
         self._check_invalid(0)
         done = done_shards(self.run.output)
-        if self.redo_invalid:
-            done = {index for index in done if not read_statistics(self.run.output, index)["rejected"]}
+        if self.redo_transient:
+            statistics = {index: read_statistics(self.run.output, index) for index in done}
+            done = {index for index, each in statistics.items() if not each.get("transient", each["rejected"])}
         missing = [index for index in range(self.shards) if index not in done]
         print(
             f"{self.rows:,} {self.unit} in {self.shards:,} shards, {len(done):,} done; model {self.model_id}",

@@ -4,16 +4,18 @@ An `InputError` raised in a task would reach the user as Ray's traceback, after 
 Arrow has no type for into its logs, where captions and histories must not be read.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import OutOfMemoryError
+from ray.exceptions import OutOfMemoryError, RayError
 
 from artsel_ray.errors import InputError
 
 COLUMN = "result"
+_CANNOT_IMPORT = re.compile(r"(ModuleNotFoundError|ImportError)\b|AttributeError: (Can't get attribute|module )")
 
 
 class _Opaque:
@@ -47,7 +49,7 @@ def results(dataset: ray.data.Dataset) -> Iterator[Any]:
     """Yields a dataset's wrapped results, each as soon as it is there.
 
     Raises:
-        InputError: that a task or actor returned, or if Ray has killed a task for its memory again and again.
+        InputError: that a task or actor returned, or that `as_input_error` returns.
     """
     # `iter_rows` would hold one back.
     batches = dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
@@ -57,11 +59,24 @@ def results(dataset: ray.data.Dataset) -> Iterator[Any]:
                 if isinstance(opaque.value, InputError):
                     raise opaque.value
                 yield opaque.value
-    except OutOfMemoryError:
-        raise InputError(
+    except RayError as error:
+        raise as_input_error(error) from None
+
+
+def as_input_error(error: RayError) -> Exception:
+    """Returns one line for what is wrong with the cluster: memory, or what is installed; any other error as it is."""
+    if isinstance(error, OutOfMemoryError):
+        return InputError(
             "a machine's memory is full: Ray's memory monitor has killed the same task at every try; end other "
             "programs there, or take machines with more memory"
-        ) from None
+        )
+    last = (str(error).strip() or "no reason").splitlines()[-1]
+    if _CANNOT_IMPORT.match(last):
+        return InputError(
+            f"a worker process of Ray cannot import this program: {last}; install the same packages on every node, or "
+            "submit the job with its --working-dir"
+        )
+    return error
 
 
 def map_tasks(items: Sequence[Any] | int, function: Callable[[Any], Any], num_cpus: float = 1) -> Iterator[Any]:

@@ -37,6 +37,10 @@ class AnswerSpec:
     engine: str = "vllm"
     dtype: str = "auto"
     """Number format of the weights; `auto` is the model's own, once it is known that the engines run on GPUs."""
+    frame: str = ""
+    """Digest of the token ids that all prompts share: the rendered chat template with its date, and the wording."""
+    has_clock: bool = False
+    """Whether the chat template writes the time. Runs of versions that did not pin it have prompts of several days."""
 
     @property
     def decoder(self) -> Decoder:
@@ -52,6 +56,7 @@ class AnswerSpec:
             "decoding": self.decoding,
             "engine": self.engine,
             "dtype": self.dtype,
+            "frame": self.frame,
         }
         return identity | ({"label_prior": list(self.label_prior)} if self.label_prior else {})
 

@@ -45,8 +45,7 @@ def resolve_answer_spec(config: ScoreConfig) -> AnswerSpec:
     """
     model = load(config.model)
     spec, auto_layout = prompt_spec(model, config.model, config.prompt, config.decoding), config.prompt.layout == "auto"
-    if spec.assets == "image":
-        prompt_tokenizer(model.base, spec)  # refuses a model that takes no images before anything is written
+    prompts = prompt_tokenizer(model.base, spec)  # refuses a model that takes no images before anything is written
     model_id = "fake" if config.engine_pool.engine == "fake" else model.model_id + config.engine_pool.precision
     prior = read_label_prior(config.label_prior, model_id, spec, auto_layout) if config.label_prior else ()
     return AnswerSpec(
@@ -58,6 +57,8 @@ def resolve_answer_spec(config: ScoreConfig) -> AnswerSpec:
         label_prior=prior,
         engine=config.engine_pool.engine,
         dtype=config.engine_pool.dtype,
+        frame=storage.fingerprint(prompts.frame()),
+        has_clock=prompts.writes_time,
     )
 
 

@@ -92,7 +92,9 @@ def score_requests(run: ScoringRun) -> None:
         InputError: for wrong input, another run's output, or too many invalid pairs.
     """
     output = run.config.output
-    claimed = begin(output, run.identity(), resolved(run.config))
+    # Earlier versions did not write the frame. They made the same one, unless their templates wrote the time.
+    added = () if run.answer_spec.has_clock else ("frame",)
+    claimed = begin(output, run.identity(), resolved(run.config), added)
     start_ray()
     run = run.on_this_cluster()
     seconds = {"start": time.perf_counter() - run.started}

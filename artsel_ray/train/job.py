@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import pyarrow.fs as pafs
 import ray
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import Checkpoint, CheckpointConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.huggingface.transformers import RayTrainReportCallback
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 from ray.util.queue import Queue
 from safetensors import SafetensorError
 from transformers.integrations import is_mlflow_available
@@ -32,6 +32,7 @@ from artsel_ray.models.load import ADAPTER, MERGED, load
 from artsel_ray.models.weights import copy_processor, model_length
 from artsel_ray.report.model_card import write_card
 from artsel_ray.runtime.ray_cluster import gpus_per_worker, own_queue, start_ray, wait_for_resources
+from artsel_ray.runtime.ray_train import Trainer, cause, restarts
 from artsel_ray.runtime.run import CONFIG, Run, begin, identity_length
 from artsel_ray.train.callbacks import is_complete, newest_complete
 from artsel_ray.train.examples import check_columns
@@ -206,7 +207,7 @@ def _fit_on_ray(training: Training, callbacks: list[UserCallback]) -> Fitted:
     try:
         _torch_trainer(training, gpus > 0, events, callbacks).fit()
     except ray.train.TrainingFailedError as error:
-        raise training_failed(str(error)) from None
+        raise training_failed(cause(error, workers)) from None
     finally:
         events.put(None)
         listener.join()
@@ -226,11 +227,11 @@ def share_cpus() -> None:
     torch.set_num_threads(max(1, machine // ray.train.get_context().get_local_world_size()))
 
 
-def _torch_trainer(training: Training, on_gpu: bool, events: Queue, callbacks: list[UserCallback]) -> TorchTrainer:
+def _torch_trainer(training: Training, on_gpu: bool, events: Queue, callbacks: list[UserCallback]) -> Trainer:
     if training.optimization.fsdp and not on_gpu:
         raise InputError("--fsdp shards a model over GPUs, and the workers have none; leave it out")
     fs, path = storage.filesystem(storage.join(training.output, CHECKPOINTS))
-    return TorchTrainer(
+    return Trainer(
         _worker,
         # With callbacks this is a trial of a sweep, which has other trials next to it.
         train_loop_config={"training": training, "events": events, "is_alone": not callbacks},
@@ -238,7 +239,7 @@ def _torch_trainer(training: Training, on_gpu: bool, events: Queue, callbacks: l
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         run_config=RunConfig(
             name="train", storage_path=path, storage_filesystem=fs,
-            failure_config=FailureConfig(max_failures=_MAX_FAILURES), checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=restarts(_MAX_FAILURES), checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=callbacks,  # type: ignore[arg-type]  # annotated with the API before Ray Train V2
         ),
     )  # fmt: skip

@@ -61,6 +61,8 @@ _ENVIRONMENT = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
     # Shows the trials' workers on the dashboard's page of Ray Train.
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
+    # Ctrl-C ends the job, as any other.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Without it Ray Tune prints tables of its own.
     "RAY_AIR_NEW_OUTPUT": "0",
     # A trial that was complete already ends without reporting its metrics again.

@@ -88,7 +88,7 @@ def test_one_refused_image_costs_no_other_its_caption(model: str) -> None:
     assert captioned["artwork_id"].to_pylist() == ["a0", "a2"]
     assert captioned["caption"].to_pylist() == ["A sky"] * 2
     assert invalid["reason"].to_pylist() == [REFUSED]
-    expected = {"artworks": 3, "captioned": 2, "reused": 0, "kept": 0, "rejected": 1, "unfinished": 0}
+    expected = {"artworks": 3, "captioned": 2, "reused": 0, "kept": 0, "rejected": 1, "transient": 0, "unfinished": 0}
     assert counts == expected
 
 

@@ -144,7 +144,7 @@ def test_unreadable_file_is_tried_again_and_an_absent_one_is_not(
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(module.time, "sleep", waits.append)
-    faults = [images.UNREADABLE_FILE, images.UNREADABLE_FILE]
+    faults = [images.TRANSIENT, images.TRANSIENT]
 
     def fetch(uri: str) -> bytes:
         if faults:
@@ -154,8 +154,8 @@ def test_unreadable_file_is_tried_again_and_an_absent_one_is_not(
     monkeypatch.setattr(module, "fetch", fetch)
     assert module._validate(str(tmp_path), "a.png") == (f"{tmp_path}/a.png", "")
     assert waits == [1.0, 4.0]
-    faults += [images.UNREADABLE_FILE] * 3
-    assert module._validate(str(tmp_path), "a.png") == ("a.png", images.UNREADABLE_FILE)
+    faults += [images.TRANSIENT] * 3
+    assert module._validate(str(tmp_path), "a.png") == ("a.png", images.TRANSIENT)
     faults.append(images.MISSING_FILE)
     assert module._validate(str(tmp_path), "a.png") == ("a.png", images.MISSING_FILE)
     assert waits == [1.0, 4.0] * 2

@@ -181,6 +181,27 @@ def test_reason_of_a_failed_fetch_leaves_out_the_uri(tmp_path: Path, uri: str, r
     assert str(error.value) == reason
 
 
+def test_storage_that_does_not_answer_is_a_passing_reason_and_a_refusal_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Store:
+        def __init__(self, error: OSError) -> None:
+            self.error = error
+
+        def get_file_info(self, path: str) -> None:
+            raise self.error
+
+    for error, reason in (
+        (OSError("When getting information: AWS Error SLOW_DOWN (HTTP status 503)"), images.TRANSIENT),
+        (TimeoutError("timed out"), images.TRANSIENT),
+        (OSError("AWS Error ACCESS_DENIED during HeadObject operation"), images.UNREADABLE_FILE),
+        (PermissionError("Permission denied"), images.UNREADABLE_FILE),
+    ):
+        monkeypatch.setattr(images.storage, "filesystem", lambda _, error=error: (Store(error), "a.jpg"))
+        with pytest.raises(UnusableError, match=f"^{reason}$"):
+            fetch("s3://bucket/a.jpg")
+
+
 def test_too_large_file_is_not_read(tmp_path: Path) -> None:
     with open(tmp_path / "large.jpg", "wb") as file:
         file.truncate(images.MAX_BYTES + 1)

@@ -98,7 +98,7 @@ def test_vllm_answers_as_transformers_does_whatever_the_generation_config_says(
     settings = {"do_sample": True, "temperature": 1.5, "top_k": 3, "repetition_penalty": 1.5, "eos_token_id": [1, 7]}
     (sampling / "generation_config.json").write_text(json.dumps({**settings, "min_new_tokens": 6, "max_new_tokens": 3}))
     engine, expected = (
-        vllm.VllmEngine(Model(sampling, "tiny", None), 512, 3, seeded=True),
+        vllm.VllmEngine(Model(sampling, "tiny", None), 512, 300, seeded=True),
         load_torch_engine(model, "float32"),
     )
     allowed = [[7, 8], [9], [1, 2, 3]]
@@ -112,6 +112,11 @@ def test_vllm_answers_as_transformers_does_whatever_the_generation_config_says(
         engine.usage.take()
         engine.logprobs([np.arange(300, dtype=np.int32) % 250], [[7, 8]])
     assert engine.usage.take().cached_tokens >= 256
+    # vLLM answers 128 tokens at most in one request; a branch may have more children.
+    many = [list(range(299, 0, -1)), [7], list(range(128)), list(range(129))]
+    asked = [PROMPTS[n] for n in (0, 1, 2, 0)]
+    for got, known in zip(engine.logprobs(asked, many), expected.logprobs(asked, many), strict=True):
+        np.testing.assert_allclose(got, known, atol=1e-3)
     # Nothing is asked for nothing.
     assert engine.logprobs([], []) == engine.generate([], 6, [1]) == []
     together = engine.generate(PROMPTS, 6, [1], Sampling(1.0, 1.0, 0, [1, 2, 3]))

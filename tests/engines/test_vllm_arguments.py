@@ -9,7 +9,7 @@ from artsel_ray.config import EngineSettings
 from artsel_ray.engines.vllm_arguments import (
     UTILIZATION,
     cpu_cache_gib,
-    memory_error,
+    in_our_words,
     placement_arguments,
     wait_for_free_memory,
 )
@@ -69,16 +69,54 @@ def test_error_of_a_small_cache_names_flags_that_exist() -> None:
         "larger than the available KV cache memory (1.95 GiB). Based on the available memory, the estimated maximum "
         "model length is 5248. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`."
     )
-    assert str(memory_error(error, on_cpu=True)) == (
+    assert str(in_our_words(error, on_cpu=True)) == (
         "To serve at least one request with the model's --max-model-length (8192), (3.0 GiB KV cache is needed, which "
         "is larger than the available KV cache memory (1.95 GiB). Based on the available memory, the estimated maximum "
         "model length is 5248. Lower --max-model-length, or set VLLM_CPU_KVCACHE_SPACE to more GiB"
     )
-    assert str(memory_error(error, on_cpu=False)).endswith("or raise --gpu-memory-utilization")
-    held = memory_error(ValueError("Free memory on device cuda:0 (1.0/80.0 GiB) on startup is less than"), on_cpu=False)
+    assert str(in_our_words(error, on_cpu=False)).endswith("or raise --gpu-memory-utilization")
+    held = in_our_words(ValueError("Free memory on device cuda:0 (1.0/80.0 GiB) on startup is less than"), on_cpu=False)
     assert isinstance(held, RuntimeError)  # an engine may start again
-    other = ValueError("unknown architecture")
-    assert memory_error(other, on_cpu=True) is other
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("Model architectures ['X'] are not supported for now."), None),
+        (ValueError("Total number of attention heads (9) must be divisible by tensor parallel size (2)."), None),
+        (
+            ValueError("Bfloat16 is only supported on GPUs with compute capability of at least 8.0. You can use "
+                       "float16 instead by explicitly setting the `dtype` flag in CLI, for example: --dtype=half."),
+            "Bfloat16 is only supported on GPUs with compute capability of at least 8.0. You can use float16 "
+            "instead by explicitly setting the `dtype` flag in CLI, for example: --dtype float16.",
+        ),
+        (
+            ValueError("User-specified max_model_len (9) is greater than the derived max_model_len (8). To allow "
+                       "greater maximum length, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1."),
+            "User-specified --max-model-length (9) is greater than the derived --max-model-length (8).",
+        ),
+        (
+            ValueError("The model needs its own code. Please pass the argument `trust_remote_code=True` to run it."),
+            "The model needs its own code.",
+        ),
+        (
+            RuntimeError("CUDA out of memory occurred when warming up. Please try lowering `max_num_seqs` or "
+                         "`gpu_memory_utilization` when initializing the engine."),
+            "CUDA out of memory occurred when warming up. Lower --max-num-seqs, --max-model-length or "
+            "--gpu-memory-utilization",
+        ),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2 GiB. If memory is large try setting "
+                         "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation."),
+            "CUDA out of memory. Lower --max-num-seqs, --max-model-length or --gpu-memory-utilization",
+        ),
+    ],
+)  # fmt: skip
+def test_errors_of_vllm_advise_only_what_the_command_has(
+    error: ValueError | RuntimeError, expected: str | None
+) -> None:
+    found = in_our_words(error, on_cpu=False)
+    assert (type(found), str(found)) == (type(error), expected or str(error))
 
 
 def test_memory_that_is_not_free_yet_is_waited_for_with_a_limit() -> None:

@@ -118,6 +118,15 @@ def test_hub_that_cannot_be_reached_or_stored_says_what_to_do(hub: str, tmp_path
     assert "set HF_HOME to a folder that can be written" in str(unwritable["owner/complete"])
 
 
+def test_disk_that_fills_up_in_a_download_is_named_whichever_library_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise RuntimeError("Data processing error: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fill)
+    with pytest.raises(InputError, match=r"cannot write to the hub's cache: .* set HF_HOME to a folder"):
+        download("owner/complete")
+
+
 def test_absent_hub_model_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match="model 'nobody/nothing' is neither 'smollm2', nor a folder, nor available"):

@@ -1,4 +1,5 @@
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -91,3 +92,15 @@ def test_killed_head_is_one_clear_line(tmp_path: Path, free_address: str) -> Non
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         done = subprocess.run(START, env={**environment, **place}, capture_output=True, text=True, timeout=60)
         assert f"InputError: no Ray cluster at {free_address}" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "broken", [{"RAY_TMPDIR": "/proc/none"}, {"RAY_OVERRIDE_RESOURCES": "[1]"}, {"RAY_OVERRIDE_RESOURCES": "{"}]
+)
+def test_any_error_of_rays_start_is_one_clear_line(broken: dict[str, str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(START, env={**environment, **broken}, capture_output=True, text=True, timeout=120)
+    assert re.search(r"^artsel_ray\.errors\.InputError: Ray does not start: .+$", done.stderr, re.MULTILINE), (
+        done.stderr
+    )

@@ -15,6 +15,14 @@ def test_same_run_resumes_and_another_is_refused(tmp_path: Path) -> None:
         begin(str(tmp_path), {"model": "b", "decoding": "choose"}, {})
     with pytest.raises(InputError, match="differs in: decoding;"):
         begin(str(tmp_path), {"model": "a"}, {})
+    # What an earlier version did not write may be absent there, but not differ.
+    new = {"model": "a", "decoding": "rank", "frame": "f"}
+    begin(str(tmp_path), new, {}, added=["frame"])
+    with pytest.raises(InputError, match="differs in: frame;"):
+        begin(str(tmp_path), new, {})
+    begin(str(tmp_path / "new"), new, {})
+    with pytest.raises(InputError, match="differs in: frame;"):
+        begin(str(tmp_path / "new"), new | {"frame": "g"}, {}, added=["frame"])
 
 
 def test_maximum_length_of_a_short_model_is_the_earlier_default_in_identities() -> None:

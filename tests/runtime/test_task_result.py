@@ -1,9 +1,13 @@
+import importlib
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 import ray
+from ray.exceptions import OutOfMemoryError, RaySystemError
 
 from artsel_ray.errors import InputError
-from artsel_ray.runtime.task_result import COLUMN, capture, map_tasks, results, unwrap, wrap
+from artsel_ray.runtime.task_result import COLUMN, as_input_error, capture, map_tasks, results, unwrap, wrap
 
 
 def test_ray_cannot_log_a_wrapped_object() -> None:
@@ -40,6 +44,21 @@ def test_input_error_of_a_task_is_raised_with_its_own_message() -> None:
 
     with pytest.raises(InputError, match=r"^b is wrong; use a$"):
         list(map_tasks(["a", "b"], check))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_task_that_a_worker_cannot_import_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "of_the_driver.py").write_text("def square(index):\n    return index * index\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    square = importlib.import_module("of_the_driver").square
+    with pytest.raises(InputError, match=r"cannot import this program: ModuleNotFoundError: .*of_the_driver"):
+        list(map_tasks(2, square))
+
+
+def test_tasks_killed_for_memory_are_one_line_and_other_errors_stay() -> None:
+    assert "Ray's memory monitor has killed the same task" in str(as_input_error(OutOfMemoryError("killed")))
+    error = RaySystemError("KeyError: 'a bug'")
+    assert as_input_error(error) is error
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -1,3 +1,5 @@
+import datetime
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +10,7 @@ from artsel_ray import storage
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
+from artsel_ray.prompts import text
 from artsel_ray.score import job
 from artsel_ray.score.scoring_run import ScoringRun
 from tests.support.scoring_world import score_config
@@ -34,6 +37,21 @@ def test_flags_become_a_run(world: Path, smollm2: Model, called: list[tuple[str,
     assert (run.config.permutation, run.config.engine_pool.engines, run.answer_spec.decoding) == (2, 2, "rank")
     # In the order of the permutation, not of the ids.
     assert sorted(run.catalog.artwork_ids.to_pylist()) != run.catalog.artwork_ids.to_pylist()
+
+
+def test_date_that_the_template_writes_is_part_of_the_identity(
+    world: Path, smollm2: Model, called: list[tuple[str, ScoringRun]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dated = shutil.copytree(smollm2.path, world / "dated")
+    template = "{{ strftime_now('%d %b %Y') }} {{ messages[0].content }} "
+    (dated / "chat_template.jinja").write_text(template)
+    for model, day in (("smollm2", 1), ("smollm2", 2), (str(dated), 1), (str(dated), 2)):
+        monkeypatch.setattr(text, "_NOW", datetime.datetime(2024, 7, day))
+        job.score(score_config(world, model=model))
+    frames = [run.identity()["frame"] for _, run in called]
+    assert (frames[0] == frames[1], frames[2] == frames[3], len(set(frames))) == (True, False, 3)
+    # A run of an earlier version, which wrote today's date, is not resumed.
+    assert [run.answer_spec.has_clock for _, run in called] == [False, False, True, True]
 
 
 def test_estimate_cost_scores_nothing(world: Path, smollm2: Model, called: list[tuple[str, ScoringRun]]) -> None:

@@ -58,13 +58,14 @@ def test_everything_that_reaches_the_engine_is_in_the_fingerprint() -> None:
     changes: list[dict[str, Any]] = [
         {}, {"model_id": "other"}, {"spec": PromptSpec(caption_tokens=9)}, {"max_model_length": 100},
         {"decoding": "rank"}, {"label_prior": (2.0, 0.5)}, {"engine": "transformers"}, {"dtype": "bfloat16"},
+        {"frame": "of another day"},
     ]  # fmt: skip
     found = [rendering._fingerprints(groups, histories, replace(ANSWER_SPEC, **each)) for each in changes]
     # Golden: an accidental change would score every pair again.
-    assert found[0] == ["8f39bbe0a5052bf8a40d5246b73ffd9f"]
+    assert found[0] == ["47f415fd3656d969d2c47d3721e6f366"]
     assert len({each for (each,) in found}) == len(changes)
     # One list decides both: a run's identity names every one of these settings.
-    assert {field.name for field in fields(AnswerSpec)} - {"model", "spec", "model_id"} <= set(
+    assert {field.name for field in fields(AnswerSpec)} - {"model", "spec", "model_id", "has_clock"} <= set(
         replace(ANSWER_SPEC, label_prior=(1.0,)).identity()
     )
     for other_options in (replace(options, prefix=[1, 3]), replace(options, images=[ArtworkImage(PIXELS, "digest")])):

@@ -98,6 +98,9 @@ def test_resume_redoes_a_lost_shard_and_nothing_else(world: Path, smollm2: Model
     before = predictions(world / "P")
     (world / "P/part-000001.parquet").unlink()
     kept = (world / "P/part-000000.parquet").stat().st_mtime_ns
+    config = storage.read_json(str(world / "P/config.json"))
+    assert config["run"].pop("frame")
+    storage.write_json(str(world / "P/config.json"), config)  # as an earlier version wrote it
     score(config_for(world, "smollm2"))
     assert predictions(world / "P").equals(before)
     assert (world / "P/part-000000.parquet").stat().st_mtime_ns == kept
@@ -258,6 +261,31 @@ def test_resume_after_kill_9_gives_the_same_result(world: Path, tiny_llama: Call
     got, expected = predictions(world / "killed"), predictions(world / "whole")
     assert got.drop(["probability", "candidates"]).equals(expected.drop(["probability", "candidates"]))
     np.testing.assert_allclose(got["probability"], expected["probability"], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_ctrl_c_twice_is_one_line_and_leaves_no_process(world: Path, tiny_llama: Callable[[bool], str]) -> None:
+    config = config_for(world, tiny_llama(True), shard_pairs=1, engine="fake")
+    # What a working folder may hold: workers must import neither.
+    (world / "numpy.py").write_text("raise SystemError")
+    (world / "artsel_ray.py").write_text("raise SystemError")
+    log = world / "log"
+    with log.open("w") as stream:
+        slow = [*command(config), "--tokens-per-second=500"]
+        job = subprocess.Popen(slow, cwd=world, stdout=stream, stderr=stream, start_new_session=True)
+    while not storage.find_files(config.output):
+        assert job.poll() is None, log.read_text()
+        time.sleep(0.05)
+    started = psutil.Process(job.pid).children(recursive=True)
+    for _ in range(2):  # as a terminal does, to the job and what it has started
+        os.killpg(job.pid, signal.SIGINT)
+        time.sleep(0.5)
+    assert job.wait(timeout=15) == 130
+    _, alive = psutil.wait_procs(started, timeout=15)
+    assert alive == []
+    lines = log.read_text().splitlines()
+    assert lines[-1] == "interrupted; run the same command again"
+    assert not [line for line in lines if "Traceback" in line or "    @ " in line]
 
 
 @pytest.mark.slow
