@@ -15,24 +15,16 @@ from functools import lru_cache, partial
 from hashlib import blake2b
 
 import numpy as np
-import pyarrow.fs as pafs
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from artsel_ray import storage
-from artsel_ray.errors import InputError
-from artsel_ray.s3 import open_file
+from artsel_ray.data.image_files import UnusableError, fetch
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 40_000_000
 MIN_SIDE, MAX_ASPECT = 16, 50
 _THREADS = 8  # images that are read at once
 
-MISSING_FILE = "no file there"
-UNREADABLE_FILE = "the file cannot be read"
-SETTINGS = "a URI with credentials or settings, which are not taken from data"
-TOO_MANY_BYTES = f"a file of more than {MAX_BYTES // 2**20} MiB"
 UNKNOWN_FORMAT = "no JPEG, PNG, WebP or GIF"
 TOO_MANY_PIXELS = "more pixels than are decoded"
 TOO_SMALL = f"a side shorter than {MIN_SIDE} pixels, or {MAX_ASPECT} times as long as the other"
@@ -43,10 +35,6 @@ Pixels = NDArray[np.uint8]
 
 # Of Pillow's decoders for broken files, in addition to OSError.
 _DECODER_ERRORS = (SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
-
-
-class UnusableError(Exception):
-    """An image is unusable; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -73,29 +61,6 @@ def read_all(uris: Sequence[str], resize_to_pixels: int) -> list[ArtworkImage]:
     """Returns images as `read` does, several at a time."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(partial(read, resize_to_pixels=resize_to_pixels), uris))
-
-
-def locate(uri: str, folder: str) -> str:
-    """Returns the location of an image that the data names by a URI, a path, or a path in the artworks' folder."""
-    # An endpoint from the data would receive requests signed with the environment's credentials.
-    if storage.is_uri(uri) and ("?" in uri or "@" in uri.partition("://")[2].partition("/")[0]):
-        raise UnusableError(SETTINGS)
-    return uri if storage.is_uri(uri) or uri.startswith("/") else storage.join(folder, uri)
-
-
-def fetch(uri: str) -> bytes:
-    """Returns the content of an image file at a location that `locate` returned."""
-    try:
-        fs, path = storage.filesystem(uri)
-        info = fs.get_file_info(path)
-        if info.type != pafs.FileType.File:
-            raise UnusableError(MISSING_FILE)
-        if info.size > MAX_BYTES:
-            raise UnusableError(TOO_MANY_BYTES)
-        with open_file(fs, path) as file:
-            return bytes(file.read(MAX_BYTES))
-    except (InputError, OSError, ValueError):
-        raise UnusableError(UNREADABLE_FILE) from None
 
 
 def decode(content: bytes, max_pixels: int, resize_to_pixels: int) -> Pixels:

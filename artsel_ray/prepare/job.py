@@ -87,7 +87,7 @@ def make_plan(config: PrepareConfig) -> Plan:
 
 def _read_catalog(config: PrepareConfig, plan: Plan) -> tuple[Catalog, Any]:
     titles, artworks, folder = plan.files["titles"], plan.files["artworks"], storage.join(config.input, "artworks")
-    catalog, invalid = read_catalog(titles, artworks, config.asset_kind, config.assets, folder)
+    catalog, invalid = read_catalog(titles, artworks, config.asset_kind, config.assets, (folder, *config.image_root))
     if config.assets == "image":  # whoever reads the examples has the storage's settings: they are not written
         contents = pc.replace_substring_regex(catalog.contents, r"^(\w+://[^?]*)\?.*$", r"\1")
         catalog = dataclasses.replace(catalog, contents=contents)

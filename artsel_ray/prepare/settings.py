@@ -26,6 +26,9 @@ class PrepareConfig:
     """Kind of assets that are candidates, by the column asset_kind; impressions of other kinds are left out."""
     assets: Assets = "caption"
     """What the model will get of a candidate: its caption, or its image, which image_uri must then name."""
+    image_root: tuple[Uri, ...] = ()
+    """More folders or URIs that images may be read from: image_uri leads below the artworks' folder, or below one of
+    these. With credentials of the environment, so name no more than the images' own."""
     split: Split = "hash"
     """Assign user-title pairs to splits by a salted hash, or the newest pairs to test by time. With title, by hash, but
     train has no pair of the newest titles; validation and test have pairs of known and of new titles."""

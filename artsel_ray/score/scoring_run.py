@@ -60,7 +60,9 @@ class ScoringRun:
             "previous": _digest(config.previous) if config.previous else None,
             "explore": [serving.explore, serving.epsilon, serving.temperature, serving.seed],
         }
-        return identity | ({"permutation": config.permutation} if config.permutation else {})
+        # Earlier runs do not have these in their identity.
+        optional = {"permutation": config.permutation, "image_root": config.image_root}
+        return identity | {name: value for name, value in optional.items() if value}
 
     def with_layout(self, layout: Layout) -> "ScoringRun":
         """Returns the run with this layout."""

@@ -76,6 +76,9 @@ class ScoreConfig:
     """Where part-*.parquet, rejected/ and, last, _manifest.json go: a path or URI."""
     model: ModelName
     """'smollm2' (bundled), a hub id, a local path, or the output of training (whose spec.json is then obeyed)."""
+    image_root: tuple[Uri, ...] = ()
+    """More folders or URIs that images may be read from: image_uri leads below the artworks' folder, or below one of
+    these. With credentials of the environment, so name no more than the images' own."""
     decoding: DecodingName = "choose"
     """choose: the best candidate. rank: also every candidate's probability. labels: rank by the candidates' numbers.
     freetext: the paper's way, write a caption and take the most similar candidate."""

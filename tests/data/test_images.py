@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from artsel_ray import storage
 from artsel_ray.data import images
-from artsel_ray.data.images import UnusableError, decode, fetch, locate
+from artsel_ray.data.image_files import UNREADABLE_FILE, UnusableError
+from artsel_ray.data.images import decode
 
 SAMPLES = Path(matplotlib.get_data_path()) / "sample_data"
 PHOTO = (SAMPLES / "grace_hopper.jpg").read_bytes()
@@ -149,45 +149,6 @@ def test_any_bytes_decode_or_are_unusable(kind: str, changes: list[tuple[float, 
     assert pixels.shape[0] * pixels.shape[1] < 1.2 * 10**4
 
 
-def test_image_is_fetched_by_relative_path_absolute_path_and_uri(tmp_path: Path) -> None:
-    (tmp_path / "a b.jpg").write_bytes(PHOTO)
-    for uri in ("a b.jpg", str(tmp_path / "a b.jpg"), (tmp_path / "a b.jpg").as_uri()):
-        assert fetch(locate(uri, str(tmp_path))) == PHOTO
-
-
-def test_image_on_s3_is_fetched(bucket: str) -> None:
-    storage.write_object(storage.join(bucket, "images", "a.jpg"), PHOTO)
-    assert fetch(locate("images/a.jpg", bucket)) == PHOTO
-    with pytest.raises(UnusableError, match=images.MISSING_FILE):
-        fetch(locate("images/b.jpg", bucket))
-
-
-@pytest.mark.parametrize(
-    ("uri", "reason"),
-    [
-        ("nowhere.jpg", images.MISSING_FILE),
-        (".", images.MISSING_FILE),
-        ("/dev/zero", images.MISSING_FILE),
-        ("a\0b", images.UNREADABLE_FILE),
-        ("ftp://host/a.jpg", images.UNREADABLE_FILE),
-        ("http://host/a.jpg", images.UNREADABLE_FILE),
-        ("s3://bucket/a.jpg?endpoint_override=evil:80", images.SETTINGS),
-        ("s3://key:secret@bucket/a.jpg", images.SETTINGS),
-    ],
-)
-def test_reason_of_a_failed_fetch_leaves_out_the_uri(tmp_path: Path, uri: str, reason: str) -> None:
-    with pytest.raises(UnusableError) as error:
-        fetch(locate(uri, str(tmp_path)))
-    assert str(error.value) == reason
-
-
-def test_too_large_file_is_not_read(tmp_path: Path) -> None:
-    with open(tmp_path / "large.jpg", "wb") as file:
-        file.truncate(images.MAX_BYTES + 1)
-    with pytest.raises(UnusableError, match=images.TOO_MANY_BYTES):
-        fetch(locate("large.jpg", str(tmp_path)))
-
-
 def test_image_is_read_once_and_its_digest_depends_on_content_and_size(tmp_path: Path) -> None:
     for name, content in (("a.jpg", PHOTO), ("b.jpg", PHOTO), ("c.png", LOGO)):
         (tmp_path / name).write_bytes(content)
@@ -200,5 +161,5 @@ def test_image_is_read_once_and_its_digest_depends_on_content_and_size(tmp_path:
 
 
 def test_unusable_image_is_named_without_the_settings_of_its_storage() -> None:
-    with pytest.raises(UnusableError, match=f"^ftp://host/a.jpg: {images.UNREADABLE_FILE}$"):
+    with pytest.raises(UnusableError, match=f"^ftp://host/a.jpg: {UNREADABLE_FILE}$"):
         images.read("ftp://host/a.jpg?key=secret", 1_000)
