@@ -271,8 +271,8 @@ def write_table(uri: str, table: pa.Table, name: str, metadata: dict[str, str] |
     write_object(uri, sink.getvalue())
 
 
-def open_parquet(uri: str) -> pq.ParquetFile:
-    """Opens a Parquet file for reading in parts.
+def open_parquet(uri: str, **options: Any) -> pq.ParquetFile:
+    """Opens a Parquet file for reading in parts; options are those of pyarrow.
 
     Raises:
         InputError: if it is absent, or is not a complete Parquet file.
@@ -280,7 +280,7 @@ def open_parquet(uri: str) -> pq.ParquetFile:
     fs, path = filesystem(uri)
     with _as_input_error("read", uri, " as Parquet"):
         # INT96 has nanoseconds of any year, which Arrow's own nanoseconds cannot hold.
-        return pq.ParquetFile(open_file(fs, path), coerce_int96_timestamp_unit="us")
+        return pq.ParquetFile(open_file(fs, path), coerce_int96_timestamp_unit="us", **options)
 
 
 def write_manifest(uri: str, content: dict[str, Any]) -> None:

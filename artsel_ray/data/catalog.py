@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import ray
 
 from artsel_ray import storage
-from artsel_ray.config import AssetKind, Assets
+from artsel_ray.config import DEFAULT_LIMITS, AssetKind, Assets, RowLimits
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.data.image_files import UNREADABLE_FILE, UnusableError, fetch, locate
@@ -50,6 +50,7 @@ def read_catalog(
     asset_kind: AssetKind = "artwork",
     assets: Assets | None = "caption",
     image_roots: Sequence[str] = (),
+    limits: RowLimits = DEFAULT_LIMITS,
 ) -> tuple[Catalog, pa.Table]:
     """Reads files of titles and artworks; returns the catalog, and the invalid rows of both tables.
 
@@ -57,9 +58,9 @@ def read_catalog(
         assets: what the contents are: captions, or images, which are then validated on Ray; None to read ids only.
         image_roots: folders that images may be in; relative paths begin at the first.
     """
-    valid_titles, invalid_titles = _read_titles(titles)
+    valid_titles, invalid_titles = _read_titles(titles, limits)
     title_ids = _combined(valid_titles["title_id"])
-    all_kinds, invalid = _read_artworks(artworks, title_ids, assets)
+    all_kinds, invalid = _read_artworks(artworks, title_ids, assets, limits)
     is_wanted = pc.equal(pc.fill_null(all_kinds["asset_kind"], "artwork"), asset_kind)
     valid = all_kinds.filter(is_wanted)
     if assets == "image":
@@ -90,12 +91,12 @@ def permuted(catalog: Catalog, number: int) -> Catalog:
     return replace(catalog, artwork_ids=catalog.artwork_ids.take(order), contents=catalog.contents.take(order))
 
 
-def _read_titles(files: list[str]) -> tuple[pa.Table, pa.Table]:
+def _read_titles(files: list[str], limits: RowLimits) -> tuple[pa.Table, pa.Table]:
     def row_checks(rows: pa.Table) -> list[checks.RowCheck]:
         null_genre = ("genres", checks.NULL_GENRE, checks.null_genre(rows["genres"]))
         return [*checks.missing_checks(rows, TITLE_COLUMNS), null_genre]
 
-    return _read_unique(CheckedReader(files, "titles", TITLE_COLUMNS, row_checks), "title_id")
+    return _read_unique(CheckedReader(files, "titles", TITLE_COLUMNS, row_checks, limits=limits), "title_id")
 
 
 def artwork_columns(assets: Assets | None) -> list[str]:
@@ -103,7 +104,9 @@ def artwork_columns(assets: Assets | None) -> list[str]:
     return list(dict.fromkeys(["artwork_id", "title_id", _CONTENTS[assets], "asset_kind"]))
 
 
-def _read_artworks(files: list[str], title_ids: pa.Array, assets: Assets | None) -> tuple[pa.Table, pa.Table]:
+def _read_artworks(
+    files: list[str], title_ids: pa.Array, assets: Assets | None, limits: RowLimits
+) -> tuple[pa.Table, pa.Table]:
     def row_checks(rows: pa.Table) -> list[checks.RowCheck]:
         return [
             *checks.missing_checks(rows, ["artwork_id", "title_id"]),
@@ -112,7 +115,9 @@ def _read_artworks(files: list[str], title_ids: pa.Array, assets: Assets | None)
             ("asset_kind", checks.WRONG_KIND, checks.kind_is_wrong(rows["asset_kind"])),
         ]
 
-    return _read_unique(CheckedReader(files, "artworks", artwork_columns(assets), row_checks), "artwork_id")
+    return _read_unique(
+        CheckedReader(files, "artworks", artwork_columns(assets), row_checks, limits=limits), "artwork_id"
+    )
 
 
 def _read_unique(reader: CheckedReader, key: str) -> tuple[pa.Table, pa.Table]:

@@ -25,6 +25,7 @@ from artsel_ray.models.load import Model
 
 # vLLM's cache of processed images, in GiB, and the most distinct images in one call.
 _IMAGE_CACHE_GIB, _IMAGES_AT_ONCE = 2, 256
+_LOGPROB_IDS = 128  # most that vLLM takes of `logprob_token_ids`
 
 
 class VllmEngine:
@@ -74,7 +75,7 @@ class VllmEngine:
             str(weights),
             dtype=number_format,
             max_model_len=max_model_length,
-            max_logprobs=max_allowed,
+            max_logprobs=min(max_allowed, _LOGPROB_IDS),
             # After a chunk of a prompt vLLM rewinds the seeded generator, which a CPU's generator does not support.
             enable_chunked_prefill=False if seeded and on_cpu else None,
             enforce_eager=on_cpu,
@@ -98,9 +99,16 @@ class VllmEngine:
         from vllm import SamplingParams
 
         params = partial(SamplingParams, temperature=0.0, max_tokens=1, detokenize=False)
-        params_n = [params(logprob_token_ids=ids, allowed_token_ids=ids) for ids in allowed]
-        steps = [output.outputs[0].logprobs[0] for output in self._generate(prompts, params_n, images)]
-        return [np.array([step[token].logprob for token in ids]) for step, ids in zip(steps, allowed, strict=True)]
+        # More ids are asked in several questions: log-probabilities are those of all tokens, whatever is asked.
+        slices = [
+            (n, ids[at : at + _LOGPROB_IDS]) for n, ids in enumerate(allowed) for at in range(0, len(ids), _LOGPROB_IDS)
+        ]
+        asked = [prompts[n] for n, _ in slices], [images[n] for n, _ in slices] if images else ()
+        params_n = [params(logprob_token_ids=ids, allowed_token_ids=ids) for _, ids in slices]
+        found: list[list[float]] = [[] for _ in allowed]
+        for (n, ids), output in zip(slices, self._generate(asked[0], params_n, asked[1]), strict=True):
+            found[n] += [output.outputs[0].logprobs[0][token].logprob for token in ids]
+        return [np.array(each) for each in found]
 
     def generate(
         self, prompts: Prompts, max_tokens: int, stop: list[int], sampling: Sampling | None = None, images: Images = ()

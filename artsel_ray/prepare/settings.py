@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 from annotated_types import Ge, Gt, Lt
 from pydantic import model_validator
 
-from artsel_ray.config import AssetKind, Assets, Count, Seed, Share, Uri, settings
+from artsel_ray.config import DEFAULT_LIMITS, AssetKind, Assets, Count, RowLimits, Seed, Share, Uri, settings
 from artsel_ray.errors import InputError
 
 Split = Literal["hash", "time", "title"]
@@ -45,6 +45,7 @@ class PrepareConfig:
     """Largest share of invalid impressions; with more, the job stops with exit code 1."""
     buckets: Count | None = None
     """Number of groups of users, each of which one task processes. Default: one per 300,000 interactions."""
+    limits: RowLimits = DEFAULT_LIMITS
     seed: Seed = 0
     """Salt of the hash that assigns pairs to splits."""
     timezone: str | None = None

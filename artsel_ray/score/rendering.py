@@ -19,6 +19,7 @@ from artsel_ray.models import weights
 from artsel_ray.models.load import load_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Options, PromptTokenizer, tokenize_title
+from artsel_ray.runtime.shards import REJECTED_ROWS
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.answer_spec import AnswerSpec
 
@@ -58,7 +59,7 @@ class RenderedShard:
     reused: pa.Table
     """An earlier run's predictions with unchanged fingerprints."""
     invalid: pa.Table
-    counts: dict[str, int]
+    counts: dict[str, float]
     names: pa.Array
     """Titles of the catalog and of the shard's histories, which rationales may name; empty without rationales."""
 
@@ -82,7 +83,8 @@ def render_shard(index: int, source: ShardSource, answer_spec: AnswerSpec) -> Re
     not fit the model even without a history.
     """
     tokenizer, catalog = prompt_tokenizer(answer_spec.model, answer_spec.spec), source.catalog
-    pairs, invalid = _read_pairs(index, source, answer_spec.spec)
+    read = shuffle.read_partition(source.requests, index)
+    pairs, invalid = _valid_pairs(read, source, answer_spec.spec)
 
     # A title is tokenized once; what it leaves of the model's length is the budget of its users' histories.
     titles, title = np.unique(pairs["title"].to_numpy(), return_inverse=True)
@@ -106,6 +108,7 @@ def render_shard(index: int, source: ShardSource, answer_spec: AnswerSpec) -> Re
         counts={
             "pairs": pairs.num_rows,
             "rejected": invalid.num_rows,
+            REJECTED_ROWS: _shares(read) - _shares(pairs),
             "histories_cut": int((histories.items_cut > 0).sum()),
             "captions_cut": sum(each.captions_cut for each in options),
         },
@@ -117,9 +120,15 @@ def render_shard(index: int, source: ShardSource, answer_spec: AnswerSpec) -> Re
     return _reuse(shard, pairs["title_id"], _possible(previous, catalog, answer_spec.decoder.gives_distribution))
 
 
-def _read_pairs(index: int, source: ShardSource, spec: PromptSpec) -> tuple[pa.Table, pa.Table]:
+def _shares(pairs: pa.Table) -> float:
+    """Returns how many rows of the requests these pairs are; pairs in an earlier version's spill files are rows."""
+    is_known = "row_share" in pairs.column_names
+    return float(pc.sum(pairs["row_share"]).as_py() or 0) if is_known else float(pairs.num_rows)
+
+
+def _valid_pairs(pairs: pa.Table, source: ShardSource, spec: PromptSpec) -> tuple[pa.Table, pa.Table]:
     """Returns valid pairs, with `title` as index in the catalog and shared prefixes adjacent, and the invalid rows."""
-    pairs, catalog = shuffle.read_partition(source.requests, index), source.catalog
+    catalog = source.catalog
     title = checks.codes(pairs["title_id"], catalog.title_ids)
     candidates = np.append(np.diff(catalog.offsets), 0)  # the last is for unknown titles, whose code is -1
     content = "an image" if spec.assets == "image" else "a caption"

@@ -6,12 +6,14 @@ from annotated_types import Ge
 from pydantic import model_validator
 
 from artsel_ray.config import (
+    DEFAULT_LIMITS,
     Count,
     EngineSettings,
     Layout,
     ModelName,
     Positive,
     PromptSettings,
+    RowLimits,
     Seed,
     Share,
     Uri,
@@ -99,7 +101,8 @@ class ScoreConfig:
     """Output of an earlier run: pairs with the same fingerprint (model, prompt, history, candidates) are reused from
     it, the others are scored."""
     max_reject_rate: Share = 0.05
-    """Stop, with exit code 1, if a larger share of the pairs is invalid."""
+    """Stop, with exit code 1, if a larger share of the requests is invalid; a pair is its share of one."""
+    limits: RowLimits = DEFAULT_LIMITS
     serving: ServingSettings = ServingSettings()
     prompt: ScorePrompt = ScorePrompt()
     engine_pool: ScoreEngines = ScoreEngines()
