@@ -8,7 +8,6 @@ import resource
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,7 @@ def _run(table: str, file: str, folder: str, sender: Any) -> None:
     began, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     if table == "requests":
         counts = count_titles(file)
-        assignment = Assignment({title: (0, 1) for title in counts} or Counter(), 1, 50)
+        assignment = Assignment(dict.fromkeys(counts, (0, 1)), 1, 50)
         moved = shuffle_requests([file], range(1), assignment, f"{folder}/work", f"{folder}/rejected")
         outcome = f"{moved.pairs:,} pairs, {moved.rejected_rows} invalid"
     else:

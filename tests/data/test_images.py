@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +102,15 @@ def test_decompression_bomb_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> N
     large, bomb = (encoded(Image.new("1", (side, side)), "PNG") for side in (1000, 14_000))
     assert len(bomb) < 100_000
 
-    def load(self: Image.Image) -> None:
-        raise AssertionError("decoded")
-
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    decoded = []
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: decoded.append(self.size))
     for content, most in ((large, 999_999), (bomb, 999_999), (bomb, 10**9)):
         with pytest.raises(UnusableError, match=images.TOO_MANY_PIXELS):
             decode(content, most, 1000)
-    with pytest.raises(AssertionError, match="decoded"):
+    assert decoded == []
+    with pytest.raises(UnusableError, match=images.BROKEN):
         decode(large, 1_000_000, 1000)
+    assert decoded
 
 
 @pytest.mark.parametrize(
@@ -163,3 +165,56 @@ def test_image_is_read_once_and_its_digest_depends_on_content_and_size(tmp_path:
 def test_unusable_image_is_named_without_the_settings_of_its_storage() -> None:
     with pytest.raises(UnusableError, match=f"^ftp://host/a.jpg: {UNREADABLE_FILE}$"):
         images.read("ftp://host/a.jpg?key=secret", 1_000)
+
+
+def test_large_images_of_many_threads_take_the_memory_of_one() -> None:
+    code = """
+import io, resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from PIL import Image
+from artsel_ray.data.images import decode
+def encoded(image, kind, **options):
+    content = io.BytesIO()
+    image.save(content, kind, **options)
+    return content.getvalue()
+content = encoded(Image.new("P", (6400, 6200)), "GIF", transparency=0)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with ThreadPoolExecutor(8) as pool:
+    shapes = [pixels.shape for pixels in pool.map(lambda _: decode(content, 40_000_000, 10_000), range(4))]
+assert shapes == [(98, 102, 3)] * 4
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 600 * 2**10
+
+
+def test_jpeg_with_many_scans_is_not_decoded() -> None:
+    progressive = encoded(Image.open(io.BytesIO(PHOTO)), "JPEG", progressive=True)
+    assert decode(progressive, MUCH, MUCH).shape[2] == 3
+    first = progressive.index(b"\xff\xda")
+    many = progressive[:-2] + progressive[first:-2] * 20 + progressive[-2:]
+    with pytest.raises(UnusableError, match=images.TOO_MANY_SCANS):
+        decode(many, MUCH, MUCH)
+
+
+def test_decoder_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "DECODE_SECONDS", -1.0)
+    with pytest.raises(UnusableError, match=images.TOO_SLOW):
+        decode(PHOTO, MUCH, MUCH)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_bands_and_squares_change_nothing_that_can_be_seen(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = Image.open(io.BytesIO(PHOTO)).resize((501, 603))
+    image = (
+        Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) << 8)
+        if mode == "I;16"
+        else photo.convert(mode)
+    )
+    content = encoded(image, "JPEG" if mode == "CMYK" else "PNG")
+    complete, small = decode(content, MUCH, MUCH), decode(content, MUCH, 1000)
+    monkeypatch.setattr(images, "_BAND_PIXELS", 5000)
+    assert np.array_equal(decode(content, MUCH, MUCH), complete)
+    assert np.array_equal(decode(content, MUCH, 1000), small)
+    expected = Image.fromarray(complete).resize(small.shape[1::-1], Image.Resampling.LANCZOS)
+    assert np.abs(small.astype(int) - np.asarray(expected).astype(int)).mean() < (6 if mode == "CMYK" else 4)  # a JPEG

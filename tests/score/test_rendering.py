@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from artsel_ray import storage
 from artsel_ray.data.catalog import read_catalog
