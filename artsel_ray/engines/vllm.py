@@ -53,6 +53,8 @@ class VllmEngine:
         # In this process: one process to watch and to kill, and no copy of each prompt between two.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        # Nothing is reported to anybody.
+        os.environ |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
         os.environ["VLLM_RAISE_ON_LOGIT_NANS"] = "1"
         import torch
         from vllm import LLM
