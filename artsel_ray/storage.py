@@ -256,8 +256,8 @@ def read_json(uri: str) -> Any:
     """
     try:
         return json.loads(read_object(uri))
-    except ValueError as error:
-        raise InputError(f"{uri} is not JSON: {error}; delete it, or write it again") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{uri} is not JSON: {first_line(error)}; delete it, or write it again") from None
 
 
 def write_table(uri: str, table: pa.Table, name: str, metadata: dict[str, str] | None = None) -> None:

@@ -217,3 +217,11 @@ def test_adapter_of_an_adapter_is_refused(base: Path, tmp_path: Path) -> None:
             read(str(tmp_path / "second"))
         with pytest.raises(InputError, match="names itself"):
             read(str(tmp_path / "loop"))
+
+
+def test_layers_are_not_replicated(base: Path, tmp_path: Path) -> None:
+    save_adapter(base, tmp_path / "adapter", KINDS["lora"])
+    file = tmp_path / "adapter/adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"layer_replication": [[0, 2]] * 10**6}))
+    with pytest.raises(InputError, match="layer_replication are not supported"):
+        load(str(tmp_path / "adapter"))
