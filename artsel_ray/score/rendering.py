@@ -60,6 +60,8 @@ class RenderedShard:
     """An earlier run's predictions with unchanged fingerprints."""
     invalid: pa.Table
     counts: dict[str, float]
+    sources: pa.Table
+    """Each pair's row of the requests: user_id, title_id, file (its URI), row and, from this version on, row_share."""
     names: pa.Array
     """Titles of the catalog and of the shard's histories, which rationales may name; empty without rationales."""
 
@@ -108,10 +110,11 @@ def render_shard(index: int, source: ShardSource, answer_spec: AnswerSpec) -> Re
         counts={
             "pairs": pairs.num_rows,
             "rejected": invalid.num_rows,
-            REJECTED_ROWS: _shares(read) - _shares(pairs),
+            REJECTED_ROWS: shares(read) - shares(pairs),
             "histories_cut": int((histories.items_cut > 0).sum()),
             "captions_cut": sum(each.captions_cut for each in options),
         },
+        sources=_sources(pairs, source.files),
         names=_names(pairs["history"], catalog) if answer_spec.spec.reason else pa.array([], pa.string()),
     )
     if not source.previous:
@@ -120,7 +123,27 @@ def render_shard(index: int, source: ShardSource, answer_spec: AnswerSpec) -> Re
     return _reuse(shard, pairs["title_id"], _possible(previous, catalog, answer_spec.decoder.gives_distribution))
 
 
-def _shares(pairs: pa.Table) -> float:
+def _sources(pairs: pa.Table, files: list[str]) -> pa.Table:
+    file = pa.DictionaryArray.from_arrays(pairs["file"].combine_chunks(), pa.array(files, pa.string()))
+    kept = [name for name in ("user_id", "title_id", "row", "row_share") if name in pairs.column_names]
+    return pairs.select(kept).append_column("file", file)
+
+
+def refused(shard: RenderedShard, reason: str) -> RenderedShard:
+    """Returns a shard whose pairs are all invalid for one reason, except those that are reused."""
+    files = shard.sources["file"].combine_chunks()
+    rows = shard.sources.set_column(shard.sources.column_names.index("file"), "file", files.indices)
+    invalid = checks.invalid_rows(rows, "requests", files.dictionary.to_pylist(), "title_ids", reason)
+    counts = {
+        **shard.counts,
+        "pairs": shard.counts["pairs"] - rows.num_rows,
+        "rejected": shard.counts["rejected"] + rows.num_rows,
+        REJECTED_ROWS: shard.counts.get(REJECTED_ROWS, 0) + shares(rows),
+    }
+    return dataclasses.replace(shard, invalid=pa.concat_tables([shard.invalid, invalid]), counts=counts)
+
+
+def shares(pairs: pa.Table) -> float:
     """Returns how many rows of the requests these pairs are; pairs in an earlier version's spill files are rows."""
     is_known = "row_share" in pairs.column_names
     return float(pc.sum(pairs["row_share"]).as_py() or 0) if is_known else float(pairs.num_rows)
@@ -215,6 +238,7 @@ def _reuse(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.Table)
         user_ids=shard.user_ids.filter(pa.array(is_new)),
         histories=shard.histories.filter(pa.array(is_new)),
         fingerprints=list(itertools.compress(shard.fingerprints, is_new)),
+        sources=shard.sources.filter(pa.array(is_new)),
         reused=_undrawn(previous.take(found["known"].take(first)), [shard.groups[owners[row]] for row in answered]),
         counts={**shard.counts, "reused": len(answered)},
     )
