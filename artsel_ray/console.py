@@ -16,6 +16,16 @@ def require_utf8() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
 
 
+# Control characters but line breaks and tabs, and what changes the direction of text.
+_CONTROL = (*range(9), *range(11, 32), *range(127, 160), 0x200E, 0x200F, *range(0x202A, 0x202F))
+_INVISIBLE = dict.fromkeys((*_CONTROL, *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}")
+
+
+def visible(text: str) -> str:
+    """Returns text in which ids and names out of data cannot move a terminal's cursor, or reorder a line."""
+    return text.translate(_INVISIBLE)
+
+
 @contextlib.contextmanager
 def unbreakable_output() -> Iterator[None]:
     """Lets a job go on when its output cannot be written: `| head`, a log collector that died, a full disk."""
