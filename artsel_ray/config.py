@@ -156,6 +156,21 @@ class EngineSettings:
 
 
 @settings
+class RowLimits:
+    """What one row of a table may hold; a row with more is invalid, like any other bad row."""
+
+    max_text_bytes: Annotated[int, Ge(1), Le(10**6)] = 20_000
+    """Maximum length of a caption or synopsis, in bytes of UTF-8. Names have 2,048, genres 256, ids and URIs 4,096."""
+    max_row_items: Annotated[int, Ge(1), Le(10**6)] = 10_000
+    """Maximum number of title_ids, and of history items, of one row."""
+    max_genres: Annotated[int, Ge(1), Le(10**5)] = 100
+    """Maximum number of genres of one title."""
+
+
+DEFAULT_LIMITS = RowLimits()
+
+
+@settings
 class PromptSettings:
     """How prompts read. A trained model brings its own spec.json, which these flags must not contradict."""
 

@@ -41,6 +41,16 @@ def _end(signum: int, frame: object) -> None:
     raise KeyboardInterrupt(128 + signum)
 
 
+# Control characters but line breaks and tabs, and what changes the direction of text.
+_CONTROL = (*range(9), *range(11, 32), *range(127, 160), 0x200E, 0x200F, *range(0x202A, 0x202F))
+_INVISIBLE = dict.fromkeys((*_CONTROL, *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}")
+
+
+def visible(text: str) -> str:
+    """Returns text in which ids and names out of data cannot move a terminal's cursor, or reorder a line."""
+    return text.translate(_INVISIBLE)
+
+
 @contextlib.contextmanager
 def unbreakable_output() -> Iterator[None]:
     """Lets a job go on when its output cannot be written: `| head`, a log collector that died, a full disk."""

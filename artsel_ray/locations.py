@@ -1,21 +1,63 @@
-"""Paths and URIs as people type them: half-typed schemes, and outputs inside of inputs."""
+"""Paths and URIs as people type them or data names them: what a URI may hold, and what is inside of what."""
 
 import os
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from artsel_ray.errors import InputError
 
-# Schemes that pyarrow knows, and those by which other tools call the same storage.
-SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "hf", "file")
+# The schemes of storages, and those by which other tools call the same storage. pyarrow knows more, which reach any
+# host: `hf`, `fsspec+http`.
+SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "file")
 _ALIASES = {"s3a": "s3", "s3n": "s3", "az": "abfs", "adl": "abfs", "wasb": "abfs", "wasbs": "abfss"}
 _SAME_STORE = {"gcs": "gs", "abfss": "abfs"}
+_BUCKETS = ("s3", "gs", "gcs")
+
+# What a URI may say of its storage. None of it is a secret, so that URIs can be printed and written to config.json.
+OPTIONS = (
+    "endpoint_override", "scheme", "region", "allow_bucket_creation", "retry_limit_seconds", "project_id", "enable_tls",
+    "blob_storage_authority", "dfs_storage_authority", "replication", "user", "buffer_size", "default_block_size",
+)  # fmt: skip
+_OPTION_VALUE = re.compile(r"[\w.:\[\]-]*")
+_AUTHORITY = re.compile(r"([\w.-]+@)?([\w.-]*|\[[\da-fA-F:.]+\])(:\d{1,5})?")
 
 # `s3:/bucket`, `s3:bucket`, `s3//bucket`; no drive letter.
 _HALF_TYPED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(:/*|[;,]?//+)")
+
+
+def is_uri(text: str) -> bool:
+    """Returns whether a text is a URI rather than a plain local path."""
+    return "://" in text or text.startswith("file:/")
+
+
+def check_secrets(uri: str) -> None:
+    """Checks that a URI holds no credentials: neither before its host nor among its options.
+
+    Raises:
+        InputError: which shows nothing of the URI but its scheme.
+    """
+    before, mark, rest = uri.partition("://")
+    if not mark or "/" in before:
+        return
+    which = f"{before}:// URI" if before in SCHEMES else "URI"
+    path, _, query = rest.partition("?")
+    authority = path.partition("/")[0]
+    # Other stores name a user or a container there (`abfs://container@account…`).
+    has_user = "@" in authority.removeprefix("anonymous@") or ":" in authority
+    if not _AUTHORITY.fullmatch(authority) or (before in _BUCKETS and has_user):
+        raise InputError(
+            f"leave the credentials out of the {which}; set them in the environment instead. The name of a bucket or "
+            "host has letters, digits, dots and hyphens"
+        )
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in OPTIONS or not _OPTION_VALUE.fullmatch(value):
+            raise InputError(
+                f"the {which} has another option after '?' than {', '.join(OPTIONS)}, or a strange value; leave it "
+                "out: signatures and keys belong into the environment"
+            )
 
 
 def check_scheme(name: str, flag: str) -> None:
@@ -26,21 +68,25 @@ def check_scheme(name: str, flag: str) -> None:
     Raises:
         InputError: with the right spelling.
     """
+    try:
+        check_secrets(name)
+    except InputError as error:
+        raise InputError(f"{flag}: {error}") from None
     shown = _without_password(name)
-    head, is_uri, rest = shown.partition("://")
-    if (is_uri and (head in SCHEMES or head.startswith("fsspec+"))) or name.startswith("file:/"):
-        if head in ("s3", "gs", "gcs") and not rest.partition("/")[0]:
+    head, has_scheme, rest = shown.partition("://")
+    if (has_scheme and head in SCHEMES) or name.startswith("file:/"):
+        if head in _BUCKETS and not rest.partition("/")[0]:
             raise InputError(f"{flag} is {shown}, which names no bucket; write {head}://BUCKET/PATH")
         return
     half = _HALF_TYPED.match(name)
-    scheme = (head if is_uri else half[1] if half else "").strip().lower()
+    scheme = (head if has_scheme else half[1] if half else "").strip().lower()
     known = scheme if scheme in SCHEMES else _ALIASES.get(scheme)
-    if not is_uri and (half is None or os.path.exists(name) or not (known or half[2].startswith(":/"))):
+    if not has_scheme and (half is None or os.path.exists(name) or not (known or half[2].startswith(":/"))):
         return
     known = known or next(iter(get_close_matches(scheme, SCHEMES, 1, 0.5)), None)
-    rest = rest if is_uri else shown[half.end() :] if half else ""
+    rest = rest if has_scheme else shown[half.end() :] if half else ""
     right = f"{known}://{'/' * (known == 'file')}{rest}" if known else "s3://BUCKET/PATH, gs://BUCKET/PATH or a path"
-    local = "" if is_uri else f", or ./{shown} for a local path"
+    local = "" if has_scheme else f", or ./{shown} for a local path"
     raise InputError(f"{flag} is {shown}, which is no storage's URI; write {right}{local}")
 
 
@@ -71,13 +117,61 @@ def is_within(uri: str, folder: str) -> bool:
 
 
 def _normal(uri: str) -> tuple[str, str]:
-    scheme, is_uri, rest = uri.partition("?")[0].partition("://")
-    if uri.startswith("file:/"):
-        path = unquote(urlsplit(uri).path)
-    elif is_uri:
+    scheme, has_scheme, rest = uri.partition("?")[0].partition("://")
+    if has_scheme and not uri.startswith("file:/"):
         host, _, key = rest.partition("/")
         normal = f"{_SAME_STORE.get(scheme, scheme)}://{host}/" + posixpath.normpath(f"/{key}").lstrip("/")
         return normal, normal
-    else:
-        path = os.path.expanduser(uri)
-    return os.path.abspath(path), os.path.realpath(path)
+    return local_path(uri), os.path.realpath(local_path(uri))
+
+
+def below(name: str, base: str, roots: Sequence[str]) -> str | None:
+    """Returns the location of a name out of data if it is below a folder that the operator named, else None.
+
+    The location has that folder's own settings. On a local disk, links count as where they lead.
+
+    Args:
+        name: a URI without a query, an absolute path, or a path relative to `base`.
+        roots: the operator's folders.
+    """
+    if not is_uri(name) and not name.startswith("/"):
+        folder = local_path(base) if _is_local(base) else base.partition("?")[0]
+        name = f"{folder.rstrip('/')}/{name}"
+    is_below = _path_below if _is_local(name) else _key_below
+    found = (is_below(name, root) for root in roots if _is_local(root) == _is_local(name))
+    return next((each for each in found if each is not None), None)
+
+
+def store_of(uri: str) -> str:
+    """Returns what a URI says before its path, and its options: which storage it is on; empty for a local path."""
+    before, mark, rest = uri.partition("://")
+    path, _, query = rest.partition("?")
+    return f"{before}://{path.partition('/')[0]}?{query}" if mark and before != "file" else ""
+
+
+def _is_local(name: str) -> bool:
+    return name.startswith("file:/") or "://" not in name or name.startswith("/")
+
+
+def _path_below(name: str, root: str) -> str | None:
+    location = local_path(name)
+    inside = os.path.realpath(location).startswith(os.path.realpath(local_path(root)).rstrip("/") + "/")
+    return location if inside else None
+
+
+def _key_below(name: str, root: str) -> str | None:
+    folder, mark, query = root.partition("?")
+    folder = folder.rstrip("/") + "/"
+    # An object store takes `..` as it is; HDFS, and some clients and proxies, follow it.
+    inside = name.startswith(folder) and ".." not in name[len(folder) :].replace("\\", "/").split("/")
+    return name + mark + query if inside else None
+
+
+def local_path(name: str) -> str:
+    """Returns the absolute path of a local path or `file:` URI; an `InputError` if that names another machine."""
+    if not name.startswith("file:/"):
+        return os.path.abspath(os.path.expanduser(name))
+    parts = urlsplit(name)
+    if parts.netloc not in ("", "localhost"):
+        raise InputError(f"{name}: a file URI names no other machine; write file:///path")
+    return os.path.abspath(unquote(parts.path))

@@ -1,4 +1,4 @@
-"""Objects on any filesystem that pyarrow knows, by URI: a local path, `s3://…`, `gs://…`, `hdfs://…`.
+"""Objects on a storage, by URI: a local path, `s3://…`, `gs://…`, `abfs://…`, `hdfs://…`.
 
 A reader sees an object complete or not at all: object stores put it in one request, and on a local disk, where a
 partial file would be visible, a temporary file replaces the old one. Readers trust a manifest, which is written last.
@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -21,14 +21,11 @@ import pyarrow.parquet as pq
 from artsel_ray import listing, s3, schema
 from artsel_ray.errors import InputError, first_line
 from artsel_ray.listing import INVALID_FOLDER as INVALID_FOLDER
+from artsel_ray.locations import SCHEMES, check_secrets, local_path
+from artsel_ray.locations import is_uri as is_uri
 from artsel_ray.s3 import open_file, put_if_absent
 
 MANIFEST = "_manifest.json"
-
-
-def is_uri(text: str) -> bool:
-    """Returns whether a text is a URI rather than a plain local path."""
-    return "://" in text or text.startswith("file:/")
 
 
 def join(uri: str, *names: str) -> str:
@@ -41,28 +38,18 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """Returns the filesystem of a URI and the path on it.
 
     Raises:
-        InputError: for a scheme that pyarrow does not know, or options that it refuses.
+        InputError: for a scheme that is no storage's, credentials, or options that pyarrow refuses.
     """
-    if not is_uri(uri):
-        return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(uri))
+    if not is_uri(uri) or uri.startswith("file:"):
+        return pafs.LocalFileSystem(), local_path(uri)
     path, _, query = uri.partition("?")
-    if path.startswith("file:"):
-        return pafs.LocalFileSystem(), _local_path(path)
     scheme, _, rest = path.partition("://")
     host, _, key = rest.partition("/")
-    user, at, _ = host.rpartition("@")
-    # Other stores name a user or a container there (`abfs://container@account…`).
-    if at and (scheme == "s3" or ":" in user):
-        raise InputError(f"leave the credentials out of the {scheme}:// URI; set them in the environment instead")
+    check_secrets(uri)
+    if scheme not in SCHEMES:
+        raise InputError(f"cannot use {scheme}://{host}: no storage's URI; it begins with {', '.join(SCHEMES)}")
     fs, base = _connect(f"{scheme}://{host}" + (f"?{query}" if query else ""))
     return fs, _path(scheme, base, key)
-
-
-def _local_path(uri: str) -> str:
-    parts = urlsplit(uri)
-    if parts.netloc not in ("", "localhost"):
-        raise InputError(f"{uri}: a file URI names no other machine; write file:///path")
-    return os.path.abspath(unquote(parts.path))
 
 
 @lru_cache(maxsize=64)
@@ -123,6 +110,16 @@ def find_files(uri: str, suffix: str = listing.SUFFIX) -> list[str]:
 def _joined(uri: str, names: list[str]) -> list[str]:
     # The names in a `file:` URI are quoted, as `filesystem` expects them.
     return [join(uri, quote(name) if uri.startswith("file:/") else name) for name in names]
+
+
+def folder(uri: str) -> str:
+    """Returns the folder of a table: `uri` itself, or the folder that the file `uri` is in."""
+    fs, path = filesystem(uri)
+    with _as_input_error("reach", uri):
+        if fs.get_file_info(path).type != pafs.FileType.File:
+            return uri
+    head, mark, query = uri.partition("?") if is_uri(uri) else (uri, "", "")
+    return head.rpartition("/")[0] + mark + query
 
 
 def exists(uri: str) -> bool:
@@ -260,8 +257,8 @@ def read_json(uri: str) -> Any:
     """
     try:
         return json.loads(read_object(uri))
-    except ValueError as error:
-        raise InputError(f"{uri} is not JSON: {error}; delete it, or write it again") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{uri} is not JSON: {first_line(error)}; delete it, or write it again") from None
 
 
 def write_table(uri: str, table: pa.Table, name: str, metadata: dict[str, str] | None = None) -> None:
@@ -275,8 +272,8 @@ def write_table(uri: str, table: pa.Table, name: str, metadata: dict[str, str] |
     write_object(uri, sink.getvalue())
 
 
-def open_parquet(uri: str) -> pq.ParquetFile:
-    """Opens a Parquet file for reading in parts.
+def open_parquet(uri: str, **options: Any) -> pq.ParquetFile:
+    """Opens a Parquet file for reading in parts; options are those of pyarrow.
 
     Raises:
         InputError: if it is absent, or is not a complete Parquet file.
@@ -284,7 +281,7 @@ def open_parquet(uri: str) -> pq.ParquetFile:
     fs, path = filesystem(uri)
     with _as_input_error("read", uri, " as Parquet"):
         # INT96 has nanoseconds of any year, which Arrow's own nanoseconds cannot hold.
-        return pq.ParquetFile(open_file(fs, path), coerce_int96_timestamp_unit="us")
+        return pq.ParquetFile(open_file(fs, path), coerce_int96_timestamp_unit="us", **options)
 
 
 def write_manifest(uri: str, content: dict[str, Any]) -> None:

@@ -101,7 +101,8 @@ def test_images_from_simulation_to_evaluation(tmp_path: Path, smollm2: Model) ->
     train(
         from_flags(
             TrainConfig, method="sft", examples=f"{data}/examples", model=tiny, output=sft, history_length=5,
-            assets="image", max_steps=2, batch_size=4, workers=0, shuffle_candidates=True,
+            assets="image", image_root=(f"{world}/artworks",), max_steps=2, batch_size=4, workers=0,
+            shuffle_candidates=True,
         )
     )  # fmt: skip
     spec = read_spec(sft)
@@ -111,7 +112,7 @@ def test_images_from_simulation_to_evaluation(tmp_path: Path, smollm2: Model) ->
     train(
         from_flags(
             TrainConfig, method="dpo", examples=f"{data}/examples", model=sft, output=dpo, max_steps=2, batch_size=4,
-            workers=0,
+            workers=0, image_root=(f"{world}/artworks",),
         )
     )  # fmt: skip
     assert read_spec(dpo) == spec

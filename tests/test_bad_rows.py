@@ -315,7 +315,7 @@ def read_requests(folder: Path) -> Outcome:
     rows = invalid_rows(folder / "rejected")
     kept = [shard.user_ids.to_pylist(), shard.histories.to_pylist(), shard.fingerprints]
     assert shuffled.rejected_rows == len(rows)
-    pairs = shard.counts["pairs"] + shard.counts["rejected"] + shuffled.rejected_pairs
+    pairs = int(shard.counts["pairs"] + shard.counts["rejected"]) + shuffled.rejected_pairs
     return kept, rows + shard.invalid.to_pylist(), pairs
 
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from artsel_ray.console import visible
+
 GO_ON = """
 import os, sys
 from artsel_ray.console import unbreakable_output
@@ -96,3 +98,8 @@ def test_names_and_output_are_utf8_in_any_locale(tmp_path: os.PathLike[str]) -> 
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     result = subprocess.run([sys.executable, "-c", SPEAK, name], env={**os.environ, **plain}, capture_output=True)
     assert result.stdout.decode() == f"{name} 夜 utf-8\n", result.stderr.decode()
+
+
+def test_control_sequences_and_overrides_of_direction_are_shown_as_such() -> None:
+    assert visible("a\x1b[2Jb\x9b1A\u202ec\u2066d\r\x00") == "a\ufffd[2Jb\ufffd1A\ufffdc\ufffdd\ufffd\ufffd"
+    assert visible("Amélie\n\t日本語 می\u200cخواهم") == "Amélie\n\t日本語 می\u200cخواهم"

@@ -240,8 +240,10 @@ def test_manifest_is_read_back_or_absent(tmp_path: Path) -> None:
     storage.write_manifest(str(tmp_path), {"parts": ["p"]})
     assert storage.read_manifest(str(tmp_path)) == {"parts": ["p"]}
     (tmp_path / "_manifest.json").write_text("{")
-    with pytest.raises(InputError, match="is not JSON"):
-        storage.read_manifest(str(tmp_path))
+    for text in ("{", "[" * 200_000, '{"a":' * 200_000, "\xff", "1" * 5000):
+        (tmp_path / "_manifest.json").write_bytes(text.encode("latin-1"))
+        with pytest.raises(InputError, match="is not JSON"):
+            storage.read_manifest(str(tmp_path))
 
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda each: st.lists(each, max_size=3))

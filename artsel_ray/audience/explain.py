@@ -31,7 +31,7 @@ def explain(config: ExplainConfig) -> None:
     catalog, _ = read_catalog(titles, artworks, asset_kind_of(config.predictions), assets=None)
     identity = {name: value for name, value in resolved(config).items() if name != "output"}
     run = begin(config.output, identity, resolved(config))
-    scored = read_scored_run(parts, storage.list_files(config.requests), catalog, ranked=False)
+    scored = read_scored_run(parts, storage.list_files(config.requests), catalog, False, config.min_users)
     rows = [dataclasses.asdict(segment) for segment in find_segments(scored, catalog, config.min_users)]
     storage.write_table(storage.join(config.output, _TABLE), pa.Table.from_pylist(rows, USER_SEGMENTS), "user_segments")
     names = dict(zip(catalog.title_ids.to_pylist(), catalog.names.to_pylist(), strict=True))

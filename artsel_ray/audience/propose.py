@@ -41,7 +41,7 @@ def propose(config: ProposeConfig) -> None:
     identity["max_model_length"] = identity_length(pool.max_model_length, longest)
     run = begin(config.output, {**identity, "model": model_id, "wording": WORDING}, resolved(config))
 
-    scored = read_scored_run(parts, storage.list_files(config.requests), catalog, ranked=True)
+    scored = read_scored_run(parts, storage.list_files(config.requests), catalog, True, config.min_users)
     gaps = find_gaps(scored, config.share, config.min_users)[: config.max_proposals]
     print(f"{len(gaps):,} titles have users whom none of their artworks suits", flush=True)
     requests = [brief_request(gap, catalog, config.seed) for gap in gaps]

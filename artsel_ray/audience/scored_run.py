@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from artsel_ray import storage
 from artsel_ray.config import AssetKind
@@ -31,7 +32,7 @@ class UserGenres:
     user_ids: pa.Array
     genres: list[str]
     share_ug: NDArray[np.float32]
-    """Rows sum to 1, or are 0 for users without a known genre."""
+    """Rows sum to 1 with the genres that are left out, or are 0 for users without a genre."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,10 @@ def asset_kind_of(predictions: str) -> AssetKind:
     return prompt.get("asset_kind", "artwork")
 
 
-def read_user_genres(files: list[str]) -> UserGenres:
+def read_user_genres(files: list[str], min_users: int = 1) -> UserGenres:
     """Reads the requests' histories; all rows of a user count together. Leaves out invalid rows: scoring rejected them.
+
+    Genres that fewer than `min_users` have are left out, too: they could tell who a user is.
 
     Raises:
         InputError: if a file is broken or is no table of requests.
@@ -88,20 +91,26 @@ def read_user_genres(files: list[str]) -> UserGenres:
         first += batch.valid.num_rows
     counts, encoded = pa.concat_tables(watched), pa.concat_arrays(users).dictionary_encode()
     genres = counts["genre"].unique()
-    share_ug = np.zeros((len(encoded.dictionary), len(genres)), np.float32)
-    user = encoded.indices.to_numpy()[counts["row"].to_numpy()]
-    np.add.at(share_ug, (user, checks.codes(counts["genre"], genres)), counts["count_all"].to_numpy())
-    share_ug /= np.maximum(share_ug.sum(axis=1, keepdims=True), 1)
-    return UserGenres(encoded.dictionary, genres.to_pylist(), share_ug)
+    user, genre = encoded.indices.to_numpy()[counts["row"].to_numpy()], checks.codes(counts["genre"], genres)
+    watched_ug = csr_array(
+        (counts["count_all"].to_numpy().astype(np.float32), (user, genre)), (len(encoded.dictionary), len(genres))
+    )
+    watched_ug.sum_duplicates()
+    total_u = np.maximum(watched_ug.sum(axis=1), 1)
+    kept = np.flatnonzero(np.bincount(watched_ug.indices, minlength=len(genres)) >= min_users)
+    share_ug = watched_ug[:, kept].toarray() / total_u[:, None].astype(np.float32)
+    return UserGenres(encoded.dictionary, genres.take(pa.array(kept)).to_pylist(), share_ug)
 
 
-def read_scored_run(parts: list[str], requests: list[str], catalog: Catalog, ranked: bool) -> ScoredRun:
+def read_scored_run(
+    parts: list[str], requests: list[str], catalog: Catalog, ranked: bool, min_users: int = 1
+) -> ScoredRun:
     """Reads the files of a run's predictions and requests; `kl_divergence_n` only if `ranked`.
 
     Raises:
         InputError: if a prediction's id is in no table, or if `ranked` and it has no candidates' probabilities.
     """
-    user_genres = read_user_genres(requests)
+    user_genres = read_user_genres(requests, min_users)
     columns = ["user_id", "title_id", "artwork_id", "rationale", *(["candidates"] if ranked else [])]
     mean_a = _mean_probabilities(parts, catalog) if ranked else np.zeros(0)
     codes, divergences, rationales = [np.zeros((3, 0), np.int64)], [np.zeros(0)], [pa.array([], pa.string())]

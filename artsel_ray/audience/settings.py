@@ -29,7 +29,8 @@ class ExplainConfig:
     output: Uri
     """Where user_segments.parquet and report.html go: a path or URI."""
     min_users: MinUsers = 10
-    """Minimum users per segment; smaller ones show only a count. Also the minimum rationales per term."""
+    """Minimum users of everything that is said: on both sides of a comparison, per genre, and rationales per term.
+    Smaller segments show only a count."""
 
 
 @settings

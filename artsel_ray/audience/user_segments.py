@@ -17,6 +17,7 @@ from artsel_ray.data.catalog import Catalog
 # Standard errors from which a difference counts: of dozens of genres some are two away by chance.
 _MIN_GENRE_ERRORS = 3.0
 _MAX_GENRES = 3
+_DIGITS = 2  # of a share: more would tell what single users watch
 # The same for terms, of which thousands are compared.
 _MIN_TERM_ERRORS = 4.0
 _MAX_TERMS = 6
@@ -70,8 +71,8 @@ def find_segments(scored: ScoredRun, catalog: Catalog, min_users: int) -> list[U
         artworks, counts = np.unique(scored.artwork_n[title], return_counts=True)
         for artwork, users in sorted(zip(artworks.tolist(), counts.tolist(), strict=True), key=lambda each: -each[1]):
             inside_n = scored.artwork_n[title] == artwork
-            genres = over_indexed_genres(share_ng, inside_n, scored.user_genres.genres) if users >= min_users else []
-            terms = distinctive_terms(terms_n, inside_n, min_users) if users >= min_users else []
+            genres = over_indexed_genres(share_ng, inside_n, scored.user_genres.genres, min_users)
+            terms = distinctive_terms(terms_n, inside_n, min_users)
             ids = catalog.title_ids[int(scored.title_n[title.start])].as_py(), catalog.artwork_ids[artwork].as_py()
             segments.append(UserSegment(*ids, users, float(inside_n.mean()), genres, terms))
     return segments
@@ -87,7 +88,7 @@ def find_gaps(scored: ScoredRun, share: float, min_users: int) -> list[Gap]:
     for title in scored.titles():
         kl_divergence_n, share_ng = scored.kl_divergence_n[title], scored.user_genres.share_ug[scored.user_n[title]]
         inside_n = kl_divergence_n <= np.quantile(kl_divergence_n, share)
-        genres = over_indexed_genres(share_ng, inside_n, scored.user_genres.genres)
+        genres = over_indexed_genres(share_ng, inside_n, scored.user_genres.genres, min_users)
         columns = [scored.user_genres.genres.index(each.genre) for each in genres]
         watches_more_n = (share_ng[:, columns] > np.array([each.outside for each in genres])).any(axis=1)
         users = int((inside_n & watches_more_n).sum())
@@ -97,25 +98,27 @@ def find_gaps(scored: ScoredRun, share: float, min_users: int) -> list[Gap]:
 
 
 def over_indexed_genres(
-    share_ng: NDArray[np.float32], inside_n: NDArray[np.bool_], genres: list[str]
+    share_ng: NDArray[np.float32], inside_n: NDArray[np.bool_], genres: list[str], min_users: int
 ) -> list[OverIndexedGenre]:
     """Returns at most three genres that the users `inside_n` of a title watch more than its others, surest first.
 
     A genre counts if the difference of the two means is more than three of its standard errors, of two means of
-    unequal variances: Welch, "The generalization of Student's problem", 1947.
+    unequal variances: Welch, "The generalization of Student's problem", 1947. What is said is of `min_users` or more:
+    both groups have as many, and so many of these users watch the genre. The numbers are rounded.
     """
     groups = [share_ng[inside_n].astype(np.float64), share_ng[~inside_n].astype(np.float64)]
-    if min(map(len, groups)) < 2:
+    if min(map(len, groups)) < max(2, min_users):
         return []
+    is_common_g = (groups[0] > 0).sum(axis=0) >= min_users
     (inside, outside), variances = [g.mean(axis=0) for g in groups], [g.var(axis=0, ddof=1) / len(g) for g in groups]
     error = np.sqrt(np.maximum(variances[0] + variances[1], 1e-12))
     difference = inside - outside
     # The fields of `OverIndexedGenre`, by genre.
     columns = np.stack([inside, outside, difference - 1.96 * error, difference + 1.96 * error], axis=1)
     return [
-        OverIndexedGenre(genres[g], *columns[g].tolist())
-        for g in np.argsort(-difference / error)[:_MAX_GENRES]
-        if difference[g] > _MIN_GENRE_ERRORS * error[g]
+        OverIndexedGenre(genres[g], *columns[g].round(_DIGITS).tolist())
+        for g in np.argsort(np.where(is_common_g, -difference / error, np.inf))[:_MAX_GENRES]
+        if is_common_g[g] and difference[g] > _MIN_GENRE_ERRORS * error[g]
     ]
 
 
@@ -130,7 +133,7 @@ def distinctive_terms(terms_n: Sequence[set[str]], inside_n: NDArray[np.bool_], 
     )
     has_rationale_n = np.array([bool(terms) for terms in terms_n], dtype=bool)
     sizes = int((has_rationale_n & inside_n).sum()), int((has_rationale_n & ~inside_n).sum())
-    if not min(sizes):
+    if min(sizes) < max(1, min_users):
         return []
     errors = {}
     for term, count in inside.items():

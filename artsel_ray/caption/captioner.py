@@ -13,7 +13,7 @@ from artsel_ray.caption.loading import CaptionSettings, LoadedImage, LoadedShard
 from artsel_ray.caption.prompts import CaptionPrompts
 from artsel_ray.config import EngineSettings
 from artsel_ray.data import checks
-from artsel_ray.data.images import TRANSIENT
+from artsel_ray.data.image_files import TRANSIENT
 from artsel_ray.engines.base import Engine
 from artsel_ray.engines.vision import TransformersVisionEngine
 from artsel_ray.engines.vllm import VllmEngine

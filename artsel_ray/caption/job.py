@@ -90,7 +90,7 @@ def resolve(config: CaptionConfig) -> CaptionSettings:
 
 
 def _identity(config: CaptionConfig, model_id: str) -> dict[str, Any]:
-    indifferent = ("model", "output", "max_reject_rate", "tensor_parallel", *ENGINE_NOT_IDENTITY)
+    indifferent = ("model", "output", "image_root", "max_reject_rate", "tensor_parallel", *ENGINE_NOT_IDENTITY)
     decisive = {name: value for name, value in resolved(config).items() if name not in indifferent}
     length = model_length(load(config.model, options=False).base)
     decisive["max_model_length"] = identity_length(config.engine_pool.max_model_length, length)
@@ -103,4 +103,4 @@ def _read_sources(config: CaptionConfig, captioning: CaptionSettings, previous: 
     """Reads the titles' names and all captions that are known, those of this run's earlier drivers included."""
     names = read_title_names(config.titles) if config.titles else None
     known = KnownCaptions([*previous, *storage.find_files(config.output)])
-    return Sources(config.artworks, names, known, captioning, config.max_pixels)
+    return Sources((storage.folder(config.artworks), *config.image_root), names, known, captioning, config.max_pixels)

@@ -1,6 +1,6 @@
 """Loads a shard of artworks for the captioner: fetches and decodes images, and finds captions that are known."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,7 +13,8 @@ from artsel_ray import storage
 from artsel_ray.caption.prompts import WORDING
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader, RowRange
-from artsel_ray.data.images import ArtworkImage, UnusableError, decode, fetch, locate
+from artsel_ray.data.image_files import UnusableError, fetch, locate
+from artsel_ray.data.images import ArtworkImage, decode
 
 NO_CONTENT = "neither an image nor a caption"
 # Each may hold one decoded image of --max-pixels.
@@ -81,8 +82,8 @@ class LoadedShard:
 class Sources:
     """What all shards are loaded from."""
 
-    folder: str
-    """Where relative paths of images begin."""
+    image_roots: Sequence[str]
+    """Folders that images may be in; relative paths begin at the first."""
     title_names: Mapping[str, str] | None
     """By title id; artworks of other titles are invalid. None if names are not given."""
     known: KnownCaptions
@@ -136,7 +137,7 @@ def _load_image(sources: Sources, uri: str | None, title_id: str) -> LoadedImage
     if uri is None or not uri.strip():
         return LoadedImage(name)
     try:
-        content = fetch(locate(uri, sources.folder))
+        content = fetch(locate(uri, sources.image_roots))
         fingerprint = sources.captioning.fingerprint(content, name)
         caption = sources.known.find(fingerprint)
         if caption is not None:

@@ -25,6 +25,9 @@ class CaptionConfig:
     """Where part-*.parquet (the artworks with captions), rejected/, summary.json and, last, _manifest.json go."""
     titles: Uri | None = None
     """Parquet of the titles; their names are added to the prompt. Artworks of unknown titles are invalid."""
+    image_root: tuple[Uri, ...] = ()
+    """More folders or URIs that images may be read from: image_uri leads below the artworks' folder, or below one of
+    these. With credentials of the environment, so name no more than the images' own."""
     previous: Uri | None = None
     """Output of an earlier run: captions of the same image, title name and model are reused from it."""
     engine: Literal["vllm", "transformers"] = "vllm"

@@ -1,6 +1,7 @@
 """The valid titles and their artworks, as arrays that a title's index points into."""
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,10 +13,11 @@ import pyarrow.compute as pc
 import ray
 
 from artsel_ray import storage
-from artsel_ray.config import AssetKind, Assets
+from artsel_ray.config import DEFAULT_LIMITS, AssetKind, Assets, RowLimits
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader
-from artsel_ray.data.images import MAX_PIXELS, TRANSIENT, UnusableError, decode, fetch, locate
+from artsel_ray.data.image_files import TRANSIENT, UnusableError, fetch, locate
+from artsel_ray.data.images import MAX_PIXELS, decode
 from artsel_ray.errors import InputError
 from artsel_ray.runtime.ray_cluster import start_ray
 
@@ -48,21 +50,22 @@ def read_catalog(
     artworks: list[str],
     asset_kind: AssetKind = "artwork",
     assets: Assets | None = "caption",
-    folder: str = "",
+    image_roots: Sequence[str] = (),
+    limits: RowLimits = DEFAULT_LIMITS,
 ) -> tuple[Catalog, pa.Table]:
     """Reads files of titles and artworks; returns the catalog, and the invalid rows of both tables.
 
     Args:
         assets: what the contents are: captions, or images, which are then validated on Ray; None to read ids only.
-        folder: base of relative image paths.
+        image_roots: folders that images may be in; relative paths begin at the first.
     """
-    valid_titles, invalid_titles = _read_titles(titles)
+    valid_titles, invalid_titles = _read_titles(titles, limits)
     title_ids = _combined(valid_titles["title_id"])
-    all_kinds, invalid = _read_artworks(artworks, title_ids, assets)
+    all_kinds, invalid = _read_artworks(artworks, title_ids, assets, limits)
     is_wanted = pc.equal(pc.fill_null(all_kinds["asset_kind"], "artwork"), asset_kind)
     valid = all_kinds.filter(is_wanted)
     if assets == "image":
-        valid, unusable = _locate_images(valid, artworks, folder)
+        valid, unusable = _locate_images(valid, artworks, image_roots)
         invalid = pa.concat_tables([invalid, unusable])
     code = checks.codes(valid["title_id"], title_ids)
     by_title = pa.table({"title": code, "artwork_id": valid["artwork_id"]})
@@ -89,12 +92,12 @@ def permuted(catalog: Catalog, number: int) -> Catalog:
     return replace(catalog, artwork_ids=catalog.artwork_ids.take(order), contents=catalog.contents.take(order))
 
 
-def _read_titles(files: list[str]) -> tuple[pa.Table, pa.Table]:
+def _read_titles(files: list[str], limits: RowLimits) -> tuple[pa.Table, pa.Table]:
     def row_checks(rows: pa.Table) -> list[checks.RowCheck]:
         null_genre = ("genres", checks.NULL_GENRE, checks.null_genre(rows["genres"]))
         return [*checks.missing_checks(rows, TITLE_COLUMNS), null_genre]
 
-    return _read_unique(CheckedReader(files, "titles", TITLE_COLUMNS, row_checks), "title_id")
+    return _read_unique(CheckedReader(files, "titles", TITLE_COLUMNS, row_checks, limits=limits), "title_id")
 
 
 def artwork_columns(assets: Assets | None) -> list[str]:
@@ -102,7 +105,9 @@ def artwork_columns(assets: Assets | None) -> list[str]:
     return list(dict.fromkeys(["artwork_id", "title_id", _CONTENTS[assets], "asset_kind"]))
 
 
-def _read_artworks(files: list[str], title_ids: pa.Array, assets: Assets | None) -> tuple[pa.Table, pa.Table]:
+def _read_artworks(
+    files: list[str], title_ids: pa.Array, assets: Assets | None, limits: RowLimits
+) -> tuple[pa.Table, pa.Table]:
     def row_checks(rows: pa.Table) -> list[checks.RowCheck]:
         return [
             *checks.missing_checks(rows, ["artwork_id", "title_id"]),
@@ -111,7 +116,9 @@ def _read_artworks(files: list[str], title_ids: pa.Array, assets: Assets | None)
             ("asset_kind", checks.WRONG_KIND, checks.kind_is_wrong(rows["asset_kind"])),
         ]
 
-    return _read_unique(CheckedReader(files, "artworks", artwork_columns(assets), row_checks), "artwork_id")
+    return _read_unique(
+        CheckedReader(files, "artworks", artwork_columns(assets), row_checks, limits=limits), "artwork_id"
+    )
 
 
 def _read_unique(reader: CheckedReader, key: str) -> tuple[pa.Table, pa.Table]:
@@ -122,13 +129,13 @@ def _read_unique(reader: CheckedReader, key: str) -> tuple[pa.Table, pa.Table]:
     return valid, pa.concat_tables([batch.invalid, more])
 
 
-def _locate_images(table: pa.Table, files: list[str], folder: str) -> tuple[pa.Table, pa.Table]:
-    images = validate_images(table["image_uri"].to_pylist(), folder)
+def _locate_images(table: pa.Table, files: list[str], roots: Sequence[str]) -> tuple[pa.Table, pa.Table]:
+    images = validate_images(table["image_uri"].to_pylist(), roots)
     locations = pa.array([image.location for image in images], pa.string())
     faults = np.array([image.fault for image in images], dtype=object)
     if transient := int((faults == TRANSIENT).sum()):  # dropped, they would be missing from every choice
         raise InputError(
-            f"{folder}: the storage did not give {transient:,} of {len(images):,} images, also when asked again; run "
+            f"{roots[0]}: the storage did not give {transient:,} of {len(images):,} images, also when asked again; run "
             "the same command again"
         )
     located = table.set_column(table.column_names.index("image_uri"), "image_uri", locations)
@@ -147,11 +154,11 @@ class ImageResult(NamedTuple):
     fault: str
 
 
-def validate_images(uris: list[str], folder: str) -> list[ImageResult]:
-    """Returns each image's location and fault, in the order given; the folder is the base of relative paths."""
+def validate_images(uris: list[str], roots: Sequence[str]) -> list[ImageResult]:
+    """Returns each image's location and fault, in the order given; `roots` are as for `locate`."""
     start_ray()
     task = ray.remote(_validate_all)
-    tasks = [task.remote(uris[start : start + _TASK_IMAGES], folder) for start in range(0, len(uris), _TASK_IMAGES)]
+    tasks = [task.remote(uris[start : start + _TASK_IMAGES], roots) for start in range(0, len(uris), _TASK_IMAGES)]
     results: list[ImageResult] = []
     printed = time.monotonic()
     for each in tasks:
@@ -165,15 +172,15 @@ def validate_images(uris: list[str], folder: str) -> list[ImageResult]:
     return results
 
 
-def _validate_all(uris: list[str], folder: str) -> list[ImageResult]:
+def _validate_all(uris: list[str], roots: Sequence[str]) -> list[ImageResult]:
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(partial(_validate, folder), uris))
+        return list(pool.map(partial(_validate, roots), uris))
 
 
-def _validate(folder: str, uri: str) -> ImageResult:
+def _validate(roots: Sequence[str], uri: str) -> ImageResult:
     for wait_seconds in (*_RETRY_WAITS_SECONDS, None):
         try:
-            location = locate(uri, folder)
+            location = locate(uri, roots)
             decode(fetch(location), MAX_PIXELS, _RESIZE_TO_PIXELS)
             return ImageResult(location, "")
         except UnusableError as error:

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artsel_ray import storage
-from artsel_ray.data import checks
+from artsel_ray.config import DEFAULT_LIMITS, RowLimits
+from artsel_ray.data import checks, limits
 from artsel_ray.data.conformity import check_footers
 from artsel_ray.data.footers import Footer, cast_table, footer_of, read_footers, source_names
 from artsel_ray.errors import InputError, first_line
@@ -66,6 +67,7 @@ class CheckedReader:
     """Returns the checks of a batch, whose text is valid; by default only text is checked."""
     timezone: str | None = None
     """Time zone of timestamps without one, which are else refused."""
+    limits: RowLimits = DEFAULT_LIMITS
 
     def batches(self, batch_rows: int = _BATCH_ROWS) -> Iterator[CheckedBatch]:
         """Yields the rows of all files."""
@@ -77,9 +79,11 @@ class CheckedReader:
         uri, first_row = self.files[index], 0
         file, footer = self._open(uri)
         try:
-            for batch in file.iter_batches(batch_rows, columns=self._leaves(file), use_threads=True):
-                yield self._checked(pa.Table.from_batches([batch]), footer, index, first_row)
-                first_row += batch.num_rows
+            batch_rows = limits.batch_rows(file.metadata, batch_rows)
+            batches = limits.batches(file, range(file.num_row_groups), batch_rows, self._leaves(file))
+            for table in limits.dense(batches, batch_rows, self.limits):
+                yield self._checked(table, footer, index, first_row)
+                first_row += table.num_rows
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"cannot read {uri} as Parquet: {first_line(error)}") from None
 
@@ -90,12 +94,16 @@ class CheckedReader:
         ends, last_row = np.cumsum(footer.group_rows), wanted.first_row + wanted.rows - 1
         first, last = np.searchsorted(ends, [wanted.first_row, last_row], side="right").tolist()
         try:
-            table = file.read_row_groups(range(first, last + 1), columns=self._leaves(file), use_threads=False)
+            batches = list(limits.batches(file, range(first, last + 1), wanted.rows, self._leaves(file)))
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"cannot read {uri} as Parquet: {first_line(error)}") from None
         before = int(ends[first - 1]) if first else 0
-        table = table.slice(wanted.first_row - before, wanted.rows)
-        return self._checked(table, footer, wanted.file, wanted.first_row)
+        table = pa.Table.from_batches(batches).slice(wanted.first_row - before, wanted.rows)
+        first_row, checked = wanted.first_row, []
+        for part in limits.dense(table.to_batches(), wanted.rows, self.limits):
+            checked.append(self._checked(part, footer, wanted.file, first_row))
+            first_row += part.num_rows
+        return join_batches(checked)
 
     def all(self) -> CheckedBatch:
         """Returns the rows of all files together."""
@@ -118,7 +126,7 @@ class CheckedReader:
         file = storage.open_parquet(uri)
         footer = footer_of(uri, file)
         check_footers({self.table: [footer]}, {self.table: self._fields()}, self.timezone)
-        return file, footer
+        return storage.open_parquet(uri, metadata=file.metadata, read_dictionary=limits.text_leaves(file)), footer
 
     def _fields(self) -> list[pa.Field]:
         fields = []
@@ -146,7 +154,10 @@ class CheckedReader:
 
     def _checked(self, table: pa.Table, footer: Footer, file: int, first_row: int) -> CheckedBatch:
         read = cast_table(table, footer, self._fields(), self.timezone, first_row)
-        valid, invalid = checks.split_readable(with_source_rows(read, file, first_row), self.table, self.files)
+        rows = with_source_rows(read, file, first_row)
+        rows, too_long = checks.split_valid(rows, self.table, self.files, limits.too_long(read, self.limits))
+        valid, unreadable = checks.split_readable(rows, self.table, self.files)
+        invalid = pa.concat_tables([too_long, unreadable])
         if self.row_checks is not None:
             valid, more = checks.split_valid(valid, self.table, self.files, self.row_checks(valid))
             invalid = pa.concat_tables([invalid, more])

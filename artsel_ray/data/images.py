@@ -6,8 +6,7 @@ its pixels is passed on. Whatever makes an image unusable is an `UnusableError`.
 
 import io
 import math
-import struct
-import zlib
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,40 +14,28 @@ from functools import lru_cache, partial
 from hashlib import blake2b
 
 import numpy as np
-import pyarrow.fs as pafs
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from artsel_ray import storage
-from artsel_ray.errors import InputError
-from artsel_ray.s3 import open_file
+from artsel_ray.data.image_files import UnusableError, fetch
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
-MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 40_000_000
 MIN_SIDE, MAX_ASPECT = 16, 50
+MAX_SCANS, MAX_SCANNED_PIXELS = 100, 1_200_000_000
+DECODE_SECONDS = 20.0
+_BAND_PIXELS = 1 << 20
 _THREADS = 8  # images that are read at once
 
-MISSING_FILE = "no file there"
-UNREADABLE_FILE = "the file cannot be read"
-TRANSIENT = "transient: the storage did not give the file this time"
-"""The one reason that may pass; all others are for good."""
-SETTINGS = "a URI with credentials or settings, which are not taken from data"
-TOO_MANY_BYTES = f"a file of more than {MAX_BYTES // 2**20} MiB"
 UNKNOWN_FORMAT = "no JPEG, PNG, WebP or GIF"
 TOO_MANY_PIXELS = "more pixels than are decoded"
 TOO_SMALL = f"a side shorter than {MIN_SIDE} pixels, or {MAX_ASPECT} times as long as the other"
+TOO_MANY_SCANS = "a JPEG with too many scans"
+TOO_SLOW = f"it is not decoded within {DECODE_SECONDS:g} seconds"
 BROKEN = "a broken image"
 
 Pixels = NDArray[np.uint8]
 """RGB, [height, width, 3]."""
-
-# Of Pillow's decoders for broken files, in addition to OSError.
-_DECODER_ERRORS = (SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
-
-
-class UnusableError(Exception):
-    """An image is unusable; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -77,53 +64,89 @@ def read_all(uris: Sequence[str], resize_to_pixels: int) -> list[ArtworkImage]:
         return list(pool.map(partial(read, resize_to_pixels=resize_to_pixels), uris))
 
 
-def locate(uri: str, folder: str) -> str:
-    """Returns the location of an image that the data names by a URI, a path, or a path in the artworks' folder."""
-    # An endpoint from the data would receive requests signed with the environment's credentials.
-    if storage.is_uri(uri) and ("?" in uri or "@" in uri.partition("://")[2].partition("/")[0]):
-        raise UnusableError(SETTINGS)
-    return uri if storage.is_uri(uri) or uri.startswith("/") else storage.join(folder, uri)
-
-
-def fetch(uri: str) -> bytes:
-    """Returns the content of an image file at a location that `locate` returned."""
-    try:
-        fs, path = storage.filesystem(uri)
-        info = fs.get_file_info(path)
-        if info.type != pafs.FileType.File:
-            raise UnusableError(MISSING_FILE)
-        if info.size > MAX_BYTES:
-            raise UnusableError(TOO_MANY_BYTES)
-        with open_file(fs, path) as file:
-            return bytes(file.read(MAX_BYTES))
-    except (InputError, ValueError, PermissionError, NotADirectoryError):
-        raise UnusableError(UNREADABLE_FILE) from None
-    except OSError as error:
-        refused = "ACCESS_DENIED" in str(error) or "HTTP status 403" in str(error)
-        raise UnusableError(UNREADABLE_FILE if refused else TRANSIENT) from None
-
-
 def decode(content: bytes, max_pixels: int, resize_to_pixels: int) -> Pixels:
     """Decodes an image: upright, transparency on white, and only the first frame of an animation.
 
     A larger image than `max_pixels` is refused before it is decoded; the result has at most about `resize_to_pixels`.
+    The threads of a process together decode at most 2 * `MAX_PIXELS` at a time, and none reads on after
+    `DECODE_SECONDS`.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise UnusableError(TOO_MANY_PIXELS)
-            if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
-                raise UnusableError(TOO_SMALL)
-            scale = min(1.0, math.sqrt(resize_to_pixels / (width * height)))
-            image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
-            return np.asarray(_resized(_to_rgb(ImageOps.exif_transpose(image)), resize_to_pixels))
+            (width, height), kind = image.size, image.format
+        if width * height > max_pixels:
+            raise UnusableError(TOO_MANY_PIXELS)
+        if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
+            raise UnusableError(TOO_SMALL)
+        if kind == "JPEG" and _too_many_scans(content, width * height):
+            raise UnusableError(TOO_MANY_SCANS)
+        # One large image at a time, and always in the same thread: each thread keeps memory that it has freed.
+        if width * height > MAX_PIXELS // _THREADS:
+            return _one_thread().submit(_decoded, content, resize_to_pixels).result()
+        return _decoded(content, resize_to_pixels)
+    except UnusableError:
+        raise
+    except TimeoutError:
+        raise UnusableError(TOO_SLOW) from None
     except Image.DecompressionBombError:
         raise UnusableError(TOO_MANY_PIXELS) from None
     except Image.UnidentifiedImageError:
         raise UnusableError(UNKNOWN_FORMAT) from None
-    except (OSError, *_DECODER_ERRORS):
+    except Exception:  # noqa: BLE001  # Pillow's decoders raise a dozen kinds, and MemoryError
         raise UnusableError(BROKEN) from None
+
+
+class _TimedBytes(io.BytesIO):
+    """A file in memory that cannot be read any more a while after it was opened: decoders read it in parts."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self._deadline = time.monotonic() + DECODE_SECONDS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.monotonic() > self._deadline:
+            raise TimeoutError
+        return super().read(size)
+
+
+@lru_cache(maxsize=1)
+def _one_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "large-images")
+
+
+def _too_many_scans(content: bytes, pixels: int) -> bool:
+    """Returns whether a progressive JPEG passes over its pixels again and again; usual ones have about ten scans."""
+    scans = content.count(b"\xff\xda")
+    return scans > MAX_SCANS or scans * pixels > MAX_SCANNED_PIXELS
+
+
+def _decoded(content: bytes, resize_to_pixels: int) -> Pixels:
+    with Image.open(_TimedBytes(content), formats=FORMATS) as image:
+        scale = min(1.0, math.sqrt(resize_to_pixels / (image.width * image.height)))
+        image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+        image.load()
+        return np.asarray(ImageOps.exif_transpose(_resized(image, resize_to_pixels)))
+
+
+def _resized(image: Image.Image, resize_to_pixels: int) -> Image.Image:
+    """Returns an image in RGB, on white, with its rotation still to be done.
+
+    A large one is averaged in squares first, so that it still has twice the sides that are asked for. That works in
+    bands: RGB out of transparency takes three copies of the pixels in four channels.
+    """
+    ratio = math.sqrt(image.width * image.height / resize_to_pixels)
+    factor = max(1, int(ratio / 2))
+    shrunk = Image.new("RGB", (math.ceil(image.width / factor), math.ceil(image.height / factor)))
+    rows = factor * max(1, _BAND_PIXELS // (image.width * factor))
+    for top in range(0, image.height, rows):
+        band = _to_rgb(image.crop((0, top, image.width, min(top + rows, image.height))))
+        shrunk.paste(band.reduce(factor), (0, top // factor))
+    if ratio > 1:
+        width, height = (max(MIN_SIDE, round(side / ratio)) for side in image.size)
+        exact = (0, 0, image.width / factor, image.height / factor)  # the last squares may be incomplete
+        shrunk = shrunk.resize((width, height), Image.Resampling.LANCZOS, box=exact)
+    shrunk.info = image.info.copy()
+    return shrunk
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -133,9 +156,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         shown = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
     return image.convert("RGB")
-
-
-def _resized(image: Image.Image, resize_to_pixels: int) -> Image.Image:
-    scale = math.sqrt(resize_to_pixels / (image.width * image.height))
-    width, height = (max(MIN_SIDE, round(side * scale)) for side in image.size)
-    return image if scale >= 1 else image.resize((width, height), Image.Resampling.LANCZOS)

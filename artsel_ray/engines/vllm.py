@@ -25,6 +25,7 @@ from artsel_ray.models.load import Model
 
 # vLLM's cache of processed images, in GiB, and the most distinct images in one call.
 _IMAGE_CACHE_GIB, _IMAGES_AT_ONCE = 2, 256
+_LOGPROB_IDS = 128  # most that vLLM takes of `logprob_token_ids`
 
 
 class VllmEngine:
@@ -52,6 +53,8 @@ class VllmEngine:
         # In this process: one process to watch and to kill, and no copy of each prompt between two.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        # Nothing is reported to anybody.
+        os.environ |= {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
         os.environ["VLLM_RAISE_ON_LOGIT_NANS"] = "1"
         import torch
         from vllm import LLM
@@ -75,7 +78,7 @@ class VllmEngine:
             str(weights),
             dtype=number_format,
             max_model_len=max_model_length,
-            max_logprobs=max_allowed,
+            max_logprobs=min(max_allowed, _LOGPROB_IDS),
             # After a chunk of a prompt vLLM rewinds the seeded generator, which a CPU's generator does not support.
             enable_chunked_prefill=False if seeded and on_cpu else None,
             enforce_eager=on_cpu,

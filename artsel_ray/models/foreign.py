@@ -27,6 +27,9 @@ def is_adapter(folder: Path) -> bool:
 def find_adapter(folder: Path, name: str) -> None:
     """Raises an InputError, with the user's name of an adapter, unless its weights are there."""
     checks.check_pointers(folder, name)
+    if read_object(folder / ADAPTER_CONFIG).get("layer_replication"):
+        # Its ranges can repeat a layer any number of times: a small file would take all memory.
+        raise InputError(f"{name}: adapters with layer_replication are not supported; merge it, and take the result")
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise InputError(
             f"{name}: no {ADAPTER_WEIGHTS} there, and no merged model next to it; save the adapter as safetensors: "

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from artsel_ray import packages, storage
 from artsel_ray.errors import InputError
+from artsel_ray.locations import is_uri, store_of
 from artsel_ray.models import checks, foreign, hub
 from artsel_ray.models.files import (
     ADAPTER_CONFIG,
@@ -56,12 +57,14 @@ class Model:
         return self.base if self.lora is None else _merged(self.base, self.lora, "float32")
 
 
-def load(name: str, options: bool = True) -> Model:
+def load(name: str, options: bool = True, of: tuple[str, ...] = ()) -> Model:
     """Makes a model ready on this machine and returns where it is.
 
     Args:
         name: `smollm2`, a folder (any URI) with a model, an adapter or a training's output, or a hub id.
         options: whether it must have the option tokens; captioning needs none.
+        of: the adapters whose base it is: it must then be complete, or for one of our own trainings, which the first
+            version let start from another training's output, such an output of a complete model.
 
     Raises:
         InputError: if there is no such model, its files are incomplete or do not fit together, it does not generate
@@ -73,8 +76,9 @@ def load(name: str, options: bool = True) -> Model:
         identity = digest(path)
     else:
         source, spec = _fetch(name, PATTERNS)
+        _check_base(source, name, spec, of)
         if spec is not None and foreign.is_adapter(source):
-            return _load_trained(source, name, label, spec)
+            return _load_trained(source, name, label, spec, of)
         path, identity = _complete(source, name, options)
     if options:
         _check_prompts(path, identity, name)
@@ -96,7 +100,7 @@ def _complete(source: Path, name: str, options: bool) -> tuple[Path, str]:
     return with_options, digest(with_options)
 
 
-def _load_trained(folder: Path, name: str, label: str, spec: PromptSpec) -> Model:
+def _load_trained(folder: Path, name: str, label: str, spec: PromptSpec, of: tuple[str, ...]) -> Model:
     """Returns a training's output: the base with the trained rows, and LoRA apart from it."""
     from artsel_ray.models import adapter
 
@@ -104,7 +108,7 @@ def _load_trained(folder: Path, name: str, label: str, spec: PromptSpec) -> Mode
     checks.read_file_header(folder / ADAPTER_WEIGHTS, name)
     merged = storage.join(name, MERGED)
     try:
-        base = _trained_on(name_of_base := _base_of(folder, name))
+        base = _trained_on(name_of_base := _base_of(folder, name), (*of, name))
     except InputError as error:
         if not storage.exists(storage.join(merged, "config.json")):
             raise
@@ -117,14 +121,14 @@ def _load_trained(folder: Path, name: str, label: str, spec: PromptSpec) -> Mode
     return Model(with_rows, f"{label}@{key[:12]}", spec, lora, name_of_base, has_rows)
 
 
-def _trained_on(name: str) -> Path:
+def _trained_on(name: str, of: tuple[str, ...]) -> Path:
     """Returns the weights that an adapter was trained on.
 
     Where its base is itself a training's output, the first version had merged that in the base's number format.
     """
     if is_folder(name) and storage.exists(storage.join(name, MERGED, "config.json")):
         return _complete(local_copy(storage.join(name, MERGED), PATTERNS), name, options=True)[0]
-    model = load(name)
+    model = load(name, of=of)
     return model.base if model.lora is None else _merged(model.base, model.lora, "auto")
 
 
@@ -138,7 +142,7 @@ def _merged(base: Path, lora: Path, dtype: str) -> Path:
     return cached(f"merged/{dtype}-{lora.name}", make)
 
 
-def load_tokenizer(name: str, options: bool = True) -> Path:
+def load_tokenizer(name: str, options: bool = True, of: tuple[str, ...] = ()) -> Path:
     """Returns a folder with the tokenizer or processor that `load` gives a model; weights are not read.
 
     Raises:
@@ -147,12 +151,13 @@ def load_tokenizer(name: str, options: bool = True) -> Path:
     if name == SMOLLM2:
         return cached(SMOLLM2, _convert_smollm2)
     source, spec = _fetch(name, SMALL_PATTERNS)
+    _check_base(source, name, spec, of)
     if (source / ADAPTER_CONFIG).is_file():
         # An adapter from elsewhere may change the vocabulary of its base.
         if spec is None:
             return load(name, options).base
         try:
-            return load_tokenizer(_base_of(source, name), options)
+            return load_tokenizer(_base_of(source, name), options, (*of, name))
         except InputError:
             return load(name, options).base  # its merged model, or the same error
     checks.check_settings(source, name)
@@ -183,10 +188,16 @@ def _fetch(name: str, patterns: list[str]) -> tuple[Path, PromptSpec | None]:
     return local_copy(storage.join(name, ADAPTER if has_adapter else MERGED), patterns), spec
 
 
+def _check_base(source: Path, name: str, spec: PromptSpec | None, of: tuple[str, ...]) -> None:
+    """Raises an InputError for a base that is an adapter, since bases of bases have no end; see `load`."""
+    if of and foreign.is_adapter(source) and (spec is None or len(of) > 1):
+        raise InputError(f"{name} is an adapter, and another adapter's base; merge it, and name the result as the base")
+
+
 def _merge(folder: Path, name: str) -> Path:
     """Returns an adapter from elsewhere merged into its base."""
     foreign.find_adapter(folder, name)
-    base = load(_base_of(folder, name), options=has_options(folder))
+    base = load(_base_of(folder, name), options=has_options(folder), of=(name,))
     foreign.check_adapter(folder, name)
     key = storage.fingerprint(base.model_id, digest(folder))
     merged = cached(f"merged/{key}", lambda to: foreign.merge_adapter(base.path, folder, to, name))
@@ -195,10 +206,21 @@ def _merge(folder: Path, name: str) -> Path:
 
 
 def _base_of(folder: Path, name: str) -> str:
+    """Returns the base that an adapter's files name.
+
+    Raises:
+        InputError: for the adapter itself, or a URI on another storage than the adapter's own, which would be asked
+            because a file says so.
+    """
     from artsel_ray.models import adapter
 
     base = adapter.base_of(folder)
-    if Path(base).expanduser().resolve() == folder.resolve():
+    if is_uri(base) and not base.startswith("file:/") and store_of(base) != store_of(name):
+        raise InputError(
+            f"{name}: {ADAPTER_CONFIG} names a base on another storage, which is not connected to because a file says "
+            "so; copy the base to the adapter's storage, and write its URI into the file"
+        )
+    if not is_uri(base) and Path(base).expanduser().resolve() == folder.resolve():
         raise InputError(f"{name}: the adapter names itself as its base; write the base's name into {ADAPTER_CONFIG}")
     return base
 

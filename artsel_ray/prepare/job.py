@@ -81,13 +81,15 @@ def make_plan(config: PrepareConfig) -> Plan:
     now_us = int((time.time() + 86_400) * 1e6)  # clocks may differ by a day
     return Plan(
         config.output, files, slices, buckets, config.history_length, config.split, config.seed, now_us, config.assets,
-        config.timezone,
+        config.timezone, config.limits,
     )  # fmt: skip
 
 
 def _read_catalog(config: PrepareConfig, plan: Plan) -> tuple[Catalog, Any]:
     titles, artworks, folder = plan.files["titles"], plan.files["artworks"], storage.join(config.input, "artworks")
-    catalog, invalid = read_catalog(titles, artworks, config.asset_kind, config.assets, folder)
+    catalog, invalid = read_catalog(
+        titles, artworks, config.asset_kind, config.assets, (folder, *config.image_root), config.limits
+    )
     if config.assets == "image":  # whoever reads the examples has the storage's settings: they are not written
         contents = pc.replace_substring_regex(catalog.contents, r"^(\w+://[^?]*)\?.*$", r"\1")
         catalog = dataclasses.replace(catalog, contents=contents)

@@ -31,7 +31,7 @@ def partition_slice(plan: Plan, catalog: Catalog, number: int) -> tuple[Counts, 
     """
     table, ranges = plan.slices[number]
     files = plan.files[table]
-    reader = CheckedReader(files, table, timezone=plan.timezone)
+    reader = CheckedReader(files, table, timezone=plan.timezone, limits=plan.limits)
     batches = [reader.rows(each) for each in ranges]
     readable, other_kind = pa.concat_tables([batch.valid for batch in batches]), 0
     if table == "impressions":

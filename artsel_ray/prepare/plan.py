@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from artsel_ray import storage
-from artsel_ray.config import Assets
+from artsel_ray.config import DEFAULT_LIMITS, Assets, RowLimits
 from artsel_ray.data.catalog import TITLE_COLUMNS, artwork_columns
 from artsel_ray.data.checked_reader import GROUP_FILES, RowRange, group_ranges
 from artsel_ray.data.conformity import check_footers
@@ -58,6 +58,7 @@ class Plan:
     assets: Assets = "caption"
     timezone: str | None = None
     """Time zone of the logs' timestamps without one."""
+    limits: RowLimits = DEFAULT_LIMITS
     group_x: np.ndarray | None = None
     """Each title's group in a split by title, known after the first stage; None: all titles are known ones."""
 

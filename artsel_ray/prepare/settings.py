@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 from annotated_types import Ge, Gt, Lt
 from pydantic import model_validator
 
-from artsel_ray.config import AssetKind, Assets, Count, Seed, Share, Uri, settings
+from artsel_ray.config import DEFAULT_LIMITS, AssetKind, Assets, Count, RowLimits, Seed, Share, Uri, settings
 from artsel_ray.errors import InputError
 
 Split = Literal["hash", "time", "title"]
@@ -26,6 +26,9 @@ class PrepareConfig:
     """Kind of assets that are candidates, by the column asset_kind; impressions of other kinds are left out."""
     assets: Assets = "caption"
     """What the model will get of a candidate: its caption, or its image, which image_uri must then name."""
+    image_root: tuple[Uri, ...] = ()
+    """More folders or URIs that images may be read from: image_uri leads below the artworks' folder, or below one of
+    these. With credentials of the environment, so name no more than the images' own."""
     split: Split = "hash"
     """Assign user-title pairs to splits by a salted hash, or the newest pairs to test by time. With title, by hash, but
     train has no pair of the newest titles; validation and test have pairs of known and of new titles."""
@@ -42,6 +45,7 @@ class PrepareConfig:
     """Largest share of invalid impressions; with more, the job stops with exit code 1."""
     buckets: Count | None = None
     """Number of groups of users, each of which one task processes. Default: one per 300,000 interactions."""
+    limits: RowLimits = DEFAULT_LIMITS
     seed: Seed = 0
     """Salt of the hash that assigns pairs to splits."""
     timezone: str | None = None

@@ -1,6 +1,7 @@
 """The two tokens that wrap an option, the labels of options, and the escaping of text from data."""
 
 import re
+import unicodedata
 
 OPTION = "<option>"
 OPTION_END = "</option>"
@@ -20,6 +21,7 @@ _DROPPED = re.compile(
 )
 _ANGLES = str.maketrans({"<": "‹", ">": "›"})
 _ANSWER_WORDS = re.compile(r"(prediction|reason)\s*[:：]", re.IGNORECASE)
+_STRUCTURE = re.compile(rf"[<>]|{_ANSWER_WORDS.pattern}", re.IGNORECASE)
 
 
 def label(index: int) -> str:
@@ -34,7 +36,18 @@ def escape(text: str) -> str:
     - White space and control characters become single spaces, so that data never begins a line.
     - Angle brackets become ‹ and ›, so that data has no `<option>` and no chat marker.
     - `Prediction:` and `Reason:` lose their colon.
+    - Compatibility characters (NFKC), such as full-width letters, become plain where they spell one of these.
 
     Tokenizing is the second defense: text from data never gets a special token's id (`PromptTokenizer.encode`).
     """
-    return _ANSWER_WORDS.sub(r"\1 -", _SPACE.sub(" ", _DROPPED.sub("", text)).strip().translate(_ANGLES))
+    shown = _one_line(text)
+    if not shown.isascii():
+        # Some tokenizers normalize: full-width letters and brackets would become structure after this.
+        normal = _one_line(unicodedata.normalize("NFKC", shown))
+        if len(_STRUCTURE.findall(normal)) > len(_STRUCTURE.findall(shown)):
+            shown = normal
+    return _ANSWER_WORDS.sub(r"\1 -", shown.translate(_ANGLES))
+
+
+def _one_line(text: str) -> str:
+    return _SPACE.sub(" ", _DROPPED.sub("", text)).strip()

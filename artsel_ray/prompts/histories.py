@@ -17,8 +17,10 @@ from artsel_ray.prompts import text as render
 from artsel_ray.prompts.spec import PromptSpec
 
 _SEPARATOR = "\x1f"
+_SHORT = 256  # letters of a title that is worth a place in a cache
 _MAX_SECONDS = 1e9
-_MAX_CACHED_TITLES = 2**18
+# Letters and ids that a cache holds before it begins again, and most texts.
+_MAX_CACHED, _MAX_CACHED_TITLES = 2**24, 2**18
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class HistoryTokenizer:
         self.min_tokens = len(self.head) + len(self._empty)
         """Length of a history that shows no item."""
         self._segments: dict[str, np.ndarray] = {}
+        self._cached = 0  # letters and ids of the segments
 
     def tokenize(self, history: pa.Array | pa.ChunkedArray, budgets: np.ndarray) -> Histories:
         """Tokenizes each row's newest `history_length` items, and of these the newest that fit its budget.
@@ -48,6 +51,7 @@ class HistoryTokenizer:
             budgets: [R] most tokens of each row's history, including its head; at most `history_tokens` are used.
         """
         rows = history.combine_chunks() if isinstance(history, pa.ChunkedArray) else history
+        rows = newest(rows, self._spec.history_length)
         ends_r = np.cumsum(pc.fill_null(pc.list_value_length(rows), 0).to_numpy(zero_copy_only=False), dtype=np.int64)
         begins_r = np.concatenate([[0], ends_r[:-1]]) if len(ends_r) else ends_r
         segments, codes = self._item_segments(rows.flatten())
@@ -56,12 +60,11 @@ class HistoryTokenizer:
         before = np.concatenate([[0], np.cumsum(lengths_i, dtype=np.int64)])
         # The first item that fits: everything from it to the row's end has at most `budget` tokens.
         budget_r = np.maximum(np.minimum(budgets, self._spec.history_tokens) - len(self.head), 0)
-        newest_r = np.maximum(begins_r, ends_r - self._spec.history_length)
         fitting_r = np.minimum(np.searchsorted(before, before[ends_r] - budget_r), ends_r)
-        starts_r = np.maximum(newest_r, fitting_r)
+        starts_r = np.maximum(begins_r, fitting_r)
         flat = segments.take(pa.array(codes.ravel())).flatten().to_numpy()
         ids = self._join(flat, before[starts_r], before[ends_r], is_empty=begins_r == ends_r)
-        return Histories(ids, starts_r - newest_r)
+        return Histories(ids, starts_r - begins_r)
 
     def _join(self, flat: np.ndarray, starts: np.ndarray, ends: np.ndarray, is_empty: np.ndarray) -> pa.ListArray:
         """Returns each row's head, followed by its slice [start, end) of all items' tokens; an empty row says so."""
@@ -77,10 +80,27 @@ class HistoryTokenizer:
         texts = [text for column_texts, _ in columns for text in column_texts]
         firsts = np.cumsum([0] + [len(column_texts) for column_texts, _ in columns[:-1]])
         codes = np.stack([first + column for first, (_, column) in zip(firsts, columns, strict=True)], axis=1)
+        if self._cached > _MAX_CACHED or len(self._segments) > _MAX_CACHED_TITLES:
+            self._segments.clear()
+            self._cached = 0
         missing = [text for text in dict.fromkeys(texts) if text not in self._segments]
         for text, ids in zip(missing, self._encode(missing), strict=True):
             self._segments[text] = np.array(ids, dtype=np.int32)
+            self._cached += len(text) + len(ids)
         return _lists([self._segments[text] for text in texts]), codes
+
+
+def newest(histories: pa.Array, count: int) -> pa.Array:
+    """Returns lists with their last `count` items only; null and empty lists stay."""
+    lengths = pc.fill_null(pc.list_value_length(histories), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    kept = np.minimum(lengths, count)
+    if (kept == lengths).all():
+        return histories
+    offsets = np.concatenate([[0], np.cumsum(kept)])
+    skipped = np.cumsum(lengths - kept)  # of this list and those before it
+    values = histories.flatten().take(pa.array(np.arange(offsets[-1]) + np.repeat(skipped, kept)))
+    mask = histories.is_null() if histories.null_count else None
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=mask)
 
 
 def _lists(parts: list[np.ndarray], parts_per_list: int = 1) -> pa.ListArray:
@@ -109,7 +129,7 @@ def _titles(items: pa.StructArray) -> tuple[list[str], np.ndarray]:
     filled = pa.ListArray.from_arrays(lists.offsets, pc.fill_null(lists.values, ""))
     genres = pc.if_else(lists.is_valid(), pc.binary_join(filled, _SEPARATOR), "")
     joined, codes = _distinct(pc.binary_join_element_wise(names, genres, _SEPARATOR * 2))
-    return [_described(text) for text in joined], codes
+    return [_described(text) if len(text) <= _SHORT else _described.__wrapped__(text) for text in joined], codes
 
 
 @lru_cache(maxsize=_MAX_CACHED_TITLES)

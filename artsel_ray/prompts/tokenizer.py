@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Ids = NDArray[np.int32]
 
 _CONTENT = "\u241fcontent\u241f"
+_LETTERS_PER_TOKEN = 64  # more than tokens have on average in any text that means something
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class PromptTokenizer:
     def options(self, name: str, genres: Sequence[str], captions: Sequence[str]) -> Options:
         """Tokenizes a title with its candidates' captions."""
         limit = self.spec.caption_tokens
-        texts = self.encode([render.option_text(caption) for caption in captions])
+        # A caption of which little is kept is not tokenized as a whole.
+        texts = self.encode([render.option_text(caption[: limit * _LETTERS_PER_TOKEN]) for caption in captions])
         contents = [ids[:limit] for ids in texts]
         prefix = self._prefix(name, genres, contents)
         answers = self._numbers(len(captions)) if self.spec.output == "number" else contents
@@ -213,7 +215,8 @@ class PromptTokenizer:
 
     def rationale(self, text: str) -> list[int]:
         """Returns the ids of a rationale, cut to `reason_tokens`."""
-        return self.encode([render.option_text(text)])[0][: self.spec.reason_tokens]
+        shown = text[: self.spec.reason_tokens * _LETTERS_PER_TOKEN]
+        return self.encode([render.option_text(shown)])[0][: self.spec.reason_tokens]
 
 
 def tokenize_title(tokenizer: PromptTokenizer, catalog: "Catalog", title: int) -> Options:

@@ -6,6 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from artsel_ray.console import visible
 from artsel_ray.evaluation.metrics import LOG_METRICS, METRICS, headline, summary_metrics
 from artsel_ray.report.plots import plot_formats, plot_learning_rates, plot_positions, plot_references
 
@@ -41,7 +42,12 @@ def render(template: str, **values: Any) -> str:
     """Returns a template of this package with its values filled in."""
     loader = PackageLoader("artsel_ray.report", ".")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value) if isinstance(value, str) else value,
     )
     environment.filters |= {"number": _number, "percent": _percent, "with_breaks": _with_breaks}
     return environment.get_template(template).render(values)

@@ -2,7 +2,7 @@
 
 import time
 
-from artsel_ray.runtime.shards import RESTARTS
+from artsel_ray.runtime.shards import REJECTED_ROWS, RESTARTS
 
 _PROGRESS_SECONDS = 5.0
 
@@ -15,14 +15,15 @@ class Progress:
         self._shards, self._unit = shards, unit
         self._since = self._printed = time.perf_counter()
         self._done_shards = self._done_units = self._skipped_units = 0
-        self._restarts = self.invalid = 0
+        self._restarts = 0
+        self.invalid = 0.0
         self.seconds_left = 0.0
 
     def add(self, statistics: dict[str, float]) -> None:
         """Counts one more shard."""
         self._done_shards += 1
         self._done_units += int(statistics[self._unit])
-        self.invalid += int(statistics["rejected"])
+        self.invalid += statistics.get(REJECTED_ROWS, statistics["rejected"])
         self._restarts += int(statistics.get(RESTARTS, 0))
         now = time.perf_counter()
         rate = (self._done_units - self._skipped_units) / max(now - self._since, 1e-9)

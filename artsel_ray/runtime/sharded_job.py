@@ -5,6 +5,7 @@ completed before a job is killed are kept: their objects exist. A job defines it
 invalid rows it tolerates.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,7 @@ from artsel_ray.runtime.ray_cluster import start_ray, wait_for_resources
 from artsel_ray.runtime.run import Run
 from artsel_ray.runtime.shards import (
     INVALID_FOLDER,
+    REJECTED_ROWS,
     RESTARTS,
     Shard,
     Statistics,
@@ -50,6 +52,16 @@ if TYPE_CHECKING:
 
 # Preparing and writing are light next to an engine: they claim no CPU, so that engines on all CPUs never wait for them.
 _LIGHT_CPUS = 0
+
+
+@dataclass(frozen=True)
+class InputRows:
+    """Rows of a job's input, of which one may become many units."""
+
+    rows: int
+    invalid: int
+    """Those of them that were rejected before the first shard."""
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,8 @@ class ShardedJob:
     """Stop if a larger share of the units is invalid."""
     known_invalid: int = 0
     """Units that were rejected before the first shard; not among `rows`."""
+    inputs: InputRows | None = None
+    """What the reject rate is of, if not of the units; shards then count `REJECTED_ROWS`."""
     redo_transient: bool = False
     """Whether shards whose statistics count `transient` rows are done again: those that failed for a passing reason.
     Shards of earlier versions have no such count, and are done again if they have any invalid row."""
@@ -154,7 +168,7 @@ class ShardedJob:
             InputError: for too many invalid rows.
         """
         totals = sum_statistics(self.run.output, self.shards)
-        self._check_invalid(int(totals["rejected"]))
+        self._check_invalid(totals.get(REJECTED_ROWS, totals["rejected"]))
         return totals
 
     def summary(self, counts: Mapping[str, Any], totals: Mapping[str, float]) -> dict[str, Any]:
@@ -173,11 +187,13 @@ class ShardedJob:
         self.run.publish({"parts": [part_name(index) for index in range(self.shards)], **manifest})
         report_published(self.run.output)
 
-    def _check_invalid(self, in_shards: int) -> None:
-        invalid, rows = in_shards + self.known_invalid, self.rows + self.known_invalid
+    def _check_invalid(self, in_shards: float) -> None:
+        known = self.inputs.invalid if self.inputs else self.known_invalid
+        rows, unit = (self.inputs.rows, self.inputs.unit) if self.inputs else (self.rows + known, self.unit)
+        invalid = in_shards + known
         if invalid > self.max_reject_rate * rows:
             raise InputError(
-                f"{invalid:,} of {rows:,} {self.unit} were rejected, more than --max-reject-rate "
+                f"{math.ceil(invalid):,} of {rows:,} {unit} were rejected, more than --max-reject-rate "
                 f"{self.max_reject_rate:g} allows; the reasons are in {storage.join(self.run.output, INVALID_FOLDER)}. "
                 "Fix the data or raise the limit, and run the same command again: completed shards are kept"
             )

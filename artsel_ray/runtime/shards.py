@@ -18,6 +18,9 @@ MEMORY = "engine_memory_gib"
 RESTARTS = "engine_restarts"
 """The statistic of how often engines were started again since the shard before."""
 
+REJECTED_ROWS = "rejected_rows"
+"""The statistic of the rejected rows of the input, where a row becomes many units: each counts for its share of it."""
+
 _PART = re.compile(r"part-(\d{6})\.parquet$")
 _STATISTICS = "artsel_ray"
 

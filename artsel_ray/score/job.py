@@ -26,8 +26,8 @@ def score(config: ScoreConfig) -> None:
     files, titles, artworks = (storage.list_files(uri) for uri in (config.requests, config.titles, config.artworks))
     check_footers({"requests": read_footers(files)})  # on the driver: the output of Ray's workers is not shown
     answer_spec = resolve_answer_spec(config)
-    spec = answer_spec.spec
-    catalog, invalid = read_catalog(titles, artworks, spec.asset_kind, spec.assets, config.artworks)
+    spec, roots = answer_spec.spec, (storage.folder(config.artworks), *config.image_root)
+    catalog, invalid = read_catalog(titles, artworks, spec.asset_kind, spec.assets, roots, config.limits)
     catalog = permuted(catalog, config.permutation)
     _warn_beyond_prior(answer_spec.label_prior, catalog)
     run = ScoringRun(config, files, catalog, invalid, answer_spec, config.prompt.layout == "auto", started)

@@ -19,6 +19,7 @@ from artsel_ray.models import weights
 from artsel_ray.models.load import load_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Options, PromptTokenizer, tokenize_title
+from artsel_ray.runtime.shards import REJECTED_ROWS
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.answer_spec import AnswerSpec
 
@@ -58,7 +59,9 @@ class RenderedShard:
     reused: pa.Table
     """An earlier run's predictions with unchanged fingerprints."""
     invalid: pa.Table
-    counts: dict[str, int]
+    counts: dict[str, float]
+    sources: pa.Table
+    """Each pair's row of the requests: user_id, title_id, file (its URI), row and, from this version on, row_share."""
     names: pa.Array
     """Titles of the catalog and of the shard's histories, which rationales may name; empty without rationales."""
 
@@ -82,7 +85,8 @@ def render_shard(index: int, source: ShardSource, answer_spec: AnswerSpec) -> Re
     not fit the model even without a history.
     """
     tokenizer, catalog = prompt_tokenizer(answer_spec.model, answer_spec.spec), source.catalog
-    pairs, invalid = _read_pairs(index, source, answer_spec.spec)
+    read = shuffle.read_partition(source.requests, index)
+    pairs, invalid = _valid_pairs(read, source, answer_spec.spec)
 
     # A title is tokenized once; what it leaves of the model's length is the budget of its users' histories.
     titles, title = np.unique(pairs["title"].to_numpy(), return_inverse=True)
@@ -106,9 +110,11 @@ def render_shard(index: int, source: ShardSource, answer_spec: AnswerSpec) -> Re
         counts={
             "pairs": pairs.num_rows,
             "rejected": invalid.num_rows,
+            REJECTED_ROWS: shares(read) - shares(pairs),
             "histories_cut": int((histories.items_cut > 0).sum()),
             "captions_cut": sum(each.captions_cut for each in options),
         },
+        sources=_sources(pairs, source.files),
         names=_names(pairs["history"], catalog) if answer_spec.spec.reason else pa.array([], pa.string()),
     )
     if not source.previous:
@@ -117,9 +123,35 @@ def render_shard(index: int, source: ShardSource, answer_spec: AnswerSpec) -> Re
     return _reuse(shard, pairs["title_id"], _possible(previous, catalog, answer_spec.decoder.gives_distribution))
 
 
-def _read_pairs(index: int, source: ShardSource, spec: PromptSpec) -> tuple[pa.Table, pa.Table]:
+def _sources(pairs: pa.Table, files: list[str]) -> pa.Table:
+    file = pa.DictionaryArray.from_arrays(pairs["file"].combine_chunks(), pa.array(files, pa.string()))
+    kept = [name for name in ("user_id", "title_id", "row", "row_share") if name in pairs.column_names]
+    return pairs.select(kept).append_column("file", file)
+
+
+def refused(shard: RenderedShard, reason: str) -> RenderedShard:
+    """Returns a shard whose pairs are all invalid for one reason, except those that are reused."""
+    files = shard.sources["file"].combine_chunks()
+    rows = shard.sources.set_column(shard.sources.column_names.index("file"), "file", files.indices)
+    invalid = checks.invalid_rows(rows, "requests", files.dictionary.to_pylist(), "title_ids", reason)
+    counts = {
+        **shard.counts,
+        "pairs": shard.counts["pairs"] - rows.num_rows,
+        "rejected": shard.counts["rejected"] + rows.num_rows,
+        REJECTED_ROWS: shard.counts.get(REJECTED_ROWS, 0) + shares(rows),
+    }
+    return dataclasses.replace(shard, invalid=pa.concat_tables([shard.invalid, invalid]), counts=counts)
+
+
+def shares(pairs: pa.Table) -> float:
+    """Returns how many rows of the requests these pairs are; pairs in an earlier version's spill files are rows."""
+    is_known = "row_share" in pairs.column_names
+    return float(pc.sum(pairs["row_share"]).as_py() or 0) if is_known else float(pairs.num_rows)
+
+
+def _valid_pairs(pairs: pa.Table, source: ShardSource, spec: PromptSpec) -> tuple[pa.Table, pa.Table]:
     """Returns valid pairs, with `title` as index in the catalog and shared prefixes adjacent, and the invalid rows."""
-    pairs, catalog = shuffle.read_partition(source.requests, index), source.catalog
+    catalog = source.catalog
     title = checks.codes(pairs["title_id"], catalog.title_ids)
     candidates = np.append(np.diff(catalog.offsets), 0)  # the last is for unknown titles, whose code is -1
     content = "an image" if spec.assets == "image" else "a caption"
@@ -206,6 +238,7 @@ def _reuse(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.Table)
         user_ids=shard.user_ids.filter(pa.array(is_new)),
         histories=shard.histories.filter(pa.array(is_new)),
         fingerprints=list(itertools.compress(shard.fingerprints, is_new)),
+        sources=shard.sources.filter(pa.array(is_new)),
         reused=_undrawn(previous.take(found["known"].take(first)), [shard.groups[owners[row]] for row in answered]),
         counts={**shard.counts, "reused": len(answered)},
     )

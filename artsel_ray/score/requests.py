@@ -19,9 +19,11 @@ import pyarrow.compute as pc
 import ray
 
 from artsel_ray import storage
+from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.data.checked_reader import CheckedBatch, CheckedReader, group_files, join_batches
+from artsel_ray.prompts.histories import newest
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.runtime.run import finished_parts
 from artsel_ray.runtime.shards import INVALID_FOLDER
@@ -31,6 +33,8 @@ from artsel_ray.schema import INVALID_ROWS, PREDICTIONS
 SPILL_FOLDER = "_work"
 # Pairs in a spill file; with histories of 50 interactions about 100 MB in memory.
 _SLICE_PAIRS = 32_768
+# Their histories' bytes, and those of the pairs of one row.
+_SLICE_BYTES, _ROW_BYTES, _ITEM_BYTES = 128 << 20, 256 << 20, 40
 _BATCH_ROWS = 8_192
 # Parts of an earlier run in one spill file.
 _PREVIOUS_PARTS = 8
@@ -46,6 +50,8 @@ class Assignment:
     shard_of: dict[str, tuple[int, int]]
     """For each title its first shard and its number of shards; with `user_first`, 0 and all shards."""
     shards: int
+    history_length: int = 10**9
+    """Items of a history that prompts show, the newest."""
 
     def shards_of(self, pairs: pa.Table) -> np.ndarray:
         """Returns each row's shard, int64 [N]; a stable hash of user_id spreads a title's users over its shards."""
@@ -57,19 +63,19 @@ class Assignment:
         return first + spread.astype(np.int64)
 
 
-def count_pairs(files: list[str]) -> Counter[str]:
+def count_pairs(files: list[str], limits: RowLimits = DEFAULT_LIMITS) -> Counter[str]:
     """Returns how many pairs of each title all files of requests have, in tasks on Ray."""
     counts: Counter[str] = Counter()
-    for counted in map_tasks(group_files(files), lambda group: [count_titles(files[index]) for index in group]):
+    for counted in map_tasks(group_files(files), lambda group: [count_titles(files[index], limits) for index in group]):
         for each in counted:
             counts.update(each)
     return counts
 
 
-def count_titles(file: str) -> Counter[str]:
+def count_titles(file: str, limits: RowLimits = DEFAULT_LIMITS) -> Counter[str]:
     """Returns how many pairs of each title one file of requests has; a null title counts as ''."""
     counts: Counter[str] = Counter()
-    for batch in CheckedReader([file], "requests", ["title_ids"]).batches():
+    for batch in CheckedReader([file], "requests", ["title_ids"], limits=limits).batches():
         for entry in pc.value_counts(pc.list_flatten(batch.valid["title_ids"])).to_pylist():
             counts[entry["values"] or ""] += entry["counts"]
     return counts
@@ -78,10 +84,11 @@ def count_titles(file: str) -> Counter[str]:
 def assign(counts: Counter[str], shard_pairs: int, catalog: Catalog, spec: PromptSpec) -> Assignment:
     """Assigns pairs to shards of about the same work, about `shard_pairs` pairs each at most."""
     if spec.layout == "user_first":
-        return assign_users(counts, shard_pairs)
+        return dataclasses.replace(assign_users(counts, shard_pairs), history_length=spec.history_length)
     pair_tokens = min(_TOKENS_PER_INTERACTION * spec.history_length, spec.history_tokens) + 1
     in_pairs = _guess_options_tokens(catalog, spec) / pair_tokens
-    return assign_titles(counts, shard_pairs, dict(zip(catalog.title_ids.to_pylist(), in_pairs, strict=True)))
+    options = dict(zip(catalog.title_ids.to_pylist(), in_pairs, strict=True))
+    return dataclasses.replace(assign_titles(counts, shard_pairs, options), history_length=spec.history_length)
 
 
 def _guess_options_tokens(catalog: Catalog, spec: PromptSpec) -> np.ndarray:
@@ -129,6 +136,8 @@ class ShuffledRequests:
     """Spill files of the earlier run's predictions."""
     rejected_previous_rows: int
     """Earlier predictions that cannot be used; their pairs are scored."""
+    rows: int = 0
+    """Rows of the requests; 0 where an earlier version has written the spill files."""
 
 
 class PartitionResult(NamedTuple):
@@ -138,9 +147,12 @@ class PartitionResult(NamedTuple):
     pairs: int
     rejected_rows: int
     rejected_pairs: int
+    rows: int
 
 
-def shuffle_all(output: str, files: list[str], assignment: Assignment, previous: str | None) -> ShuffledRequests:
+def shuffle_all(
+    output: str, files: list[str], assignment: Assignment, previous: str | None, limits: RowLimits = DEFAULT_LIMITS
+) -> ShuffledRequests:
     """Writes the spill files of a run on Ray, or returns those that an interrupted run has written."""
     spill, invalid = storage.join(output, SPILL_FOLDER), storage.join(output, INVALID_FOLDER)
     known = storage.read_manifest(spill)
@@ -156,7 +168,9 @@ def shuffle_all(output: str, files: list[str], assignment: Assignment, previous:
         return uri, shuffle_previous(slices[index], uri, ray.get(shared), rejected)
 
     groups = group_files(files)
-    moved = list(map_tasks(groups, lambda group: shuffle_requests(files, group, ray.get(shared), spill, invalid)))
+    moved = list(
+        map_tasks(groups, lambda group: shuffle_requests(files, group, ray.get(shared), spill, invalid, limits))
+    )
     earlier = list(map_tasks(len(slices), move_previous)) if slices else []
     shuffled = ShuffledRequests(
         uris=sorted(uri for part in moved for uri in part.uris),
@@ -165,30 +179,35 @@ def shuffle_all(output: str, files: list[str], assignment: Assignment, previous:
         rejected_pairs=sum(part.rejected_pairs for part in moved),
         previous=sorted(uri for uri, _ in earlier),
         rejected_previous_rows=sum(rows for _, rows in earlier),
+        rows=sum(part.rows for part in moved),
     )
     storage.write_manifest(spill, dataclasses.asdict(shuffled))
     return shuffled
 
 
 def shuffle_requests(
-    files: list[str], group: range, assignment: Assignment, spill: str, invalid: str
-) -> PartitionResult:
+    files: list[str], group: range, assignment: Assignment, spill: str, invalid: str,
+    limits: RowLimits = DEFAULT_LIMITS,
+) -> PartitionResult:  # fmt: skip
     """Writes the pairs of a group of files as spill files in a folder, its invalid rows as one object in another."""
     uris: list[str] = []
-    moved, lost, rejected = 0, 0, [INVALID_ROWS.empty_table()]
-    for batch in read_requests(files, group):
+    moved, lost, asked, rejected = 0, 0, 0, [INVALID_ROWS.empty_table()]
+    for batch in read_requests(files, group, limits):
         rejected.append(batch.invalid)
-        lost += _requested(batch.read) - _requested(batch.valid)
-        for part in _slices(batch.valid):
-            pairs = _explode(part)
+        asked += batch.read.num_rows
+        valid, costly = _affordable(batch.valid, files, assignment.history_length)
+        rejected.append(costly)
+        for part in _slices(_asked(valid), valid):
+            pairs = _explode(part, valid)
             uri = storage.join(spill, f"requests-{group.start:05d}-{len(uris):06d}.arrow")
             shuffle.write_partitions(uri, pairs, assignment.shards_of(pairs), assignment.shards)
             uris.append(uri)
             moved += pairs.num_rows
+        lost += _requested(batch.read) - _requested(valid)
     rows = pa.concat_tables(rejected)
     if rows.num_rows:
         storage.write_table(storage.join(invalid, f"requests-{group.start:05d}.parquet"), rows, "invalid_rows")
-    return PartitionResult(uris, moved, rows.num_rows, lost)
+    return PartitionResult(uris, moved, rows.num_rows, lost, asked)
 
 
 def shuffle_previous(parts: list[str], uri: str, assignment: Assignment, invalid: str) -> int:
@@ -202,9 +221,9 @@ def shuffle_previous(parts: list[str], uri: str, assignment: Assignment, invalid
     return read.invalid.num_rows
 
 
-def read_requests(files: list[str], group: range) -> Iterator[CheckedBatch]:
+def read_requests(files: list[str], group: range, limits: RowLimits = DEFAULT_LIMITS) -> Iterator[CheckedBatch]:
     """Yields the rows of one file in batches, or of several small ones at once."""
-    reader = CheckedReader(files, "requests", row_checks=_row_checks)
+    reader = CheckedReader(files, "requests", row_checks=_row_checks, limits=limits)
     batches = (batch for index in group for batch in reader.file_batches(index, _BATCH_ROWS))
     if len(group) == 1:
         yield from batches
@@ -232,17 +251,49 @@ def _row_checks(table: pa.Table) -> list[checks.RowCheck]:
     ]
 
 
-def _slices(table: pa.Table) -> Iterator[pa.Table]:
-    ends = np.cumsum(pc.list_value_length(table["title_ids"]).to_numpy())
+def _affordable(rows: pa.Table, files: list[str], history_length: int) -> tuple[pa.Table, pa.Table]:
+    """Returns rows with the items that prompts show, and as invalid ones those whose pairs would take too much."""
+    lists = newest(rows["history"].combine_chunks(), history_length)
+    rows = rows.set_column(rows.column_names.index("history"), "history", lists)
+    pairs_r = pc.fill_null(pc.list_value_length(rows["title_ids"]), 0).to_numpy()
+    too_much = pairs_r * _history_bytes(rows["history"]) > _ROW_BYTES
+    reason = f"with its history for each title more than {_ROW_BYTES >> 20} MiB"
+    return checks.split_valid(rows, "requests", files, [("title_ids", reason, too_much)])
+
+
+def _asked(rows: pa.Table) -> pa.Table:
+    """Returns the distinct titles of each row: the row's index, the title, and the pair's share of the row."""
+    titles = rows["title_ids"].combine_chunks()
+    index = pc.list_parent_indices(titles)
+    pairs = pa.table({"index": index, "title_id": pc.fill_null(titles.flatten(), "")})
+    pairs = pairs.group_by(["index", "title_id"], use_threads=False).aggregate([])
+    index_p = pairs["index"].to_numpy()
+    return pairs.append_column("row_share", pa.array(1.0 / np.bincount(index_p, minlength=1)[index_p]))
+
+
+def _slices(asked: pa.Table, rows: pa.Table) -> Iterator[pa.Table]:
+    """Yields parts of pairs that are small in number and, with a copy of the history for each, in bytes."""
+    history_r = _history_bytes(rows["history"])
+    work = np.cumsum(np.maximum(1, history_r[asked["index"].to_numpy()] * (_SLICE_PAIRS / _SLICE_BYTES)))
     start = 0
-    while start < table.num_rows:
-        before = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + _SLICE_PAIRS, side="right")))
-        yield table.slice(start, stop - start)
+    while start < asked.num_rows:
+        before = work[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(work, before + _SLICE_PAIRS, side="right")))
+        yield asked.slice(start, stop - start)
         start = stop
 
 
-def _explode(table: pa.Table) -> pa.Table:
-    title_ids = table["title_ids"].combine_chunks()
-    pairs = table.select(["user_id", "history", "file", "row"]).take(pc.list_parent_indices(title_ids))
-    return pairs.add_column(1, "title_id", pc.fill_null(title_ids.flatten(), ""))
+def _history_bytes(history: pa.ChunkedArray) -> np.ndarray:
+    """Returns about how many bytes each row's history has, [R]."""
+    names, row_i = checks.items(history, "title_name")
+    genres, _ = checks.items(history, "genres")
+    texts, item_g = checks.items(genres)
+    genre_i = np.bincount(item_g, pc.fill_null(pc.binary_length(texts), 0).to_numpy() + 4, len(genres))
+    item_i = pc.fill_null(pc.binary_length(names), 0).to_numpy() + genre_i + _ITEM_BYTES
+    return np.bincount(row_i, item_i, len(history))
+
+
+def _explode(asked: pa.Table, rows: pa.Table) -> pa.Table:
+    """Returns the pairs of a part of `_asked`, given the valid rows."""
+    pairs = rows.select(["user_id", "history", "file", "row"]).take(asked["index"].combine_chunks())
+    return pairs.add_column(1, "title_id", asked["title_id"]).append_column("row_share", asked["row_share"])

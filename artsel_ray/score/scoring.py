@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import itertools
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.runtime.engine_pool import GetEngine, Processed
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.answer_spec import AnswerSpec
-from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer
+from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer, refused
 from artsel_ray.score.settings import ScoreEngines
 
 
@@ -58,7 +59,13 @@ def make_scorer(answer_spec: AnswerSpec) -> Callable[[RenderedShard, GetEngine],
     """Returns the function that scores a rendered shard, for an engine actor."""
 
     def process(shard: RenderedShard, get_engine: GetEngine) -> Processed:
-        predictions, counts = score_shard(shard, get_engine(), answer_spec)
+        engine = get_engine()
+        try:
+            predictions, counts = score_shard(shard, engine, answer_spec)
+        except ValueError as error:  # about a prompt: it would be the same at any other try
+            traceback.print_tb(error.__traceback__)
+            shard = refused(shard, f"the engine refuses a prompt of its shard ({type(error).__name__})")
+            return Processed(shard.reused, shard.invalid, {**shard.counts, "unmatched": 0})
         return Processed(pa.concat_tables([predictions, shard.reused]), shard.invalid, {**shard.counts, **counts})
 
     return process

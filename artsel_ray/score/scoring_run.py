@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from artsel_ray import storage
-from artsel_ray.config import Layout, resolved
+from artsel_ray.config import DEFAULT_LIMITS, Layout, resolved
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
 from artsel_ray.runtime.engine_pool import EngineStage, gpus_per_engine
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin, finished_parts
-from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob, stage_seconds
-from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY
+from artsel_ray.runtime.sharded_job import InputRows, PrepareStage, ShardedJob, stage_seconds
+from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, REJECTED_ROWS
 from artsel_ray.score.answer_spec import AnswerSpec
 from artsel_ray.score.rendering import ShardSource, make_renderer
 from artsel_ray.score.requests import SPILL_FOLDER, Assignment, ShuffledRequests, assign, count_pairs, shuffle_all
@@ -60,7 +60,10 @@ class ScoringRun:
             "previous": _digest(config.previous) if config.previous else None,
             "explore": [serving.explore, serving.epsilon, serving.temperature, serving.seed],
         }
-        return identity | ({"permutation": config.permutation} if config.permutation else {})
+        # Earlier runs do not have these in their identity.
+        limits = {} if config.limits == DEFAULT_LIMITS else resolved(config.limits)
+        optional = {"permutation": config.permutation, "image_root": config.image_root, "limits": limits}
+        return identity | {name: value for name, value in optional.items() if value}
 
     def with_layout(self, layout: Layout) -> "ScoringRun":
         """Returns the run with this layout."""
@@ -101,11 +104,11 @@ def score_requests(run: ScoringRun) -> None:
 
     # Requests are by user; shards hold what shares the start of its prompts.
     shuffle_started = time.perf_counter()
-    counts = count_pairs(run.files)
+    counts = count_pairs(run.files, run.config.limits)
     if run.auto_layout:
         run = run.with_layout(_cheapest_layout(run, counts))
     assignment = run.assign(counts)
-    shuffled = shuffle_all(output, run.files, assignment, run.config.previous)
+    shuffled = shuffle_all(output, run.files, assignment, run.config.previous, run.config.limits)
     if not shuffled.pairs:
         raise InputError(f"{run.config.requests} asks for no title; {shuffled.rejected_rows} rows were rejected")
     seconds["shuffle"] = time.perf_counter() - shuffle_started
@@ -146,6 +149,7 @@ def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shar
         finish=partial(serve, policy=config.serving),
         max_reject_rate=config.max_reject_rate,
         known_invalid=shuffled.rejected_pairs,
+        inputs=InputRows(shuffled.rows, shuffled.rejected_rows, "requests") if shuffled.rows else None,
     )
 
 
@@ -155,7 +159,10 @@ def _publish(run: ScoringRun, job: ShardedJob, shuffled: ShuffledRequests, secon
         # Spelled as in earlier outputs, whose file a run that is published again replaces.
         storage.write_table(storage.join(output, INVALID_FOLDER, "catalogue.parquet"), invalid, "invalid_rows")
     model = {"model_id": answer_spec.model_id, "decoding": answer_spec.decoding}
-    counted = {name: int(value) for name, value in totals.items() if not name.endswith("_seconds") and name != MEMORY}
+    left_out = (MEMORY, REJECTED_ROWS)
+    counted = {
+        name: int(value) for name, value in totals.items() if not name.endswith("_seconds") and name not in left_out
+    }
     summary = {
         **counted,
         "rejected_request_rows": shuffled.rejected_rows,

@@ -6,12 +6,14 @@ from annotated_types import Ge
 from pydantic import model_validator
 
 from artsel_ray.config import (
+    DEFAULT_LIMITS,
     Count,
     EngineSettings,
     Layout,
     ModelName,
     Positive,
     PromptSettings,
+    RowLimits,
     Seed,
     Share,
     Uri,
@@ -76,6 +78,9 @@ class ScoreConfig:
     """Where part-*.parquet, rejected/ and, last, _manifest.json go: a path or URI."""
     model: ModelName
     """'smollm2' (bundled), a hub id, a local path, or the output of training (whose spec.json is then obeyed)."""
+    image_root: tuple[Uri, ...] = ()
+    """More folders or URIs that images may be read from: image_uri leads below the artworks' folder, or below one of
+    these. With credentials of the environment, so name no more than the images' own."""
     decoding: DecodingName = "choose"
     """choose: the best candidate. rank: also every candidate's probability. labels: rank by the candidates' numbers.
     freetext: the paper's way, write a caption and take the most similar candidate."""
@@ -96,7 +101,8 @@ class ScoreConfig:
     """Output of an earlier run: pairs with the same fingerprint (model, prompt, history, candidates) are reused from
     it, the others are scored."""
     max_reject_rate: Share = 0.05
-    """Stop, with exit code 1, if a larger share of the pairs is invalid."""
+    """Stop, with exit code 1, if a larger share of the requests is invalid; a pair is its share of one."""
+    limits: RowLimits = DEFAULT_LIMITS
     serving: ServingSettings = ServingSettings()
     prompt: ScorePrompt = ScorePrompt()
     engine_pool: ScoreEngines = ScoreEngines()

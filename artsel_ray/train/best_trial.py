@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.fs as pafs
@@ -47,8 +48,9 @@ def copy_best(output: str, rate: float) -> None:
 
 
 def measure_on_test(
-    trained: str, examples: str, size: int, max_model_length: int, gpus: int | None, is_sharded: bool
-) -> dict[str, Any]:
+    trained: str, examples: str, size: int, max_model_length: int, gpus: int | None, is_sharded: bool,
+    image_roots: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Returns the number of test examples and a trial's metrics on them, or only `left_out`: why there are none.
 
     Measured are the first test examples, at most `size` or 100. The trial's output keeps the result.
@@ -62,21 +64,23 @@ def measure_on_test(
         return {"left_out": "a model trained with --fsdp may fit on no single GPU"}
     uri, size = storage.join(examples, "test"), max(size, _MIN_EXAMPLES)
     try:
-        return _kept_or_measured(trained, uri, size, max_model_length, gpus)
+        return _kept_or_measured(trained, uri, size, max_model_length, gpus, image_roots)
     except (InputError, RayError) as error:  # the sweep has its result without it
         cause = str(error) if isinstance(error, InputError) else type(error).__name__
         print(f"warning: the best trial was not measured on test examples: {cause}", flush=True)
         return {"left_out": "the measurement failed"}  # reports show no paths
 
 
-def _kept_or_measured(trained: str, uri: str, size: int, max_model_length: int, gpus: int | None) -> dict[str, Any]:
+def _kept_or_measured(
+    trained: str, uri: str, size: int, max_model_length: int, gpus: int | None, image_roots: Sequence[str]
+) -> dict[str, Any]:
     files = storage.find_files(uri)
     found = sum(sum(footer.group_rows) for footer in read_footers(files))
     if found < _MIN_EXAMPLES:
         return {"left_out": f"the folder test/ has {found:,} examples, fewer than {_MIN_EXAMPLES}"}
     kept, identity = storage.join(trained, _MEASURED), [storage.describe(files, uri), size, max_model_length]
     if not storage.exists(kept) or storage.read_json(kept)["of"] != identity:
-        measured = _on_ray(gpus, trained, uri, size, max_model_length)
+        measured = _on_ray(gpus, trained, uri, size, max_model_length, image_roots)
         storage.write_json(kept, {"of": identity, "measured": measured})
     return storage.read_json(kept)["measured"]
 
@@ -93,7 +97,9 @@ def _on_ray(gpus: int | None, *arguments: Any) -> dict[str, Any]:
     return measured
 
 
-def measure(trained: str, uri: str, size: int, max_model_length: int) -> dict[str, Any]:
+def measure(
+    trained: str, uri: str, size: int, max_model_length: int, image_roots: Sequence[str] = ()
+) -> dict[str, Any]:
     """Returns how many examples were measured, and the metrics of `held_out_metrics` of a model's choices for them.
 
     Raises:
@@ -103,7 +109,7 @@ def measure(trained: str, uri: str, size: int, max_model_length: int) -> dict[st
     model = load(trained)
     assert model.spec is not None
     prompts = prompt_tokenizer(model.base, model.spec)
-    examples = read_validation(uri, prompts, min(max_model_length, model_length(model.base)), size)
+    examples = read_validation(uri, prompts, min(max_model_length, model_length(model.base)), size, image_roots)
     metrics = validate(load_torch_engine(model, "auto", prompts.placeholders), examples)
     return {"examples": len(examples), **{name.removeprefix(VALIDATION): value for name, value in metrics.items()}}
 

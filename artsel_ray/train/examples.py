@@ -18,7 +18,8 @@ from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.data.checks import example_checks, without_propensity
 from artsel_ray.data.conformity import check_footers
 from artsel_ray.data.footers import read_footers
-from artsel_ray.data.images import ArtworkImage, UnusableError, locate, read_all
+from artsel_ray.data.image_files import UnusableError, locate
+from artsel_ray.data.images import ArtworkImage, read_all
 from artsel_ray.errors import InputError
 from artsel_ray.prompts.escaping import escape
 from artsel_ray.prompts.tokenizer import Ids, Options, PromptTokenizer, TokenizedExample
@@ -80,6 +81,8 @@ class TrainingExamples:
     seed: int = 0
     shuffle_candidates: bool = False
     """Whether candidates have a new order in every epoch."""
+    image_roots: Sequence[str] = ()
+    """Folders outside of the examples' own that images may be in."""
     titles: list[Title] = field(default_factory=list)
     known_titles: dict[tuple[Any, ...], int] = field(default_factory=dict)
     """Index into `titles` by what they show."""
@@ -213,8 +216,9 @@ def check_columns(files: list[str], with_rationales: bool) -> None:
 
 
 def read_train(
-    uri: str, tokenizer: PromptTokenizer, max_model_length: int, seed: int, shuffle_candidates: bool
-) -> TrainingExamples:
+    uri: str, tokenizer: PromptTokenizer, max_model_length: int, seed: int, shuffle_candidates: bool,
+    image_roots: Sequence[str] = (),
+) -> TrainingExamples:  # fmt: skip
     """Reads the examples to learn from: all of them, for what prepare and distill write is valid.
 
     Raises:
@@ -224,7 +228,8 @@ def read_train(
     if storage.exists(storage.join(uri, "config.json")) and storage.read_manifest(uri) is None:
         raise InputError(f"{uri} is the output of a job that has not finished; run that job's command again")
     columns = [*COLUMNS, *(["rationale"] if tokenizer.spec.reason else [])]
-    return read_examples(TrainingExamples(uri, tokenizer, seed, shuffle_candidates), columns, max_model_length, None)
+    examples = TrainingExamples(uri, tokenizer, seed, shuffle_candidates, image_roots)
+    return read_examples(examples, columns, max_model_length, None)
 
 
 def read_examples(
@@ -274,7 +279,7 @@ def _title(examples: TrainingExamples, row: dict[str, Any]) -> int:
     if tokenizer.placeholders is None:
         contents = [candidate["caption"] for candidate in row["candidates"]]
     else:
-        contents = _locations(row["image_uris"], examples.uri)
+        contents = _locations(row["image_uris"], examples.uri, examples.image_roots)
     name, genres = row["title_name"], row["title_genres"]
     key = (name, tuple(genres), tuple(contents))
     if key not in examples.known_titles:
@@ -284,12 +289,8 @@ def _title(examples: TrainingExamples, row: dict[str, Any]) -> int:
     return examples.known_titles[key]
 
 
-def _locations(uris: list[str], examples: str) -> list[str]:
-    """Returns where an example's images are: with the settings of the examples' own storage, and no others."""
-    _, mark, settings = examples.partition("?") if storage.is_uri(examples) else (examples, "", "")
-    scheme = examples.partition("://")[0]
+def _locations(uris: list[str], examples: str, image_roots: Sequence[str]) -> list[str]:
     try:
-        locations = [locate(uri, "") for uri in uris]
+        return [locate(uri, (examples, *image_roots)) for uri in uris]
     except UnusableError as error:
-        raise InputError(f"{examples}: image_uris: {error}; run jobs/prepare.py again") from None
-    return [each + mark + settings if each.startswith(f"{scheme}://") else each for each in locations]
+        raise InputError(f"{examples}: image_uris: {error}; give the folder of the images as --image-root") from None

@@ -47,7 +47,7 @@ _STALLED = 0.01  # largest change of a loss, relative to where it begins, that i
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
 METRICS = ("loss", *(f"{VALIDATION}{name}" for name in held_out.METRICS))  # what a training is judged by
 # Flags that do not change the result: where it goes and where it runs.
-NOT_IDENTITY = ("output", "workers", "gpus_per_worker", "export_merged")
+NOT_IDENTITY = ("output", "image_root", "workers", "gpus_per_worker", "export_merged")
 
 
 def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> dict[str, float]:

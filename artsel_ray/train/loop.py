@@ -68,8 +68,9 @@ def fit(
         prompts.tokenizer.pad_token = prompts.tokenizer.eos_token
     length = min(learning.max_model_length, model_length(base.base))
     train, validation = (storage.join(training.examples, split) for split in ("train", "validation"))
-    examples = read_train(train, prompts, length, training.optimization.seed, learning.shuffle_candidates)
-    held_out = read_validation(validation, prompts, length, learning.validation_size)
+    roots = training.image_root
+    examples = read_train(train, prompts, length, training.optimization.seed, learning.shuffle_candidates, roots)
+    held_out = read_validation(validation, prompts, length, learning.validation_size, roots)
     task = _task(training, base, examples, output_dir)
     trainer = pkgutil.resolve_name(METHODS[training.method])(task)
     stop = StopAtNonFinite()

@@ -115,6 +115,9 @@ class TrainConfig:
     output: Uri
     """Where adapter/, spec.json, README.md and summary.json go (merged/ instead of adapter/, if all weights are
     trained): a path or URI."""
+    image_root: tuple[Uri, ...] = ()
+    """With --assets image, folders or URIs that the examples' images may be read from, such as world/artworks; only
+    images below --examples are without it."""
     learning_rate: LearningRate = 1e-5
     """Peak learning rate, reached with the last of the warmup steps."""
     optimization: OptimizationSettings = OptimizationSettings()

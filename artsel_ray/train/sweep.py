@@ -186,7 +186,7 @@ def _measure_again(output: str, rate: float, trials: int, flags: dict[str, Any])
         return note, None
     on_test = measure_on_test(
         trial_output(output, rate), flags["examples"], flags["validation_size"], flags["max_model_length"],
-        flags["gpus_per_worker"], flags["fsdp"],
+        flags["gpus_per_worker"], flags["fsdp"], flags["image_root"],
     )  # fmt: skip
     note = f"{note}: {describe_measured(on_test)}"
     add_note(storage.join(output, BEST), f"Its validation metrics are {note}.")

@@ -50,6 +50,7 @@ class Training:
     optimization: OptimizationSettings
     learning: LearningSettings
     prompt: PromptSettings
+    image_root: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,13 @@ VALIDATION = "validation_"  # what names of metrics on validation begin with
 _EXAMPLES_WITH_IMAGES = 32
 
 
-def read_validation(uri: str, tokenizer: PromptTokenizer, max_model_length: int, size: int) -> TrainingExamples:
+def read_validation(
+    uri: str, tokenizer: PromptTokenizer, max_model_length: int, size: int, image_roots: Sequence[str] = ()
+) -> TrainingExamples:
     """Reads the first examples, at most `size`, to choose for: all must be valid, and none needs a rationale."""
-    examples = read_examples(TrainingExamples(uri, tokenizer), [*COLUMNS], max_model_length, size)
+    examples = read_examples(
+        TrainingExamples(uri, tokenizer, image_roots=image_roots), [*COLUMNS], max_model_length, size
+    )
     right, label_n = [examples.right_answers(index) for index in range(len(examples))], np.array(examples.label_n)
     size_n, propensity_n = np.array([len(each) for each in right]), np.array(examples.propensity_n)
     text_c = np.concatenate([np.where(each, 0, 1 + np.arange(len(each))) for each in right])

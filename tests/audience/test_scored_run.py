@@ -38,6 +38,23 @@ def test_users_have_the_share_of_each_genre(tmp_path: Path) -> None:
     assert user_genres.user_ids.to_pylist() == ["a", "b", "c"]
     assert user_genres.genres == ["Drama", "War", "Film-Noir"]
     assert user_genres.share_ug.tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    # Genres of fewer users are left out, and count for the shares of the others.
+    assert read_user_genres(storage.list_files(str(tmp_path)), 2).genres == []
+
+
+def test_genres_of_single_users_cost_nothing(tmp_path: Path) -> None:
+    def row(user: int) -> dict[str, object]:
+        own = [
+            {"timestamp": NOW, "title_name": "X", "genres": [f"{user}-{n}-{i}" for i in range(50)]} for n in range(500)
+        ]
+        shared = {"timestamp": NOW, "title_name": "X", "genres": ["Drama"]}
+        return {"user_id": f"u{user}", "history": [*own, shared], "title_ids": ["t"]}
+
+    table = pa.Table.from_pylist([row(user) for user in range(4)], schema.REQUESTS)
+    storage.write_table(str(tmp_path / "a.parquet"), table, "requests")
+    found = read_user_genres(storage.list_files(str(tmp_path)), 2)
+    assert (found.genres, found.share_ug.shape) == (["Drama"], (4, 1))
+    assert found.share_ug[0, 0] == np.float32(1 / 25_001)
 
 
 def test_kl_divergence_is_from_the_mean_over_the_titles_users(tmp_path: Path) -> None:

@@ -15,18 +15,19 @@ def test_over_indexed_genres_follow_welchs_test(seed: int, inside: int, outside:
     share_ng[:inside, 2] += random.choice([0, 0.5])
     inside_n = np.arange(inside + outside) < inside
     genres = list("abcde")
-    found = over_indexed_genres(share_ng, inside_n, genres)
+    found = over_indexed_genres(share_ng, inside_n, genres, 2)
     one, other = share_ng[:inside].astype(float), share_ng[inside:].astype(float)
     error_g = (one.std(axis=0, ddof=1) ** 2 / inside + other.std(axis=0, ddof=1) ** 2 / outside) ** 0.5
     statistic_g = (one.mean(axis=0) - other.mean(axis=0)) / error_g
     sure = [genres[g] for g in np.argsort(-statistic_g) if statistic_g[g] > 3]
     assert [each.genre for each in found] == sure[:3]
     for each in found:
-        assert each.low < each.inside - each.outside < each.high
+        assert each.low - 0.02 < each.inside - each.outside < each.high + 0.02
+        assert (round(each.inside, 2), round(each.low, 2)) == (each.inside, each.low)
 
 
 def test_one_user_is_no_segment() -> None:
-    assert over_indexed_genres(np.eye(3, dtype=np.float32), np.array([True, False, False]), list("abc")) == []
+    assert over_indexed_genres(np.eye(3, dtype=np.float32), np.array([True, False, False]), list("abc"), 2) == []
 
 
 def test_terms_of_few_or_of_all_rationales_are_not_distinctive() -> None:
@@ -53,3 +54,19 @@ def test_title_that_serves_all_users_alike_has_no_gap(tmp_path: Path) -> None:
     )
     run = read_ranked_run(tmp_path)
     assert find_gaps(run, 0.3, 2) == []
+
+
+def test_nothing_is_said_of_fewer_than_the_minimum_of_users() -> None:
+    inside_n = np.arange(1000) < 990
+    share_ng = np.tile(np.array([[0.0, 0.2, 0.8]], np.float32), (1000, 1))
+    share_ng[:990, 0] += 0.5 + np.arange(990) % 2 * 0.1
+    # Few others: their mean would tell what each of them watches.
+    assert [each.genre for each in over_indexed_genres(share_ng, inside_n, list("abc"), 10)] == ["a"]
+    assert over_indexed_genres(share_ng, inside_n, list("abc"), 11) == []
+    # Few of the users watch the genre.
+    few = np.zeros((1000, 1), np.float32)
+    few[:9, 0] = 1.0
+    assert over_indexed_genres(few, np.arange(1000) < 30, ["a"], 10) == []
+    terms_n = [{"mine"} if n < 990 else {"theirs"} for n in range(1000)]
+    assert distinctive_terms(terms_n, inside_n, 10) == ["mine"]
+    assert distinctive_terms(terms_n, inside_n, 11) == []

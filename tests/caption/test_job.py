@@ -13,6 +13,7 @@ from artsel_ray.config import from_flags
 from artsel_ray.data import images
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.data.checked_reader import read_table
+from artsel_ray.data.image_files import MISSING_FILE
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.runtime.shards import INVALID_FOLDER, read_statistics
@@ -76,7 +77,7 @@ def captioned(output: str) -> list[dict[str, Any]]:
 INVALID = {
     "a5": ("image_uri", images.TOO_MANY_PIXELS),
     "a6": ("image_uri", images.BROKEN),
-    "a7": ("image_uri", images.MISSING_FILE),
+    "a7": ("image_uri", MISSING_FILE),
     "a8": ("title_id", "unknown title"),
 }
 

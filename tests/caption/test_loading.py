@@ -28,7 +28,7 @@ def load(folder: Path, rows: list[Row], names: dict[str, str] | None, known: lis
     fields = pa.schema([field.with_nullable(True) for field in schema.ARTWORKS])
     table = pa.Table.from_pylist([{}] * BEFORE + named, fields)
     pq.write_table(table, folder / "second.parquet")
-    sources = Sources(str(folder), names, KnownCaptions(known or []), CAPTIONING, max_pixels=10**6)
+    sources = Sources([str(folder)], names, KnownCaptions(known or []), CAPTIONING, max_pixels=10**6)
     files = [str(folder / "first.parquet"), str(folder / "second.parquet")]
     return load_shard(files, RowRange(1, BEFORE, len(rows)), sources)
 

@@ -10,7 +10,7 @@ import pytest
 from artsel_ray import schema
 from artsel_ray.config import AssetKind
 from artsel_ray.data import catalog as module
-from artsel_ray.data import images
+from artsel_ray.data import image_files, images
 from artsel_ray.data.catalog import Catalog, permuted, read_catalog
 from artsel_ray.simulate.artworks import draw
 
@@ -108,7 +108,7 @@ def test_artwork_with_an_unusable_image_is_invalid(tmp_path: Path) -> None:
     rows = [{"artwork_id": str(n), "title_id": "a", "image_uri": f"images/{n}.png"} for n in (2, 1)]
     rows.append({"artwork_id": "3", "title_id": "a", "image_uri": ""})
     titles, artworks = _one_title(tmp_path, rows)
-    catalog, invalid = read_catalog(titles, artworks, assets="image", folder=str(tmp_path))
+    catalog, invalid = read_catalog(titles, artworks, assets="image", image_roots=[str(tmp_path)])
     assert catalog.artwork_ids.to_pylist() == ["1"]
     assert catalog.contents.to_pylist() == [f"{tmp_path}/images/1.png"]
     assert [(row["artwork_id"], row["column"], row["reason"]) for row in invalid.to_pylist()] == [
@@ -128,12 +128,12 @@ def test_each_image_has_its_location_or_its_fault_in_the_order_of_the_data(
     signed = "s3://bucket/a.png?endpoint_override=elsewhere"
     uris = ["good.png", "bad.png", "gone.png", str(tmp_path / "good.png"), signed]
     location = f"{tmp_path}/good.png"
-    assert module.validate_images(uris, str(tmp_path)) == [
+    assert module.validate_images(uris, [str(tmp_path)]) == [
         (location, ""),
         ("bad.png", images.UNKNOWN_FORMAT),
-        ("gone.png", images.MISSING_FILE),
+        ("gone.png", image_files.MISSING_FILE),
         (location, ""),
-        (signed, images.SETTINGS),
+        (signed, image_files.SETTINGS),
     ]
     assert "images: 4 of 5 validated" in (printed := capsys.readouterr().out)
     assert "images: 3 of 5 are unusable" in printed
@@ -144,18 +144,18 @@ def test_unreadable_file_is_tried_again_and_an_absent_one_is_not(
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr(module.time, "sleep", waits.append)
-    faults = [images.TRANSIENT, images.TRANSIENT]
+    faults = [image_files.TRANSIENT, image_files.TRANSIENT]
 
     def fetch(uri: str) -> bytes:
         if faults:
-            raise images.UnusableError(faults.pop())
+            raise image_files.UnusableError(faults.pop())
         return draw(np.array([1.0]))
 
     monkeypatch.setattr(module, "fetch", fetch)
-    assert module._validate(str(tmp_path), "a.png") == (f"{tmp_path}/a.png", "")
+    assert module._validate([str(tmp_path)], "a.png") == (f"{tmp_path}/a.png", "")
     assert waits == [1.0, 4.0]
-    faults += [images.TRANSIENT] * 3
-    assert module._validate(str(tmp_path), "a.png") == ("a.png", images.TRANSIENT)
-    faults.append(images.MISSING_FILE)
-    assert module._validate(str(tmp_path), "a.png") == ("a.png", images.MISSING_FILE)
+    faults += [image_files.TRANSIENT] * 3
+    assert module._validate([str(tmp_path)], "a.png") == ("a.png", image_files.TRANSIENT)
+    faults.append(image_files.MISSING_FILE)
+    assert module._validate([str(tmp_path)], "a.png") == ("a.png", image_files.MISSING_FILE)
     assert waits == [1.0, 4.0] * 2

@@ -101,11 +101,11 @@ def test_vllm_answers_as_transformers_does_whatever_the_generation_config_says(
         vllm.VllmEngine(Model(sampling, "tiny", None), 512, 300, seeded=True),
         load_torch_engine(model, "float32"),
     )
-    allowed = [[7, 8], [9], [1, 2, 3]]
+    allowed = [[7, 8], [9], list(range(300))]  # vLLM takes 128 at once
     for got, known in zip(engine.logprobs(PROMPTS, allowed), expected.logprobs(PROMPTS, allowed), strict=True):
         np.testing.assert_allclose(got, known, atol=1e-3)
     usage, known_usage = engine.usage.take(), expected.usage.take()
-    assert (usage.prompt_tokens, usage.decoded_tokens) == (known_usage.prompt_tokens, known_usage.decoded_tokens)
+    assert usage.decoded_tokens == known_usage.decoded_tokens + 2  # for the other 172
     assert engine.generate(PROMPTS, 6, [1]) == expected.generate(PROMPTS, 6, [1])
     # The second time, a prompt's complete blocks come from the cache: of 128 tokens on CPUs, of 16 on GPUs.
     for _ in range(2):

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +173,55 @@ def test_adapter_that_its_bases_number_format_would_lose_is_merged_in_float32_an
             f"warning: {tmp_path}/adapter: merged into its base's number format, more than 5%" in capfd.readouterr().err
         )
     assert {value.dtype for value in load_file(model.path / "model.safetensors").values()} == {torch.float32}
+
+
+def test_base_on_another_storage_is_never_connected_to(base: Path, tmp_path: Path) -> None:
+    save_adapter(base, tmp_path / "adapter", KINDS["lora"])
+    file = tmp_path / "adapter/adapter_config.json"
+    config = json.loads(file.read_text())
+    asked = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+
+        do_HEAD = do_GET  # noqa: N815
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        at = f"127.0.0.1:{server.server_port}"
+        for named in (
+            *(
+                f"fsspec+http://{at}/x",
+                f"hdfs://{at}/x",
+                f"s3://b/x?endpoint_override={at}&scheme=http",
+                f"abfs://c@{at}/x",
+            ),
+            *("hf://owner/name", "s3://other/x", "gs://other/x", f"http://{at}/x"),
+        ):
+            file.write_text(json.dumps(config | {"base_model_name_or_path": named}))
+            for read in (load, load_tokenizer):
+                with pytest.raises(InputError, match="names a base on another storage"):
+                    read(str(tmp_path / "adapter"))
+        server.shutdown()
+    assert asked == []
+
+
+def test_adapter_of_an_adapter_is_refused(base: Path, tmp_path: Path) -> None:
+    for name, of in (("first", base), ("second", tmp_path / "first"), ("loop", tmp_path / "loop")):
+        save_adapter(base, tmp_path / name, KINDS["lora"])
+        file = tmp_path / name / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(of)}))
+    for read in (load, load_tokenizer):
+        with pytest.raises(InputError, match="first is an adapter, and another adapter's base; merge it"):
+            read(str(tmp_path / "second"))
+        with pytest.raises(InputError, match="names itself"):
+            read(str(tmp_path / "loop"))
+
+
+def test_layers_are_not_replicated(base: Path, tmp_path: Path) -> None:
+    save_adapter(base, tmp_path / "adapter", KINDS["lora"])
+    file = tmp_path / "adapter/adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"layer_replication": [[0, 2]] * 10**6}))
+    with pytest.raises(InputError, match="layer_replication are not supported"):
+        load(str(tmp_path / "adapter"))

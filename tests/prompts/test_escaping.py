@@ -50,3 +50,18 @@ def test_escaped_text_has_no_structure(text: str) -> None:
     shown = re.sub("[\u200b-\u200d\ufe0e\ufe0f]", "", escaped)
     assert not re.search(r"(prediction|reason)\s*[:：]", shown, re.IGNORECASE)
     assert escape(escaped) == escaped
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("Ｐｒｅｄｉｃｔｉｏｎ: x", "Prediction - x"),
+        ("Ｒｅａｓｏｎ： x", "Reason - x"),
+        ("＜option＞ x ﹤/option﹥", "‹option› x ‹/option›"),
+        ("𝐏𝐫𝐞𝐝𝐢𝐜𝐭𝐢𝐨𝐧: x", "Prediction - x"),
+        ("Café … <b>", "Café … ‹b›"),
+        ("① ｆｕｌｌ ﬁne …", "① ｆｕｌｌ ﬁne …"),
+    ],
+)
+def test_letters_that_a_tokenizer_may_normalize_do_not_hide_structure(text: str, escaped: str) -> None:
+    assert escape(text) == escaped

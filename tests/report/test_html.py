@@ -224,3 +224,11 @@ def test_known_and_new_titles_have_a_section_each() -> None:
     assert page.count("Intervals are over users and titles.") == 1
     assert page.count("<td>Model less Random draw</td>") == 2
     assert "<h2>New titles</h2>" not in render_evaluation(metrics(), [choice()], {})
+
+
+def test_control_sequences_in_names_are_shown_as_such() -> None:
+    row = {"title_id": "t", "artwork_id": "fear", "users": 12, "share": 0.5, "over_indexed_genres": [HORROR]}
+    page = render_user_segments([row | {"distinctive_terms": ["\u202egnp"]}], {"t": "The\x1b[2J House"}, CAPTIONS, 10)
+    assert "The\ufffd[2J House" in page
+    assert "\ufffdgnp" in page
+    assert not {"\x1b", "\u202e"} & set(page)

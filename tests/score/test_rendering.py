@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from artsel_ray import storage
 from artsel_ray.data.catalog import read_catalog
@@ -95,10 +96,11 @@ def test_pairs_that_cannot_be_scored_are_invalid(
         ("u00", "t4", "the title has no candidate with a caption"),
         ("u00", "t9", "unknown title"),
         ("u00", "", "unknown title"),
-        ("v", "t1", "the pair was asked for before"),
     }
     assert all(row["file"].endswith("part-2.parquet") and row["column"] == "title_ids" for row in invalid)
     assert shard.counts["pairs"] == 25
+    # A title that one row asks for twice is one pair; four invalid pairs of a row are one row of the reject rate.
+    assert shard.counts["rejected_rows"] == pytest.approx(1.0)
 
 
 def test_prompts_never_exceed_the_model(world: Path, smollm2: Model, render: Render) -> None:

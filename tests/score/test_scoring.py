@@ -63,8 +63,11 @@ def shard(answer_spec: AnswerSpec) -> RenderedShard:
     groups = [TitleGroup("t1", ["a", "b", "c"], options, 2), TitleGroup("t2", ["d", "e", "f"], options, 1)]
     histories = pa.array([[11], [12, 13], [14]], pa.list_(pa.int32()))
     users = pa.chunked_array([["u1", "u2", "u3"]])
+    files = pa.array(["a.parquet"] * 3).dictionary_encode()
+    sources = {"user_id": users, "title_id": ["t1", "t1", "t2"], "row": [0, 1, 2], "row_share": [1.0, 0.5, 1.0]}
     return RenderedShard(
         groups, users, histories, ["f1", "f2", "f3"], PREDICTIONS.empty_table(), INVALID_ROWS.empty_table(), {},
+        pa.table({**sources, "file": files}),
         pa.array(["Heat", "Up"]),
     )  # fmt: skip
 
@@ -170,6 +173,25 @@ def test_scorer_adds_reused_predictions_and_their_counts(smollm2: Model) -> None
     assert processed.rows["user_id"].to_pylist() == ["u1", "u2", "u3", "u2"]
     assert processed.invalid is rendered.invalid
     assert processed.counts == {"pairs": 4, "reused": 1, "unmatched": 0}
+
+
+def test_shard_with_a_prompt_that_the_engine_refuses_is_rejected_with_its_rows(smollm2: Model) -> None:
+    class Refusing(Scripted):
+        def logprobs(self, *_: Any, **__: Any) -> list[np.ndarray]:
+            raise ValueError("private words of a prompt")
+
+    fresh, _ = score_shard(shard(ANSWER_SPEC), Scripted(), ANSWER_SPEC)
+    counts = {"pairs": 4, "rejected": 1, "rejected_rows": 0.5, "reused": 1}
+    rendered = replace(shard(ANSWER_SPEC), reused=fresh.slice(1, 1), counts=counts)
+    processed = make_scorer(ANSWER_SPEC)(rendered, Refusing)
+    assert processed.rows["user_id"].to_pylist() == ["u2"]
+    keys = ("file", "row", "user_id", "title_id", "reason")
+    reason = "the engine refuses a prompt of its shard (ValueError)"
+    assert [tuple(row[key] for key in keys) for row in processed.invalid.to_pylist()] == [
+        ("a.parquet", 0, "u1", "t1", reason), ("a.parquet", 1, "u2", "t1", reason), ("a.parquet", 2, "u3", "t2", reason)
+    ]  # fmt: skip
+    expected = {"pairs": 1, "rejected": 4, "rejected_rows": 3.0, "reused": 1, "unmatched": 0}
+    assert processed.counts == expected
 
 
 def test_empty_shard_is_an_empty_table(smollm2: Model) -> None:

@@ -319,12 +319,12 @@ def test_engine_that_keeps_dying_ends_the_run(world: Path, smollm2: Model) -> No
     assert predictions(world / "P").num_rows == 24
 
 
-def test_invalid_request_rows_count_as_rejected_pairs(
+def test_invalid_request_rows_count_for_the_reject_rate(
     world: Path, smollm2: Model, ray_cluster: None, write_requests: Callable[..., None], history: Callable[..., list]
 ) -> None:
     future = history(1)
     future[0]["timestamp"] = future[0]["timestamp"].replace(year=2100)
     write_requests(str(world / "requests/wrong.parquet"), [(f"w{i}", future, ["t1", "t2"]) for i in range(12)])
     # All twelve other users are rejected as rows.
-    with pytest.raises(InputError, match=r"24 of 48 pairs were rejected, more than --max-reject-rate 0.05"):
+    with pytest.raises(InputError, match=r"12 of 24 requests were rejected, more than --max-reject-rate 0.05"):
         score(config_for(world, "smollm2"))

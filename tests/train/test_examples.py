@@ -74,7 +74,7 @@ def with_images(store: str, **changes: Any) -> dict[str, Any]:
 
 def test_images_follow_shuffled_candidates(vision: Any, store: str) -> None:
     uri = write_examples(storage.join(store, "examples"), [with_images(store)])
-    stored, shuffled = (read_train(uri, vision, 2048, 0, shuffle) for shuffle in (False, True))
+    stored, shuffled = (read_train(uri, vision, 2048, 0, shuffle, [store]) for shuffle in (False, True))
     engaged = stored.images(0)[1]
     orders = set()
     for epoch in range(20):
@@ -91,13 +91,15 @@ def test_images_follow_shuffled_candidates(vision: Any, store: str) -> None:
 def test_images_that_cannot_be_used_are_named(vision: Any, store: str, tmp_path: Path) -> None:
     def read(name: str, uri: str) -> None:
         examples = write_examples(storage.join(store, name), [with_images(store, image_uris=[uri] * 3)])
-        read_train(examples, vision, 2048, 0, False)
+        read_train(examples, vision, 2048, 0, False, [store])
 
     # An image is read with the settings of the examples' own storage, and never with those of data.
     with pytest.raises(InputError, match="image_uris: a URI with credentials or settings"):
         read("signed", "s3://night/a.png?endpoint_override=elsewhere")
-    with pytest.raises(InputError, match=r"^s3://night/gone\.png: no file there; restore the image"):
-        read("gone", "s3://night/gone.png")
+    with pytest.raises(InputError, match=r"^s3://night/data/pictured/gone\.png: no file there; restore the image"):
+        read("gone", "gone.png".join(with_images(store)["image_uris"][0].split("0.png")))
+    with pytest.raises(InputError, match=r"image_uris: not below .*; give the folder of the images as --image-root"):
+        read("elsewhere", "/etc/hostname")
     with pytest.raises(InputError, match=r"a candidate without an? (picture|image); prepare with --assets image"):
         read_train(write_examples(tmp_path, [example_row(1)]), vision, 2048, 0, False)
 
