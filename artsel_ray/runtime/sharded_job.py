@@ -23,7 +23,6 @@ from artsel_ray.runtime.engine_pool import (
     EngineActor,
     EngineStage,
     Item,
-    Starts,
     actor_options,
     count_start,
     gpus_per_engine,
@@ -43,6 +42,7 @@ from artsel_ray.runtime.shards import (
     sum_statistics,
     write_shard,
 )
+from artsel_ray.runtime.starts import Starts
 from artsel_ray.runtime.task_result import capture, results, unwrap, wrap
 
 if TYPE_CHECKING:
