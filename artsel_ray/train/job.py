@@ -35,9 +35,10 @@ from artsel_ray.runtime.ray_cluster import gpus_per_worker, own_queue, start_ray
 from artsel_ray.runtime.run import CONFIG, Run, begin, identity_length
 from artsel_ray.train.callbacks import VALIDATION, is_complete, newest_complete
 from artsel_ray.train.examples import check_columns
-from artsel_ray.train.loop import Fitted, fit, upload
+from artsel_ray.train.loop import fit, upload
 from artsel_ray.train.settings import TrainConfig
-from artsel_ray.train.trainers import MLFLOW, Training
+from artsel_ray.train.trainers import MLFLOW
+from artsel_ray.train.training import Fitted, Training
 
 CHECKPOINTS = "checkpoints"  # folder of a training's output
 _MAX_FAILURES = 3

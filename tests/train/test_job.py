@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pickle
 import re
 import resource
 import signal
@@ -29,16 +28,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
 from artsel_ray.schema import ARTWORKS, EXAMPLES, REQUESTS, TITLES
-from artsel_ray.train.job import (
-    as_it_began,
-    begin_training,
-    final_metrics,
-    nothing_learned,
-    train,
-    training_failed,
-    training_of,
-)
-from artsel_ray.train.loop import Fitted
+from artsel_ray.train.job import as_it_began, begin_training, final_metrics, nothing_learned, train, training_failed
 from artsel_ray.train.settings import TrainConfig
 from tests.support.training import TinyLlama, changed, example_row, losses_of, train_config, write_half_base
 
@@ -316,12 +306,6 @@ def test_training_that_began_without_groups_goes_on_without(
     begin_training(resolved(as_it_began(config)), ())
     with pytest.raises(InputError, match="differs in: group_size"):
         begin_training(resolved(config), ())
-
-
-def test_what_travels_to_and_from_workers_can_be_pickled(examples: str, tmp_path: Path) -> None:
-    training = training_of(config_for(examples, "smollm2", tmp_path, layout="user_first"))
-    for value in (training, Fitted([{"step": 1.0}], "", 2)):
-        assert pickle.loads(pickle.dumps(value)) == value  # noqa: S301
 
 
 ROOT = Path(__file__).parents[2]
