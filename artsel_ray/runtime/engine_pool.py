@@ -75,7 +75,7 @@ def count_start(starts: Any, max_starts: int, what: str) -> None:
     Raises:
         ActorError: if all such actors together have started more often since the last completed shard.
     """
-    count, _ = ray.get(starts.add.remote(_is_restarted()))
+    count, _ = ray.get(starts.add.remote("light", _is_restarted()))
     if count > max_starts:
         raise ActorError(
             f"{what} shards does not work: its process crashed again and again before a shard was written, perhaps "
@@ -102,7 +102,7 @@ class EngineActor:
     def _get_engine(self) -> "Engine":
         if self._engine is None:
             started = time.perf_counter()
-            count, reason = ray.get(self._starts.add.remote(_is_restarted()))
+            count, reason = ray.get(self._starts.add.remote("engine", _is_restarted()))
             if count > self._max_starts:
                 crashed = "it crashed at every start before completing a shard, perhaps out of memory; see Ray's logs"
                 raise ActorError(f"the engine does not start: {reason or crashed}")
@@ -141,7 +141,7 @@ class EngineActor:
     def _shard(self, item: Item) -> Shard:
         started = time.perf_counter()
         rows, invalid, counts = self._process(item.value, self._get_engine)
-        restarts = ray.get(self._starts.clear.remote())
+        restarts = ray.get(self._starts.clear.remote("engine"))
         self._memory_gib = psutil.Process().memory_info().rss / 2**30
         self._gauge.set(self._memory_gib * 2**30)
         statistics = {**counts, **self._usage(), **item.seconds, MEMORY: self._memory_gib, RESTARTS: restarts}

@@ -1,27 +1,33 @@
 """Counts how often actors start. Apart from them: the process that counts imports Ray and nothing else."""
 
+from collections import Counter
+from typing import Literal
+
 import ray
+
+Kind = Literal["engine", "light"]
+"""Actors that hold an engine, or those that prepare and write."""
 
 
 class _Starts:
-    """Counts actors' starts since the last completed shard: Ray restarts forever what dies."""
+    """Counts each kind's starts since the last completed shard: Ray restarts forever what dies."""
 
     def __init__(self) -> None:
-        self._count = self._restarts = 0
+        self._count, self._restarts = Counter[Kind](), Counter[Kind]()
         self._reason = ""
 
-    def add(self, is_restart: bool) -> tuple[int, str]:
-        """Counts a start; returns how many there were, and why the last actor failed, if it could say it."""
-        self._count += 1
-        self._restarts += is_restart
-        return self._count, self._reason
+    def add(self, kind: Kind, is_restart: bool) -> tuple[int, str]:
+        """Counts a start; returns how many there were, and why the last engine failed, if it could say it."""
+        self._count[kind] += 1
+        self._restarts[kind] += is_restart
+        return self._count[kind], self._reason
 
     def fail(self, reason: str) -> None:
         self._reason = reason
 
-    def clear(self) -> int:
+    def clear(self, kind: Kind) -> int:
         """Called after a completed shard; returns the restarts since the one before."""
-        restarts, self._restarts, self._count = self._restarts, 0, 0
+        restarts, self._restarts[kind], self._count[kind] = self._restarts[kind], 0, 0
         return restarts
 
 

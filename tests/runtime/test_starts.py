@@ -7,14 +7,17 @@ import ray
 from artsel_ray.runtime.starts import Starts
 
 
-def test_starts_are_counted_until_a_shard_is_completed(ray_cluster: None) -> None:
+def test_starts_of_a_kind_are_counted_until_a_shard_is_completed(ray_cluster: None) -> None:
     starts: Any = Starts.remote()
-    assert ray.get(starts.add.remote(False)) == (1, "")
+    assert ray.get(starts.add.remote("engine", False)) == (1, "")
     ray.get(starts.fail.remote("no memory"))
-    assert ray.get(starts.add.remote(True)) == (2, "no memory")
-    assert ray.get(starts.clear.remote()) == 1  # restarts
-    assert ray.get(starts.add.remote(True)) == (1, "no memory")
-    assert ray.get(starts.clear.remote()) == 1
+    assert ray.get(starts.add.remote("engine", True)) == (2, "no memory")
+    assert ray.get(starts.add.remote("light", True))[0] == 1
+    assert ray.get(starts.clear.remote("engine")) == 1  # restarts
+    assert ray.get(starts.add.remote("engine", True))[0] == 1
+    assert ray.get(starts.clear.remote("engine")) == 1
+    assert ray.get(starts.add.remote("light", False))[0] == 2
+    ray.kill(starts)
 
 
 def test_process_that_counts_imports_nothing_heavy() -> None:
