@@ -1,7 +1,7 @@
 # Every target installs what it needs: a virtual environment, the locked packages, the bundled model.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -q --no-deps --no-compile
 TORCH := torch==2.13.0+cpu
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 DEMO := demo
@@ -13,6 +13,8 @@ DEMO_SCORE := --requests $(DEMO)/data/requests/test --titles $(DEMO)/world/title
 	--decoding rank --shard-pairs 150
 # Half of a test's time is one process that starts and others that wait for it.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# Containers often set it. The tests start hundreds of processes, and each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup model demo test check docs format clean
 
@@ -23,9 +25,10 @@ help:  ## Show the targets
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14) and "artsel-ray needs Python 3.11, 3.12 or 3.13; make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv .venv
 	@echo "Installing 4 GB of packages, about 3 minutes; first the CPU build of torch."
-	$(PIP) install -q --no-deps '$(TORCH)' || $(PIP) install -q --no-deps --index-url $(TORCH_CPU_INDEX) '$(TORCH)'
-	$(PIP) install -q --no-deps -r requirements/cpu.lock
-	$(PIP) install -q --no-deps --no-build-isolation -e .
+	$(INSTALL) '$(TORCH)' || $(INSTALL) --index-url $(TORCH_CPU_INDEX) '$(TORCH)'
+	$(INSTALL) -r requirements/cpu.lock
+	$(INSTALL) --no-build-isolation -e .
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # on all cores, where pip takes one; some are templates
 	@touch $@
 
 setup: .venv/.installed  ## Install all packages into .venv

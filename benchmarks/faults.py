@@ -185,6 +185,7 @@ def main(
     pairs: int = 2_000,
     killed_runs: int = 54,
     duplicate_runs: int = 10,
+    duplicates_on: tuple[str, ...] = ("a local disk", "S3"),
     rates: tuple[float, ...] = (0.0, 0.05, 0.5),
     seed: int = 0,
 ) -> None:
@@ -194,7 +195,8 @@ def main(
         folder: where the world and all runs go.
         pairs: of a run.
         killed_runs: runs with one kill each, of the driver, the three kinds of actors, a node and the head in turn.
-        duplicate_runs: runs that are started twice at once, on a local disk and again on S3.
+        duplicate_runs: runs that are started twice at once, on each of the next argument's storages.
+        duplicates_on: kinds of storage.
         rates: shares of failing requests to storage.
         seed: of the moments, the victims and the failures.
     """
@@ -212,7 +214,8 @@ def main(
         wrong, expected = kills(world, killed_runs, seed, machines)
         with s3_server(store, shift=200) as address:
             remote = _upload(world, uri(address, "faults/world"))
-            wrong += duplicates(world, {"a local disk": str(world), "S3": remote}, duplicate_runs, machines, expected)
+            tables = {kind: {"a local disk": str(world), "S3": remote}[kind] for kind in duplicates_on}
+            wrong += duplicates(world, tables, duplicate_runs, machines, expected)
             run = ScoredRun(remote, machines.address, world / "storage.log")
             wrong += failing_storage(remote, address, rates, seed, run, expected)
     finally:

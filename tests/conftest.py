@@ -13,6 +13,10 @@ from tests.support.s3_server import KEY, SECRET, s3_server, uri
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# Before torch is imported, and for all processes that tests start. Several of them share the machine: threads that
+# spin while they wait for one another take from the others what the tiny models here need.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Modules whose tests take minutes, the longest first: started last, one worker would wait for another.
 _LONGEST = [

@@ -8,5 +8,6 @@
 - `shards`: a shard's object: its name, its statistics, how it is written.
 - `sharded_job`: the skeleton of every job that sends shards through engines.
 - `engine_pool`: the actors that hold an engine.
+- `starts`: counts how often actors start.
 - `progress`, `metrics`: what a person and Prometheus see of a running job.
 """

@@ -66,32 +66,6 @@ class ActorError(InputError):
     """Actors died again and again; others may be able to do what is left."""
 
 
-class _Starts:
-    """Counts actors' starts since the last completed shard: Ray restarts forever what dies."""
-
-    def __init__(self) -> None:
-        self._count = self._restarts = 0
-        self._reason = ""
-
-    def add(self, is_restart: bool) -> tuple[int, str]:
-        """Counts a start; returns how many there were, and why the last actor failed, if it could say it."""
-        self._count += 1
-        self._restarts += is_restart
-        return self._count, self._reason
-
-    def fail(self, reason: str) -> None:
-        self._reason = reason
-
-    def clear(self) -> int:
-        """Called after a completed shard; returns the restarts since the one before."""
-        restarts, self._restarts, self._count = self._restarts, 0, 0
-        return restarts
-
-
-# Not Ray's `max_restarts`, which counts over the whole run: engines that are restarted for their memory would end it.
-Starts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Starts)
-
-
 def count_start(starts: Any, max_starts: int, what: str) -> None:
     """Counts a start of an actor without an engine.
 
@@ -101,7 +75,7 @@ def count_start(starts: Any, max_starts: int, what: str) -> None:
     Raises:
         ActorError: if all such actors together have started more often since the last completed shard.
     """
-    count, _ = ray.get(starts.add.remote(_is_restarted()))
+    count, _ = ray.get(starts.add.remote("light", _is_restarted()))
     if count > max_starts:
         raise ActorError(
             f"{what} shards does not work: its process crashed again and again before a shard was written, perhaps "
@@ -128,7 +102,7 @@ class EngineActor:
     def _get_engine(self) -> "Engine":
         if self._engine is None:
             started = time.perf_counter()
-            count, reason = ray.get(self._starts.add.remote(_is_restarted()))
+            count, reason = ray.get(self._starts.add.remote("engine", _is_restarted()))
             if count > self._max_starts:
                 crashed = "it crashed at every start before completing a shard, perhaps out of memory; see Ray's logs"
                 raise ActorError(f"the engine does not start: {reason or crashed}")
@@ -167,7 +141,7 @@ class EngineActor:
     def _shard(self, item: Item) -> Shard:
         started = time.perf_counter()
         rows, invalid, counts = self._process(item.value, self._get_engine)
-        restarts = ray.get(self._starts.clear.remote())
+        restarts = ray.get(self._starts.clear.remote("engine"))
         self._memory_gib = psutil.Process().memory_info().rss / 2**30
         self._gauge.set(self._memory_gib * 2**30)
         statistics = {**counts, **self._usage(), **item.seconds, MEMORY: self._memory_gib, RESTARTS: restarts}

@@ -24,7 +24,6 @@ from artsel_ray.runtime.engine_pool import (
     EngineActor,
     EngineStage,
     Item,
-    Starts,
     actor_options,
     count_start,
     gpus_per_engine,
@@ -45,6 +44,7 @@ from artsel_ray.runtime.shards import (
     sum_statistics,
     write_shard,
 )
+from artsel_ray.runtime.starts import Starts
 from artsel_ray.runtime.task_result import capture, results, unwrap, wrap
 
 if TYPE_CHECKING:
@@ -144,9 +144,8 @@ class ShardedJob:
         while left:
             before = len(left)
             starts: Any = Starts.remote()
-            light_starts: Any = Starts.remote()
             try:
-                for index, statistics in results(self._dataset(sorted(left), starts, light_starts)):
+                for index, statistics in results(self._dataset(sorted(left), starts)):
                     left.discard(index)
                     progress.add(statistics)
                     metrics.add(statistics, progress.seconds_left)
@@ -158,8 +157,7 @@ class ShardedJob:
                 # Ray sends a shard to the same engine again and again, even if its GPU is broken and others are not.
                 print(f"{error}; {len(left):,} shards go to other processes", flush=True)
             finally:
-                for each in (starts, light_starts):  # Ray Data keeps handles: they would live as long as the driver
-                    ray.kill(each)
+                ray.kill(starts)  # Ray Data keeps handles: it would live as long as the driver
 
     def totals(self) -> Counter[str]:
         """Returns the statistics of all shards together.
@@ -198,7 +196,7 @@ class ShardedJob:
                 "Fix the data or raise the limit, and run the same command again: completed shards are kept"
             )
 
-    def _dataset(self, missing: list[int], starts: Any, light_starts: Any) -> ray.data.Dataset:
+    def _dataset(self, missing: list[int], starts: Any) -> ray.data.Dataset:
         engines, gpus = self.pool.engines, gpus_per_engine(self.pool)
         options = actor_options(engines, gpus)
         wait_for_resources(f"{engines} engine(s)", {"CPU": options["num_cpus"], "GPU": gpus}, engines)
@@ -207,7 +205,7 @@ class ShardedJob:
         print(f"starting {engines} engine(s) on {where}{when}, which takes a minute or more", flush=True)
         shared = [ray.put(self.prepare.share())] if self.prepare.share else []
         light: dict[str, Any] = {"batch_size": 1, "num_cpus": _LIGHT_CPUS}
-        limit = [light_starts, MAX_STARTS * (engines + 1)]  # of those that prepare and the one that writes
+        limit = [starts, MAX_STARTS * (engines + 1)]  # of those that prepare and the one that writes
         # One row and block for each shard, so that actors share them out.
         dataset = ray.data.from_items([{"shard": index} for index in missing], override_num_blocks=len(missing))
         prepared = dataset.map_batches(
@@ -271,7 +269,7 @@ class WriteActor:
             raise shard
         rows = self._finish(shard.rows) if self._finish else shard.rows
         write_shard(self._output, self._table, Shard(shard.index, rows, shard.invalid, shard.statistics))
-        ray.get(self._starts.clear.remote())
+        ray.get(self._starts.clear.remote("light"))
         return shard.index, shard.statistics
 
 

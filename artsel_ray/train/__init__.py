@@ -2,6 +2,7 @@
 
 - `settings`: the flags of both jobs.
 - `job`: the training job: resume, run here or on Ray Train's workers, publish.
+- `training`: what travels to workers and back.
 - `loop`: what one worker does: read, train, validate, export.
 - `examples`: examples in memory, and how they get there from tables.
 - `trainers`: what the methods share: the task, the order of examples, rendering batch by batch.

@@ -36,9 +36,10 @@ from artsel_ray.runtime.ray_train import Trainer, cause, restarts
 from artsel_ray.runtime.run import CONFIG, Run, begin, identity_length
 from artsel_ray.train.callbacks import is_complete, newest_complete
 from artsel_ray.train.examples import check_columns
-from artsel_ray.train.loop import Fitted, fit, upload
+from artsel_ray.train.loop import fit, upload
 from artsel_ray.train.settings import TrainConfig
-from artsel_ray.train.trainers import MLFLOW, Training
+from artsel_ray.train.trainers import MLFLOW
+from artsel_ray.train.training import Fitted, Training
 from artsel_ray.train.validation import VALIDATION
 
 CHECKPOINTS = "checkpoints"  # folder of a training's output

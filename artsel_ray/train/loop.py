@@ -3,7 +3,6 @@
 import pickle
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,25 +24,13 @@ from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.train.callbacks import ReportProgress, SealCheckpoints, StopAtNonFinite, Validate
 from artsel_ray.train.examples import TrainingExamples, read_train
 from artsel_ray.train.settings import METHODS
-from artsel_ray.train.trainers import Training, TrainingTask, compute_targets_only
+from artsel_ray.train.trainers import TrainingTask, compute_targets_only
+from artsel_ray.train.training import Fitted, Training
 from artsel_ray.train.validation import read_validation, validate
 
 # TRL's own files: its arguments are a pickle, its card knows nothing of this project.
 _NOT_EXPORTED = {"training_args.bin", "README.md"}
 _FSDP_WEIGHTS = "pytorch_model_fsdp*"  # in a checkpoint of FSDP, as accelerate 1.15 names them
-
-
-@dataclass
-class Fitted:
-    """The result of a worker's training."""
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    """One entry for each time that something was logged, with its `step`."""
-    error: str = ""
-    """Why it was stopped, for the user; empty if it finished."""
-    too_long: int = 0
-    notices: list[str] = field(default_factory=list)
-    """Lines for the user about the examples and the flags."""
 
 
 def fit(

@@ -12,7 +12,6 @@ from datasets import Dataset
 from peft import LoraConfig
 from transformers import PreTrainedModel
 
-from artsel_ray.config import PromptSettings
 from artsel_ray.data.checks import require_propensities
 from artsel_ray.engines.torch import without_peft
 from artsel_ray.errors import InputError, one_line
@@ -22,7 +21,8 @@ from artsel_ray.models.adapter import let_fused_head_read_rows
 from artsel_ray.models.packed_attention import use_packed_attention
 from artsel_ray.train.examples import TrainingExamples
 from artsel_ray.train.orders import GroupOrder, Order
-from artsel_ray.train.settings import LearningSettings, Method, OptimizationSettings
+from artsel_ray.train.settings import OptimizationSettings
+from artsel_ray.train.training import Training
 
 # Tokens on which a model's loss is compared with its own forward pass, and the relative error of floats and halves.
 _PROBE_TOKENS, _TOLERANCE = 16, (1e-5, 0.015)
@@ -36,21 +36,6 @@ WEIGHT = "weight"  # a batch's tensor of weights, one for each row
 SCHEDULE: dict[str, Any] = {
     "warmup_steps": 0.03, "lr_scheduler_type": "cosine_warmup_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.01}
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Training:
-    """What the workers train, and where its result goes; the fields are those of `TrainConfig`."""
-
-    method: Method
-    examples: str
-    model: str
-    output: str
-    learning_rate: float
-    optimization: OptimizationSettings
-    learning: LearningSettings
-    prompt: PromptSettings
-    image_root: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def test_weighting_belongs_to_the_identity_only_where_it_is_on() -> None:
 
 
 @pytest.mark.slow
-def test_two_workers_train_as_one_process_would_and_beat_popularity(
+def test_two_workers_train_as_one_process_would_and_evaluate_reads_that_they_beat_popularity(
     ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     splits = {"train": genre_fans(600, 0), "validation": genre_fans(100, 1), "test": genre_fans(200, 2)}
@@ -127,25 +127,14 @@ def test_two_workers_train_as_one_process_would_and_beat_popularity(
     with pytest.raises(InputError, match="holds another run, which differs in: seed"):
         baseline(dataclasses.replace(config, seed=5))
 
-
-@pytest.mark.slow
-def test_evaluate_reads_the_predictions(ray_cluster: None, tmp_path: Path) -> None:
-    for name, seed, count in (("train", 0, 600), ("validation", 1, 100), ("test", 2, 200)):
-        write_examples(tmp_path / "examples" / name, genre_fans(count, seed))
-    config = BaselineConfig(
-        examples=str(tmp_path / "examples"), output=str(tmp_path / "baseline"), learning_rates=(0.03,),
-        weight_decays=(0.01,), epochs=4, batch_size=50, width=16,
-    )  # fmt: skip
-    baseline(config)
     predicted = f"{config.output}/predictions/test"
-    evaluate(
-        EvaluateConfig(
-            examples=f"{config.examples}/test",
-            predictions=predicted,
-            output=str(tmp_path / "evaluation"),
-            baseline=predicted,
-        )
+    evaluated = EvaluateConfig(
+        examples=f"{config.examples}/test",
+        predictions=predicted,
+        output=str(tmp_path / "evaluation"),
+        baseline=predicted,
     )
+    evaluate(evaluated)
     metrics = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     assert metrics["missing"] == metrics["unknown_artwork"] == 0
     assert metrics["accuracy"]["low"] > 0.9 > metrics["references"]["popularity"]["accuracy"]["high"]

@@ -14,11 +14,11 @@ from artsel_ray.runtime.engine_pool import (
     GetEngine,
     Item,
     Processed,
-    Starts,
     actor_options,
     gpus_per_engine,
 )
 from artsel_ray.runtime.shards import MEMORY, RESTARTS, Shard
+from artsel_ray.runtime.starts import Starts
 from artsel_ray.runtime.task_result import unwrap, wrap
 from artsel_ray.schema import INVALID_ROWS
 

@@ -18,10 +18,11 @@ from artsel_ray.data.checked_reader import read_table
 from artsel_ray.engines.fake import FakeEngine
 from artsel_ray.errors import InputError
 from artsel_ray.runtime import sharded_job
-from artsel_ray.runtime.engine_pool import ActorError, EngineActor, EngineStage, GetEngine, Item, Processed, Starts
+from artsel_ray.runtime.engine_pool import ActorError, EngineActor, EngineStage, GetEngine, Item, Processed
 from artsel_ray.runtime.run import begin
 from artsel_ray.runtime.sharded_job import PrepareActor, PrepareStage, ShardedJob, WriteActor, stage_seconds
 from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, RESTARTS, Shard, done_shards, read_statistics, write_shard
+from artsel_ray.runtime.starts import Starts
 from artsel_ray.runtime.task_result import unwrap, wrap
 from tests.support.canary import CANARY, logged
 

@@ -19,7 +19,8 @@ from artsel_ray.models import adapter
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Ids
-from artsel_ray.runtime.engine_pool import EngineActor, EngineStage, Item, Starts
+from artsel_ray.runtime.engine_pool import EngineActor, EngineStage, Item
+from artsel_ray.runtime.starts import Starts
 from artsel_ray.runtime.task_result import unwrap, wrap
 from artsel_ray.schema import INVALID_ROWS, PREDICTIONS
 from artsel_ray.score.answer_spec import AnswerSpec

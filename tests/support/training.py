@@ -22,8 +22,9 @@ from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.schema import EXAMPLES
 from artsel_ray.train.examples import TrainingExamples
 from artsel_ray.train.job import training_of
-from artsel_ray.train.loop import Fitted, fit
+from artsel_ray.train.loop import fit
 from artsel_ray.train.settings import TrainConfig
+from artsel_ray.train.training import Fitted
 
 DAY = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
 CAPTIONS = ["A red tower.", "Two friends laugh by the sea.", "A lonely house."]
