@@ -63,13 +63,18 @@ def fail(config: EvaluateConfig) -> None:
 
 
 def run_job(monkeypatch: pytest.MonkeyPatch, function: Any, *more: str) -> int:
-    """Runs a function of this module as a job; returns its exit code."""
+    """Runs a function of this module as a job; returns its exit code. Signals are handled as before it."""
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     module = inspect.getmodule(function)
     assert module is not None
     monkeypatch.setitem(sys.modules, "test_config_jobs", module)
     monkeypatch.setattr(sys, "argv", ["job", *FLAGS, *more])
-    with pytest.raises(SystemExit) as ended:
-        run(EvaluateConfig, f"test_config_jobs:{function.__name__}")
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run(EvaluateConfig, f"test_config_jobs:{function.__name__}")
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
     assert isinstance(ended.value.code, int)
     return ended.value.code
 
@@ -107,11 +112,8 @@ def terminate(config: EvaluateConfig) -> None:
 
 
 def test_sigterm_ends_a_job_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        assert run_job(monkeypatch, terminate) == 143
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+    monkeypatch.setattr("artsel_ray.console._END_SECONDS", 3600)  # else it would end the tests
+    assert run_job(monkeypatch, terminate) == 143
     assert capsys.readouterr().err == "interrupted; run the same command again\n"
 
 
