@@ -31,7 +31,15 @@ from artsel_ray.models.weights import read_model
 from artsel_ray.schema import ARTWORKS, EXAMPLES, REQUESTS, TITLES
 from artsel_ray.score.job import score
 from artsel_ray.score.settings import ScoreConfig
-from artsel_ray.train.job import as_it_began, begin_training, final_metrics, nothing_learned, train, training_failed
+from artsel_ray.train.job import (
+    NOT_IDENTITY,
+    as_it_began,
+    begin_training,
+    final_metrics,
+    nothing_learned,
+    train,
+    training_failed,
+)
 from artsel_ray.train.settings import TrainConfig
 from tests.support.training import TinyLlama, changed, example_row, losses_of, train_config, write_half_base
 
@@ -84,7 +92,7 @@ def test_fsdp_is_part_of_a_trainings_identity_and_where_it_runs_is_not(
 ) -> None:
     config = config_for(examples, tiny_llama(True), tmp_path / "T", workers=2)
     later = {"output", "workers", "fsdp", "gpus_per_worker", "export_merged", "weight_by_propensity", "max_weight"}
-    later |= {"group_size", "negatives"}
+    later |= {"group_size", "negatives", "image_root"}
     earlier = {name: value for name, value in resolved(config).items() if name not in later}
     earlier |= {"model": load(config.model).model_id, "max_model_length": 8192}
     storage.write_json(str(tmp_path / "T/config.json"), {"run": earlier})
@@ -233,14 +241,14 @@ def test_weighting_belongs_to_the_identity_only_where_it_is_on(
     examples: str, tiny_llama: TinyLlama, tmp_path: Path
 ) -> None:
     config = config_for(examples, tiny_llama(True), tmp_path / "T")
-    run = storage.join(begin_training(resolved(config), ()).output, "config.json")
+    run = storage.join(begin_training(resolved(config), NOT_IDENTITY).output, "config.json")
     assert not {"weight_by_propensity", "max_weight"} & storage.read_json(run)["run"].keys()
     weighted = changed(config, weight_by_propensity=True, max_weight=5.0)
     with pytest.raises(InputError, match="differs in: max_weight, weight_by_propensity"):
-        begin_training(resolved(weighted), ())
-    begin_training(resolved(changed(weighted, output=str(tmp_path / "W"))), ())
+        begin_training(resolved(weighted), NOT_IDENTITY)
+    begin_training(resolved(changed(weighted, output=str(tmp_path / "W"))), NOT_IDENTITY)
     with pytest.raises(InputError, match="differs in: max_weight, weight_by_propensity"):
-        begin_training(resolved(changed(config, output=str(tmp_path / "W"))), ())
+        begin_training(resolved(changed(config, output=str(tmp_path / "W"))), NOT_IDENTITY)
 
 
 def test_casts_of_examples_are_reported_where_the_job_starts(
@@ -256,12 +264,12 @@ def test_casts_of_examples_are_reported_where_the_job_starts(
             f"{tmp_path}/E/{split}/a.parquet",
         )
     config = config_for(str(tmp_path / "E"), tiny_llama(True), tmp_path / "T")
-    begin_training(resolved(config), ())
+    begin_training(resolved(config), NOT_IDENTITY)
     # Rationales are not read.
     assert (
         capsys.readouterr().out == f"examples: column 'label' is cast from double to {EXAMPLES.field('label').type}\n"
     )
-    begin_training(resolved(changed(config, reason=True, output=str(tmp_path / "R"))), ())
+    begin_training(resolved(changed(config, reason=True, output=str(tmp_path / "R"))), NOT_IDENTITY)
     assert capsys.readouterr().out == "examples: column 'rationale' is cast from int64 to string\n"
 
 
@@ -288,15 +296,15 @@ def test_training_does_not_go_on_with_other_examples(tiny_llama: TinyLlama, tmp_
         file.parent.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist([example_row(number)], EXAMPLES), file)
     flags = resolved(config_for(str(tmp_path / "E"), tiny_llama(True), tmp_path / "T"))
-    begin_training(flags, ())
-    begin_training(flags, ())
+    begin_training(flags, NOT_IDENTITY)
+    begin_training(flags, NOT_IDENTITY)
     pq.write_table(pa.Table.from_pylist([example_row(2), example_row(3)], EXAMPLES), files[1])
     with pytest.raises(InputError, match="differs in: example_files"):
-        begin_training(flags, ())
+        begin_training(flags, NOT_IDENTITY)
     known = storage.read_json(f"{tmp_path}/T/config.json")
     del known["run"]["example_files"]  # as an earlier version wrote it
     storage.write_json(f"{tmp_path}/T/config.json", known)
-    begin_training(flags, ())
+    begin_training(flags, NOT_IDENTITY)
 
 
 def test_training_that_began_without_groups_goes_on_without(
@@ -304,11 +312,11 @@ def test_training_that_began_without_groups_goes_on_without(
 ) -> None:
     config = config_for(examples, tiny_llama(True), tmp_path / "T")
     assert as_it_began(config) is config
-    begin_training(resolved(changed(config, group_size=1)), ())  # the identity of earlier versions
+    begin_training(resolved(changed(config, group_size=1)), NOT_IDENTITY)  # the identity of earlier versions
     assert "group_size" not in storage.read_json(f"{tmp_path}/T/config.json")["run"]
-    begin_training(resolved(as_it_began(config)), ())
+    begin_training(resolved(as_it_began(config)), NOT_IDENTITY)
     with pytest.raises(InputError, match="differs in: group_size"):
-        begin_training(resolved(config), ())
+        begin_training(resolved(config), NOT_IDENTITY)
 
 
 ROOT = Path(__file__).parents[2]
