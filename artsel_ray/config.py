@@ -159,7 +159,7 @@ class EngineSettings:
 class RowLimits:
     """What one row of a table may hold; a row with more is invalid, like any other bad row."""
 
-    max_text_bytes: Annotated[int, Ge(1), Le(10**6)] = 20_000
+    max_text_bytes: Annotated[int, Ge(1), Le(10**7)] = 200_000
     """Maximum length of a caption or synopsis, in bytes of UTF-8. Names have 2,048, genres 256, ids and URIs 4,096."""
     max_row_items: Annotated[int, Ge(1), Le(10**6)] = 10_000
     """Maximum number of title_ids, and of history items, of one row."""
