@@ -28,8 +28,10 @@ print(sys.argv[1], open(sys.argv[1]).read(), sys.getfilesystemencoding())
 """
 
 END = """
-import sys, time
+import signal, sys, time
 from artsel_ray import console
+for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(each, signal.SIG_DFL)  # whoever runs the tests may ignore some
 console._END_SECONDS = 1.0
 console.end_on_signals()
 try:

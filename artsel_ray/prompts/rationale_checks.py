@@ -68,11 +68,12 @@ _COMPILED = {kind: re.compile(pattern, re.IGNORECASE) for kind, pattern in _PATT
 
 
 def find_leak(rationale: str, caption: str, quoted_words: int) -> str | None:
-    """Returns the first of `LEAKS` that applies to a rationale, one escaped line, or None.
+    """Returns the first of `LEAKS` that applies to a rationale, or None; both texts as prompts show them, escaped.
 
     Args:
         quoted_words: number of consecutive words of the caption that make a quote. For a shorter caption, all words do.
     """
+    rationale, caption = escape(rationale), escape(caption)
     found = next((kind for kind, pattern in _COMPILED.items() if pattern.search(rationale)), None)
     length = min(quoted_words, len(words(caption)))
     is_long_enough = length >= min(_MIN_QUOTED_WORDS, quoted_words)

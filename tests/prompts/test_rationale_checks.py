@@ -2,7 +2,7 @@ import string
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from artsel_ray.prompts.escaping import escape
@@ -111,6 +111,7 @@ def test_a_run_shorter_than_the_limit_is_never_a_quote(other: list[str], caption
 
 
 @given(st.text(max_size=200), st.text(max_size=80))
+@example("0:0:0\U00018cd600", "0:0:0\U00018cd60\U000e00000")
 def test_escaping_does_not_change_the_kind_of_any_text(rationale: str, caption: str) -> None:
     found = leak(rationale, caption)
     assert found is None or found in LEAKS

@@ -317,7 +317,7 @@ def test_transformers_engine_loads_the_model(smollm2: Model) -> None:
     [
         ("/nowhere", "fake", "the engine does not start: .*/nowhere"),
         # Twice what the model was made for: vLLM refuses when it starts.
-        ("smollm2", "vllm", "the engine does not start: .*max_model_len"),
+        ("smollm2", "vllm", "the engine does not start: .*--max-model-length"),
     ],
 )
 def test_engine_that_does_not_start_reports_why(
