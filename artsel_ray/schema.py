@@ -132,6 +132,7 @@ TRIALS = pa.schema(
         pa.field("error", pa.string()),
     ]
 )
+TEXT_VECTORS = pa.schema([_required("text_fingerprint", pa.string()), _required("vector", pa.list_(pa.float32()))])
 RESULTS = pa.schema(
     [
         _required("table", pa.string()),
@@ -186,6 +187,7 @@ TABLES = {
     "invalid_rows": INVALID_ROWS,
     "oracle": ORACLE,
     "trials": TRIALS,
+    "text_vectors": TEXT_VECTORS,
     "results": RESULTS,
     "user_segments": USER_SEGMENTS,
     "proposals": PROPOSALS,

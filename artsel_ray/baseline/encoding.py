@@ -1,7 +1,8 @@
 """Examples as the network takes them: indices into a vocabulary, sparse vectors and features; and batches of them.
 
 Suffixes: n examples, b examples of a batch, c their candidates end to end, h their history items end to end, a their
-distinct artworks, i their distinct items (titles and history items), f features of a history item.
+distinct artworks, i their distinct items (titles and history items), f features of a history item,
+e elements of a vector.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from artsel_ray.baseline.example_arrays import ExampleArrays, FloatArray, IntArray, split_genres
-from artsel_ray.baseline.vocabulary import BUCKETS, Vocabulary, lookup, tf_idf
+from artsel_ray.baseline.text_vectors import NO_VECTORS, TextVectors
+from artsel_ray.baseline.vocabulary import BUCKETS, Vocabulary, lookup, standardized, tf_idf
 from artsel_ray.data import checks
 from artsel_ray.evaluation.examples import told_apart
 from artsel_ray.prompts.escaping import escape
@@ -39,6 +41,7 @@ class NetworkInputs:
             newest.
         id_a, name_i: indices into the vocabulary, 0 if unknown.
         captions_a, name_terms_i: TF-IDF of terms. `genres_i`: one over the number of genres, at each genre's index.
+        vector_ae, vector_ie: a language model's vectors of captions and names; no columns without a model.
         text_c: number of each candidate's caption; see `Examples.text_c`.
         engaged_c: True at the engaged candidate in train, whose own engagement popularity must not count; else False.
     """
@@ -61,9 +64,13 @@ class NetworkInputs:
     name_i: IntArray
     name_terms_i: csr_matrix
     genres_i: csr_matrix
+    vector_ae: FloatArray
+    vector_ie: FloatArray
 
 
-def encode(rows: ExampleArrays, vocabulary: Vocabulary, train: bool = False) -> NetworkInputs:
+def encode(
+    rows: ExampleArrays, vocabulary: Vocabulary, train: bool = False, vectors: TextVectors = NO_VECTORS
+) -> NetworkInputs:
     """Returns the network's inputs; with `train` those of the examples that the vocabulary was made of."""
     id_a = lookup(rows.artwork_ids, vocabulary.artwork_ids)
     return NetworkInputs(
@@ -85,6 +92,8 @@ def encode(rows: ExampleArrays, vocabulary: Vocabulary, train: bool = False) -> 
         name_i=lookup(rows.names, vocabulary.names),
         name_terms_i=tf_idf(rows.names, np.ones(BUCKETS, np.float32)),
         genres_i=_genre_shares(rows.genres, vocabulary.genres),
+        vector_ae=standardized(vectors, rows.captions, vocabulary),
+        vector_ie=standardized(vectors, rows.names, vocabulary),
     )
 
 
@@ -138,6 +147,8 @@ class Batch:
     name_i: Tensor
     name_terms_i: SparseRows
     genres_i: SparseRows
+    vector_ae: Tensor
+    vector_ie: Tensor
 
 
 def make_batch(inputs: NetworkInputs, picked_b: IntArray) -> Batch:
@@ -165,6 +176,8 @@ def make_batch(inputs: NetworkInputs, picked_b: IntArray) -> Batch:
         name_i=torch.from_numpy(inputs.name_i[item_i]),
         name_terms_i=_tensors(inputs.name_terms_i[item_i]),
         genres_i=_tensors(inputs.genres_i[item_i]),
+        vector_ae=torch.from_numpy(inputs.vector_ae[artwork_a]),
+        vector_ie=torch.from_numpy(inputs.vector_ie[item_i]),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import torch
 from ray.train import RunConfig, ScalingConfig
@@ -21,9 +22,11 @@ from safetensors.torch import load, save
 from artsel_ray import storage
 from artsel_ray.baseline.encoding import NetworkInputs, encode
 from artsel_ray.baseline.example_arrays import ExampleArrays, IntArray, read_example_arrays
+from artsel_ray.baseline.network_files import AnyNetwork, make_network, read_model, write_model
 from artsel_ray.baseline.settings import BaselineConfig
-from artsel_ray.baseline.towers import Sizes, Towers, Weights, read_model, write_model
-from artsel_ray.baseline.trials import Recipe, Trial, predict, run_trials
+from artsel_ray.baseline.text_vectors import NO_VECTORS, TextVectors, text_vectors
+from artsel_ray.baseline.towers import Sizes, Towers
+from artsel_ray.baseline.trials import Fitted, Recipe, Trial, encoder_recipe, fit_fusion, measure, predict, run_trials
 from artsel_ray.baseline.vocabulary import make_vocabulary
 from artsel_ray.config import resolved, unused_weighting
 from artsel_ray.data.checks import require_propensities
@@ -31,6 +34,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.evaluation.examples import Examples
 from artsel_ray.evaluation.held_out import MAX_WEIGHT, selection_note, shown_metrics
 from artsel_ray.evaluation.logging_policy import log_warnings
+from artsel_ray.models.load import load as load_model
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray, wait_for_resources
 from artsel_ray.runtime.ray_train import Trainer, cause, restarts
 from artsel_ray.runtime.run import begin
@@ -39,6 +43,7 @@ from artsel_ray.runtime.shards import INVALID_FOLDER
 _TRAIN = "train"
 _HELD_OUT = ("validation", "test")
 _WORK = "_work"
+VECTORS = "vectors"  # folder of a run's output
 # A run takes minutes: after a lost worker it starts again from the beginning.
 _MAX_RESTARTS = 2
 
@@ -63,15 +68,16 @@ def baseline(config: BaselineConfig) -> None:
     if storage.read_manifest(output) is not None:
         print(f"{output} is complete already", flush=True)
         return
-    vocabulary = make_vocabulary(rows[_TRAIN])
-    inputs = {name: encode(split, vocabulary, train=name == _TRAIN) for name, split in rows.items()}
+    vectors = _read_vectors(config, rows)
+    vocabulary = make_vocabulary(rows[_TRAIN], vectors)
+    inputs = {name: encode(split, vocabulary, name == _TRAIN, vectors) for name, split in rows.items()}
     for name, split in rows.items():
         if split.invalid.num_rows:
             storage.write_table(storage.join(output, INVALID_FOLDER, f"{name}.parquet"), split.invalid, "invalid_rows")
     encoded = time.monotonic()
 
     entries = len(vocabulary.artwork_ids), len(vocabulary.names), len(vocabulary.genres)
-    sizes = Sizes(*entries, config.width, config.id_dropout)
+    sizes = Sizes(*entries, config.width, config.id_dropout, vectors.vector_te.shape[1])
     rates, decays = config.learning_rates, config.weight_decays
     max_weight = config.max_weight or MAX_WEIGHT if config.weight_by_propensity else None
     recipe = Recipe(sizes, rates, decays, config.epochs, config.batch_size, config.seed, max_weight)
@@ -81,10 +87,13 @@ def baseline(config: BaselineConfig) -> None:
     for text in log_warnings(logged, held_out.artwork_c[held_out.engaged_c], held_out.title_n):
         print(f"warning: validation: {text}", flush=True)
     work = storage.join(output, _WORK)
-    weights, best, trials = _fit(work, config.workers, recipe, inputs[_TRAIN], inputs["validation"])
+    recipes = [recipe, *([encoder_recipe(recipe)] if config.encoder else [])]
+    fitted = _fit(work, config.workers, recipes, inputs[_TRAIN], inputs["validation"])
+    network = _network(sizes, fitted, recipe, inputs["validation"])
+    measured = measure(network, inputs["validation"], recipe.weights(inputs["validation"]))
     trained = time.monotonic()
 
-    model_id = write_model(storage.join(output, "model"), recipe.sizes, weights, vocabulary)
+    model_id = write_model(storage.join(output, "model"), sizes, network.state_dict(), vocabulary, config.encoder)
     counts = _write_predictions(output, inputs, rows, model_id)
     seconds = {"read": encoded - started, "train": trained - encoded, "total": time.monotonic() - started}
     summary = {
@@ -92,16 +101,18 @@ def baseline(config: BaselineConfig) -> None:
         "examples": {name: len(split.label_n) for name, split in rows.items()},
         "rejected": {name: split.invalid.num_rows for name, split in rows.items()},
         "predictions": counts,
-        "best": dataclasses.asdict(best),
-        "trials": [_plain(trial) for trial in trials],
+        "best": dataclasses.asdict(fitted[0].best),
+        "trials": [_plain(trial) for trial in fitted[0].trials],
+        **_encoder_summary(network, fitted, measured),
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
     storage.write_json(storage.join(output, "summary.json"), summary)
     run.publish({"predictions": counts, "model_id": model_id})
-    chosen = f"learning rate {best.learning_rate:g}, weight decay {best.weight_decay:g}"
-    measured = f"validation {shown_metrics(dataclasses.asdict(best))}"
-    print(f"baseline: {chosen}, {measured}; {output} ({seconds['total']:.0f} s)", flush=True)
-    if note := selection_note(len(trials)):
+    for kind, (_, best, _) in zip(("words", "encoder"), fitted, strict=False):
+        chosen = f"learning rate {best.learning_rate:g}, weight decay {best.weight_decay:g}"
+        print(f"{kind}: {chosen}, validation {shown_metrics(dataclasses.asdict(best))}", flush=True)
+    print(f"baseline: validation {shown_metrics(measured)}; {output} ({seconds['total']:.0f} s)", flush=True)
+    if note := selection_note(sum(len(each.trials) for each in fitted)):
         print(f"these metrics are {note}: evaluate {output}/predictions/test", flush=True)
 
 
@@ -109,9 +120,46 @@ def _identity(config: BaselineConfig, splits: dict[str, str]) -> dict[str, Any]:
     """Returns what decides the result, as JSON reads it back: all flags but the output, and the files read."""
     files = {name: storage.describe_files(uri) for name, uri in splits.items()}
     flags = resolved(config)
-    left_out = ("output", *unused_weighting(flags))
+    left_out = ["output", "vectors", "encoders", "gpus_per_encoder", *unused_weighting(flags)]
+    if config.encoder:
+        flags["encoder"] = load_model(config.encoder, options=False).model_id
+    else:  # as in earlier versions
+        left_out.append("encoder")
     identity = {name: value for name, value in flags.items() if name not in left_out} | {"files": files}
     return json.loads(json.dumps(identity))
+
+
+def _read_vectors(config: BaselineConfig, rows: dict[str, ExampleArrays]) -> TextVectors:
+    if config.encoder is None:
+        return NO_VECTORS
+    start_ray()
+    texts = pc.unique(pa.concat_arrays([texts for split in rows.values() for texts in (split.captions, split.names)]))
+    kept = config.vectors or storage.join(config.output, VECTORS)
+    return text_vectors(config.encoder, texts, kept, config.encoders, config.gpus_per_encoder)
+
+
+def _network(sizes: Sizes, fitted: list[Fitted], recipe: Recipe, validation: NetworkInputs) -> AnyNetwork:
+    """Returns the network of the best weights; with an encoder both networks' sum, weighted on validation."""
+    network = make_network(sizes)
+    if isinstance(network, Towers):
+        network.load_state_dict(fitted[0].weights)
+        return network
+    for part, found in zip(network.networks, fitted, strict=True):
+        part.load_state_dict(found.weights)
+    fit_fusion(network, validation, recipe.weights(validation))
+    return network
+
+
+def _encoder_summary(network: AnyNetwork, fitted: list[Fitted], measured: dict[str, float]) -> dict[str, Any]:
+    if isinstance(network, Towers):
+        return {}
+    of_new, of_known = ([round(float(each), 4) for each in row] for row in network.weights)
+    return {
+        "encoder_best": dataclasses.asdict(fitted[1].best),
+        "encoder_trials": [_plain(trial) for trial in fitted[1].trials],
+        "weights_of_words_and_encoder": {"new_titles": of_new, "known_titles": of_known},
+        "validation": measured,
+    }
 
 
 def _plain(trial: Trial) -> dict[str, float | None]:
@@ -133,8 +181,9 @@ def _write_predictions(
 
 
 def _fit(
-    work: str, workers: int, recipe: Recipe, train: NetworkInputs, validation: NetworkInputs
-) -> tuple[Weights, Trial, list[Trial]]:
+    work: str, workers: int, recipes: list[Recipe], train: NetworkInputs, validation: NetworkInputs
+) -> list[Fitted]:
+    """Returns each recipe's result."""
     start_ray()
     wait_for_resources(f"{workers} worker(s)", {"CPU": 1}, workers, at_least=workers)
     print(f"starting {workers} worker(s) on CPUs, which takes half a minute", flush=True)
@@ -145,7 +194,7 @@ def _fit(
     trainer = Trainer(
         _worker,
         # Put once: workers on one machine share the pages.
-        train_loop_config={"inputs": ray.put((train, validation)), "recipe": recipe, "lines": lines},
+        train_loop_config={"inputs": ray.put((train, validation)), "recipes": recipes, "lines": lines},
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=False, resources_per_worker={"CPU": 1}),
         torch_config=TorchConfig(backend="gloo"),
         run_config=RunConfig(
@@ -161,24 +210,24 @@ def _fit(
         printer.join()
         lines.shutdown()
         storage.delete(work)
-    weights, best, trials = result.return_value
-    if not best.epoch:
+    fitted = [Fitted(load(weights), best, trials) for weights, best, trials in result.return_value]
+    if not all(each.best.epoch for each in fitted):
         raise InputError("no trial's loss was a finite number; give smaller --learning-rates")
-    return load(weights), best, trials
+    return fitted
 
 
 def _worker(settings: dict[str, Any]) -> Any:
-    """Runs on each of Ray Train's workers; returns the best weights as safetensors, their trial, and all trials."""
+    """Runs on each of Ray Train's workers; returns each recipe's best weights as safetensors, their trial, and all."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     train, validation = ray.get(settings["inputs"])
     is_first = ray.train.get_context().get_world_rank() == 0
     log = settings["lines"].put if is_first else lambda line: None
-    weights, best, trials = run_trials(train, validation, settings["recipe"], log)
-    return save(weights), best, trials
+    fitted = [run_trials(train, validation, recipe, log) for recipe in settings["recipes"]]
+    return [(save(weights), best, trials) for weights, best, trials in fitted]
 
 
-def make_predictions(network: Towers, inputs: NetworkInputs, rows: ExampleArrays, model_id: str) -> pa.Table:
+def make_predictions(network: AnyNetwork, inputs: NetworkInputs, rows: ExampleArrays, model_id: str) -> pa.Table:
     """Returns one prediction, with all candidates' probabilities, for every user-title pair (its first example)."""
     probability_c, chosen_n, top_n = _choose(network, inputs)
     ids_c = rows.artwork_ids.take(pa.array(rows.artwork_c))
@@ -204,7 +253,7 @@ def make_predictions(network: Towers, inputs: NetworkInputs, rows: ExampleArrays
     return table.take(pa.array(sorted(first.values())))
 
 
-def _choose(network: Towers, inputs: NetworkInputs) -> tuple[np.ndarray, IntArray, np.ndarray]:
+def _choose(network: AnyNetwork, inputs: NetworkInputs) -> tuple[np.ndarray, IntArray, np.ndarray]:
     """Returns all candidates' probabilities end to end, and each example's best: its index there, its probability."""
     parts, best, top = [], [], []
     for picked_b, log_bm in predict(network, inputs):

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Self
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import model_validator
 
-from artsel_ray.config import Count, Positive, Seed, Share, Uri, check_weighting, settings
+from artsel_ray.config import Count, ModelName, Positive, Seed, Share, Uri, check_weighting, settings
 from artsel_ray.errors import InputError
 
 
@@ -13,7 +13,8 @@ from artsel_ray.errors import InputError
 class BaselineConfig:
     """Trains the non-LLM reference network, on CPU workers of Ray Train.
 
-    A user tower (history) and an artwork tower (caption, id), and popularity in train; docs/baseline.md.
+    A user tower (history) and an artwork tower (caption, id), and popularity in train; with --encoder also a network
+    over a language model's frozen vectors, for new titles. docs/baseline.md.
     """
 
     examples: Uri
@@ -24,14 +25,24 @@ class BaselineConfig:
     """Learning rates to try, each with each weight decay; the best on validation wins."""
     weight_decays: tuple[Annotated[float, Ge(0), Lt(100)], ...] = (0.01, 0.3)
     """Weight decays to try."""
-    epochs: Count = 10
+    epochs: Count = 50
     """Maximum passes over the train examples; a trial stops after three that do not lower the validation loss."""
-    batch_size: Count = 1_024
+    batch_size: Count = 256
     """Examples per optimizer step, over all workers."""
     width: Count = 64
     """Length of the user and artwork vectors."""
     id_dropout: Share = 0.5
     """Share of artwork ids hidden in each training step, so that unknown artworks are judged by their captions."""
+    encoder: ModelName | None = None
+    """Adds a second network, over frozen vectors that this language model gives captions and names: it judges titles
+    that were not in train. `smollm2`, a hub id, or a folder. Not trained, and slow the first time."""
+    vectors: Uri | None = None
+    """With --encoder, where its vectors are kept, so that each text is computed once for all runs: a path or URI.
+    Default: vectors/ in --output."""
+    encoders: Count = 1
+    """With --encoder, processes that compute vectors."""
+    gpus_per_encoder: Annotated[float, Ge(0), Le(1000)] = 0.0
+    """GPUs for each process that computes vectors; 0 is CPUs."""
     workers: Count = 1
     """Training processes, one CPU each."""
     weight_by_propensity: bool = False
@@ -47,6 +58,8 @@ class BaselineConfig:
         check_weighting(self.weight_by_propensity, self.max_weight)
         if self.batch_size < self.workers:
             raise InputError(f"--batch-size is {self.batch_size}; it must be at least --workers, {self.workers}")
+        if self.vectors and not self.encoder:
+            raise InputError("--vectors is for --encoder; add it, or leave --vectors out")
         for name in ("learning_rates", "weight_decays"):
             if not getattr(self, name):
                 raise InputError(f"--{name.replace('_', '-')} is empty; give one or more numbers")

@@ -1,24 +1,16 @@
-"""The baseline's network: a user tower, an artwork tower, and a softmax over a title's candidates; and its files.
+"""The network of words: a user tower, an artwork tower, popularity, and a softmax over a title's candidates.
 
 Suffixes: b examples of a batch, c their candidates end to end, h their history items end to end, a distinct artworks,
 i distinct items, m most candidates of an example, d width.
 """
 
-import dataclasses
 from dataclasses import dataclass
 
-import pyarrow as pa
 import torch
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from artsel_ray import storage
 from artsel_ray.baseline.encoding import HISTORY_FEATURES, Batch
-from artsel_ray.baseline.vocabulary import BUCKETS, Vocabulary
-
-Weights = dict[str, Tensor]
-_STRINGS = ("artwork_ids", "names", "genres")
-_NUMBERS = ("engagements_v", "idf_w")
+from artsel_ray.baseline.vocabulary import BUCKETS
 
 
 @dataclass(frozen=True)
@@ -30,15 +22,57 @@ class Sizes:
     genres: int
     width: int
     id_dropout: float
+    vector: int = 0
+    """Elements of a language model's vectors, 0 without one."""
 
 
-class Towers(nn.Module):
-    """Scores `user · artwork / √d + bias + popularity`; the choice is the softmax over an example's candidates.
+class Network(nn.Module):
+    """Scores `match + popularity`; the choice is the softmax over an example's candidates.
+
+    popularity: a learned factor times the log of (engagements in train + a learned count).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Factor, and log of the count that is added to every artwork's engagements.
+        self.popularity = nn.Parameter(torch.tensor([1.0, 0.0]))
+        # The inverse of a temperature, which validation sets after training.
+        self.sharpness: Tensor
+        self.register_buffer("sharpness", torch.tensor(1.0))
+
+    def match(self, batch: Batch) -> Tensor:
+        """Returns `[C]` scores of how well each candidate goes with its example's user."""
+        raise NotImplementedError
+
+    def start_at_zero(self) -> None:
+        """Sets the weights that lead to the score to 0: untrained, the network is then a random draw."""
+        with torch.no_grad():
+            self.popularity.zero_()
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Returns `[B, M]` log-probabilities of the candidates in their order; -inf where there is none."""
+        engagements_c = batch.engagements_a[batch.artwork_c] - batch.own_engagement_c
+        popularity_c = self.popularity[0] * torch.log(engagements_c + self.popularity[1].exp())
+        score_c = self.match(batch) + popularity_c
+        score_bm = torch.full((len(batch.label_b), int(batch.position_c.max()) + 1), -torch.inf)
+        return score_bm.index_put((batch.example_c, batch.position_c), score_c * self.sharpness).log_softmax(dim=1)
+
+
+def history_mean(batch: Batch, attention: nn.Linear, item_id: Tensor) -> Tensor:
+    """Returns `[B, D]` means of the history's items, weighted by a learned function of recency and watch time."""
+    # A softmax over each example's history; the clamp keeps its exponents finite.
+    weight_h = torch.exp(attention(batch.history_hf)[:, 0].clamp(-15, 15))
+    total_b = torch.zeros(len(batch.label_b)).index_add(0, batch.example_h, weight_h)
+    weighted_hd = (weight_h / total_b[batch.example_h])[:, None] * item_id[batch.item_h]
+    return torch.zeros(len(batch.label_b), item_id.shape[1]).index_add(0, batch.example_h, weighted_hd)
+
+
+class Towers(Network):
+    """Matches by `user · artwork / √d + bias`.
 
     user: the history's items (name, its terms, genres), weighted by a learned function of recency and watch time, and
     the title's own item. artwork: the caption's terms and the artwork's id, which is dropped at random in training, so
-    that the network learns to judge unknown artworks by their captions. popularity: a learned factor times the log of
-    (engagements in train + a learned count).
+    that the network learns to judge unknown artworks by their captions.
     """
 
     def __init__(self, sizes: Sizes) -> None:
@@ -54,11 +88,6 @@ class Towers(nn.Module):
         self.attention = nn.Linear(HISTORY_FEATURES, 1)
         self.user = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.skip = nn.Linear(width, width, bias=False)
-        # Factor, and log of the count that is added to every artwork's engagements.
-        self.popularity = nn.Parameter(torch.tensor([1.0, 0.0]))
-        # The inverse of a temperature, which validation sets after training.
-        self.sharpness: Tensor
-        self.register_buffer("sharpness", torch.tensor(1.0))
         for table in (self.text, self.artwork, self.name, self.genre):
             nn.init.normal_(table.weight, std=0.125)
         nn.init.zeros_(self.artwork_bias.weight)
@@ -68,22 +97,19 @@ class Towers(nn.Module):
                 table.weight[0].zero_()
 
     def start_at_zero(self) -> None:
-        """Sets the weights that lead to the score to 0: untrained, the network is then a random draw."""
+        """See `Network`."""
+        super().start_at_zero()
         *_, last = self.user
         with torch.no_grad():
-            for weights in (self.skip.weight, *last.parameters(), self.popularity):
+            for weights in (self.skip.weight, *last.parameters()):
                 weights.zero_()
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Returns `[B, M]` log-probabilities of the candidates in their order; -inf where there is none."""
+    def match(self, batch: Batch) -> Tensor:
+        """See `Network`."""
         user_bd = self._users(batch)
         artwork_ad, bias_a = self._artworks(batch)
-        match_c = (user_bd[batch.example_c] * artwork_ad[batch.artwork_c]).sum(dim=1) * artwork_ad.shape[1] ** -0.5
-        engagements_c = batch.engagements_a[batch.artwork_c] - batch.own_engagement_c
-        popularity_c = self.popularity[0] * torch.log(engagements_c + self.popularity[1].exp())
-        score_bm = torch.full((len(user_bd), int(batch.position_c.max()) + 1), -torch.inf)
-        score_c = match_c + bias_a[batch.artwork_c] + popularity_c
-        return score_bm.index_put((batch.example_c, batch.position_c), score_c * self.sharpness).log_softmax(dim=1)
+        product_c = (user_bd[batch.example_c] * artwork_ad[batch.artwork_c]).sum(dim=1)
+        return product_c * artwork_ad.shape[1] ** -0.5 + bias_a[batch.artwork_c]
 
     def _artworks(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Returns `[A, D]` vectors and `[A]` biases."""
@@ -97,36 +123,5 @@ class Towers(nn.Module):
         """Returns `[B, D]` vectors."""
         terms_id = self.text(*batch.name_terms_i)[:, :-1]
         item_id = self.name(batch.name_i) + terms_id + self.genre(*batch.genres_i)
-        # A softmax over each example's history; the clamp keeps its exponents finite.
-        weight_h = torch.exp(self.attention(batch.history_hf)[:, 0].clamp(-15, 15))
-        total_b = torch.zeros(len(batch.label_b)).index_add(0, batch.example_h, weight_h)
-        weighted_hd = (weight_h / total_b[batch.example_h])[:, None] * item_id[batch.item_h]
-        history_bd = torch.zeros(len(batch.label_b), item_id.shape[1]).index_add(0, batch.example_h, weighted_hd)
+        history_bd = history_mean(batch, self.attention, item_id)
         return self.skip(history_bd) + self.user(torch.cat([history_bd, item_id[batch.title_b]], dim=1))
-
-
-def write_model(uri: str, sizes: Sizes, weights: Weights, vocabulary: Vocabulary) -> str:
-    """Writes model.safetensors, vocabulary.json and config.json; returns the model's id, which depends on all three."""
-    strings = {name: getattr(vocabulary, name).to_pylist() for name in _STRINGS}
-    content = save({**weights, **{name: torch.from_numpy(getattr(vocabulary, name)) for name in _NUMBERS}})
-    shape = dataclasses.asdict(sizes)
-    model_id = f"baseline@{storage.fingerprint(content.hex(), strings, shape)[:12]}"
-    storage.write_object(storage.join(uri, "model.safetensors"), content)
-    storage.write_json(storage.join(uri, "vocabulary.json"), strings)
-    storage.write_json(storage.join(uri, "config.json"), {"model_id": model_id, "sizes": shape})
-    return model_id
-
-
-def read_model(uri: str) -> tuple[Towers, Vocabulary]:
-    """Reads a model that `write_model` wrote, ready to predict.
-
-    Raises:
-        InputError: if a file is absent.
-    """
-    network = Towers(Sizes(**storage.read_json(storage.join(uri, "config.json"))["sizes"]))
-    weights = load(storage.read_object(storage.join(uri, "model.safetensors")))
-    numbers = {name: weights.pop(name).numpy() for name in _NUMBERS}
-    # Models of earlier versions have no temperature.
-    network.load_state_dict({"sharpness": torch.tensor(1.0), **weights})
-    strings = storage.read_json(storage.join(uri, "vocabulary.json"))
-    return network.eval(), Vocabulary(**{name: pa.array(strings[name], pa.string()) for name in _STRINGS}, **numbers)

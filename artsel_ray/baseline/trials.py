@@ -9,16 +9,20 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
+from numpy.typing import NDArray
+from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from artsel_ray.baseline.encoder_network import EncoderNetwork, Fusion, is_known, mixed
 from artsel_ray.baseline.encoding import NetworkInputs, make_batch
 from artsel_ray.baseline.example_arrays import IntArray
-from artsel_ray.baseline.towers import Sizes, Towers, Weights
+from artsel_ray.baseline.network_files import AnyNetwork, Weights
+from artsel_ray.baseline.towers import Network, Sizes, Towers
 from artsel_ray.evaluation.examples import Examples
 from artsel_ray.evaluation.held_out import headline_of, held_out_metrics, held_out_sums, shown_metrics, training_weights
 
@@ -44,12 +48,21 @@ class Recipe:
     batch_size: int
     seed: int
     max_weight: float | None = None
+    network: Callable[[Sizes], Network] = Towers
 
     def weights(self, inputs: NetworkInputs) -> Tensor | None:
         """Returns the weight of each of a split's examples, or None if all weigh the same: [N]."""
         if self.max_weight is None:
             return None
         return torch.from_numpy(training_weights(inputs.candidates_n, inputs.propensity_n, self.max_weight))
+
+
+def encoder_recipe(words: Recipe) -> Recipe:
+    """Returns how the network over vectors is trained beside that of words: longer, in smaller batches."""
+    rates, decays, epochs, batch_size = (5e-3, 1e-2), (0.01,), 100, 256
+    return dataclasses.replace(
+        words, learning_rates=rates, weight_decays=decays, epochs=epochs, batch_size=batch_size, network=EncoderNetwork
+    )
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,15 @@ class Trial:
         return self.epoch > 0, metrics[headline_of(metrics)], -self.loss
 
 
-def predict(network: Towers, inputs: NetworkInputs) -> Iterator[tuple[IntArray, Tensor]]:
+class Fitted(NamedTuple):
+    """A recipe's best weights, their trial, and all trials."""
+
+    weights: Weights
+    best: Trial
+    trials: list[Trial]
+
+
+def predict(network: Network | AnyNetwork, inputs: NetworkInputs) -> Iterator[tuple[IntArray, Tensor]]:
     """Yields, batch by batch, the examples' indices and their `[B, M]` log-probabilities."""
     network.eval()
     for first in range(0, len(inputs.label_n), _PREDICT_BATCH):
@@ -87,7 +108,7 @@ def predict(network: Towers, inputs: NetworkInputs) -> Iterator[tuple[IntArray, 
             yield picked_b, network(make_batch(inputs, picked_b))
 
 
-def measure(network: Towers, inputs: NetworkInputs, weight_n: Tensor | None = None) -> dict[str, float]:
+def measure(network: Network | AnyNetwork, inputs: NetworkInputs, weight_n: Tensor | None = None) -> dict[str, float]:
     """Returns the loss, and the metrics of `held_out_metrics`.
 
     A choice that reads as the engaged artwork is right. The loss is the mean negative log-probability of the engaged
@@ -112,10 +133,8 @@ def _loss(log_bm: Tensor, label_b: Tensor, picked_b: IntArray, weight_n: Tensor 
     return (loss_b * weight_n[torch.from_numpy(picked_b)].to(loss_b)).sum()
 
 
-def run_trials(
-    train: NetworkInputs, validation: NetworkInputs, recipe: Recipe, log: Callable[[str], None]
-) -> tuple[Weights, Trial, list[Trial]]:
-    """Trains with every learning rate and weight decay; returns the best weights, their trial, and all trials.
+def run_trials(train: NetworkInputs, validation: NetworkInputs, recipe: Recipe, log: Callable[[str], None]) -> Fitted:
+    """Trains with every learning rate and weight decay.
 
     Best is the highest logged SNIPS on validation, or without propensities the highest IPS, then the lowest loss. In a
     process group of `torch.distributed` each worker takes its share of every batch, and all workers return the same.
@@ -126,7 +145,7 @@ def run_trials(
         trials.append(trial)
         if trial.rank > best.rank:
             best, weights = trial, found
-    return weights, best, trials
+    return Fitted(weights, best, trials)
 
 
 def _run_trial(
@@ -135,7 +154,7 @@ def _run_trial(
     rank, workers = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     weight_n, held_out_weight_n = recipe.weights(train), recipe.weights(validation)
     torch.manual_seed(recipe.seed)
-    network = Towers(recipe.sizes)
+    network = recipe.network(recipe.sizes)
     network.start_at_zero()
     # Averages gradients over the workers, as if one had seen the complete batch.
     trained = DistributedDataParallel(network) if workers > 1 else network
@@ -168,7 +187,7 @@ def _run_trial(
     return copy.deepcopy(network.state_dict()), dataclasses.replace(best, loss=calibrated)
 
 
-def fit_sharpness(network: Towers, inputs: NetworkInputs, weight_n: Tensor | None = None) -> float:
+def fit_sharpness(network: Network, inputs: NetworkInputs, weight_n: Tensor | None = None) -> float:
     """Returns the factor of all scores, at least 0, with the lowest loss: one over the temperature.
 
     Source: Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017.
@@ -183,6 +202,34 @@ def fit_sharpness(network: Towers, inputs: NetworkInputs, weight_n: Tensor | Non
         return total
 
     return float(minimize_scalar(loss, bounds=(0, _MAX_SHARPNESS), method="bounded").x)
+
+
+def fit_fusion(fusion: Fusion, inputs: NetworkInputs, weight_n: Tensor | None = None) -> None:
+    """Sets the weights of both networks to those with the lowest loss, of new and known titles apart.
+
+    Where there are no examples of one kind, its weights stay.
+    """
+    parts = []
+    for first in range(0, len(inputs.label_n), _PREDICT_BATCH):
+        picked_b = np.arange(first, min(first + _PREDICT_BATCH, len(inputs.label_n)))
+        batch = make_batch(inputs, picked_b)
+        with torch.no_grad():
+            log_kbm = torch.stack([network.eval()(batch).double() for network in fusion.networks])
+        parts.append((picked_b, batch.label_b, log_kbm, is_known(batch)))
+
+    def loss(weights: NDArray[np.float64], known: bool) -> float:
+        total = 0.0
+        for picked_b, label_b, log_kbm, known_b in parts:
+            of_kind = (known_b == known).numpy()
+            log_bm = mixed(log_kbm[:, of_kind], torch.from_numpy(weights).expand(int(of_kind.sum()), -1))
+            total += float(_loss(log_bm, label_b[of_kind], picked_b[of_kind], weight_n))
+        return total
+
+    for known, row in enumerate(fusion.weights):
+        if any((known_b == bool(known)).any() for *_, known_b in parts):
+            bounds = [(0, _MAX_SHARPNESS)] * len(row)
+            found = minimize(loss, row.numpy().astype(np.float64), (bool(known),), method="L-BFGS-B", bounds=bounds)
+            row.copy_(torch.from_numpy(found.x))
 
 
 def batches(examples: int, batch_size: int, seed: list[int]) -> list[IntArray]:

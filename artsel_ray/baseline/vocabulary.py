@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
 from artsel_ray.baseline.example_arrays import ExampleArrays, FloatArray, IntArray, split_genres
+from artsel_ray.baseline.text_vectors import NO_VECTORS, TextVectors
 
 BUCKETS = 1 << 15
 
@@ -28,6 +29,8 @@ class Vocabulary:
     Attributes:
         engagements_v: engagements with each artwork in train.
         idf_w: inverse document frequency of each bucket of terms, over train's captions.
+        vector_mean_e, vector_scale: mean of the vectors of train's captions, and one standard deviation of all their
+            elements around it; empty and 1 without a language model.
     """
 
     artwork_ids: pa.Array
@@ -35,10 +38,14 @@ class Vocabulary:
     genres: pa.Array
     engagements_v: IntArray
     idf_w: FloatArray
+    vector_mean_e: FloatArray
+    vector_scale: FloatArray
 
 
-def make_vocabulary(train: ExampleArrays) -> Vocabulary:
+def make_vocabulary(train: ExampleArrays, vectors: TextVectors = NO_VECTORS) -> Vocabulary:
     """Returns the vocabulary of train examples."""
+    vector_te = vectors.of(train.captions)
+    mean_e = vector_te.mean(axis=0)
     artwork_ids = pc.unique(train.artwork_ids).sort()
     engaged = lookup(train.artwork_ids, artwork_ids)[train.artwork_c[train.engaged_c]] - 1
     return Vocabulary(
@@ -47,7 +54,20 @@ def make_vocabulary(train: ExampleArrays) -> Vocabulary:
         pc.unique(pc.list_flatten(split_genres(train.genres))).sort(),
         np.bincount(engaged, minlength=len(artwork_ids)),
         inverse_document_frequency(train.captions),
+        mean_e,
+        np.array([(vector_te - mean_e).std() if mean_e.size else 1], np.float32),
     )
+
+
+def standardized(vectors: TextVectors, texts: pa.Array, vocabulary: Vocabulary) -> FloatArray:
+    """Returns the vectors of texts around train's mean, in its standard deviation; zeros where there is none: [N, E].
+
+    A model's vectors have a few elements hundreds of times as large as the others, and these are among those that tell
+    most: one scale for all elements gave better choices than one for each (benchmarks/results/baseline.md).
+    """
+    vector_te = vectors.of(texts)
+    scaled_te = (vector_te - vocabulary.vector_mean_e) / vocabulary.vector_scale
+    return np.where(vector_te.any(axis=1, keepdims=True), scaled_te, 0).astype(np.float32)
 
 
 def lookup(values: pa.Array, entries: pa.Array) -> IntArray:

@@ -34,7 +34,7 @@ class TorchEngine:
         answers: list[np.ndarray] = [np.empty(0)] * len(prompts)
         prompts = self._expanded(prompts, images)
         with self._evaluating(), self.usage.timed() as usage:
-            for batch in _batches(prompts, self._pads):
+            for batch in batches_of(prompts, self._pads):
                 inputs = self._inputs(prompts, images, batch, 0)
                 # Some vision-language models compute the positions of images themselves.
                 if self._placeholders is None:
@@ -58,7 +58,7 @@ class TorchEngine:
             named = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
         prompts = self._expanded(prompts, images)
         # A seed belongs to one prompt, so that its sample does not depend on the rest of a batch.
-        batches = [[index] for index in range(len(prompts))] if sampling else _batches(prompts, self._pads)
+        batches = [[index] for index in range(len(prompts))] if sampling else batches_of(prompts, self._pads)
         with self._evaluating(), torch.random.fork_rng(), self.usage.timed() as usage:
             for batch in batches:
                 if sampling:
@@ -171,7 +171,8 @@ def without_peft(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _batches(prompts: Prompts, may_pad: bool) -> list[list[int]]:
+def batches_of(prompts: Prompts, may_pad: bool) -> list[list[int]]:
+    """Returns the prompts' indices in batches, the longest first; without padding all of a batch are of one length."""
     batches: list[list[int]] = []
     for index in sorted(range(len(prompts)), key=lambda index: -len(prompts[index])):
         # The first prompt of a batch is its longest.

@@ -2,15 +2,12 @@ import math
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from artsel_ray.baseline.encoding import NetworkInputs, encode, make_batch
-from artsel_ray.baseline.example_arrays import ExampleArrays, read_example_arrays
-from artsel_ray.baseline.job import make_predictions
-from artsel_ray.baseline.towers import Towers, read_model, write_model
+from artsel_ray.baseline.example_arrays import read_example_arrays
+from artsel_ray.baseline.towers import Towers
 from artsel_ray.baseline.vocabulary import Vocabulary, make_vocabulary
-from artsel_ray.errors import InputError
 from tests.support.baseline_examples import Candidates, example, sized, watched, write_examples
 
 
@@ -53,27 +50,3 @@ def test_probabilities_depend_neither_on_batch_nor_on_candidate_order(tmp_path: 
     np.testing.assert_allclose(together[0], together[2].flip(0), rtol=1e-5)
     np.testing.assert_allclose(network(make_batch(inputs, np.array([0]))).detach().exp()[0], together[0], rtol=1e-5)
     assert len(set(together[0].tolist())) == 3
-
-
-def test_model_read_back_predicts_the_same(
-    tmp_path: Path, world: dict[str, ExampleArrays], vocabulary: Vocabulary, inputs: dict[str, NetworkInputs]
-) -> None:
-    recipe = sized(vocabulary)
-    torch.manual_seed(3)
-    network = Towers(recipe.sizes)
-    model_id = write_model(str(tmp_path), recipe.sizes, network.state_dict(), vocabulary)
-    read, known = read_model(str(tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "vocabulary.json"}
-    assert known.artwork_ids.equals(vocabulary.artwork_ids)
-    again = encode(world["unseen"], known)
-    table = make_predictions(network, inputs["unseen"], world["unseen"], model_id)
-    assert table.drop_columns("scored_at").equals(
-        make_predictions(read, again, world["unseen"], model_id).drop_columns("scored_at")
-    )
-    torch.nn.init.ones_(network.skip.weight)
-    assert write_model(str(tmp_path), recipe.sizes, network.state_dict(), vocabulary) != model_id
-
-
-def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot read .*config\.json"):
-        read_model(str(tmp_path))

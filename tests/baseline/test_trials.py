@@ -1,14 +1,16 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from artsel_ray.baseline.encoder_network import Fusion
 from artsel_ray.baseline.encoding import NetworkInputs, encode
 from artsel_ray.baseline.example_arrays import read_example_arrays
 from artsel_ray.baseline.towers import Towers
-from artsel_ray.baseline.trials import Trial, batches, measure, predict, run_trials
+from artsel_ray.baseline.trials import Trial, batches, fit_fusion, measure, predict, run_trials
 from artsel_ray.baseline.vocabulary import Vocabulary, make_vocabulary
 from artsel_ray.evaluation.held_out import held_out_metrics, held_out_sums
 from tests.support.baseline_examples import RECIPE, example, silent, sized, write_examples
@@ -173,3 +175,20 @@ def test_choice_that_reads_as_the_engaged_artwork_is_right(tmp_path: Path) -> No
     found = measure(network, encode(split, known))
     assert (found["accuracy"], found["ips"], found["snips_logged"]) == (1, 2, 1)
     assert found["snips_logged_random"] == 0.5
+
+
+def test_fusion_takes_what_tells_of_new_and_of_known_titles(
+    vocabulary: Vocabulary, inputs: dict[str, NetworkInputs]
+) -> None:
+    fusion = Fusion(dataclasses.replace(sized(vocabulary).sizes, vector=0))
+    recipe = sized(vocabulary, dataclasses.replace(RECIPE, epochs=3))
+    words: Any = fusion.networks[0]
+    words.load_state_dict(run_trials(inputs["train"], inputs["validation"], recipe, silent).weights)
+    words.sharpness.fill_(0.01)  # far too unsure
+    before = measure(words, inputs["validation"])["loss"]
+    fit_fusion(fusion, inputs["validation"])
+    assert fusion.weights[0].tolist() == [0, 1]  # there was no example of a new title
+    assert fusion.weights[1, 0] > 2
+    assert measure(fusion, inputs["validation"])["loss"] < before / 2
+    fit_fusion(fusion, inputs["unseen"])
+    assert fusion.weights[0, 0] > 2
