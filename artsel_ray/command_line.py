@@ -27,6 +27,8 @@ _RENAMED_FLAGS = {
     "--pictures": "--images",
     "--no-pictures": "--no-images",
 }
+# Locations that may be below an output, or an output below them: no table is read there.
+_NO_TABLES = ("vectors", "image_root")
 _RENAMED_VALUES = {("--engine", "null"): "fake"}
 
 
@@ -70,7 +72,7 @@ def parse(config_type: type[T], args: list[str]) -> T:
         for location in found:
             check_scheme(location, flag(name))
     config = absolute(parsed)
-    inputs = _locations(config, Uri)
+    inputs = {name: found for name, found in _locations(config, Uri).items() if name not in _NO_TABLES}
     for output in inputs.pop("output", []):
         check_output(output, {flag(name): found for name, found in inputs.items()})
     return config

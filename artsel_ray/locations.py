@@ -18,8 +18,9 @@ _BUCKETS = ("s3", "gs", "gcs")
 
 # What a URI may say of its storage. None of it is a secret, so that URIs can be printed and written to config.json.
 OPTIONS = (
-    "endpoint_override", "scheme", "region", "allow_bucket_creation", "retry_limit_seconds", "project_id", "enable_tls",
-    "blob_storage_authority", "dfs_storage_authority", "replication", "user", "buffer_size", "default_block_size",
+    "endpoint_override", "scheme", "region", "allow_bucket_creation", "retry_limit_seconds", "project_id",
+    "credential_kind", "enable_tls", "blob_storage_authority", "dfs_storage_authority", "replication", "user",
+    "buffer_size", "default_block_size",
 )  # fmt: skip
 _OPTION_VALUE = re.compile(r"[\w.:\[\]-]*")
 _AUTHORITY = re.compile(r"([\w.-]+@)?([\w.-]*|\[[\da-fA-F:.]+\])(:\d{1,5})?")
@@ -56,7 +57,7 @@ def check_secrets(uri: str) -> None:
         if name not in OPTIONS or not _OPTION_VALUE.fullmatch(value):
             raise InputError(
                 f"the {which} has another option after '?' than {', '.join(OPTIONS)}, or a strange value; leave it "
-                "out: signatures and keys belong into the environment"
+                "out: signatures and keys belong in the environment"
             )
 
 

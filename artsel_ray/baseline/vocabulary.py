@@ -55,7 +55,7 @@ def make_vocabulary(train: ExampleArrays, vectors: TextVectors = NO_VECTORS) -> 
         np.bincount(engaged, minlength=len(artwork_ids)),
         inverse_document_frequency(train.captions),
         mean_e,
-        np.array([(vector_te - mean_e).std() if mean_e.size else 1], np.float32),
+        np.array([(vector_te - mean_e).std() or 1] if mean_e.size else [1], np.float32),
     )
 
 

@@ -3,6 +3,7 @@
 Whatever goes wrong with one is an `UnusableError`, whose reason says nothing about files elsewhere.
 """
 
+import errno
 import queue
 import threading
 import time
@@ -27,6 +28,10 @@ TRANSIENT = "transient: the storage did not give the file this time"
 """The one reason that may pass; all others are for good."""
 SETTINGS = "a URI with credentials or settings, which are not taken from data"
 TOO_MANY_BYTES = f"a file of more than {MAX_BYTES // 2**20} MiB"
+
+# A name that no file can have, and a request that the storage will refuse again.
+_WRONG_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR)
+_REFUSED = ("ACCESS_DENIED", "HTTP status 400", "HTTP status 403", "HTTP status 404")
 
 _avoided_until: dict[str, float] = {}
 """By store, until when it is not asked again, by `time.monotonic`."""
@@ -70,7 +75,7 @@ def fetch(location: str) -> bytes:
     except queue.Empty:
         content = UnusableError(TRANSIENT)
     if isinstance(content, UnusableError):
-        if time.monotonic() - started > _SLOW_SECONDS:
+        if str(content) == TRANSIENT and time.monotonic() - started > _SLOW_SECONDS:
             _avoided_until[store] = time.monotonic() + _AVOIDED_SECONDS
         raise content
     return content
@@ -89,7 +94,7 @@ def _outcome(location: str) -> bytes | UnusableError:
     except (InputError, PermissionError, NotADirectoryError):
         return UnusableError(UNREADABLE_FILE)
     except OSError as error:
-        refused = "ACCESS_DENIED" in str(error) or "HTTP status 403" in str(error)
-        return UnusableError(UNREADABLE_FILE if refused else TRANSIENT)
+        is_for_good = error.errno in _WRONG_NAME or any(each in str(error) for each in _REFUSED)
+        return UnusableError(UNREADABLE_FILE if is_for_good else TRANSIENT)
     except Exception:  # noqa: BLE001  # clients of storages raise whatever their libraries do
         return UnusableError(UNREADABLE_FILE)

@@ -134,7 +134,7 @@ def _cut_texts(texts: pa.Array, most: int) -> pa.Array:
     if (pc.max(pc.binary_length(as_bytes)).as_py() or 0) <= most:
         return texts
     # Not cast to text, which would check it: what is not UTF-8 is found later, row by row.
-    return pc.binary_slice(as_bytes, 0, most + 1).cast(pa.binary()).view(pa.string())
+    return pc.binary_slice(as_bytes, 0, most + 1).cast(pa.binary()).view(texts.type)
 
 
 def _dense(values: pa.Array) -> pa.Array:

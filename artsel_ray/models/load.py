@@ -108,7 +108,7 @@ def _load_trained(folder: Path, name: str, label: str, spec: PromptSpec, of: tup
     checks.read_file_header(folder / ADAPTER_WEIGHTS, name)
     merged = storage.join(name, MERGED)
     try:
-        base = _trained_on(name_of_base := _base_of(folder, name), (*of, name))
+        base = _trained_on(name_of_base := _base_of(folder, name, is_own=True), (*of, name))
     except InputError as error:
         if not storage.exists(storage.join(merged, "config.json")):
             raise
@@ -157,7 +157,7 @@ def load_tokenizer(name: str, options: bool = True, of: tuple[str, ...] = ()) ->
         if spec is None:
             return load(name, options).base
         try:
-            return load_tokenizer(_base_of(source, name), options, (*of, name))
+            return load_tokenizer(_base_of(source, name, is_own=True), options, (*of, name))
         except InputError:
             return load(name, options).base  # its merged model, or the same error
     checks.check_settings(source, name)
@@ -197,7 +197,7 @@ def _check_base(source: Path, name: str, spec: PromptSpec | None, of: tuple[str,
 def _merge(folder: Path, name: str) -> Path:
     """Returns an adapter from elsewhere merged into its base."""
     foreign.find_adapter(folder, name)
-    base = load(_base_of(folder, name), options=has_options(folder), of=(name,))
+    base = load(_base_of(folder, name, is_own=False), options=has_options(folder), of=(name,))
     foreign.check_adapter(folder, name)
     key = storage.fingerprint(base.model_id, digest(folder))
     merged = cached(f"merged/{key}", lambda to: foreign.merge_adapter(base.path, folder, to, name))
@@ -205,21 +205,36 @@ def _merge(folder: Path, name: str) -> Path:
     return merged
 
 
-def _base_of(folder: Path, name: str) -> str:
-    """Returns the base that an adapter's files name.
+def check_base(base: str, name: str, is_own: bool) -> None:
+    """Checks that the base of an adapter may be connected to because the adapter's files name it.
+
+    Args:
+        name: of the adapter.
+        is_own: whether it is a training's output, whose base may also be in another bucket that the environment leads
+            to: a URI of S3 or Google Cloud Storage without options of its own.
 
     Raises:
-        InputError: for the adapter itself, or a URI on another storage than the adapter's own, which would be asked
-            because a file says so.
+        InputError: for a URI on another storage than the adapter's own.
     """
-    from artsel_ray.models import adapter
-
-    base = adapter.base_of(folder)
-    if is_uri(base) and not base.startswith("file:/") and store_of(base) != store_of(name):
+    options = base.partition("?")[2]
+    in_a_bucket = is_own and base.startswith(("s3://", "gs://")) and options in ("", name.partition("?")[2])
+    if is_uri(base) and not base.startswith("file:/") and store_of(base) != store_of(name) and not in_a_bucket:
         raise InputError(
             f"{name}: {ADAPTER_CONFIG} names a base on another storage, which is not connected to because a file says "
             "so; copy the base to the adapter's storage, and write its URI into the file"
         )
+
+
+def _base_of(folder: Path, name: str, is_own: bool) -> str:
+    """Returns the base that an adapter's files name; see `check_base`.
+
+    Raises:
+        InputError: for the adapter itself, or a base that must not be connected to.
+    """
+    from artsel_ray.models import adapter
+
+    base = adapter.base_of(folder)
+    check_base(base, name, is_own)
     if not is_uri(base) and Path(base).expanduser().resolve() == folder.resolve():
         raise InputError(f"{name}: the adapter names itself as its base; write the base's name into {ADAPTER_CONFIG}")
     return base

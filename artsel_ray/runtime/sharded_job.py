@@ -166,7 +166,7 @@ class ShardedJob:
             InputError: for too many invalid rows.
         """
         totals = sum_statistics(self.run.output, self.shards)
-        self._check_invalid(totals.get(REJECTED_ROWS, totals["rejected"]))
+        self._check_invalid(totals[REJECTED_ROWS] if self.inputs else totals["rejected"])
         return totals
 
     def summary(self, counts: Mapping[str, Any], totals: Mapping[str, float]) -> dict[str, Any]:

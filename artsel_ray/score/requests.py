@@ -257,7 +257,7 @@ def _affordable(rows: pa.Table, files: list[str], history_length: int) -> tuple[
     rows = rows.set_column(rows.column_names.index("history"), "history", lists)
     pairs_r = pc.fill_null(pc.list_value_length(rows["title_ids"]), 0).to_numpy()
     too_much = pairs_r * _history_bytes(rows["history"]) > _ROW_BYTES
-    reason = f"with its history for each title more than {_ROW_BYTES >> 20} MiB"
+    reason = f"its history, once for each title, takes more than {_ROW_BYTES >> 20} MiB"
     return checks.split_valid(rows, "requests", files, [("title_ids", reason, too_much)])
 
 

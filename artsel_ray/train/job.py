@@ -28,7 +28,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.evaluation import held_out
 from artsel_ray.models import adapter
 from artsel_ray.models.files import read_object
-from artsel_ray.models.load import ADAPTER, MERGED, load
+from artsel_ray.models.load import ADAPTER, MERGED, check_base, load
 from artsel_ray.models.weights import copy_processor, model_length
 from artsel_ray.report.model_card import write_card
 from artsel_ray.runtime.ray_cluster import gpus_per_worker, own_queue, start_ray, wait_for_resources
@@ -150,6 +150,8 @@ def begin_training(flags: dict[str, Any], not_identity: tuple[str, ...]) -> Run:
     left_out = (*not_identity, *_without_effect(flags))
     identity = {name: value for name, value in flags.items() if name not in left_out}
     model = load(flags["model"])
+    if flags["lora_rank"]:  # before it trains: its adapter will name the base
+        check_base(model.lora_base or flags["model"], flags["output"], is_own=True)
     # On the driver: what the workers print about the same columns is not shown.
     check_columns(train_files, with_rationales=flags["reason"] or (model.spec is not None and model.spec.reason))
     check_columns(validation_files, with_rationales=False)

@@ -185,3 +185,7 @@ def test_storage_that_does_not_answer_is_a_passing_reason_and_a_refusal_is_none(
     ):
         monkeypatch.setattr(image_files.storage, "filesystem", lambda _, error=error: (Store(error), "a.jpg"))
         assert reason("s3://bucket/a.jpg", "s3://bucket") == expected
+
+
+def test_name_that_no_file_can_have_is_no_passing_reason(tmp_path: Path) -> None:
+    assert reason(f"{'a' * 300}.jpg", str(tmp_path)) == image_files.UNREADABLE_FILE

@@ -114,3 +114,12 @@ def test_rows_within_the_limits_are_read_as_they_are(
     assert few.valid.num_rows + few.invalid.num_rows == len(rows)
     kept = few.valid["row"].to_pylist()
     assert few.valid.select(plain.column_names).to_pylist() == plain.take(pa.array(kept, pa.int64())).to_pylist()
+
+
+def test_texts_that_are_bytes_are_cut_too(tmp_path: Path) -> None:
+    table = pa.table({"artwork_id": ["a", "b", "c"], "title_id": ["t"] * 3, "caption": [b"x", b"y" * 40, b"z"]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=1)
+    reader = CheckedReader([str(tmp_path / "a.parquet")], "artworks", table.column_names, limits=FEW)
+    batch = reader.all()
+    assert batch.valid["artwork_id"].to_pylist() == ["a", "c"]
+    assert batch.invalid["reason"].to_pylist() == ["a text of more than 30 bytes"]

@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from artsel_ray.errors import InputError
 from artsel_ray.models import foreign
-from artsel_ray.models.load import load, load_tokenizer
+from artsel_ray.models.load import check_base, load, load_tokenizer
 from artsel_ray.models.options import has_options
 
 Tiny = Callable[[bool], str]
@@ -225,3 +226,22 @@ def test_layers_are_not_replicated(base: Path, tmp_path: Path) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"layer_replication": [[0, 2]] * 10**6}))
     with pytest.raises(InputError, match="layer_replication are not supported"):
         load(str(tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize(
+    ("base", "output", "is_right"),
+    [
+        ("s3://models/llama", "s3://runs/a", True),
+        ("gs://models/llama", "/runs/a", True),
+        ("s3://models/llama?region=eu", "s3://runs/a?region=eu", True),
+        ("meta-llama/Llama-3.2-3B", "s3://runs/a", True),
+        ("s3://models/llama?endpoint_override=evil:80", "s3://runs/a", False),
+        ("abfs://c@evil/llama", "s3://runs/a", False),
+        ("hdfs://evil/llama", "/runs/a", False),
+    ],
+)
+def test_training_may_have_its_base_in_another_bucket_of_the_environments_storage(
+    base: str, output: str, is_right: bool
+) -> None:
+    with nullcontext() if is_right else pytest.raises(InputError, match="names a base on another storage"):
+        check_base(base, output, is_own=True)
