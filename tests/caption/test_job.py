@@ -16,7 +16,7 @@ from artsel_ray.data.checked_reader import read_table
 from artsel_ray.data.image_files import MISSING_FILE
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
-from artsel_ray.runtime.shards import INVALID_FOLDER, read_statistics
+from artsel_ray.runtime.shards import INVALID_FOLDER
 from artsel_ray.schema import ARTWORKS
 from tests.support.canary import logged
 from tests.support.photo import PHOTO
@@ -145,7 +145,6 @@ def test_vllm_captions_and_a_resumed_run_starts_no_engine(
     caption(config)
     assert "8 artworks in 3 shards, 3 done" in capsys.readouterr().out
     assert captioned(config.output) == first
-    assert read_statistics(config.output, 1)["decoded_tokens"] == 0
     assert storage.read_manifest(config.output) is not None
     assert not logged(word="Written by hand")
 

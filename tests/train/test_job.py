@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from ray.cluster_utils import Cluster
-from safetensors.numpy import load as load_adapter
+from safetensors.numpy import load_file
 
 from artsel_ray import storage
-from artsel_ray.config import from_flags, resolved
+from artsel_ray.config import resolved
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
 from artsel_ray.schema import ARTWORKS, EXAMPLES, REQUESTS, TITLES
-from artsel_ray.score.job import score
-from artsel_ray.score.settings import ScoreConfig
 from artsel_ray.train.job import (
     NOT_IDENTITY,
     as_it_began,
@@ -329,6 +326,47 @@ def test_failure_is_the_last_line_of_its_cause() -> None:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_killed_job_resumes_from_its_last_complete_checkpoint(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    config = config_for(examples, tiny_llama(False), tmp_path / "T", workers=1, max_steps=36)
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    checkpoints = tmp_path / "T/checkpoints/train"
+
+    def known() -> int:
+        """The checkpoints that Ray would resume from."""
+        try:
+            return len(storage.read_json(str(checkpoints / "checkpoint_manager_snapshot.json"))["checkpoint_results"])
+        except InputError:  # not yet, or just now
+            return 0
+
+    with subprocess.Popen(command_of(config), env=environment) as job:
+        while job.poll() is None and known() < 2:
+            time.sleep(0.05)
+        job.kill()
+    assert job.returncode == -signal.SIGKILL
+    # Its workers end with it.
+    while worker_processes():
+        time.sleep(0.1)
+    snapshot = storage.read_json(str(checkpoints / "checkpoint_manager_snapshot.json"))
+    newest = checkpoints / snapshot["latest_checkpoint_result"]["checkpoint_dir_name"] / "checkpoint/optimizer.pt"
+    os.truncate(newest, newest.stat().st_size // 2)
+    train(config)
+    printed = capsys.readouterr().out
+    assert "1 incomplete checkpoint(s), skipped for an earlier one" in printed
+    assert int(re.findall(r"resuming from step (\d+)", printed)[0]) >= 3
+    one = changed(config, output=str(tmp_path / "one"), workers=0)
+    train(one)
+    np.testing.assert_allclose(losses_of(config.output), losses_of(one.output), atol=1e-3)
+    ours, theirs = (load_file(f"{uri}/adapter/adapter_model.safetensors") for uri in (config.output, one.output))
+    for name, weights in ours.items():
+        np.testing.assert_allclose(weights, theirs[name], atol=1e-3)
+
+
 def command_of(config: TrainConfig) -> list[str]:
     values = resolved(config).items()
     flags = {name: value for name, value in values if value is not None and not isinstance(value, bool)}
@@ -357,24 +395,17 @@ def workers_of(machines: list[Any]) -> dict[int, Any]:
     return found
 
 
-Job = subprocess.Popen[bytes]
-
-
-def lose_process(cluster: Cluster, machines: list[Any], job: Job) -> None:
+def lose_process(cluster: Cluster, machines: list[Any]) -> None:
     os.kill(next(iter(workers_of(machines))), signal.SIGKILL)
 
 
-def lose_node(cluster: Cluster, machines: list[Any], job: Job) -> None:
+def lose_node(cluster: Cluster, machines: list[Any]) -> None:
     node = next(iter(workers_of(machines).values()))
     machines.remove(node)
     cluster.remove_node(node, allow_graceful=False)
 
 
-def lose_job(cluster: Cluster, machines: list[Any], job: Job) -> None:
-    job.kill()  # its workers end with it
-
-
-def wait_for(true: Callable[[], bool], job: Job) -> None:
+def wait_for(true: Callable[[], bool], job: subprocess.Popen[bytes]) -> None:
     while not true():
         assert job.poll() is None, "the job ended before that"
         time.sleep(0.1)
@@ -389,53 +420,29 @@ def nodes(s3_credentials: None) -> Iterator[tuple[Cluster, list[Any]]]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ray_cluster")
-def test_training_survives_a_lost_process_a_lost_node_and_its_killed_job_and_its_model_scores(
-    nodes: tuple[Cluster, list[Any]], bucket: str, examples: str, tiny_llama: TinyLlama, tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+def test_training_survives_a_lost_process_and_a_lost_node_and_its_model_scores(
+    nodes: tuple[Cluster, list[Any]], bucket: str, examples: str, tiny_llama: TinyLlama, tmp_path: Path
+) -> None:
     cluster, machines = nodes
     config = config_for(examples, tiny_llama(False), storage.join(bucket, "T"), workers=2)
-    checkpoints = storage.join(config.output, "checkpoints/train")
 
-    def snapshot() -> dict[str, Any]:
-        """The checkpoints that Ray would resume from."""
-        try:
-            return storage.read_json(storage.join(checkpoints, "checkpoint_manager_snapshot.json"))
-        except InputError:  # not yet, or just now
-            return {"checkpoint_results": []}
-
-    def trains_with(at_least: int) -> bool:
-        """Whether both workers run, after so many checkpoints."""
-        return len(snapshot()["checkpoint_results"]) >= at_least and len(workers_of(machines)) == 2
+    def checkpoints() -> int:
+        files = storage.find_files(storage.join(config.output, "checkpoints"), "")
+        return len([file for file in files if "/trainer_state.json" in file])
 
     with subprocess.Popen(command_of(config), env={**os.environ, "RAY_ADDRESS": cluster.address}) as job:
-        for lose, at_least in ((lose_process, 1), (lose_node, 1), (lose_job, 2)):
-            wait_for(partial(trains_with, at_least), job)
+        for lose in (lose_process, lose_node):
+            wait_for(lambda: checkpoints() > 0 and len(workers_of(machines)) == 2, job)
             before = workers_of(machines).keys()
-            lose(cluster, machines, job)
+            lose(cluster, machines)
             while before & workers_of(machines).keys():
                 time.sleep(0.1)
-    assert job.returncode == -signal.SIGKILL
+    assert job.returncode == 0
     assert len(machines) == 2
-    newest = snapshot()["latest_checkpoint_result"]["checkpoint_dir_name"]
-    damaged = storage.join(checkpoints, newest, "checkpoint/optimizer.pt")
-    whole = storage.read_object(damaged)
-    storage.write_object(damaged, whole[: len(whole) // 2])
-
-    # On another cluster than the one that it began on.
-    train(config)
-    printed = capsys.readouterr().out
-    assert "1 incomplete checkpoint(s), skipped for an earlier one" in printed
-    assert int(re.findall(r"resuming from step (\d+)", printed)[0]) >= 3
-    one = changed(config, output=str(tmp_path / "one"), workers=0)
-    train(one)
-    losses = [losses_of(each.output) for each in (config, one)]
+    train(changed(config, output=str(tmp_path / "one"), workers=0))
+    losses = [losses_of(uri) for uri in (config.output, str(tmp_path / "one"))]
     assert len(losses[0]) == 30
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-3)
-    ours, theirs = (adapter_of(each.output) for each in (config, one))
-    for name, weights in ours.items():
-        np.testing.assert_allclose(weights, theirs[name], atol=1e-3)
 
     # What was trained scores without any flag of the prompt.
     rows = read_table(f"{examples}/validation", "examples")
@@ -445,19 +452,16 @@ def test_training_survives_a_lost_process_a_lost_node_and_its_killed_job_and_its
     ]
     world = tmp_path / "W"
     write_world(world, artworks, rows.to_pylist())
-    tables = {name: str(world / name) for name in ("requests", "titles", "artworks")}
+    tables = [f"--{name}={world / name}" for name in ("requests", "titles", "artworks")]
+    command = [sys.executable, str(ROOT / "jobs/score.py"), *tables, f"--model={config.output}", "--decoding=rank"]
     found = []
     for engine in ("vllm", "transformers"):
-        output = str(tmp_path / engine)
-        score(from_flags(ScoreConfig, **tables, model=config.output, decoding="rank", engine=engine, output=output))
-        found.append(read_table(output, "predictions"))
+        own = {**os.environ, "RAY_ADDRESS": "local"}
+        subprocess.run([*command, f"--engine={engine}", f"--output={tmp_path / engine}"], check=True, env=own)
+        found.append(read_table(str(tmp_path / engine), "predictions"))
     assert found[0].num_rows == len(rows)
     assert found[0]["artwork_id"].equals(found[1]["artwork_id"])
     np.testing.assert_allclose(found[0]["probability"], found[1]["probability"], atol=1e-3)
-
-
-def adapter_of(output: str) -> dict[str, Any]:
-    return load_adapter(storage.read_object(storage.join(output, "adapter/adapter_model.safetensors")))
 
 
 def write_world(world: Path, artworks: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
