@@ -108,12 +108,7 @@ def baseline(config: BaselineConfig) -> None:
     }
     storage.write_json(storage.join(output, "summary.json"), summary)
     run.publish({"predictions": counts, "model_id": model_id})
-    for kind, (_, best, _) in zip(("words", "encoder"), fitted, strict=False):
-        chosen = f"learning rate {best.learning_rate:g}, weight decay {best.weight_decay:g}"
-        print(f"{kind}: {chosen}, validation {shown_metrics(dataclasses.asdict(best))}", flush=True)
-    print(f"baseline: validation {shown_metrics(measured)}; {output} ({seconds['total']:.0f} s)", flush=True)
-    if note := selection_note(sum(len(each.trials) for each in fitted)):
-        print(f"these metrics are {note}: evaluate {output}/predictions/test", flush=True)
+    _print_result(output, fitted, measured, seconds["total"])
 
 
 def _identity(config: BaselineConfig, splits: dict[str, str]) -> dict[str, Any]:
@@ -160,6 +155,15 @@ def _encoder_summary(network: AnyNetwork, fitted: list[Fitted], measured: dict[s
         "weights_of_words_and_encoder": {"new_titles": of_new, "known_titles": of_known},
         "validation": measured,
     }
+
+
+def _print_result(output: str, fitted: list[Fitted], measured: dict[str, float], seconds: float) -> None:
+    for kind, (_, best, _) in zip(("words", "encoder"), fitted, strict=False):
+        chosen = f"learning rate {best.learning_rate:g}, weight decay {best.weight_decay:g}"
+        print(f"{kind}: {chosen}, validation {shown_metrics(dataclasses.asdict(best))}", flush=True)
+    print(f"baseline: validation {shown_metrics(measured)}; {output} ({seconds:.0f} s)", flush=True)
+    if note := selection_note(sum(len(each.trials) for each in fitted)):
+        print(f"these metrics are {note}: evaluate {output}/predictions/test", flush=True)
 
 
 def _plain(trial: Trial) -> dict[str, float | None]:

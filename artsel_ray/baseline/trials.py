@@ -58,7 +58,7 @@ class Recipe:
 
 
 def encoder_recipe(words: Recipe) -> Recipe:
-    """Returns how the network over vectors is trained beside that of words: longer, at higher learning rates."""
+    """Returns how the network over vectors is trained: longer than that of words, at higher learning rates."""
     rates, decays, epochs, batch_size = (5e-3, 1e-2), (0.01,), 100, 256
     return dataclasses.replace(
         words, learning_rates=rates, weight_decays=decays, epochs=epochs, batch_size=batch_size, network=EncoderNetwork
