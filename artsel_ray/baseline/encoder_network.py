@@ -30,7 +30,6 @@ class EncoderNetwork(Network):
         self.genre = nn.EmbeddingBag(sizes.genres + 1, sizes.width, mode="sum", include_last_offset=True)
         self.attention = nn.Linear(HISTORY_FEATURES, 1)
         self.anyone = nn.Parameter(torch.zeros(sizes.width))
-        nn.init.normal_(self.genre.weight, std=0.1)
         nn.init.zeros_(self.attention.weight)
 
     def start_at_zero(self) -> None:

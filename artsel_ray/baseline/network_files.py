@@ -34,8 +34,6 @@ def write_model(uri: str, sizes: Sizes, weights: Weights, vocabulary: Vocabulary
     strings = {name: getattr(vocabulary, name).to_pylist() for name in _STRINGS}
     content = save({**weights, **{name: torch.from_numpy(getattr(vocabulary, name)) for name in _NUMBERS}})
     shape = dataclasses.asdict(sizes)
-    if not sizes.vector:  # as in earlier versions
-        del shape["vector"]
     model_id = f"baseline@{storage.fingerprint(content.hex(), strings, shape)[:12]}"
     storage.write_object(storage.join(uri, "model.safetensors"), content)
     storage.write_json(storage.join(uri, "vocabulary.json"), strings)
