@@ -8,11 +8,13 @@ fill its last batches with other ones.
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
+from transformers import TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from artsel_ray.train.examples import GROUP_STREAM
@@ -27,12 +29,13 @@ class Order(Sampler[int]):
         self._length_n, self._batch_size, self._seed = list(length_n), batch_size, seed
         self.epoch = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader before each epoch."""
-        self.epoch = epoch
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return -(-len(self._length_n) // self._batch_size)
 
     def __len__(self) -> int:
-        return -(-len(self._length_n) // self._batch_size) * self._batch_size
+        return self.steps * self._batch_size
 
     def __iter__(self) -> Iterator[int]:
         return itertools.islice(itertools.cycle(self._positions()), len(self))
@@ -45,6 +48,21 @@ class Order(Sampler[int]):
     def shuffle_key(self, index: int) -> int:
         """Returns what the order of an example's candidates is drawn by in this epoch; equal keys, equal orders."""
         return index
+
+
+class SetEpoch(TrainerCallback):
+    """Tells an order its epoch.
+
+    The Trainer and accelerate do not where several workers resume in the middle of an epoch: their data loader's
+    `set_epoch` does not reach a sampler that is wrapped both to be sharded and to skip batches (accelerate 1.15).
+    """
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called before an epoch's first batch is rendered, with the step from a checkpoint if there is one."""
+        self._order.epoch = state.global_step // self._order.steps
 
 
 class GroupOrder(Order):

@@ -20,7 +20,7 @@ from artsel_ray.evaluation.held_out import MAX_WEIGHT, training_weights
 from artsel_ray.models.adapter import let_fused_head_read_rows
 from artsel_ray.models.packed_attention import use_packed_attention
 from artsel_ray.train.examples import TrainingExamples
-from artsel_ray.train.orders import GroupOrder, Order
+from artsel_ray.train.orders import GroupOrder, Order, SetEpoch
 from artsel_ray.train.settings import OptimizationSettings
 from artsel_ray.train.training import Training
 
@@ -131,6 +131,7 @@ class RendersItself:
         except ValueError as error:
             raise InputError(f"TRL and PEFT cannot train {task.training.model}: {one_line(error)}") from None
         self.order: Order = collator.order
+        self.add_callback(SetEpoch(self.order))  # type: ignore[attr-defined]
         check_fused_head(self.model, task.training.model)  # type: ignore[attr-defined]
         collator.packs = self._packs(task)
         if task.training.optimization.group_size > 1 and (task.group_size == 1 or not collator.packs):

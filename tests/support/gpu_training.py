@@ -42,7 +42,7 @@ def let_cpus_shard() -> None:
 
 
 def main() -> None:
-    """Runs trainings one after another, each to its end and again from its checkpoint of step 2.
+    """Runs trainings one after another, each to its end and again from its checkpoint of step 3.
 
     The first process writes each one's `history`, how it `resumed`, and whether its checkpoint `is_sharded`.
     """
@@ -54,7 +54,7 @@ def main() -> None:
         if config.optimization.fsdp:
             let_cpus_shard()
         # Each worker has a folder of its own, and Ray puts what they write into one checkpoint.
-        own, merged = Path(config.output, f"worker-{os.environ['RANK']}"), Path(config.output, "checkpoint-2")
+        own, merged = Path(config.output, f"worker-{os.environ['RANK']}"), Path(config.output, "checkpoint-3")
         fitted = loop.fit(training_of(config), str(own), None, [], print)
         shutil.copytree(own / merged.name, merged, dirs_exist_ok=True)
         torch.distributed.barrier()

@@ -28,7 +28,7 @@ Flags = dict[str, Any]
 def run_on_two_workers(trainings: list[Flags], port: int) -> list[list[dict[str, float]]]:
     """Runs trainings one after another on two processes with gloo, and returns what each one logged.
 
-    Each one also went on from its checkpoint of step 2, and learned the same.
+    Each one also went on from its checkpoint of step 3, in the middle of its second epoch, and learned the same.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
     command += ["-m", "tests.support.gpu_training", json.dumps(trainings)]
@@ -51,8 +51,8 @@ def base(tiny_llama: TinyLlama, tmp_path: Path) -> str:
 def shared(examples: str) -> Flags:
     """Flags of a training that takes a second."""
     return {
-        "examples": examples, "workers": 2, "learning_rate": 1e-2, "max_steps": 4, "batch_size": 4,
-        "micro_batch": 2, "checkpoint_steps": 2, "validation_size": 4, "lora_rank": 4, "output_format": "number",
+        "examples": examples, "workers": 2, "learning_rate": 1e-2, "max_steps": 5, "batch_size": 4,
+        "micro_batch": 2, "checkpoint_steps": 3, "validation_size": 4, "lora_rank": 4, "output_format": "number",
     }  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def test_two_workers_learn_in_bfloat16_and_export_what_they_learned(shared: Flag
     for flags, history in zip(trainings, run_on_two_workers(trainings, 29517), strict=True):
         losses = losses_of(history)
         assert losses[-1] < losses[0] - 0.05
-        assert [entry["step"] for entry in history if "validation_ips" in entry] == [2, 4]
+        assert [entry["step"] for entry in history if "validation_ips" in entry] == [3, 5]
         if flags is dpo:  # policy and reference, the SFT's adapter, are the same at first
             assert losses[0] == pytest.approx(math.log(2), abs=0.01)
         served = load(flags["output"])
@@ -105,7 +105,7 @@ def test_two_workers_that_shard_the_model_learn_and_export_what_they_learned(
     for flags, history in zip(trainings, run_on_two_workers(trainings, 29518), strict=True):
         losses = losses_of(history)
         assert losses[-1] < losses[0] - 0.05
-        assert [entry["step"] for entry in history if "validation_ips" in entry] == [2, 4]
+        assert [entry["step"] for entry in history if "validation_ips" in entry] == [3, 5]
         if flags is dpo:
             assert losses[0] == pytest.approx(math.log(2), abs=0.01)
         served = load_torch_engine(load(flags["output"]), "bfloat16").logprobs(PROMPTS, ALLOWED)

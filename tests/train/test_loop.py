@@ -133,7 +133,7 @@ def test_plain_trl_has_the_same_losses(examples: str, tiny_llama: TinyLlama, tmp
     source = read_train(f"{examples}/train", prompts, 2048, 0, False)
     order, encoded = Order(source.length_n, 4, 0), []
     for epoch in range(2):
-        order.set_epoch(epoch)
+        order.epoch = epoch
         encoded += [source.example(index) for index in order]
     rows = {
         "input_ids": [each.ids for each in encoded],

@@ -29,9 +29,9 @@ def test_order_has_every_example_once_and_similar_lengths_side_by_side() -> None
         max(batch) - min(batch) for batch in ([lengths[i] for i in first[at : at + 4]] for at in range(0, 800, 4))
     ]
     assert sum(spread) / len(spread) < 50  # of 1,000; about 600 in a random order
-    order.set_epoch(1)
+    order.epoch = 1
     assert list(order) != first
-    order.set_epoch(0)
+    order.epoch = 0
     assert list(order) == first
     assert list(Order(lengths, 32, 1)) != first
 
@@ -40,7 +40,7 @@ def test_order_has_every_example_once_and_similar_lengths_side_by_side() -> None
 def test_groups_have_every_example_once_and_one_title_each(titles: list[int], size: int, epoch: int) -> None:
     indices = [100 + 3 * position for position in range(len(titles))]  # not all examples are usable
     order = GroupOrder(indices, titles, size, 1, 0)
-    order.set_epoch(epoch)
+    order.epoch = epoch
     found = list(order)
     assert sorted(found) == list(range(len(titles)))
     groups = [found[start : start + size] for start in range(0, len(found), size)]
@@ -58,7 +58,7 @@ def test_groups_differ_between_epochs_and_seeds_and_are_the_same_again() -> None
 
     def shown(seed: int, epoch: int) -> list[int]:
         order = GroupOrder(range(200), titles, 8, 8, seed)
-        order.set_epoch(epoch)
+        order.epoch = epoch
         return list(order)
 
     assert shown(0, 0) == shown(0, 0)
@@ -68,7 +68,7 @@ def test_groups_differ_between_epochs_and_seeds_and_are_the_same_again() -> None
 def test_an_order_that_was_looked_at_follows_the_epoch() -> None:
     order = GroupOrder(range(40), [number % 2 for number in range(40)], 4, 4, 0)
     first = [order.shuffle_key(index) for index in range(40)]
-    order.set_epoch(1)
+    order.epoch = 1
     assert [order.shuffle_key(index) for index in range(40)] != first
 
 
@@ -77,7 +77,7 @@ def test_a_step_of_two_groups_sees_two_titles(size: int) -> None:
     titles = [number % 5 for number in range(400)]
     for epoch in range(5):
         order = GroupOrder(range(400), titles, size, size, 0)
-        order.set_epoch(epoch)
+        order.epoch = epoch
         found = [titles[position] for position in order]
         steps = [found[start : start + 2 * size] for start in range(0, 400, 2 * size)]
         assert all(len(set(step)) > 1 for step in steps)
