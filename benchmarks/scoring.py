@@ -249,9 +249,10 @@ def render(world: Path, model: str, **flags: Any) -> tuple[Any, Any]:
     from artsel_ray.config import from_flags
     from artsel_ray.data.catalog import read_catalog
     from artsel_ray.score.job import resolve_answer_spec
-    from artsel_ray.score.rendering import ShardSource, render_shard
+    from artsel_ray.score.rendering import render_shard
     from artsel_ray.score.requests import assign_titles, assign_users, count_titles, shuffle_requests
     from artsel_ray.score.settings import ScoreConfig
+    from artsel_ray.score.shard_pairs import ShardSource
 
     tables = {name: str(world / name) for name in ("requests", "titles", "artworks")}
     answer_spec = resolve_answer_spec(from_flags(ScoreConfig, **tables, output="", model=model, **flags))

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray import schema, storage
-from artsel_ray.baseline.example_arrays import read_example_arrays
 from artsel_ray.data import shuffle
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.data.checked_reader import group_ranges, read_table, row_ranges
@@ -25,6 +24,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.evaluate.choices import read_choices
 from artsel_ray.evaluate.example_table import read_examples
 from artsel_ray.models.load import Model
+from artsel_ray.network.example_arrays import read_example_arrays
 from artsel_ray.prepare import splits
 from artsel_ray.prepare.examples import bucket_examples
 from artsel_ray.prepare.pairs import bucket_pairs, partition_slice
@@ -313,7 +313,7 @@ def read_requests(folder: Path) -> Outcome:
     catalog, _ = catalog_of(folder)
     shard = render_shard(0, ShardSource(shuffled.uris, [], asked, catalog), RENDERING)
     rows = invalid_rows(folder / "rejected")
-    kept = [shard.user_ids.to_pylist(), shard.histories.to_pylist(), shard.fingerprints]
+    kept = [shard.sources["user_id"].to_pylist(), shard.histories.to_pylist(), shard.fingerprints]
     assert shuffled.rejected_rows == len(rows)
     pairs = int(shard.counts["pairs"] + shard.counts["rejected"]) + shuffled.rejected_pairs
     return kept, rows + shard.invalid.to_pylist(), pairs

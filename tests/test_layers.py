@@ -27,7 +27,7 @@ LAYERS = [
     {"prompts", "evaluation"},
     {"models"},
     {"engines"},
-    {"decoding"},
+    {"decoding", "network"},
     {"report"},
     JOB_FOLDERS,
     {"jobs"},

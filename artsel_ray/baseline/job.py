@@ -20,14 +20,8 @@ from ray.train.torch import TorchConfig
 from safetensors.torch import load, save
 
 from artsel_ray import storage
-from artsel_ray.baseline.encoding import NetworkInputs, encode
-from artsel_ray.baseline.example_arrays import ExampleArrays, IntArray, read_example_arrays
-from artsel_ray.baseline.network_files import AnyNetwork, make_network, read_model, write_model
 from artsel_ray.baseline.settings import BaselineConfig
-from artsel_ray.baseline.text_vectors import NO_VECTORS, TextVectors, text_vectors
-from artsel_ray.baseline.towers import Sizes, Towers
-from artsel_ray.baseline.trials import Fitted, Recipe, Trial, encoder_recipe, fit_fusion, measure, predict, run_trials
-from artsel_ray.baseline.vocabulary import make_vocabulary
+from artsel_ray.baseline.trials import Fitted, Recipe, Trial, encoder_recipe, fit_fusion, measure, run_trials
 from artsel_ray.config import resolved, unused_weighting
 from artsel_ray.data.checks import require_propensities
 from artsel_ray.errors import InputError
@@ -35,6 +29,13 @@ from artsel_ray.evaluation.examples import Examples
 from artsel_ray.evaluation.held_out import MAX_WEIGHT, selection_note, shown_metrics
 from artsel_ray.evaluation.logging_policy import log_warnings
 from artsel_ray.models.load import load as load_model
+from artsel_ray.network.encoding import NetworkInputs, encode
+from artsel_ray.network.example_arrays import ExampleArrays, read_example_arrays
+from artsel_ray.network.network_files import MODEL, AnyNetwork, make_network, read_model, write_model
+from artsel_ray.network.prediction import choose, fingerprints
+from artsel_ray.network.text_vectors import NO_VECTORS, VECTORS, TextVectors, text_vectors
+from artsel_ray.network.towers import Sizes, Towers
+from artsel_ray.network.vocabulary import make_vocabulary
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray, wait_for_resources
 from artsel_ray.runtime.ray_train import Trainer, cause, restarts
 from artsel_ray.runtime.run import begin
@@ -43,7 +44,6 @@ from artsel_ray.runtime.shards import INVALID_FOLDER
 _TRAIN = "train"
 _HELD_OUT = ("validation", "test")
 _WORK = "_work"
-VECTORS = "vectors"  # folder of a run's output
 # A run takes minutes: after a lost worker it starts again from the beginning.
 _MAX_RESTARTS = 2
 
@@ -93,7 +93,9 @@ def baseline(config: BaselineConfig) -> None:
     measured = measure(network, inputs["validation"], recipe.weights(inputs["validation"]))
     trained = time.monotonic()
 
-    model_id = write_model(storage.join(output, "model"), sizes, network.state_dict(), vocabulary, config.encoder)
+    longest = int(rows[_TRAIN].history_n.max())
+    model_uri = storage.join(output, MODEL)
+    model_id = write_model(model_uri, sizes, network.state_dict(), vocabulary, longest, config.encoder)
     counts = _write_predictions(output, inputs, rows, model_id)
     seconds = {"read": encoded - started, "train": trained - encoded, "total": time.monotonic() - started}
     summary = {
@@ -175,7 +177,7 @@ def _plain(trial: Trial) -> dict[str, float | None]:
 def _write_predictions(
     output: str, inputs: dict[str, NetworkInputs], rows: dict[str, ExampleArrays], model_id: str
 ) -> dict[str, int]:
-    network, _ = read_model(storage.join(output, "model"))
+    network, _ = read_model(storage.join(output, MODEL))
     counts = {}
     for name in _HELD_OUT:
         table = make_predictions(network, inputs[name], rows[name], model_id)
@@ -233,7 +235,7 @@ def _worker(settings: dict[str, Any]) -> Any:
 
 def make_predictions(network: AnyNetwork, inputs: NetworkInputs, rows: ExampleArrays, model_id: str) -> pa.Table:
     """Returns one prediction, with all candidates' probabilities, for every user-title pair (its first example)."""
-    probability_c, chosen_n, top_n = _choose(network, inputs)
+    probability_c, chosen_n = choose(network, inputs)
     ids_c = rows.artwork_ids.take(pa.array(rows.artwork_c))
     offsets = pa.array(np.append(inputs.first_candidate_n, len(rows.artwork_c)).astype(np.int32))
     candidates = pa.StructArray.from_arrays([ids_c, pa.array(probability_c)], names=["artwork_id", "probability"])
@@ -243,37 +245,15 @@ def make_predictions(network: AnyNetwork, inputs: NetworkInputs, rows: ExampleAr
             "user_id": rows.user_ids,
             "title_id": rows.title_ids,
             "artwork_id": ids_c.take(pa.array(chosen_n)),
-            "probability": top_n,
+            "probability": probability_c[chosen_n],
             "propensity": pa.nulls(count, pa.float64()),
             "candidates": pa.ListArray.from_arrays(offsets, candidates),
             "rationale": pa.nulls(count, pa.string()),
             "model_id": pa.array([model_id] * count),
-            "fingerprint": pa.array([_fingerprint(rows, inputs, n, model_id) for n in range(count)]),
+            "fingerprint": pa.array(fingerprints(rows, inputs.history_hf, model_id), pa.string()),
             "scored_at": pa.array([datetime.now(UTC)] * count, pa.timestamp("us", "UTC")),
         }
     )
     pairs = list(zip(rows.user_ids.to_pylist(), rows.title_ids.to_pylist(), strict=True))
     first = {pair: n for n, pair in reversed(list(enumerate(pairs)))}
     return table.take(pa.array(sorted(first.values())))
-
-
-def _choose(network: AnyNetwork, inputs: NetworkInputs) -> tuple[np.ndarray, IntArray, np.ndarray]:
-    """Returns all candidates' probabilities end to end, and each example's best: its index there, its probability."""
-    parts, best, top = [], [], []
-    for picked_b, log_bm in predict(network, inputs):
-        probability_bm = log_bm.double().exp().numpy()
-        parts.append(probability_bm[np.arange(probability_bm.shape[1]) < inputs.candidates_n[picked_b][:, None]])
-        best.append(probability_bm.argmax(axis=1) + inputs.first_candidate_n[picked_b])
-        top.append(probability_bm.max(axis=1))
-    return np.concatenate(parts), np.concatenate(best), np.concatenate(top)
-
-
-def _fingerprint(rows: ExampleArrays, inputs: NetworkInputs, n: int, model_id: str) -> str:
-    candidates = slice(inputs.first_candidate_n[n], inputs.first_candidate_n[n] + rows.candidates_n[n])
-    history = slice(inputs.first_history_n[n], inputs.first_history_n[n] + rows.history_n[n])
-    artworks = pa.array(rows.artwork_c[candidates])
-    items = pa.array(np.append(rows.title_n[n], rows.item_h[history]))
-    texts = (rows.artwork_ids, artworks), (rows.captions, artworks), (rows.names, items), (rows.genres, items)
-    return storage.fingerprint(
-        model_id, [values.take(taken).to_pylist() for values, taken in texts], inputs.history_hf[history].tolist()
-    )

@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,15 +18,16 @@ from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from artsel_ray.baseline.encoder_network import EncoderNetwork, Fusion, is_known, mixed
-from artsel_ray.baseline.encoding import NetworkInputs, make_batch
-from artsel_ray.baseline.example_arrays import IntArray
-from artsel_ray.baseline.network_files import AnyNetwork, Weights
-from artsel_ray.baseline.towers import Network, Sizes, Towers
 from artsel_ray.evaluation.examples import Examples
 from artsel_ray.evaluation.held_out import headline_of, held_out_metrics, held_out_sums, shown_metrics, training_weights
+from artsel_ray.network.encoder_network import EncoderNetwork, Fusion, is_known, mixed
+from artsel_ray.network.encoding import NetworkInputs, make_batch
+from artsel_ray.network.example_arrays import IntArray
+from artsel_ray.network.network_files import AnyNetwork, Weights
+from artsel_ray.network.prediction import predict
+from artsel_ray.network.towers import Network, Sizes, Towers
 
-_PREDICT_BATCH = 1_024
+_BATCH = 1_024
 # Epochs without a lower validation loss after which a trial stops.
 _PATIENCE = 3
 _MAX_SHARPNESS = 10.0
@@ -97,15 +98,6 @@ class Fitted(NamedTuple):
     weights: Weights
     best: Trial
     trials: list[Trial]
-
-
-def predict(network: Network | AnyNetwork, inputs: NetworkInputs) -> Iterator[tuple[IntArray, Tensor]]:
-    """Yields, batch by batch, the examples' indices and their `[B, M]` log-probabilities."""
-    network.eval()
-    for first in range(0, len(inputs.label_n), _PREDICT_BATCH):
-        picked_b = np.arange(first, min(first + _PREDICT_BATCH, len(inputs.label_n)))
-        with torch.no_grad():
-            yield picked_b, network(make_batch(inputs, picked_b))
 
 
 def measure(network: Network | AnyNetwork, inputs: NetworkInputs, weight_n: Tensor | None = None) -> dict[str, float]:
@@ -210,8 +202,8 @@ def fit_fusion(fusion: Fusion, inputs: NetworkInputs, weight_n: Tensor | None = 
     Where there are no examples of one kind, its weights stay.
     """
     parts = []
-    for first in range(0, len(inputs.label_n), _PREDICT_BATCH):
-        picked_b = np.arange(first, min(first + _PREDICT_BATCH, len(inputs.label_n)))
+    for first in range(0, len(inputs.label_n), _BATCH):
+        picked_b = np.arange(first, min(first + _BATCH, len(inputs.label_n)))
         batch = make_batch(inputs, picked_b)
         with torch.no_grad():
             log_kbm = torch.stack([network.eval()(batch).double() for network in fusion.networks])

@@ -122,7 +122,7 @@ def told_apart(text: IntArray, sizes: IntArray) -> IntArray:
     """
     start = np.cumsum(sizes) - sizes
     is_one_text = np.minimum.reduceat(text, start) == np.maximum.reduceat(text, start)
-    return np.where(np.repeat(is_one_text, sizes), int(text.max()) + 1 + np.arange(len(text)), text)
+    return np.where(np.repeat(is_one_text, sizes), int(text.max(initial=0)) + 1 + np.arange(len(text)), text)
 
 
 def highest(score_c: FloatArray | IntArray, examples: Examples) -> FloatArray:

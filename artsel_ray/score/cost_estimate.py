@@ -47,7 +47,7 @@ def estimate_cost(run: ScoringRun) -> None:
     """
     start_ray()
     totals, shards, asked = _count(run)
-    layout = totals.cheapest_layout() if run.auto_layout else run.answer_spec.spec.layout
+    layout = totals.cheapest_layout() if run.auto_layout else run.prompted.spec.layout
     given = run.config.tokens_per_second
     if given is None and not totals.pairs:
         raise InputError("no pair can be scored; see what a run without --estimate-cost rejects")
@@ -63,7 +63,7 @@ def _count(run: ScoringRun) -> tuple[TokenCounts, int, pa.Array]:
     counts = count_pairs(run.files)
     assignment = run.assign(counts)
     shards = {title_id: number for title_id, (_, number) in assignment.shard_of.items()}
-    counter = TokenCounter(run.answer_spec, cache_block_tokens())
+    counter = TokenCounter(run.prompted, cache_block_tokens())
     costs = counter.measure_titles(counts, run.catalog)
     return counter.count(run.files, costs, shards), assignment.shards, costs.asked_ids
 

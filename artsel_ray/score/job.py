@@ -5,15 +5,19 @@ import time
 import numpy as np
 
 from artsel_ray import storage
+from artsel_ray.config import flag, resolved
 from artsel_ray.data.catalog import Catalog, permuted, read_catalog
 from artsel_ray.data.conformity import check_footers
 from artsel_ray.data.footers import read_footers
+from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import model_length, prompt_tokenizer
+from artsel_ray.network.network_files import find_network
 from artsel_ray.score.answer_spec import AnswerSpec, prompt_spec, read_label_prior
 from artsel_ray.score.cost_estimate import estimate_cost
+from artsel_ray.score.network import NetworkSpec, network_spec
 from artsel_ray.score.scoring_run import ScoringRun, score_requests
-from artsel_ray.score.settings import ScoreConfig
+from artsel_ray.score.settings import ScoreConfig, ScorePrompt
 
 
 def score(config: ScoreConfig) -> None:
@@ -25,11 +29,16 @@ def score(config: ScoreConfig) -> None:
     started = time.perf_counter()
     files, titles, artworks = (storage.list_files(uri) for uri in (config.requests, config.titles, config.artworks))
     check_footers({"requests": read_footers(files)})  # on the driver: the output of Ray's workers is not shown
-    answer_spec = resolve_answer_spec(config)
-    spec, roots = answer_spec.spec, (storage.folder(config.artworks), *config.image_root)
-    catalog, invalid = read_catalog(titles, artworks, spec.asset_kind, spec.assets, roots, config.limits)
+    if network := find_network(config.model):
+        check_flags(config, network)
+        answer_spec: AnswerSpec | NetworkSpec = network_spec(network, config.decoding)
+        catalog, invalid = read_catalog(titles, artworks, limits=config.limits)
+    else:
+        answer_spec = resolve_answer_spec(config)
+        spec, roots = answer_spec.spec, (storage.folder(config.artworks), *config.image_root)
+        catalog, invalid = read_catalog(titles, artworks, spec.asset_kind, spec.assets, roots, config.limits)
+        _warn_beyond_prior(answer_spec.label_prior, catalog)
     catalog = permuted(catalog, config.permutation)
-    _warn_beyond_prior(answer_spec.label_prior, catalog)
     run = ScoringRun(config, files, catalog, invalid, answer_spec, config.prompt.layout == "auto", started)
     if config.estimate_cost:
         estimate_cost(run)
@@ -60,6 +69,21 @@ def resolve_answer_spec(config: ScoreConfig) -> AnswerSpec:
         frame=storage.fingerprint(prompts.frame()),
         has_clock=prompts.writes_time,
     )
+
+
+def check_flags(config: ScoreConfig, network: str) -> None:
+    """Makes sure that no flag is given that means nothing to a network.
+
+    Raises:
+        InputError: naming the first such flag.
+    """
+    prompt = [name for name, value in resolved(config.prompt).items() if value != getattr(ScorePrompt(), name)]
+    if prompt:
+        raise InputError(f"{flag(prompt[0])} is for prompts, and {network} is a network, which has none; leave it out")
+    if config.estimate_cost:
+        raise InputError(f"--estimate-cost counts tokens, and {network} is a network, which takes none; leave it out")
+    if config.decoding not in ("choose", "rank"):
+        raise InputError(f"--decoding {config.decoding} is for language models, and {network} is a network; take rank")
 
 
 def _warn_beyond_prior(label_prior: tuple[float, ...], catalog: Catalog) -> None:

@@ -1,27 +1,26 @@
 """The engine of a run, and a rendered shard through engine and decoder into rows of predictions."""
 
 import dataclasses
-import datetime
 import itertools
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from artsel_ray.decoding import label_prior
-from artsel_ray.decoding.base import Choices, Questions
+from artsel_ray.decoding.base import Questions
 from artsel_ray.decoding.decoders import most_likely
 from artsel_ray.engines.base import Engine
 from artsel_ray.models.load import load
 from artsel_ray.prompts import rationale_checks
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.runtime.engine_pool import GetEngine, Processed
-from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.answer_spec import AnswerSpec
-from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer, refused
+from artsel_ray.score.predictions import predictions
+from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer
 from artsel_ray.score.settings import ScoreEngines
+from artsel_ray.score.shard_pairs import refused
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,12 @@ def make_scorer(answer_spec: AnswerSpec) -> Callable[[RenderedShard, GetEngine],
     def process(shard: RenderedShard, get_engine: GetEngine) -> Processed:
         engine = get_engine()
         try:
-            predictions, counts = score_shard(shard, engine, answer_spec)
+            rows, counts = score_shard(shard, engine, answer_spec)
         except ValueError as error:  # about a prompt: it would be the same at any other try
             traceback.print_tb(error.__traceback__)
             shard = refused(shard, f"the engine refuses a prompt of its shard ({type(error).__name__})")
             return Processed(shard.reused, shard.invalid, {**shard.counts, "unmatched": 0})
-        return Processed(pa.concat_tables([predictions, shard.reused]), shard.invalid, {**shard.counts, **counts})
+        return Processed(pa.concat_tables([rows, shard.reused]), shard.invalid, {**shard.counts, **counts})
 
     return process
 
@@ -88,7 +87,7 @@ def score_shard(shard: RenderedShard, engine: Engine, answer_spec: AnswerSpec) -
     shown, kept = None, dict[str, int]()
     if rationales is not None:
         shown, kept = _drop_wrong(shard, questions.tokenizer, rationales, choices.candidates)
-    return _predictions(shard, choices, shown, answer_spec.model_id), {"unmatched": choices.unmatched, **kept}
+    return predictions(shard, choices, shown, answer_spec.model_id), {"unmatched": choices.unmatched, **kept}
 
 
 def _questions(shard: RenderedShard, tokenizer: PromptTokenizer) -> Questions:
@@ -127,35 +126,3 @@ def _drop_wrong(
                 dropped[fault] += 1
             shown.append(None if fault else rationale)
     return shown, {"reasons": len(shown) - sum(dropped.values()), **dropped}
-
-
-def _predictions(
-    shard: RenderedShard, choices: Choices, rationales: list[str | None] | None, model_id: str
-) -> pa.Table:
-    groups = [group for group in shard.groups for _ in range(group.users)]
-    chosen = [group.artwork_ids[i] for group, i in zip(groups, choices.candidates, strict=True)]
-    count, now = len(groups), datetime.datetime.now(datetime.UTC)
-    columns = {
-        "user_id": shard.user_ids,
-        "title_id": pa.array([group.title_id for group in groups], pa.string()),
-        "artwork_id": pa.array(chosen, pa.string()),
-        "probability": pa.array(choices.probabilities, pa.float64()),
-        "propensity": pa.nulls(count, pa.float64()),
-        "candidates": _candidates(shard, choices),
-        "rationale": pa.nulls(count, pa.string()) if rationales is None else pa.array(rationales, pa.string()),
-        "model_id": pa.repeat(model_id, count),
-        "fingerprint": pa.array(shard.fingerprints, pa.string()),
-        "scored_at": pa.array([now] * count, PREDICTIONS.field("scored_at").type),
-    }
-    return pa.table(columns).select(PREDICTIONS.names).cast(PREDICTIONS)
-
-
-def _candidates(shard: RenderedShard, choices: Choices) -> pa.Array:
-    kind = PREDICTIONS.field("candidates").type
-    if choices.distributions is None:
-        return pa.nulls(len(choices.candidates), kind)
-    ids = [artwork for group in shard.groups for _ in range(group.users) for artwork in group.artwork_ids]
-    values = pa.array(np.concatenate([*choices.distributions, np.empty(0)]))
-    structs = pa.StructArray.from_arrays([pa.array(ids, pa.string()), values], fields=list(kind.value_type))
-    offsets = np.cumsum([0, *(len(each) for each in choices.distributions)])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs)

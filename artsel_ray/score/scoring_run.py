@@ -14,17 +14,35 @@ from artsel_ray import storage
 from artsel_ray.config import DEFAULT_LIMITS, Layout, resolved
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
+from artsel_ray.network.text_vectors import VECTORS
 from artsel_ray.runtime.engine_pool import EngineStage, gpus_per_engine
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin, finished_parts
 from artsel_ray.runtime.sharded_job import InputRows, PrepareStage, ShardedJob, stage_seconds
 from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, REJECTED_ROWS
 from artsel_ray.score.answer_spec import AnswerSpec
-from artsel_ray.score.rendering import ShardSource, make_renderer
-from artsel_ray.score.requests import SPILL_FOLDER, Assignment, ShuffledRequests, assign, count_pairs, shuffle_all
+from artsel_ray.score.network import (
+    NetworkSource,
+    NetworkSpec,
+    load_network,
+    make_encoder,
+    make_network_scorer,
+    network_vectors,
+)
+from artsel_ray.score.rendering import make_renderer
+from artsel_ray.score.requests import (
+    SPILL_FOLDER,
+    Assignment,
+    ShuffledRequests,
+    assign,
+    assign_titles,
+    count_pairs,
+    shuffle_all,
+)
 from artsel_ray.score.scoring import EngineLoader, make_scorer
 from artsel_ray.score.serving import serve
 from artsel_ray.score.settings import ScoreConfig
+from artsel_ray.score.shard_pairs import ShardSource
 from artsel_ray.score.token_counts import LAYOUTS, TokenCounter, cache_block_tokens
 
 
@@ -37,11 +55,17 @@ class ScoringRun:
     catalog: Catalog
     """With each title's candidates in the run's permutation."""
     invalid_catalog_rows: pa.Table
-    answer_spec: AnswerSpec
+    answer_spec: AnswerSpec | NetworkSpec
     auto_layout: bool
     """Whether the cheapest layout replaces the one of the answer spec."""
     started: float
     """When the job started, by `time.perf_counter`."""
+
+    @property
+    def prompted(self) -> AnswerSpec:
+        """The answer spec of a run whose model is asked by prompts."""
+        assert isinstance(self.answer_spec, AnswerSpec)
+        return self.answer_spec
 
     def identity(self) -> dict[str, Any]:
         """Returns what decides the result: runs with the same identity may share an output.
@@ -52,7 +76,7 @@ class ScoringRun:
         config, answer, serving = self.config, self.answer_spec.identity(), self.config.serving
         identity = {
             **answer,
-            "prompt": answer["prompt"] | ({"layout": "auto"} if self.auto_layout else {}),
+            **({"prompt": answer["prompt"] | {"layout": "auto"}} if self.auto_layout else {}),
             "shard_pairs": config.shard_pairs,
             "requests": storage.describe(self.files, config.requests),
             "titles": storage.describe_files(config.titles),
@@ -67,18 +91,22 @@ class ScoringRun:
 
     def with_layout(self, layout: Layout) -> "ScoringRun":
         """Returns the run with this layout."""
-        prompt = dataclasses.replace(self.answer_spec.spec, layout=layout)
-        answer_spec = dataclasses.replace(self.answer_spec, spec=prompt)
+        prompt = dataclasses.replace(self.prompted.spec, layout=layout)
+        answer_spec = dataclasses.replace(self.prompted, spec=prompt)
         return dataclasses.replace(self, answer_spec=answer_spec, auto_layout=False)
 
     def on_this_cluster(self) -> "ScoringRun":
         """Returns the run with the number format that `auto` means on this cluster: float32 on CPUs."""
-        if self.answer_spec.dtype != "auto" or gpus_per_engine(self.config.engine_pool):
+        spec = self.answer_spec
+        if isinstance(spec, NetworkSpec) or spec.dtype != "auto" or gpus_per_engine(self.config.engine_pool):
             return self
-        return dataclasses.replace(self, answer_spec=dataclasses.replace(self.answer_spec, dtype="float32"))
+        return dataclasses.replace(self, answer_spec=dataclasses.replace(spec, dtype="float32"))
 
     def assign(self, counts: Counter[str]) -> Assignment:
         """Returns which shard each title's pairs belong to."""
+        if isinstance(self.answer_spec, NetworkSpec):
+            assignment = assign_titles(counts, self.config.shard_pairs, {})
+            return dataclasses.replace(assignment, history_length=self.answer_spec.history_length)
         return assign(counts, self.config.shard_pairs, self.catalog, self.answer_spec.spec)
 
 
@@ -96,7 +124,8 @@ def score_requests(run: ScoringRun) -> None:
     """
     output = run.config.output
     # Earlier versions did not write the frame. They made the same one, unless their templates wrote the time.
-    added = () if run.answer_spec.has_clock else ("frame",)
+    has_clock = isinstance(run.answer_spec, AnswerSpec) and run.answer_spec.has_clock
+    added = () if has_clock else ("frame",)
     claimed = begin(output, run.identity(), resolved(run.config), added)
     start_ray()
     run = run.on_this_cluster()
@@ -122,7 +151,7 @@ def score_requests(run: ScoringRun) -> None:
 
 
 def _cheapest_layout(run: ScoringRun, counts: Counter[str]) -> Layout:
-    counter = TokenCounter(run.answer_spec, cache_block_tokens())
+    counter = TokenCounter(run.prompted, cache_block_tokens())
     totals = counter.count(run.files, counter.measure_titles(counts, run.catalog))
     layout = totals.cheapest_layout()
     print(f"layout {layout}: " + ", ".join(f"{totals.computed(name):,.0f} tokens {name}" for name in LAYOUTS))
@@ -131,9 +160,9 @@ def _cheapest_layout(run: ScoringRun, counts: Counter[str]) -> Layout:
 
 def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shards: int) -> ShardedJob:
     config, pool = run.config, run.config.engine_pool
-    source = ShardSource(shuffled.uris, shuffled.previous, run.files, run.catalog)
-    max_candidates = int(np.diff(run.catalog.offsets).max(initial=1))
-    load = EngineLoader(run.answer_spec, pool, max_candidates, config.tokens_per_second)
+    if isinstance(run.answer_spec, NetworkSpec):  # small, and faster without a GPU
+        pool = dataclasses.replace(pool, gpus_per_engine=0, tensor_parallel=1)
+    prepare, engine = _stages(run, ShardSource(shuffled.uris, shuffled.previous, run.files, run.catalog))
     return ShardedJob(
         run=claimed,
         table="predictions",
@@ -142,8 +171,8 @@ def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shar
         rows=shuffled.pairs,
         model_id=run.answer_spec.model_id,
         started=run.started,
-        prepare=PrepareStage("render", partial(make_renderer, run.answer_spec), lambda: source),
-        engine=EngineStage("score", partial(make_scorer, run.answer_spec), load),
+        prepare=prepare,
+        engine=engine,
         pool=pool,
         max_memory_gib=pool.engine_memory,
         finish=partial(serve, policy=config.serving),
@@ -151,6 +180,25 @@ def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shar
         known_invalid=shuffled.rejected_pairs,
         inputs=InputRows(shuffled.rows, shuffled.rejected_rows, "requests") if shuffled.rows else None,
     )
+
+
+def _stages(run: ScoringRun, source: ShardSource) -> tuple[PrepareStage, EngineStage]:
+    config, spec = run.config, run.answer_spec
+    if isinstance(spec, NetworkSpec):
+        load: Any = partial(load_network, spec)
+        prepare = PrepareStage("render", partial(make_encoder, spec), partial(_network_source, run, spec, source))
+        return prepare, EngineStage("score", partial(make_network_scorer, spec), load)
+    max_candidates = int(np.diff(run.catalog.offsets).max(initial=1))
+    load = EngineLoader(spec, config.engine_pool, max_candidates, config.tokens_per_second)
+    prepare = PrepareStage("render", partial(make_renderer, spec), lambda: source)
+    return prepare, EngineStage("score", partial(make_scorer, spec), load)
+
+
+def _network_source(run: ScoringRun, spec: NetworkSpec, source: ShardSource) -> NetworkSource:
+    config = run.config
+    kept, encoders = config.vectors or storage.join(config.output, VECTORS), config.engine_pool.engines
+    gpus = gpus_per_engine(config.engine_pool)
+    return NetworkSource(source, network_vectors(spec, run.catalog, run.files, config.limits, kept, encoders, gpus))
 
 
 def _publish(run: ScoringRun, job: ShardedJob, shuffled: ShuffledRequests, seconds: dict[str, float]) -> None:
@@ -170,16 +218,21 @@ def _publish(run: ScoringRun, job: ShardedJob, shuffled: ShuffledRequests, secon
         "rejected_previous_rows": shuffled.rejected_previous_rows,
         "rejected_catalog_rows": invalid.num_rows,
         **model,
-        "layout": answer_spec.spec.layout,
+        **({"layout": answer_spec.spec.layout} if isinstance(answer_spec, AnswerSpec) else {}),
         MEMORY: round(totals[MEMORY], 2),
         "seconds": {**seconds, "stages": stage_seconds(totals)},
     }
     if cut := counted["histories_cut"]:
-        longest = f"{answer_spec.max_model_length:,} tokens"
+        longest = f"{run.prompted.max_model_length:,} tokens"
         print(f"{cut:,} histories lost their oldest items: prompt and answer have at most {longest}", flush=True)
     rejected = counted["rejected"] + shuffled.rejected_pairs
     job.publish(summary, {"pairs": counted["pairs"], "rejected": rejected, **model})
     storage.delete(storage.join(output, SPILL_FOLDER))
-    share = totals["cached_tokens"] / max(totals["prompt_tokens"], 1)
-    cached = f"{share:.0%} of {counted['prompt_tokens']:,} prompt tokens from cache"
-    print(f"{counted['pairs']:,} pairs scored, {rejected:,} rejected, {cached}; {output}", flush=True)
+    print(f"{counted['pairs']:,} pairs scored, {rejected:,} rejected{_cached(totals)}; {output}", flush=True)
+
+
+def _cached(totals: Counter[str]) -> str:
+    if not totals["prompt_tokens"]:
+        return ""
+    share = totals["cached_tokens"] / totals["prompt_tokens"]
+    return f", {share:.0%} of {totals['prompt_tokens']:,.0f} prompt tokens from cache"

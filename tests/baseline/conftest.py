@@ -1,23 +1,5 @@
-import pytest
+"""The network's fixtures, for the job that trains it."""
 
-from artsel_ray.baseline.encoding import NetworkInputs, encode
-from artsel_ray.baseline.example_arrays import ExampleArrays, read_example_arrays
-from artsel_ray.baseline.vocabulary import Vocabulary, make_vocabulary
-from tests.support.baseline_examples import genre_fans, write_examples
+from tests.network.conftest import inputs, vocabulary, world
 
-
-@pytest.fixture(scope="package")
-def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExampleArrays]:
-    folder = tmp_path_factory.mktemp("world")
-    splits = {"train": genre_fans(400, 0), "validation": genre_fans(100, 1), "unseen": genre_fans(100, 2, titles="new")}
-    return {name: read_example_arrays(write_examples(folder / name, rows)) for name, rows in splits.items()}
-
-
-@pytest.fixture(scope="package")
-def vocabulary(world: dict[str, ExampleArrays]) -> Vocabulary:
-    return make_vocabulary(world["train"])
-
-
-@pytest.fixture(scope="package")
-def inputs(world: dict[str, ExampleArrays], vocabulary: Vocabulary) -> dict[str, NetworkInputs]:
-    return {name: encode(rows, vocabulary, train=name == "train") for name, rows in world.items()}
+__all__ = ["inputs", "vocabulary", "world"]

@@ -7,20 +7,20 @@ import pytest
 import torch
 
 from artsel_ray import storage
-from artsel_ray.baseline.encoding import NetworkInputs, encode
-from artsel_ray.baseline.example_arrays import ExampleArrays, read_example_arrays
 from artsel_ray.baseline.job import _identity, baseline, make_predictions
 from artsel_ray.baseline.settings import BaselineConfig
-from artsel_ray.baseline.towers import Towers
 from artsel_ray.baseline.trials import run_trials
-from artsel_ray.baseline.vocabulary import Vocabulary, make_vocabulary
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.data.conformity import check_footers
 from artsel_ray.data.footers import Footer
 from artsel_ray.errors import InputError
 from artsel_ray.evaluate.job import evaluate
 from artsel_ray.evaluate.settings import EvaluateConfig
-from tests.support.baseline_examples import RECIPE, example, genre_fans, silent, sized, write_examples
+from artsel_ray.network.encoding import NetworkInputs, encode
+from artsel_ray.network.example_arrays import ExampleArrays, read_example_arrays
+from artsel_ray.network.towers import Towers
+from artsel_ray.network.vocabulary import Vocabulary, make_vocabulary
+from tests.support.network_examples import RECIPE, example, genre_fans, silent, sized, write_examples
 
 
 def test_predictions_hold_every_candidates_probability(

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from artsel_ray.baseline.encoder_network import Fusion
-from artsel_ray.baseline.encoding import NetworkInputs, encode
-from artsel_ray.baseline.example_arrays import read_example_arrays
-from artsel_ray.baseline.towers import Towers
-from artsel_ray.baseline.trials import Trial, batches, fit_fusion, measure, predict, run_trials
-from artsel_ray.baseline.vocabulary import Vocabulary, make_vocabulary
+from artsel_ray.baseline.trials import Trial, batches, fit_fusion, measure, run_trials
 from artsel_ray.evaluation.held_out import held_out_metrics, held_out_sums
-from tests.support.baseline_examples import RECIPE, example, silent, sized, write_examples
+from artsel_ray.network.encoder_network import Fusion
+from artsel_ray.network.encoding import NetworkInputs, encode
+from artsel_ray.network.example_arrays import read_example_arrays
+from artsel_ray.network.prediction import predict
+from artsel_ray.network.towers import Towers
+from artsel_ray.network.vocabulary import Vocabulary, make_vocabulary
+from tests.support.network_examples import RECIPE, example, silent, sized, write_examples
 
 
 def test_every_example_is_in_one_batch() -> None:

@@ -51,7 +51,7 @@ def test_date_that_the_template_writes_is_part_of_the_identity(
     frames = [run.identity()["frame"] for _, run in called]
     assert (frames[0] == frames[1], frames[2] == frames[3], len(set(frames))) == (True, False, 3)
     # A run of an earlier version, which wrote today's date, is not resumed.
-    assert [run.answer_spec.has_clock for _, run in called] == [False, False, True, True]
+    assert [run.prompted.has_clock for _, run in called] == [False, False, True, True]
 
 
 def test_estimate_cost_scores_nothing(world: Path, smollm2: Model, called: list[tuple[str, ScoringRun]]) -> None:

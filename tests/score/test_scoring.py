@@ -24,7 +24,7 @@ from artsel_ray.runtime.starts import Starts
 from artsel_ray.runtime.task_result import unwrap, wrap
 from artsel_ray.schema import INVALID_ROWS, PREDICTIONS
 from artsel_ray.score.answer_spec import AnswerSpec
-from artsel_ray.score.rendering import RenderedShard, TitleGroup, prompt_tokenizer
+from artsel_ray.score.rendering import PromptGroup, RenderedShard, prompt_tokenizer
 from artsel_ray.score.scoring import EngineLoader, make_scorer, score_shard
 from artsel_ray.score.settings import ScoreEngines
 
@@ -61,15 +61,14 @@ class Scripted:
 
 def shard(answer_spec: AnswerSpec) -> RenderedShard:
     options = prompt_tokenizer(answer_spec.model, answer_spec.spec).options("Up", ["Comedy"], CAPTIONS)
-    groups = [TitleGroup("t1", ["a", "b", "c"], options, 2), TitleGroup("t2", ["d", "e", "f"], options, 1)]
+    groups = [PromptGroup("t1", ["a", "b", "c"], 2, options), PromptGroup("t2", ["d", "e", "f"], 1, options)]
     histories = pa.array([[11], [12, 13], [14]], pa.list_(pa.int32()))
     users = pa.chunked_array([["u1", "u2", "u3"]])
     files = pa.array(["a.parquet"] * 3).dictionary_encode()
     sources = {"user_id": users, "title_id": ["t1", "t1", "t2"], "row": [0, 1, 2], "row_share": [1.0, 0.5, 1.0]}
     return RenderedShard(
-        groups, users, histories, ["f1", "f2", "f3"], PREDICTIONS.empty_table(), INVALID_ROWS.empty_table(), {},
-        pa.table({**sources, "file": files}),
-        pa.array(["Heat", "Up"]),
+        groups, ["f1", "f2", "f3"], PREDICTIONS.empty_table(), INVALID_ROWS.empty_table(), {},
+        pa.table({**sources, "file": files}), histories, pa.array(["Heat", "Up"]),
     )  # fmt: skip
 
 
@@ -196,8 +195,8 @@ def test_shard_with_a_prompt_that_the_engine_refuses_is_rejected_with_its_rows(s
 
 
 def test_empty_shard_is_an_empty_table(smollm2: Model) -> None:
-    empty = replace(shard(ANSWER_SPEC), groups=[], user_ids=pa.chunked_array([[]], pa.string()), fingerprints=[])
-    empty = replace(empty, histories=pa.array([], pa.list_(pa.int32())))
+    empty = replace(shard(ANSWER_SPEC), groups=[], fingerprints=[])
+    empty = replace(empty, sources=empty.sources.slice(0, 0), histories=pa.array([], pa.list_(pa.int32())))
     table, _ = score_shard(empty, Scripted(), ANSWER_SPEC)
     assert table.num_rows == 0
 
@@ -254,7 +253,7 @@ def only(shard: RenderedShard, pairs: list[int]) -> RenderedShard:
     return replace(
         shard,
         groups=[replace(shard.groups[0], users=len(pairs))],
-        user_ids=shard.user_ids.take(pa.array(pairs)),
+        sources=shard.sources.take(pa.array(pairs)),
         histories=shard.histories.take(pa.array(pairs)),
         fingerprints=[shard.fingerprints[pair] for pair in pairs],
     )

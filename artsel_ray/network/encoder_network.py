@@ -7,8 +7,8 @@ of an example, d width, k networks.
 import torch
 from torch import Tensor, nn
 
-from artsel_ray.baseline.encoding import HISTORY_FEATURES, Batch
-from artsel_ray.baseline.towers import Network, Sizes, Towers, history_mean
+from artsel_ray.network.encoding import HISTORY_FEATURES, Batch
+from artsel_ray.network.towers import Network, Sizes, Towers, history_mean
 
 # Vectors have elements of about 1: these make their weights learn as slowly as many dense inputs need, and those of
 # names, of which there are few, slower still.

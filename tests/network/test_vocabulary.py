@@ -5,9 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from artsel_ray.baseline.encoding import encode
-from artsel_ray.baseline.example_arrays import read_example_arrays
-from artsel_ray.baseline.vocabulary import (
+from artsel_ray.network.encoding import encode
+from artsel_ray.network.example_arrays import read_example_arrays
+from artsel_ray.network.vocabulary import (
     BUCKETS,
     count_terms,
     inverse_document_frequency,
@@ -15,7 +15,7 @@ from artsel_ray.baseline.vocabulary import (
     make_vocabulary,
     tf_idf,
 )
-from tests.support.baseline_examples import example, write_examples
+from tests.support.network_examples import example, write_examples
 
 
 def test_popularity_and_vocabulary_come_from_train_alone(tmp_path: Path) -> None:

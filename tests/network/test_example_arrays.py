@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from artsel_ray import schema, storage
-from artsel_ray.baseline.example_arrays import read_example_arrays
 from artsel_ray.errors import InputError
-from tests.support.baseline_examples import Candidates, example, watched, write_examples
+from artsel_ray.network.example_arrays import read_example_arrays
+from tests.support.network_examples import Candidates, example, watched, write_examples
 
 
 def test_artworks_and_items_are_held_once(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_artworks_and_items_are_held_once(tmp_path: Path) -> None:
     assert [rows.genres[int(i)].as_py() for i in rows.item_h] == ["x\x1fy", ""]
     assert [rows.names[int(i)].as_py() for i in rows.title_n] == ["T", "T"]
     assert [rows.genres[int(i)].as_py() for i in rows.title_n] == ["Drama", ""]
-    assert rows.age_days_h.tolist() == [2, 0.5]
+    assert rows.age_days_h.tolist() == [1.5, 0]
     np.testing.assert_array_equal(rows.watch_seconds_h, [60, np.nan])
 
 

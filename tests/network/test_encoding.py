@@ -4,17 +4,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from artsel_ray.baseline.encoding import NetworkInputs, encode, make_batch, ranges
-from artsel_ray.baseline.example_arrays import read_example_arrays
-from artsel_ray.baseline.vocabulary import make_vocabulary
-from tests.support.baseline_examples import example, watched, write_examples
+from artsel_ray.network.encoding import NetworkInputs, encode, make_batch, ranges
+from artsel_ray.network.example_arrays import read_example_arrays
+from artsel_ray.network.vocabulary import make_vocabulary
+from tests.support.network_examples import example, watched, write_examples
 
 
 def test_history_features_and_genre_shares_by_hand(tmp_path: Path) -> None:
     history = [watched("A", ["x", "y"], 3, 120.0), watched("B", ["y"], 1, None)]
     rows = read_example_arrays(write_examples(tmp_path, [example("u", "t", 0, [("a", "one")], history=history)]))
     inputs = encode(rows, make_vocabulary(rows))
-    expected = [[math.log(4), math.log(3), 0, math.log(2)], [math.log(2), 0, 1, 0]]
+    expected: list[list[float]] = [[math.log(3), math.log(3), 0, math.log(2)], [0, 0, 1, 0]]
     np.testing.assert_allclose(inputs.history_hf, expected, rtol=1e-6)
     # The genres are Drama (the title's), x and y; column 0 stands for unknown ones.
     genres = inputs.genres_i.toarray()[[*inputs.item_h, *inputs.title_n]]

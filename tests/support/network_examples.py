@@ -1,4 +1,4 @@
-"""Small splits of examples for the baseline's tests, whose users engage with one genre's artworks."""
+"""Small splits of examples for the network's tests, whose users engage with one genre's artworks."""
 
 import dataclasses
 import datetime
@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artsel_ray import schema
-from artsel_ray.baseline.towers import Sizes
 from artsel_ray.baseline.trials import Recipe
-from artsel_ray.baseline.vocabulary import Vocabulary
+from artsel_ray.network.towers import Sizes
+from artsel_ray.network.vocabulary import Vocabulary
 
 NOW = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC)
 DAY = datetime.timedelta(days=1)

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from artsel_ray.baseline.encoder_network import EncoderNetwork, Fusion, is_known, mixed
-from artsel_ray.baseline.encoding import NetworkInputs, encode, make_batch
-from artsel_ray.baseline.example_arrays import ExampleArrays
-from artsel_ray.baseline.text_vectors import TextVectors
-from artsel_ray.baseline.towers import Sizes
-from artsel_ray.baseline.vocabulary import Vocabulary, make_vocabulary
-from tests.support.baseline_examples import sized
+from artsel_ray.network.encoder_network import EncoderNetwork, Fusion, is_known, mixed
+from artsel_ray.network.encoding import NetworkInputs, encode, make_batch
+from artsel_ray.network.example_arrays import ExampleArrays
+from artsel_ray.network.text_vectors import TextVectors
+from artsel_ray.network.towers import Sizes
+from artsel_ray.network.vocabulary import Vocabulary, make_vocabulary
+from tests.support.network_examples import sized
 
 
 @pytest.fixture(scope="module")

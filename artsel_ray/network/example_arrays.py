@@ -1,4 +1,4 @@
-"""Examples as arrays for the baseline's network, with each distinct artwork and item once.
+"""Examples as arrays for the network, with each distinct artwork and item once.
 
 Suffixes: n examples, c candidates of all examples end to end, h history items of all examples end to end,
 a distinct artworks, i distinct items (a title's name and genres).
@@ -39,8 +39,8 @@ class ExampleArrays:
         label_n: index of the engaged artwork among the example's candidates.
         candidates_n: number of candidates; `artwork_c` holds them, one example after another.
         title_n: index of the title's own item.
-        history_n: number of history items; `item_h`, `age_days_h` and `watch_seconds_h` (NaN if unknown) hold them,
-            newest last.
+        history_n: number of history items; `item_h`, `age_days_h` (days before the newest) and `watch_seconds_h` (NaN
+            if unknown) hold them, newest last.
         genres: each item's genres in one string; see `split_genres`.
         propensity_n: probability with which the engaged artwork was shown; NaN where there is none in (0, 1].
         without_propensity: number of examples without one, by file.
@@ -87,16 +87,18 @@ class _Strings:
         return checks.codes(found.dictionary, self.values).astype(np.int64)[found.indices.to_numpy()]
 
 
-class _Pairs:
+class Codes:
     """Gives distinct pairs of strings a code each: both strings' codes in one integer."""
 
     def __init__(self) -> None:
         self._left, self._right = _Strings(), _Strings()
 
     def codes(self, left: pa.Array, right: pa.Array) -> IntArray:
+        """Returns each pair's code; null counts as the empty string."""
         return self._left.codes(left) << 32 | self._right.codes(right)
 
     def strings(self, codes: IntArray) -> tuple[pa.Array, pa.Array]:
+        """Returns the strings with these codes."""
         return self._left.values.take(pa.array(codes >> 32)), self._right.values.take(pa.array(codes & 0xFFFFFFFF))
 
 
@@ -106,7 +108,7 @@ def read_example_arrays(uri: str) -> ExampleArrays:
     Raises:
         InputError: if nothing is there, a file is broken or no table of examples, or no row is valid.
     """
-    artworks, items = _Pairs(), _Pairs()
+    artworks, items = Codes(), Codes()
     parts, invalid, without_propensity = [], [INVALID_ROWS.empty_table()], Counter[str]()
     reader = CheckedReader(storage.list_files(uri), "examples", _COLUMNS, _row_checks)
     for batch in reader.batches(_BATCH_ROWS):
@@ -150,14 +152,10 @@ def _row_checks(rows: pa.Table) -> list[checks.RowCheck]:
     ]
 
 
-def _part(rows: pa.Table, artworks: _Pairs, items: _Pairs) -> dict[str, pa.Array | NDArray]:
+def _part(rows: pa.Table, artworks: Codes, items: Codes) -> dict[str, pa.Array | NDArray]:
     """Returns one batch's arrays, with the codes of artworks and items in place of their indices."""
     columns = {name: rows[name].combine_chunks() for name in rows.column_names}
-    candidates, history = pc.list_flatten(columns["candidates"]), pc.list_flatten(columns["history"])
-    history_n = pc.fill_null(pc.list_value_length(columns["history"]), 0).to_numpy().astype(np.int64)
-    watched_us_h = pc.fill_null(history.field("timestamp").cast(pa.int64()), 0).to_numpy()
-    wrong_n = checks.propensity_is_wrong(columns["propensity"])
-    shown_us_h = np.repeat(columns["timestamp"].cast(pa.int64()).to_numpy(), history_n)
+    candidates, wrong_n = pc.list_flatten(columns["candidates"]), checks.propensity_is_wrong(columns["propensity"])
     return {
         "user_ids": columns["user_id"],
         "title_ids": columns["title_id"],
@@ -165,11 +163,26 @@ def _part(rows: pa.Table, artworks: _Pairs, items: _Pairs) -> dict[str, pa.Array
         "propensity_n": np.where(wrong_n, np.nan, columns["propensity"].to_numpy(zero_copy_only=False)),
         "candidates_n": pc.list_value_length(columns["candidates"]).to_numpy().astype(np.int64),
         "artwork_codes_c": artworks.codes(candidates.field("artwork_id"), candidates.field("caption")),
-        "title_codes_n": items.codes(columns["title_name"], pc.binary_join(columns["title_genres"], _GENRE_SEPARATOR)),
+        "title_codes_n": items.codes(columns["title_name"], joined_genres(columns["title_genres"])),
+        **history_arrays(columns["history"], items),
+    }
+
+
+def history_arrays(histories: pa.Array, items: Codes) -> dict[str, NDArray]:
+    """Returns `history_n`, `age_days_h` and `watch_seconds_h`, and `item_codes_h` in place of `item_h`."""
+    history = pc.list_flatten(histories)
+    history_n = pc.fill_null(pc.list_value_length(histories), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    watched_us_h = pc.fill_null(history.field("timestamp").cast(pa.int64()), 0).to_numpy()
+    first_n = (np.cumsum(history_n) - history_n)[history_n > 0]
+    newest_us_h = np.repeat(np.maximum.reduceat(watched_us_h, first_n), history_n[history_n > 0]) if len(first_n) else 0
+    return {
         "history_n": history_n,
-        "item_codes_h": items.codes(
-            history.field("title_name"), pc.binary_join(history.field("genres"), _GENRE_SEPARATOR)
-        ),
-        "age_days_h": (np.maximum(shown_us_h - watched_us_h, 0) / _DAY_MICROSECONDS).astype(np.float32),
+        "item_codes_h": items.codes(history.field("title_name"), joined_genres(history.field("genres"))),
+        "age_days_h": ((newest_us_h - watched_us_h) / _DAY_MICROSECONDS).astype(np.float32),
         "watch_seconds_h": history.field("watch_seconds").to_numpy(zero_copy_only=False).astype(np.float32),
     }
+
+
+def joined_genres(genres: pa.Array) -> pa.Array:
+    """Returns each list of genres as one string, which `split_genres` splits again."""
+    return pc.binary_join(genres, _GENRE_SEPARATOR)

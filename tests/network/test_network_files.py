@@ -7,15 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from artsel_ray.baseline.encoder_network import Fusion
-from artsel_ray.baseline.encoding import NetworkInputs, encode
-from artsel_ray.baseline.example_arrays import ExampleArrays
 from artsel_ray.baseline.job import make_predictions
-from artsel_ray.baseline.network_files import make_network, read_model, write_model
-from artsel_ray.baseline.towers import Towers
-from artsel_ray.baseline.vocabulary import Vocabulary
 from artsel_ray.errors import InputError
-from tests.support.baseline_examples import sized
+from artsel_ray.network.encoder_network import Fusion
+from artsel_ray.network.encoding import NetworkInputs, encode
+from artsel_ray.network.example_arrays import ExampleArrays
+from artsel_ray.network.network_files import make_network, read_model, write_model
+from artsel_ray.network.towers import Towers
+from artsel_ray.network.vocabulary import Vocabulary
+from tests.support.network_examples import sized
 
 
 def test_model_read_back_predicts_the_same(
@@ -24,7 +24,7 @@ def test_model_read_back_predicts_the_same(
     recipe = sized(vocabulary)
     torch.manual_seed(3)
     network = Towers(recipe.sizes)
-    model_id = write_model(str(tmp_path), recipe.sizes, network.state_dict(), vocabulary)
+    model_id = write_model(str(tmp_path), recipe.sizes, network.state_dict(), vocabulary, 3)
     read, known = read_model(str(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "vocabulary.json"}
     assert known.artwork_ids.equals(vocabulary.artwork_ids)
@@ -34,7 +34,7 @@ def test_model_read_back_predicts_the_same(
         make_predictions(read, again, world["unseen"], model_id).drop_columns("scored_at")
     )
     torch.nn.init.ones_(network.skip.weight)
-    assert write_model(str(tmp_path), recipe.sizes, network.state_dict(), vocabulary) != model_id
+    assert write_model(str(tmp_path), recipe.sizes, network.state_dict(), vocabulary, 3) != model_id
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_both_networks_and_their_weights_are_read_back(tmp_path: Path, vocabular
     network = make_network(sizes)
     assert isinstance(network, Fusion)
     network.weights.copy_(torch.tensor([[0.1, 1.2], [0.7, 0.3]]))
-    write_model(str(tmp_path), sizes, network.state_dict(), with_vectors, "smollm2")
+    write_model(str(tmp_path), sizes, network.state_dict(), with_vectors, 3, "smollm2")
     read, known = read_model(str(tmp_path))
     assert known.vector_mean_e.tolist() == [1, 1, 1, 1]
     assert {name: value.tolist() for name, value in read.state_dict().items()} == {
@@ -58,7 +58,7 @@ def test_both_networks_and_their_weights_are_read_back(tmp_path: Path, vocabular
 
 def test_files_without_vectors_and_temperature_are_read(tmp_path: Path, vocabulary: Vocabulary) -> None:
     recipe = sized(vocabulary)
-    write_model(str(tmp_path), recipe.sizes, Towers(recipe.sizes).state_dict(), vocabulary)
+    write_model(str(tmp_path), recipe.sizes, Towers(recipe.sizes).state_dict(), vocabulary, 3)
     file = tmp_path / "model.safetensors"
     weights = load(file.read_bytes())
     file.write_bytes(

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from artsel_ray.baseline import text_vectors as module
-from artsel_ray.baseline.text_vectors import NO_VECTORS, TextVectors, text_vectors
 from artsel_ray.engines.text_encoder import TextEncoder
 from artsel_ray.models.load import load
+from artsel_ray.network import text_vectors as module
+from artsel_ray.network.text_vectors import NO_VECTORS, TextVectors, text_vectors
 from tests.support.training import TinyLlama
 
 TEXTS = pa.array(["", "a red tower", "the sea", "a house"])

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from artsel_ray.baseline.example_arrays import ExampleArrays, FloatArray, IntArray, split_genres
-from artsel_ray.baseline.text_vectors import NO_VECTORS, TextVectors
-from artsel_ray.baseline.vocabulary import BUCKETS, Vocabulary, lookup, standardized, tf_idf
 from artsel_ray.data import checks
 from artsel_ray.evaluation.examples import told_apart
+from artsel_ray.network.example_arrays import ExampleArrays, FloatArray, IntArray, split_genres
+from artsel_ray.network.text_vectors import NO_VECTORS, TextVectors
+from artsel_ray.network.vocabulary import BUCKETS, Vocabulary, lookup, standardized, tf_idf
 from artsel_ray.prompts.escaping import escape
 
 HISTORY_FEATURES = 4
@@ -37,8 +37,8 @@ class NetworkInputs:
         propensity_n: probability with which it was shown; NaN where it is not known.
         candidates_n: number of candidates; `first_candidate_n` is the index in `artwork_c` of the first.
         history_n: number of history items; `first_history_n` is the index in `item_h` of the first.
-        history_hf: log days before the example, log minutes watched, 1 where these are unknown, log position from the
-            newest.
+        history_hf: log days before the newest item, log minutes watched, 1 where these are unknown, log position from
+            the newest.
         id_a, name_i: indices into the vocabulary, 0 if unknown.
         captions_a, name_terms_i: TF-IDF of terms. `genres_i`: one over the number of genres, at each genre's index.
         vector_ae, vector_ie: a language model's vectors of captions and names; no columns without a model.

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from artsel_ray.baseline.encoding import NetworkInputs, encode, make_batch
-from artsel_ray.baseline.example_arrays import read_example_arrays
-from artsel_ray.baseline.towers import Towers
-from artsel_ray.baseline.vocabulary import Vocabulary, make_vocabulary
-from tests.support.baseline_examples import Candidates, example, sized, watched, write_examples
+from artsel_ray.network.encoding import NetworkInputs, encode, make_batch
+from artsel_ray.network.example_arrays import read_example_arrays
+from artsel_ray.network.towers import Towers
+from artsel_ray.network.vocabulary import Vocabulary, make_vocabulary
+from tests.support.network_examples import Candidates, example, sized, watched, write_examples
 
 
 def test_zero_towers_choose_by_popularity_without_own_engagement(

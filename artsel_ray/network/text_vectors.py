@@ -12,12 +12,15 @@ import pyarrow.compute as pc
 import ray
 
 from artsel_ray import storage
-from artsel_ray.baseline.example_arrays import FloatArray
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.engines.text_encoder import TextEncoder
 from artsel_ray.models.load import load
+from artsel_ray.network.example_arrays import FloatArray
 from artsel_ray.runtime.engine_pool import actor_options
 from artsel_ray.runtime.task_result import capture, results, wrap
+
+VECTORS = "vectors"
+"""Folder of a run's output where its vectors are kept, if no other is named."""
 
 _PART_TEXTS = 2_048  # what a run that is killed loses
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from artsel_ray.baseline.encoding import HISTORY_FEATURES, Batch
-from artsel_ray.baseline.vocabulary import BUCKETS
+from artsel_ray.network.encoding import HISTORY_FEATURES, Batch
+from artsel_ray.network.vocabulary import BUCKETS
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
-from artsel_ray.baseline.example_arrays import ExampleArrays, FloatArray, IntArray, split_genres
-from artsel_ray.baseline.text_vectors import NO_VECTORS, TextVectors
+from artsel_ray.network.example_arrays import ExampleArrays, FloatArray, IntArray, split_genres
+from artsel_ray.network.text_vectors import NO_VECTORS, TextVectors
 
 BUCKETS = 1 << 15
 
@@ -87,6 +87,8 @@ def inverse_document_frequency(texts: pa.Array) -> FloatArray:
 
 def tf_idf(texts: pa.Array, idf_w: FloatArray) -> csr_matrix:
     """Returns `[texts, BUCKETS]` rows of length 1, in proportion to `(1 + log count) * idf_w`."""
+    if not len(texts):  # which scikit-learn refuses
+        return csr_matrix((0, BUCKETS), dtype=np.float32)
     transformer = TfidfTransformer(sublinear_tf=True)
     transformer.idf_ = idf_w
     return transformer.transform(count_terms(texts))

@@ -1,0 +1,62 @@
+"""Reuse of an earlier run's predictions: only of what this run could have made, with the model's own choice."""
+
+import datetime
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from artsel_ray import storage
+from artsel_ray.data.catalog import read_catalog
+from artsel_ray.models.load import Model
+from artsel_ray.prompts.tokenizer import Options
+from artsel_ray.schema import PREDICTIONS
+from artsel_ray.score import shard_pairs
+from artsel_ray.score.rendering import PromptGroup, render_shard
+from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previous, shuffle_requests
+from artsel_ray.score.shard_pairs import ShardSource
+from tests.score.test_rendering import ANSWER_SPEC, Render, files
+
+
+def test_earlier_prediction_that_this_run_could_not_make_is_not_reused(
+    world: Path, smollm2: Model, render: Render
+) -> None:
+    catalog, _ = read_catalog(files(world, "titles"), files(world, "artworks"))
+    asked, work = files(world, "requests"), str(world / "W")
+    assignment = assign_titles(sum((count_titles(file) for file in asked), Counter()), 1000, {})
+    uris = [uri for i in range(2) for uri in shuffle_requests(asked, range(i, i + 1), assignment, work, work).uris]
+    for decoding in ("choose", "rank"):
+        answer_spec = replace(ANSWER_SPEC, decoding=decoding)
+        first = render(world, answer_spec)
+        row: dict[str, Any] = {
+            "user_id": "u00",
+            "title_id": "t1",
+            "artwork_id": "t1-0",
+            "fingerprint": first.fingerprints[0],
+        }
+        ranked = [{"artwork_id": f"t1-{i}", "probability": 1 / 3} for i in range(3)]
+        row |= {"candidates": ranked, "model_id": "m", "scored_at": datetime.datetime.now(datetime.UTC)}
+        outcomes = []
+        changes: list[dict[str, Any]] = [{}, {"artwork_id": "t2-0"}, {"artwork_id": "gone"}, {"candidates": None}]
+        for change in changes:
+            earlier = pa.Table.from_pylist([row | change], schema=PREDICTIONS)
+            storage.write_table(f"{world}/P/a.parquet", earlier, "predictions")
+            assert shuffle_previous([f"{world}/P/a.parquet"], f"{work}/p.arrow", assignment, f"{work}/r.parquet") == 0
+            shard = render_shard(0, ShardSource(uris, [f"{work}/p.arrow"], asked, catalog), answer_spec)
+            outcomes.append((shard.counts["reused"], len(shard.fingerprints)))
+        assert outcomes == [(1, 23), (0, 24), (0, 24), (1, 23) if decoding == "choose" else (0, 24)]
+
+
+def test_reused_prediction_that_was_drawn_has_the_models_choice_again() -> None:
+    options = Options(prefix=[1], answers=[[7], [7], [8]], captions_cut=0, length=1)
+    listed = [{"artwork_id": name, "probability": value} for name, value in (("a", 0.3), ("b", 0.3), ("c", 0.4))]
+    row = {"user_id": "u", "title_id": "t", "artwork_id": "c", "probability": 0.4, "propensity": 0.1}
+    row |= {"candidates": listed, "model_id": "m", "fingerprint": "f", "scored_at": datetime.datetime.now(datetime.UTC)}
+    drawn = pa.Table.from_pylist([row, row | {"propensity": None}], PREDICTIONS)
+    found = shard_pairs._undrawn(drawn, [PromptGroup("t", ["a", "b", "c"], users=2, options=options)] * 2).to_pylist()
+    # Of the first, a and b read the same and share .6; the second was not drawn.
+    assert [(each["artwork_id"], each["probability"], each["propensity"]) for each in found] == [
+        ("a", 0.3, None), ("c", 0.4, None),
+    ]  # fmt: skip
