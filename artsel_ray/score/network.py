@@ -167,7 +167,7 @@ def make_network_scorer(spec: NetworkSpec) -> Callable[[EncodedShard, GetEngine]
         loaded: Any = get_engine()
         with loaded.usage.timed():
             predicted = choose(loaded.network, shard.inputs)
-        distributions = np.split(predicted.probability_c, np.cumsum(shard.inputs.candidates_n)[:-1])
+        distributions = np.split(predicted.probability_c, shard.inputs.first_candidate_n)[1:]  # the first is empty
         chosen = (predicted.chosen_n - shard.inputs.first_candidate_n).tolist()
         probabilities = predicted.probability_c[predicted.chosen_n].tolist()
         choices = Choices(chosen, probabilities, distributions if spec.decoding == "rank" else None)
