@@ -7,21 +7,17 @@ import dataclasses
 import json
 import time
 from datetime import UTC, datetime
-from threading import Thread
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
-import torch
-from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig
-from safetensors.torch import load, save
 
 from artsel_ray import storage
+from artsel_ray.baseline.fitting import Task, fit, network_of
+from artsel_ray.baseline.folds import fold_n, subset
 from artsel_ray.baseline.settings import BaselineConfig
-from artsel_ray.baseline.trials import Fitted, Recipe, Trial, encoder_recipe, fit_fusion, measure, run_trials
+from artsel_ray.baseline.trials import Fitted, Recipe, Trial, encoder_recipe, measure
 from artsel_ray.config import resolved, unused_weighting
 from artsel_ray.data.checks import require_propensities
 from artsel_ray.errors import InputError
@@ -31,25 +27,22 @@ from artsel_ray.evaluation.logging_policy import log_warnings
 from artsel_ray.models.load import load as load_model
 from artsel_ray.network.encoding import NetworkInputs, encode
 from artsel_ray.network.example_arrays import ExampleArrays, read_example_arrays
-from artsel_ray.network.network_files import MODEL, AnyNetwork, make_network, read_model, write_model
+from artsel_ray.network.network_files import MODEL, AnyNetwork, read_model, write_model
 from artsel_ray.network.prediction import choose, fingerprints
 from artsel_ray.network.text_vectors import NO_VECTORS, VECTORS, TextVectors, text_vectors
 from artsel_ray.network.towers import Sizes, Towers
-from artsel_ray.network.vocabulary import make_vocabulary
-from artsel_ray.runtime.ray_cluster import own_queue, start_ray, wait_for_resources
-from artsel_ray.runtime.ray_train import Trainer, cause, restarts
+from artsel_ray.network.vocabulary import Vocabulary, make_vocabulary
+from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import begin
 from artsel_ray.runtime.shards import INVALID_FOLDER
 
 _TRAIN = "train"
 _HELD_OUT = ("validation", "test")
 _WORK = "_work"
-# A run takes minutes: after a lost worker it starts again from the beginning.
-_MAX_RESTARTS = 2
 
 
 def baseline(config: BaselineConfig) -> None:
-    """Writes model/, predictions/{validation,test}/, rejected/, config.json, summary.json and, last, the manifest.
+    """Writes model/, predictions/, rejected/, config.json, summary.json and, last, the manifest.
 
     Raises:
         InputError: for wrong examples, another run's output, or if no trial's loss was finite.
@@ -76,27 +69,29 @@ def baseline(config: BaselineConfig) -> None:
             storage.write_table(storage.join(output, INVALID_FOLDER, f"{name}.parquet"), split.invalid, "invalid_rows")
     encoded = time.monotonic()
 
-    entries = len(vocabulary.artwork_ids), len(vocabulary.names), len(vocabulary.genres)
-    sizes = Sizes(*entries, config.width, config.id_dropout, vectors.vector_te.shape[1])
-    rates, decays = config.learning_rates, config.weight_decays
-    max_weight = config.max_weight or MAX_WEIGHT if config.weight_by_propensity else None
-    recipe = Recipe(sizes, rates, decays, config.epochs, config.batch_size, config.seed, max_weight)
-    print(f"{len(rows[_TRAIN].label_n):,} train examples of {recipe.sizes.artworks:,} artworks", flush=True)
+    recipes = _recipes(config, vocabulary, vectors)
+    print(f"{len(rows[_TRAIN].label_n):,} train examples of {recipes[0].sizes.artworks:,} artworks", flush=True)
     held_out = rows["validation"]
     logged = Examples(np.arange(len(held_out.label_n)), held_out.label_n, held_out.candidates_n, held_out.propensity_n)
     for text in log_warnings(logged, held_out.artwork_c[held_out.engaged_c], held_out.title_n):
         print(f"warning: validation: {text}", flush=True)
-    work = storage.join(output, _WORK)
-    recipes = [recipe, *([encoder_recipe(recipe)] if config.encoder else [])]
-    fitted = _fit(work, config.workers, recipes, inputs[_TRAIN], inputs["validation"])
-    network = _network(sizes, fitted, recipe, inputs["validation"])
-    measured = measure(network, inputs["validation"], recipe.weights(inputs["validation"]))
+    task = Task(inputs[_TRAIN], inputs["validation"], recipes)
+    (fitted,) = fit(storage.join(output, _WORK), config.workers, [task])
+    network = network_of(task, fitted)
+    measured = measure(network, task.validation, recipes[0].weights(task.validation))
     trained = time.monotonic()
 
     longest = int(rows[_TRAIN].history_n.max())
     model_uri = storage.join(output, MODEL)
-    model_id = write_model(model_uri, sizes, network.state_dict(), vocabulary, longest, config.encoder)
-    counts = _write_predictions(output, inputs, rows, model_id)
+    model_id = write_model(model_uri, recipes[0].sizes, network.state_dict(), vocabulary, longest, config.encoder)
+    network, _ = read_model(model_uri)
+    counts = {
+        name: _write_predictions(output, name, make_predictions(network, inputs[name], rows[name], model_id))
+        for name in _HELD_OUT
+    }
+    if config.folds:
+        out_of_fold = _out_of_fold(config, rows, vectors, [each.best for each in fitted], model_id)
+        counts[_TRAIN] = _write_predictions(output, _TRAIN, out_of_fold)
     seconds = {"read": encoded - started, "train": trained - encoded, "total": time.monotonic() - started}
     summary = {
         "model_id": model_id,
@@ -113,6 +108,47 @@ def baseline(config: BaselineConfig) -> None:
     _print_result(output, fitted, measured, seconds["total"])
 
 
+def _recipes(config: BaselineConfig, vocabulary: Vocabulary, vectors: TextVectors) -> list[Recipe]:
+    """Returns how the network of words is trained, and with an encoder the one over vectors."""
+    entries = len(vocabulary.artwork_ids), len(vocabulary.names), len(vocabulary.genres)
+    sizes = Sizes(*entries, config.width, config.id_dropout, vectors.vector_te.shape[1])
+    rates, decays = config.learning_rates, config.weight_decays
+    max_weight = config.max_weight or MAX_WEIGHT if config.weight_by_propensity else None
+    words = Recipe(sizes, rates, decays, config.epochs, config.batch_size, config.seed, max_weight)
+    return [words, *([encoder_recipe(words)] if config.encoder else [])]
+
+
+def _out_of_fold(
+    config: BaselineConfig, rows: dict[str, ExampleArrays], vectors: TextVectors, best: list[Trial], model_id: str
+) -> pa.Table:
+    """Returns predictions of the train examples, each by a network that was trained without the example's title.
+
+    Args:
+        best: of each recipe the trial whose learning rate and weight decay all folds take.
+    """
+    train, folds = rows[_TRAIN], config.folds
+    of_fold_n = fold_n(train, folds, storage.join(config.examples, _TRAIN))
+    print(f"{folds} folds: {folds} networks, each without the titles that it predicts", flush=True)
+    held_out, vocabularies, tasks = [], [], []
+    for fold in range(folds):
+        others = subset(train, np.flatnonzero(of_fold_n != fold))
+        vocabulary = make_vocabulary(others, vectors)
+        recipes = [
+            dataclasses.replace(recipe, learning_rates=(trial.learning_rate,), weight_decays=(trial.weight_decay,))
+            for recipe, trial in zip(_recipes(config, vocabulary, vectors), best, strict=True)
+        ]
+        inputs = encode(others, vocabulary, True, vectors), encode(rows["validation"], vocabulary, vectors=vectors)
+        held_out.append(subset(train, np.flatnonzero(of_fold_n == fold)))
+        vocabularies.append(vocabulary)
+        tasks.append(Task(*inputs, recipes))
+    fitted = fit(storage.join(config.output, _WORK), config.workers, tasks)
+    tables = []
+    for task, found, part, vocabulary in zip(tasks, fitted, held_out, vocabularies, strict=True):
+        inputs_of_part = encode(part, vocabulary, vectors=vectors)
+        tables.append(make_predictions(network_of(task, found), inputs_of_part, part, f"{model_id}+{folds}-folds"))
+    return pa.concat_tables(tables)
+
+
 def _identity(config: BaselineConfig, splits: dict[str, str]) -> dict[str, Any]:
     """Returns what decides the result, as JSON reads it back: all flags but the output, and the files read."""
     files = {name: storage.describe_files(uri) for name, uri in splits.items()}
@@ -120,8 +156,7 @@ def _identity(config: BaselineConfig, splits: dict[str, str]) -> dict[str, Any]:
     left_out = ["output", "vectors", "encoders", "gpus_per_encoder", *unused_weighting(flags)]
     if config.encoder:
         flags["encoder"] = load_model(config.encoder, options=False).model_id
-    else:  # as in earlier versions
-        left_out.append("encoder")
+    left_out += [name for name in ("encoder", "folds") if not flags[name]]  # as in earlier versions
     identity = {name: value for name, value in flags.items() if name not in left_out} | {"files": files}
     return json.loads(json.dumps(identity))
 
@@ -133,18 +168,6 @@ def _read_vectors(config: BaselineConfig, rows: dict[str, ExampleArrays]) -> Tex
     texts = pc.unique(pa.concat_arrays([texts for split in rows.values() for texts in (split.captions, split.names)]))
     kept = config.vectors or storage.join(config.output, VECTORS)
     return text_vectors(config.encoder, texts, kept, config.encoders, config.gpus_per_encoder)
-
-
-def _network(sizes: Sizes, fitted: list[Fitted], recipe: Recipe, validation: NetworkInputs) -> AnyNetwork:
-    """Returns the network of the best weights; with an encoder both networks' sum, weighted on validation."""
-    network = make_network(sizes)
-    if isinstance(network, Towers):
-        network.load_state_dict(fitted[0].weights)
-        return network
-    for part, found in zip(network.networks, fitted, strict=True):
-        part.load_state_dict(found.weights)
-    fit_fusion(network, validation, recipe.weights(validation))
-    return network
 
 
 def _encoder_summary(network: AnyNetwork, fitted: list[Fitted], measured: dict[str, float]) -> dict[str, Any]:
@@ -174,63 +197,9 @@ def _plain(trial: Trial) -> dict[str, float | None]:
     return {name: value if value is not None and np.isfinite(value) else None for name, value in values}
 
 
-def _write_predictions(
-    output: str, inputs: dict[str, NetworkInputs], rows: dict[str, ExampleArrays], model_id: str
-) -> dict[str, int]:
-    network, _ = read_model(storage.join(output, MODEL))
-    counts = {}
-    for name in _HELD_OUT:
-        table = make_predictions(network, inputs[name], rows[name], model_id)
-        storage.write_table(storage.join(output, "predictions", name, "part-0.parquet"), table, "predictions")
-        counts[name] = table.num_rows
-    return counts
-
-
-def _fit(
-    work: str, workers: int, recipes: list[Recipe], train: NetworkInputs, validation: NetworkInputs
-) -> list[Fitted]:
-    """Returns each recipe's result."""
-    start_ray()
-    wait_for_resources(f"{workers} worker(s)", {"CPU": 1}, workers, at_least=workers)
-    print(f"starting {workers} worker(s) on CPUs, which takes half a minute", flush=True)
-    lines = own_queue()
-    printer = Thread(target=lambda: [print(line, flush=True) for line in iter(lines.get, None)], daemon=True)
-    printer.start()
-    fs, path = storage.filesystem(work)
-    trainer = Trainer(
-        _worker,
-        # Put once: workers on one machine share the pages.
-        train_loop_config={"inputs": ray.put((train, validation)), "recipes": recipes, "lines": lines},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=False, resources_per_worker={"CPU": 1}),
-        torch_config=TorchConfig(backend="gloo"),
-        run_config=RunConfig(
-            name="baseline", storage_path=path, storage_filesystem=fs, failure_config=restarts(_MAX_RESTARTS)
-        ),
-    )
-    try:
-        result: Any = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise InputError(f"the training failed: {cause(error, workers)}") from None
-    finally:
-        lines.put(None)
-        printer.join()
-        lines.shutdown()
-        storage.delete(work)
-    fitted = [Fitted(load(weights), best, trials) for weights, best, trials in result.return_value]
-    if not all(each.best.epoch for each in fitted):
-        raise InputError("no trial's loss was a finite number; give smaller --learning-rates")
-    return fitted
-
-
-def _worker(settings: dict[str, Any]) -> Any:
-    """Runs on each of Ray Train's workers; returns each recipe's best weights as safetensors, their trial, and all."""
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    train, validation = ray.get(settings["inputs"])
-    is_first = ray.train.get_context().get_world_rank() == 0
-    log = settings["lines"].put if is_first else lambda line: None
-    fitted = [run_trials(train, validation, recipe, log) for recipe in settings["recipes"]]
-    return [(save(weights), best, trials) for weights, best, trials in fitted]
+def _write_predictions(output: str, split: str, table: pa.Table) -> int:
+    storage.write_table(storage.join(output, "predictions", split, "part-0.parquet"), table, "predictions")
+    return table.num_rows
 
 
 def make_predictions(network: AnyNetwork, inputs: NetworkInputs, rows: ExampleArrays, model_id: str) -> pa.Table:

@@ -20,7 +20,8 @@ class BaselineConfig:
     examples: Uri
     """Folder with train/, validation/ and test/, such as data/examples: a path or URI."""
     output: Uri
-    """Where model/, predictions/{validation,test}/, summary.json and, last, _manifest.json go: a path or URI."""
+    """Where model/, predictions/{validation,test}/ (and train/ with --folds), summary.json and, last, _manifest.json
+    go: a path or URI."""
     learning_rates: tuple[Annotated[float, Gt(0), Lt(100)], ...] = (2e-3, 5e-3)
     """Learning rates to try, each with each weight decay; the best on validation wins."""
     weight_decays: tuple[Annotated[float, Ge(0), Lt(100)], ...] = (0.01, 0.3)
@@ -43,6 +44,9 @@ class BaselineConfig:
     """With --encoder, processes that compute vectors."""
     gpus_per_encoder: Annotated[float, Ge(0), Le(1000)] = 0.0
     """GPUs for each process that computes vectors; 0 is CPUs."""
+    folds: Annotated[int, Ge(0), Le(100)] = 0
+    """Also writes predictions/train/, for what is trained on top of this network: this many networks more, each of
+    which predicts the titles that it was not trained on. 5 is usual; 0 writes none."""
     workers: Count = 1
     """Training processes, one CPU each."""
     weight_by_propensity: bool = False
@@ -60,6 +64,8 @@ class BaselineConfig:
             raise InputError(f"--batch-size is {self.batch_size}; it must be at least --workers, {self.workers}")
         if self.vectors and not self.encoder:
             raise InputError("--vectors is for --encoder; add it, or leave --vectors out")
+        if self.folds == 1:
+            raise InputError("--folds is 1; a network that has seen all titles predicts none of them fairly: take 5")
         for name in ("learning_rates", "weight_decays"):
             if not getattr(self, name):
                 raise InputError(f"--{name.replace('_', '-')} is empty; give one or more numbers")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from artsel_ray import storage
+from artsel_ray.baseline.folds import fold_n, subset
 from artsel_ray.baseline.job import _identity, baseline, make_predictions
 from artsel_ray.baseline.settings import BaselineConfig
 from artsel_ray.baseline.trials import run_trials
@@ -97,13 +98,13 @@ def test_two_workers_train_as_one_process_would_and_evaluate_reads_that_they_bea
     }
     config = BaselineConfig(
         examples=str(tmp_path / "examples"), output=str(tmp_path / "baseline"), learning_rates=(0.03,),
-        weight_decays=(0.01,), epochs=4, batch_size=50, width=16, id_dropout=0.0, workers=2,
+        weight_decays=(0.01,), epochs=4, batch_size=50, width=16, id_dropout=0.0, workers=2, folds=2,
     )  # fmt: skip
     baseline(config)
     assert "epoch 1: validation loss" in capsys.readouterr().out
     manifest = storage.read_manifest(config.output)
     assert manifest is not None
-    assert manifest["predictions"] == {"validation": 100, "test": 200}
+    assert manifest["predictions"] == {"train": 600, "validation": 100, "test": 200}
     assert not (tmp_path / "baseline" / "_work").exists()
     summary = json.loads((tmp_path / "baseline" / "summary.json").read_text())
     assert summary["rejected"] == {"train": 1, "validation": 1, "test": 1}
@@ -121,6 +122,19 @@ def test_two_workers_train_as_one_process_would_and_evaluate_reads_that_they_bea
     expected = make_predictions(network, inputs["test"], rows["test"], "m")["probability"]
     found = read_table(f"{config.output}/predictions/test", "predictions")["probability"]
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+    # Each train example is predicted by a network that has not seen its title, whose artworks' ids mean nothing to it.
+    first = fold_n(rows["train"], 2, "train") == 0
+    others, own = (subset(rows["train"], np.flatnonzero(of_fold)) for of_fold in (~first, first))
+    vocabulary = make_vocabulary(others)
+    part, held_out = encode(others, vocabulary, train=True), encode(rows["validation"], vocabulary)
+    weights, *_ = run_trials(part, held_out, dataclasses.replace(sized(vocabulary, same), epochs=4), silent)
+    network = Towers(sized(vocabulary, same).sizes)
+    network.load_state_dict(weights)
+    expected = make_predictions(network, encode(own, vocabulary), own, "m")["probability"]
+    out_of_fold = read_table(f"{config.output}/predictions/train", "predictions")
+    np.testing.assert_allclose(out_of_fold["probability"][: int(first.sum())], expected, atol=1e-3)
+    assert set(out_of_fold["model_id"].to_pylist()) == {f"{summary['model_id']}+2-folds"}
 
     baseline(config)
     assert "is complete already" in capsys.readouterr().out

@@ -22,7 +22,7 @@ def test_each_pair_is_a_row_with_the_candidates_of_its_title() -> None:
     shared = {"propensity": None, "model_id": "m@1"}
     assert rows[2] == {
         "user_id": "u", "title_id": "s", "artwork_id": "e", "probability": 0.7, "fingerprint": "f3", "rationale": None,
-        "candidates": [{"artwork_id": name, "probability": value} for name, value in [("c", 0.1), ("d", 0.2), ("e", 0.7)]],
+        "candidates": [{"artwork_id": name, "probability": p} for name, p in (("c", 0.1), ("d", 0.2), ("e", 0.7))],
         **shared,
     }  # fmt: skip
     assert [(row["artwork_id"], row["rationale"]) for row in rows[:2]] == [("b", None), ("a", "because")]
