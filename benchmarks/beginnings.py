@@ -29,7 +29,8 @@ from artsel_ray.prepare.settings import PrepareConfig
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.simulate.job import simulate
 from artsel_ray.simulate.settings import SimulateConfig
-from artsel_ray.train.examples import TrainingExamples, read_train
+from artsel_ray.train.examples import TrainingExamples
+from artsel_ray.train.reading import read_train
 
 Array = NDArray[Any]
 WAYS: dict[str, tuple[str, str, Output, str]] = {

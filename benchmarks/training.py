@@ -148,8 +148,8 @@ def train_plainly(config: TrainConfig, defaults: bool, clock: Clock) -> None:
     from artsel_ray.models.weights import read_model
     from artsel_ray.prompts.spec import PromptSpec
     from artsel_ray.prompts.tokenizer import PromptTokenizer
-    from artsel_ray.train.examples import read_train
     from artsel_ray.train.orders import Order
+    from artsel_ray.train.reading import read_train
     from artsel_ray.train.trainers import SCHEDULE
 
     path, flags = load(config.model).path, config.optimization

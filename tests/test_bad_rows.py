@@ -33,7 +33,7 @@ from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.score.answer_spec import AnswerSpec
 from artsel_ray.score.rendering import ShardSource, prompt_tokenizer, render_shard
 from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previous, shuffle_requests
-from artsel_ray.train.examples import read_train
+from artsel_ray.train.reading import read_train
 
 Row = dict[str, Any]
 Outcome = tuple[Any, list[Row], int]

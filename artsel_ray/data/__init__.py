@@ -10,5 +10,6 @@
 - `image_files`: files of images that the data names, only below folders that the operator named.
 - `images`: one image, from any storage to plain pixels.
 - `catalog`: titles with their artworks as arrays; their images are validated on Ray.
+- `priors`: another model's predictions as a prior.
 - `shuffle`: a partition by key through storage, between two stages of a job.
 """

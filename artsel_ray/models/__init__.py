@@ -10,5 +10,6 @@
 - `adapter`: LoRA with trained rows, its merge, and the base that it names.
 - `packed_attention`: makes a model take packed rows (`prompts.packing`).
 - `spec`: the prompt specification that is stored with a trained model, and the flags against it.
+- `prior_weights`: how much a trained model and its prior count.
 - `tiny`: a Llama that trains from random weights in minutes.
 """

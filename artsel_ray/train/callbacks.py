@@ -15,7 +15,7 @@ from artsel_ray.engines.torch import TorchEngine
 from artsel_ray.evaluation.held_out import shown_metrics
 from artsel_ray.s3 import open_file
 from artsel_ray.train.examples import TrainingExamples
-from artsel_ray.train.validation import VALIDATION, validate
+from artsel_ray.train.validation import VALIDATION, Chooser, choose, validate
 
 VALIDATED_STEP = "validated_step"  # a checkpoint's metrics may be of an earlier step's validation
 _LIST = "files-"
@@ -28,8 +28,11 @@ class Validate(TrainerCallback):
     The last validation is of what was exported, and only of a sharded model is it done here.
     """
 
-    def __init__(self, trainer: Trainer, examples: TrainingExamples, checkpoint_steps: int) -> None:
+    def __init__(
+        self, trainer: Trainer, examples: TrainingExamples, checkpoint_steps: int, choose: Chooser = choose
+    ) -> None:
         self._trainer, self._examples, self._checkpoint_steps = trainer, examples, checkpoint_steps
+        self._choose = choose
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Called after each optimizer step, before a checkpoint is written."""
@@ -38,7 +41,7 @@ class Validate(TrainerCallback):
             if is_sharded or not is_last:
                 model: Any = self._trainer.model
                 engine = TorchEngine(model, self._examples.tokenizer.placeholders)
-                validated = validate(engine, self._examples, is_sharded)
+                validated = validate(engine, self._examples, is_sharded, self._choose)
                 self._trainer.log({**validated, VALIDATED_STEP: state.global_step})
             # Logging the validation has canceled the log of the step's loss.
             control.should_save = control.should_log = True

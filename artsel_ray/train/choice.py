@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
 
@@ -31,7 +32,10 @@ class ChoiceCollator:
     """Whether a batch has its questions as packed rows, and else as padded ones."""
 
     def __init__(self, examples: TrainingExamples, order: Order, needs_all: bool) -> None:
-        """Asks only what the engaged candidate's probability needs, unless all candidates' are needed."""
+        """Asks only what the engaged candidate's probability needs, unless all candidates' are needed.
+
+        Examples with a prior have it in the batch if all are needed.
+        """
         self._examples, self.order, self._needs_all = examples, order, needs_all
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -44,6 +48,9 @@ class ChoiceCollator:
         batch: dict[str, Any] = {
             "questions": questions, "label": torch.tensor([each.label if self._needs_all else 0 for each in asked])
         }  # fmt: skip
+        if self._needs_all and asked[0].prior is not None:
+            priors = [torch.from_numpy(each.prior) for each in asked]
+            batch["prior"] = pad_sequence(priors, batch_first=True).float()
         pairs = zip(questions.prompts, questions.paths, strict=True)
         inputs = self._inputs([asked[prompt].prompt + path.tolist() for prompt, path in pairs])
         images = [asked[prompt].images for prompt in questions.prompts]
@@ -74,9 +81,10 @@ class _ChoiceTrainer(RendersItself, SFTTrainer):
         """Returns the mean loss of a batch's examples; weights scale their gradients, as with the other methods."""
         weights = inputs.pop(WEIGHT, None)
         label, questions = inputs.pop("label"), inputs.pop("questions").to(inputs["input_ids"].device)
+        prior = inputs.pop("prior", None)
         log_p = _log_probabilities(model, inputs, questions)
         if self.beta is None:
-            losses = choice_loss(log_p, label)
+            losses = choice_loss(log_p, label, None if prior is None else prior.to(log_p.device))
         else:
             losses = choice_loss(log_p, label, -self.beta * self._reference(inputs, questions), self.beta)
         if weights is not None and losses.requires_grad:
@@ -104,7 +112,7 @@ def choice_trainer(task: TrainingTask) -> Trainer:
     Raises:
         InputError: as `TrainingTask.comparable`, or if the prompt asks for a rationale.
     """
-    return _trainer(task, needs_all=False)
+    return _trainer(task, needs_all=task.examples.prior is not None and task.training.learning.prior_in_loss)
 
 
 def softmax_dpo_trainer(task: TrainingTask) -> Trainer:

@@ -1,4 +1,4 @@
-"""Examples: read from tables into memory, and turned into token ids when a batch needs them.
+"""Examples in memory, and turned into token ids when a batch needs them.
 
 What a title's examples share is stored once, and histories as ids: 110,000 examples of 5,000 tokens are 2 GB as token
 ids, and a tenth of that in this form.
@@ -10,27 +10,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from artsel_ray import storage
-from artsel_ray.data.checked_reader import CheckedReader
-from artsel_ray.data.checks import example_checks, without_propensity
-from artsel_ray.data.conformity import check_footers
-from artsel_ray.data.footers import read_footers
-from artsel_ray.data.image_files import UnusableError, locate
+from artsel_ray.data.image_files import UnusableError
 from artsel_ray.data.images import ArtworkImage, read_all
+from artsel_ray.data.priors import Prior
 from artsel_ray.errors import InputError
 from artsel_ray.prompts.escaping import escape
 from artsel_ray.prompts.tokenizer import Ids, Options, PromptTokenizer, TokenizedExample
-from artsel_ray.schema import EXAMPLES
 
 # Streams of random numbers, one for each kind of choice, so that no two kinds of choices depend on each other.
 SHUFFLE_STREAM, REJECTED_STREAM, RATIONALE_STREAM, GROUP_STREAM = 1, 2, 3, 4
-COLUMNS = (
-    "example_id", "title_id", "title_name", "title_genres", "history", "candidates", "image_uris", "label",
-    "propensity",
-)  # fmt: skip
 
 Batch = dict[str, Any]
 """Tensors, and packed rows."""
@@ -70,6 +60,8 @@ class Question:
     label: int
     """Index of the engaged candidate in that order."""
     images: Sequence[ArtworkImage]
+    prior: NDArray[np.float64] | None = None
+    """[M] the prior's log-probabilities, in that order."""
 
 
 @dataclass
@@ -83,6 +75,13 @@ class TrainingExamples:
     """Whether candidates have a new order in every epoch."""
     image_roots: Sequence[str] = ()
     """Folders outside of the examples' own that images may be in."""
+    prior: Prior | None = None
+    title_ids: list[str] = field(default_factory=list)
+    """[N] with a prior only, as the next."""
+    prior_n: list[NDArray[np.float64]] = field(default_factory=list)
+    """Log-probabilities of the candidates in their stored order; equal where the prior does not know the pair."""
+    without_prior: int = 0
+    """Number of examples whose pair the prior does not know."""
     titles: list[Title] = field(default_factory=list)
     known_titles: dict[tuple[Any, ...], int] = field(default_factory=dict)
     """Index into `titles` by what they show."""
@@ -159,7 +158,8 @@ class TrainingExamples:
         ids = self.tokenizer.prompt(options.prefix, self.history_n[index])
         placeholders = self.tokenizer.placeholders
         prompt = (placeholders.expand(ids, options.images) if placeholders else ids).tolist()
-        return Question(prompt, options.answers, order.index(self.label_n[index]), options.images)
+        prior = self.prior_n[index][order] if self.prior_n else None
+        return Question(prompt, options.answers, order.index(self.label_n[index]), options.images, prior)
 
     def prompt(self, index: int) -> Ids:
         """Returns the prompt as scoring renders it: candidates in their stored order."""
@@ -207,90 +207,3 @@ def read_images(tokenizer: PromptTokenizer, locations: list[str]) -> Sequence[Ar
         return read_all(locations, tokenizer.spec.resize_to_pixels)
     except UnusableError as error:
         raise InputError(f"{error}; restore the image, or run jobs/prepare.py again") from None
-
-
-def check_columns(files: list[str], with_rationales: bool) -> None:
-    """Prints which columns of examples are cast, and raises an InputError for those that cannot be read."""
-    columns = [*COLUMNS, *(["rationale"] if with_rationales else [])]
-    check_footers({"examples": read_footers(files)}, {"examples": [EXAMPLES.field(name) for name in columns]})
-
-
-def read_train(
-    uri: str, tokenizer: PromptTokenizer, max_model_length: int, seed: int, shuffle_candidates: bool,
-    image_roots: Sequence[str] = (),
-) -> TrainingExamples:  # fmt: skip
-    """Reads the examples to learn from: all of them, for what prepare and distill write is valid.
-
-    Raises:
-        InputError: if there is none, if one is invalid, if the prompt asks for rationales and an example has none, or
-            if the job that wrote them has not finished.
-    """
-    if storage.exists(storage.join(uri, "config.json")) and storage.read_manifest(uri) is None:
-        raise InputError(f"{uri} is the output of a job that has not finished; run that job's command again")
-    columns = [*COLUMNS, *(["rationale"] if tokenizer.spec.reason else [])]
-    examples = TrainingExamples(uri, tokenizer, seed, shuffle_candidates, image_roots)
-    return read_examples(examples, columns, max_model_length, None)
-
-
-def read_examples(
-    examples: TrainingExamples, columns: list[str], max_model_length: int, size: int | None
-) -> TrainingExamples:
-    """Adds the first examples of its URI, at most `size`, to `examples`, and returns it; raises as `read_train`."""
-    assets = examples.tokenizer.spec.assets
-    files = storage.list_files(examples.uri)
-    reader = CheckedReader(files, "examples", columns, lambda rows: example_checks(rows, assets))
-    for table in reader.valid_batches():
-        left = len(table) if size is None else size - len(examples) - examples.too_long
-        used = table.slice(0, max(left, 0))
-        examples.without_propensity += without_propensity(used, reader.files)
-        _add(examples, used, max_model_length)
-    if not len(examples):
-        left_out = f"; {examples.too_long:,} are longer than {max_model_length:,} tokens" if examples.too_long else ""
-        raise InputError(f"{examples.uri} has no example to use{left_out}")
-    return examples
-
-
-def _add(examples: TrainingExamples, table: pa.Table, max_model_length: int) -> None:
-    tokenizer, spec = examples.tokenizer, examples.tokenizer.spec
-    rows = table.drop_columns(["history"]).to_pylist()
-    titles = [_title(examples, row) for row in rows]
-    options = {title: examples.titles[title].options for title in set(titles)}
-    budgets = {title: tokenizer.history_budget(each, max_model_length) for title, each in options.items()}
-    histories = tokenizer.histories(table["history"], np.array([budgets[title] for title in titles], dtype=np.int64))
-    for row, title, history in zip(rows, titles, histories.ids, strict=True):
-        if budgets[title] < 0:
-            examples.too_long += 1
-            continue
-        examples.title_n.append(title)
-        examples.label_n.append(row["label"])
-        examples.history_n.append(history.values.to_numpy())
-        examples.rationale_n.append(row.get("rationale"))
-        examples.propensity_n.append(np.nan if row["propensity"] is None else row["propensity"])
-        answer = len(options[title].answers[row["label"]]) + (spec.reason_tokens if spec.reason else 0)
-        examples.length_n.append(tokenizer.fixed_tokens() + options[title].length + len(history) + answer)
-
-
-def _title(examples: TrainingExamples, row: dict[str, Any]) -> int:
-    tokenizer = examples.tokenizer
-    if "rationale" in row and not row["rationale"]:
-        raise InputError(
-            f"{examples.uri}: example {row['example_id']} has no rationale; run jobs/distill.py, or leave --reason out"
-        )
-    if tokenizer.placeholders is None:
-        contents = [candidate["caption"] for candidate in row["candidates"]]
-    else:
-        contents = _locations(row["image_uris"], examples.uri, examples.image_roots)
-    name, genres = row["title_name"], row["title_genres"]
-    key = (name, tuple(genres), tuple(contents))
-    if key not in examples.known_titles:
-        options = replace(tokenize_options(tokenizer, name, genres, contents), images=())
-        examples.known_titles[key] = len(examples.titles)
-        examples.titles.append(Title(name, genres, contents, options))
-    return examples.known_titles[key]
-
-
-def _locations(uris: list[str], examples: str, image_roots: Sequence[str]) -> list[str]:
-    try:
-        return [locate(uri, (examples, *image_roots)) for uri in uris]
-    except UnusableError as error:
-        raise InputError(f"{examples}: image_uris: {error}; give the folder of the images as --image-root") from None

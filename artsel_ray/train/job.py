@@ -35,8 +35,8 @@ from artsel_ray.runtime.ray_cluster import gpus_per_worker, own_queue, start_ray
 from artsel_ray.runtime.ray_train import Trainer, cause, restarts
 from artsel_ray.runtime.run import CONFIG, Run, begin, identity_length
 from artsel_ray.train.callbacks import is_complete, newest_complete
-from artsel_ray.train.examples import check_columns
 from artsel_ray.train.loop import fit, upload
+from artsel_ray.train.reading import check_columns
 from artsel_ray.train.settings import TrainConfig
 from artsel_ray.train.trainers import MLFLOW
 from artsel_ray.train.training import Fitted, Training
@@ -132,7 +132,7 @@ def _begun(output: str) -> dict[str, Any] | None:
 
 def _without_effect(flags: dict[str, Any]) -> tuple[str, ...]:
     """Returns the flags that are off: runs of versions without them are the same runs."""
-    off = {"group_size": 1, "negatives": "one"}
+    off = {"group_size": 1, "negatives": "one", "prior": None, "prior_in_loss": True}
     return (*unused_weighting(flags), *(name for name, value in off.items() if flags[name] == value))
 
 
@@ -160,6 +160,9 @@ def begin_training(flags: dict[str, Any], not_identity: tuple[str, ...]) -> Run:
     begun = _begun(flags["output"])
     if begun is None or "example_files" in begun:  # earlier versions did not look
         identity["example_files"] = storage.describe([*train_files, *validation_files], flags["examples"])
+    if flags["prior"]:
+        splits = [storage.join(flags["prior"], split) for split in ("train", "validation")]
+        identity["prior"] = [storage.describe_files(split) for split in splits]
     return begin(flags["output"], identity, flags)
 
 

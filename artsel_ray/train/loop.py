@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from transformers.utils.logging import disable_progress_bar
 
 from artsel_ray import storage
+from artsel_ray.decoding.fusion import Weights
 from artsel_ray.engines.torch import load_torch_engine
 from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
@@ -22,14 +23,18 @@ from artsel_ray.models.spec import SPEC, resolve_prompt_spec, write_spec
 from artsel_ray.models.weights import copy_processor, model_length, prompt_tokenizer, read_model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.train.callbacks import ReportProgress, SealCheckpoints, StopAtNonFinite, Validate
-from artsel_ray.train.examples import TrainingExamples, read_train
+from artsel_ray.train.examples import TrainingExamples
+from artsel_ray.train.prior import ChooserWithPrior, FittingChooser, read_priors, write_fitted
+from artsel_ray.train.prior import notices as prior_notices
+from artsel_ray.train.reading import read_train
 from artsel_ray.train.settings import METHODS
 from artsel_ray.train.trainers import TrainingTask, compute_targets_only
 from artsel_ray.train.training import Fitted, Training
-from artsel_ray.train.validation import read_validation, validate
+from artsel_ray.train.validation import Chooser, choose, read_validation, validate
 
 # TRL's own files: its arguments are a pickle, its card knows nothing of this project.
 _NOT_EXPORTED = {"training_args.bin", "README.md"}
+_MODEL_ALONE = Weights((1.0, 0.0), (1.0, 0.0))
 _FSDP_WEIGHTS = "pytorch_model_fsdp*"  # in a checkpoint of FSDP, as accelerate 1.15 names them
 
 
@@ -56,15 +61,23 @@ def fit(
     length = min(learning.max_model_length, model_length(base.base))
     train, validation = (storage.join(training.examples, split) for split in ("train", "validation"))
     roots = training.image_root
-    examples = read_train(train, prompts, length, training.optimization.seed, learning.shuffle_candidates, roots)
-    held_out = read_validation(validation, prompts, length, learning.validation_size, roots)
+    if learning.prior and spec.assets == "image":
+        raise InputError("--prior is for captions, and the prompt shows images; leave --prior out")
+    prior, held_out_prior = read_priors(learning.prior)
+    examples = read_train(train, prompts, length, training.optimization.seed, learning.shuffle_candidates, roots, prior)
+    held_out = read_validation(validation, prompts, length, learning.validation_size, roots, held_out_prior)
     task = _task(training, base, examples, output_dir)
     trainer = pkgutil.resolve_name(METHODS[training.method])(task)
     stop = StopAtNonFinite()
-    notices = examples.notices + held_out.notices
+    notices = examples.notices + held_out.notices + (prior_notices(examples, held_out) if prior else [])
     progress = ReportProgress(report, notices)
-    own = [Validate(trainer, held_out, training.optimization.checkpoint_steps), stop, progress]
-    last = _ExportAndValidate(trainer, training, base, held_out, stop)
+    chooser: Chooser = choose
+    last_chooser = None
+    if prior:
+        known, weights = frozenset(examples.title_ids), Weights() if learning.prior_in_loss else _MODEL_ALONE
+        chooser, last_chooser = ChooserWithPrior(weights, known), FittingChooser(weights, known)
+    own = [Validate(trainer, held_out, training.optimization.checkpoint_steps, chooser), stop, progress]
+    last = _ExportAndValidate(trainer, training, base, held_out, stop, last_chooser)
     _run(trainer, [*own, SealCheckpoints(), *callbacks], last, checkpoint, training.output)
     return Fitted(trainer.state.log_history, stop.error, examples.too_long, notices)
 
@@ -93,9 +106,11 @@ class _ExportAndValidate(TrainerCallback):
     """At the end of a training that was not stopped, exports the model and validates what was exported."""
 
     def __init__(
-        self, trainer: Trainer, training: Training, base: Model, examples: TrainingExamples, stop: StopAtNonFinite
-    ) -> None:
+        self, trainer: Trainer, training: Training, base: Model, examples: TrainingExamples, stop: StopAtNonFinite,
+        fitting: FittingChooser | None,
+    ) -> None:  # fmt: skip
         self._trainer, self._training, self._base, self._examples, self._stop = trainer, training, base, examples, stop
+        self._fitting = fitting
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called after the last checkpoint."""
@@ -112,7 +127,10 @@ class _ExportAndValidate(TrainerCallback):
         trained: Any = self._trainer.model
         trained.to("cpu")
         exported = load_torch_engine(load(self._training.output), "auto", tokenizer.placeholders)
-        self._trainer.log(validate(exported, self._examples))
+        self._trainer.log(validate(exported, self._examples, choose=self._fitting or choose))
+        if self._fitting and state.is_world_process_zero:
+            assert self._examples.prior is not None
+            print(write_fitted(self._training.output, self._fitting, self._examples.prior), flush=True)
         if self._stop.error and state.is_world_process_zero:  # the model answers with NaN, and must not score
             storage.delete(storage.join(self._training.output, SPEC))
 

@@ -85,6 +85,12 @@ class LearningSettings:
     negatives: Negatives = "one"
     """With dpo, what the engaged artwork is preferred to: one rejected candidate, or all others at once, on what `rank`
     scores with (softmax DPO)."""
+    prior: Uri | None = None
+    """With choice, what is known already: a folder with train/ and validation/, predictions of another model with all
+    candidates' probabilities, such as predictions/ of jobs/baseline.py --folds. The model learns what the prior does
+    not know. How much each of the two counts is fitted on validation, for known and new titles apart."""
+    prior_in_loss: bool = True
+    """With --prior, learn on top of it. Off, the model learns alone, and only the weights are fitted."""
     beta: Positive = 0.1
     """Beta of DPO: higher values keep the model closer to the reference."""
     max_model_length: Annotated[int, Ge(64)] = 16_384
@@ -131,6 +137,14 @@ class TrainConfig:
     def _method_knows_its_flags(self) -> Self:
         if self.learning.negatives == "all" and self.method != "dpo":
             raise InputError(f"--negatives all is a kind of dpo, and --method is {self.method}; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _prior_is_for_choice(self) -> Self:
+        if self.learning.prior and self.method != "choice":
+            raise InputError(f"--prior is for --method choice, and --method is {self.method}; leave one of them out")
+        if not self.learning.prior_in_loss and not self.learning.prior:
+            raise InputError("--no-prior-in-loss is for --prior; add it, or leave --no-prior-in-loss out")
         return self
 
     @model_validator(mode="after")

@@ -14,8 +14,8 @@ from artsel_ray.models import adapter
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
 from artsel_ray.train.choice import choice_trainer, softmax_dpo_trainer
-from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
+from artsel_ray.train.reading import read_train
 from artsel_ray.train.trainers import TrainingTask
 from tests.support.training import CAPTIONS, TinyLlama, example_row, prompts_of, train_config, write_examples
 

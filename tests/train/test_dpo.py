@@ -9,10 +9,10 @@ import pytest
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model, load
 from artsel_ray.train.dpo import DpoCollator, Rejections
-from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
 from artsel_ray.train.loop import fit
 from artsel_ray.train.orders import Order
+from artsel_ray.train.reading import read_train
 from tests.support.training import CAPTIONS, TinyLlama, example_row, fit_in, prompts_of, train_config, write_examples
 
 

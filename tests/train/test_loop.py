@@ -23,10 +23,10 @@ from artsel_ray.models.weights import prompt_tokenizer, read_model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.train import loop
-from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
 from artsel_ray.train.loop import export
 from artsel_ray.train.orders import Order
+from artsel_ray.train.reading import read_train
 from artsel_ray.train.trainers import SCHEDULE
 from artsel_ray.train.validation import read_validation, validate
 from tests.support.training import (

@@ -1,10 +1,10 @@
 from pathlib import Path
 
 from artsel_ray.models.load import load
-from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
 from artsel_ray.train.loop import fit
 from artsel_ray.train.orders import Order
+from artsel_ray.train.reading import read_train
 from artsel_ray.train.sft import SftCollator
 from tests.support.training import TinyLlama, example_row, prompts_of, train_config, write_examples
 

@@ -16,9 +16,9 @@ from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
-from artsel_ray.train.examples import read_train
 from artsel_ray.train.job import training_of
 from artsel_ray.train.loop import fit
+from artsel_ray.train.reading import read_train
 from artsel_ray.train.settings import METHODS, Method, OptimizationSettings
 from artsel_ray.train.trainers import TrainingTask, arguments, check_fused_head, compute_targets_only, examples_per_pass
 from tests.support.training import (
