@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from artsel_ray import schema
 from artsel_ray.data.checked_reader import CheckedReader
-from artsel_ray.score.requests import Assignment, count_titles, shuffle_requests
+from artsel_ray.score.assignment import Assignment, count_titles
+from artsel_ray.score.requests import shuffle_requests
 
 ITEM = {"timestamp": None, "title_name": "A title", "genres": ["Drama"], "watch_seconds": 1.0}
 

@@ -248,9 +248,10 @@ def render(world: Path, model: str, **flags: Any) -> tuple[Any, Any]:
     """Returns all of a world's pairs as one rendered shard, and the answer spec that it was rendered with."""
     from artsel_ray.config import from_flags
     from artsel_ray.data.catalog import read_catalog
+    from artsel_ray.score.assignment import assign_titles, assign_users, count_titles
     from artsel_ray.score.job import resolve_answer_spec
     from artsel_ray.score.rendering import render_shard
-    from artsel_ray.score.requests import assign_titles, assign_users, count_titles, shuffle_requests
+    from artsel_ray.score.requests import shuffle_requests
     from artsel_ray.score.settings import ScoreConfig
     from artsel_ray.score.shard_pairs import ShardSource
 

@@ -31,8 +31,9 @@ from artsel_ray.prepare.pairs import bucket_pairs, partition_slice
 from artsel_ray.prepare.plan import Counts, Plan, Slice
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.score.answer_spec import AnswerSpec
+from artsel_ray.score.assignment import assign_titles, count_titles
 from artsel_ray.score.rendering import ShardSource, prompt_tokenizer, render_shard
-from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previous, shuffle_requests
+from artsel_ray.score.requests import shuffle_previous, shuffle_requests
 from artsel_ray.train.reading import read_train
 
 Row = dict[str, Any]

@@ -1,6 +1,7 @@
 """What a run's answers depend on apart from the data: model, prompt, decoding, limits and label prior."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,20 @@ from artsel_ray.decoding.base import Decoder
 from artsel_ray.decoding.decoders import DECODERS
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
+from artsel_ray.models.prior_weights import PriorWeights
 from artsel_ray.models.spec import resolve_prompt_spec
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.runtime.run import CONFIG, finished_parts
 from artsel_ray.score.settings import ScorePrompt
+
+
+@dataclass(frozen=True)
+class PriorSpec:
+    """How a prior takes part."""
+
+    weights: PriorWeights
+    sure_above: float = math.inf
+    """The prior alone chooses where its most likely candidate is more probable than this."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,7 @@ class AnswerSpec:
     """Number format of the weights; `auto` is the model's own, once it is known that the engines run on GPUs."""
     frame: str = ""
     """Digest of the token ids that all prompts share: the rendered chat template with its date, and the wording."""
+    prior: PriorSpec | None = None
     has_clock: bool = False
     """Whether the chat template writes the time. Runs of versions that did not pin it have prompts of several days."""
 
@@ -49,7 +61,7 @@ class AnswerSpec:
 
     def identity(self) -> dict[str, Any]:
         """Returns what answers depend on apart from the data, for a run's identity and a pair's fingerprint."""
-        identity = {
+        identity: dict[str, Any] = {
             "model": self.model_id,
             "prompt": dataclasses.asdict(self.spec),
             "max_model_length": self.max_model_length,
@@ -58,7 +70,12 @@ class AnswerSpec:
             "dtype": self.dtype,
             "frame": self.frame,
         }
-        return identity | ({"label_prior": list(self.label_prior)} if self.label_prior else {})
+        if self.label_prior:
+            identity["label_prior"] = list(self.label_prior)
+        if self.prior:
+            weights = self.prior.weights
+            identity["prior"] = [*weights.known, *weights.new, min(self.prior.sure_above, 1.0)]
+        return identity
 
 
 def read_label_prior(uris: Sequence[str], model_id: str, spec: PromptSpec, auto_layout: bool) -> tuple[float, ...]:

@@ -13,7 +13,8 @@ from artsel_ray import storage
 from artsel_ray.config import Layout
 from artsel_ray.errors import InputError
 from artsel_ray.runtime.ray_cluster import start_ray
-from artsel_ray.score.requests import count_pairs, read_requests
+from artsel_ray.score.assignment import count_pairs
+from artsel_ray.score.requests import read_requests
 from artsel_ray.score.scoring_run import ScoringRun, score_requests
 from artsel_ray.score.settings import ServingSettings
 from artsel_ray.score.token_counts import LAYOUTS, TokenCounter, TokenCounts, cache_block_tokens

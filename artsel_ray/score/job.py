@@ -11,11 +11,13 @@ from artsel_ray.data.conformity import check_footers
 from artsel_ray.data.footers import read_footers
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
+from artsel_ray.models.prior_weights import read_prior_weights
 from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.network.network_files import find_network
-from artsel_ray.score.answer_spec import AnswerSpec, prompt_spec, read_label_prior
+from artsel_ray.score.answer_spec import AnswerSpec, PriorSpec, prompt_spec, read_label_prior
 from artsel_ray.score.cost_estimate import estimate_cost
 from artsel_ray.score.network import NetworkSpec, network_spec
+from artsel_ray.score.prior import sure_above
 from artsel_ray.score.scoring_run import ScoringRun, score_requests
 from artsel_ray.score.settings import ScoreConfig, ScorePrompt
 
@@ -67,8 +69,22 @@ def resolve_answer_spec(config: ScoreConfig) -> AnswerSpec:
         engine=config.engine_pool.engine,
         dtype=config.engine_pool.dtype,
         frame=storage.fingerprint(prompts.frame()),
+        prior=_prior_spec(config.model, config.prior, config.llm_share),
         has_clock=prompts.writes_time,
     )
+
+
+def _prior_spec(model: str, prior: str | None, llm_share: float) -> PriorSpec | None:
+    weights = read_prior_weights(model)
+    if prior is None:
+        if weights:
+            on_top = f"{model} was trained on top of a prior, and without --prior it scores alone"
+            print(f"warning: {on_top}: give the prior's predictions for these requests", flush=True)
+        return None
+    if weights is None:
+        how = "train it with --prior (with --no-prior-in-loss only the weights are fitted)"
+        raise InputError(f"{model} was trained without --prior, and nothing says how much each counts; {how}")
+    return PriorSpec(weights, sure_above(prior, llm_share))
 
 
 def check_flags(config: ScoreConfig, network: str) -> None:
@@ -80,6 +96,8 @@ def check_flags(config: ScoreConfig, network: str) -> None:
     prompt = [name for name, value in resolved(config.prompt).items() if value != getattr(ScorePrompt(), name)]
     if prompt:
         raise InputError(f"{flag(prompt[0])} is for prompts, and {network} is a network, which has none; leave it out")
+    if config.prior:
+        raise InputError(f"--prior is for language models, and {network} is a network; leave it out")
     if config.estimate_cost:
         raise InputError(f"--estimate-cost counts tokens, and {network} is a network, which takes none; leave it out")
     if config.decoding not in ("choose", "rank"):

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from artsel_ray.data import checks
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.decoding import trie
+from artsel_ray.decoding.base import Choices
 from artsel_ray.models import weights
 from artsel_ray.models.load import load_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
@@ -22,6 +23,8 @@ from artsel_ray.prompts.tokenizer import Options, PromptTokenizer, tokenize_titl
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score import shard_pairs
 from artsel_ray.score.answer_spec import AnswerSpec
+from artsel_ray.score.predictions import predictions
+from artsel_ray.score.prior import Priors, read_priors
 from artsel_ray.score.shard_pairs import ShardPairs, ShardSource, TitleGroup
 
 
@@ -44,6 +47,8 @@ class RenderedShard(ShardPairs):
     groups: list[PromptGroup]
     histories: pa.ListArray
     """[N] each user's history as token ids."""
+    priors: Priors | None
+    """[N] without a prior None."""
     names: pa.Array
     """Titles of the catalog and of the shard's histories, which rationales may name; empty without rationales."""
 
@@ -83,25 +88,47 @@ def render_shard(index: int, source: ShardSource, answer_spec: AnswerSpec) -> Re
 
     histories = tokenizer.histories(pairs["history"], budget)
     groups = _groups(catalog, titles, title, options)
+    priors = read_priors(index, source, groups, pairs) if answer_spec.prior else None
     shard = RenderedShard(
         groups=groups,
         histories=histories.ids,
-        fingerprints=_fingerprints(groups, histories.ids, answer_spec),
+        priors=priors,
+        fingerprints=_fingerprints(groups, histories.ids, priors, answer_spec),
         reused=PREDICTIONS.empty_table(),
         invalid=invalid,
         counts={
             **shard_pairs.counts(pairs, invalid, all_shares),
             "histories_cut": int((histories.items_cut > 0).sum()),
             "captions_cut": sum(each.captions_cut for each in options),
+            **({"without_prior": sum(prior_m is None for prior_m in priors)} if priors is not None else {}),
         },
         sources=shard_pairs.sources(pairs, source.files),
         names=_names(pairs["history"], catalog) if spec.reason else pa.array([], pa.string()),
     )
-    return shard_pairs.without_reused(shard, index, source, answer_spec.decoder.gives_distribution, _filtered)
+    shard = shard_pairs.without_reused(shard, index, source, answer_spec.decoder.gives_distribution, _filtered)
+    return _without_sure(shard, answer_spec) if answer_spec.prior else shard
 
 
 def _filtered(shard: RenderedShard, is_kept: pa.Array) -> RenderedShard:
-    return dataclasses.replace(shard, histories=shard.histories.filter(is_kept))
+    priors = shard.priors and list(itertools.compress(shard.priors, is_kept.to_pylist()))
+    return dataclasses.replace(shard, histories=shard.histories.filter(is_kept), priors=priors)
+
+
+def _without_sure(shard: RenderedShard, answer_spec: AnswerSpec) -> RenderedShard:
+    """Returns a shard without the pairs of which the prior is sure, whose predictions, the prior's own, it then has."""
+    assert answer_spec.prior is not None
+    assert shard.priors is not None
+    limit = answer_spec.prior.sure_above
+    is_sure = np.array([prior_m is not None and prior_m.max() > limit for prior_m in shard.priors], dtype=bool)
+    sure_n = [prior_m for prior_m, is_one in zip(shard.priors, is_sure, strict=True) if prior_m is not None and is_one]
+    best = [int(prior_m.argmax()) for prior_m in sure_n]
+    choices = Choices(best, [float(p[i]) for p, i in zip(sure_n, best, strict=True)], sure_n)
+    rows = predictions(shard_pairs.kept(shard, is_sure, _filtered), choices, None, answer_spec.model_id)
+    return dataclasses.replace(
+        shard_pairs.kept(shard, ~is_sure, _filtered),
+        reused=pa.concat_tables([shard.reused, rows]),
+        counts={**shard.counts, "by_prior": len(best)},
+    )
 
 
 def _groups(catalog: Catalog, titles: np.ndarray, title: np.ndarray, options: list[Options]) -> list[PromptGroup]:
@@ -118,8 +145,11 @@ def _names(histories: pa.ChunkedArray, catalog: Catalog) -> pa.Array:
     return pc.unique(pa.chunked_array([catalog.names, *watched.chunks]))
 
 
-def _fingerprints(groups: list[PromptGroup], histories: pa.ListArray, answer_spec: AnswerSpec) -> list[str]:
+def _fingerprints(
+    groups: list[PromptGroup], histories: pa.ListArray, priors: Priors | None, answer_spec: AnswerSpec
+) -> list[str]:
     digests, of_title = [], {}  # a title may have many groups, where users stay whole
+    prior_n = iter(priors or ())
     values, bounds = histories.values.to_numpy(), itertools.pairwise(histories.offsets.to_pylist())
     identity = answer_spec.identity()
     for group in groups:
@@ -134,5 +164,7 @@ def _fingerprints(groups: list[PromptGroup], histories: pa.ListArray, answer_spe
         for start, end in itertools.islice(bounds, group.users):
             digest = of_title[group.title_id].copy()
             digest.update(values[start:end].tobytes())
+            if (prior_m := next(prior_n, None)) is not None:
+                digest.update(prior_m.tobytes())
             digests.append(digest.hexdigest())
     return digests

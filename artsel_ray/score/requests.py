@@ -5,15 +5,12 @@ memory does not grow with the requests, and histories are stored once per pair, 
 """
 
 import dataclasses
-import math
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
@@ -21,14 +18,13 @@ import ray
 from artsel_ray import storage
 from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.data import checks, shuffle
-from artsel_ray.data.catalog import Catalog
 from artsel_ray.data.checked_reader import CheckedBatch, CheckedReader, group_files, join_batches
+from artsel_ray.errors import InputError
 from artsel_ray.prompts.histories import newest
-from artsel_ray.prompts.spec import PromptSpec
-from artsel_ray.runtime.run import finished_parts
 from artsel_ray.runtime.shards import INVALID_FOLDER
 from artsel_ray.runtime.task_result import map_tasks
 from artsel_ray.schema import INVALID_ROWS, PREDICTIONS
+from artsel_ray.score.assignment import Assignment
 
 SPILL_FOLDER = "_work"
 # Pairs in a spill file; with histories of 50 interactions about 100 MB in memory.
@@ -39,87 +35,6 @@ _BATCH_ROWS = 8_192
 # Parts of an earlier run in one spill file.
 _PREVIOUS_PARTS = 8
 _CLOCK_SKEW_SECONDS = 86_400
-# Rough sizes, to balance shards before anything is tokenized.
-_LETTERS_PER_TOKEN, _PIXELS_PER_TOKEN, _TOKENS_PER_INTERACTION, _IMAGES_PER_TITLE = 4, 28 * 28, 20, 12
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """Which shard each title's pairs belong to."""
-
-    shard_of: dict[str, tuple[int, int]]
-    """For each title its first shard and its number of shards; with `user_first`, 0 and all shards."""
-    shards: int
-    history_length: int = 10**9
-    """Items of a history that prompts show, the newest."""
-
-    def shards_of(self, pairs: pa.Table) -> np.ndarray:
-        """Returns each row's shard, int64 [N]; a stable hash of user_id spreads a title's users over its shards."""
-        titles = pc.dictionary_encode(pairs["title_id"]).combine_chunks()
-        spans = np.array([self.shard_of[title] for title in titles.dictionary.to_pylist()]).reshape(-1, 2)
-        first, count = spans[titles.indices.to_numpy()].T
-        user_ids = pairs["user_id"].to_numpy().astype(object)
-        spread = pd.util.hash_array(user_ids, categorize=False) % count.astype(np.uint64)
-        return first + spread.astype(np.int64)
-
-
-def count_pairs(files: list[str], limits: RowLimits = DEFAULT_LIMITS) -> Counter[str]:
-    """Returns how many pairs of each title all files of requests have, in tasks on Ray."""
-    counts: Counter[str] = Counter()
-    for counted in map_tasks(group_files(files), lambda group: [count_titles(files[index], limits) for index in group]):
-        for each in counted:
-            counts.update(each)
-    return counts
-
-
-def count_titles(file: str, limits: RowLimits = DEFAULT_LIMITS) -> Counter[str]:
-    """Returns how many pairs of each title one file of requests has; a null title counts as ''."""
-    counts: Counter[str] = Counter()
-    for batch in CheckedReader([file], "requests", ["title_ids"], limits=limits).batches():
-        for entry in pc.value_counts(pc.list_flatten(batch.valid["title_ids"])).to_pylist():
-            counts[entry["values"] or ""] += entry["counts"]
-    return counts
-
-
-def assign(counts: Counter[str], shard_pairs: int, catalog: Catalog, spec: PromptSpec) -> Assignment:
-    """Assigns pairs to shards of about the same work, about `shard_pairs` pairs each at most."""
-    if spec.layout == "user_first":
-        return dataclasses.replace(assign_users(counts, shard_pairs), history_length=spec.history_length)
-    pair_tokens = min(_TOKENS_PER_INTERACTION * spec.history_length, spec.history_tokens) + 1
-    in_pairs = _guess_options_tokens(catalog, spec) / pair_tokens
-    options = dict(zip(catalog.title_ids.to_pylist(), in_pairs, strict=True))
-    return dataclasses.replace(assign_titles(counts, shard_pairs, options), history_length=spec.history_length)
-
-
-def _guess_options_tokens(catalog: Catalog, spec: PromptSpec) -> np.ndarray:
-    if spec.assets == "image":
-        # The same for all titles, whichever of their images can be used: a resumed run must find its own shards.
-        return np.full(len(catalog.title_ids), _IMAGES_PER_TITLE * spec.resize_to_pixels / _PIXELS_PER_TOKEN)
-    letters = pc.fill_null(pc.utf8_length(catalog.contents), 0).to_numpy()
-    sums = np.concatenate([[0.0], np.cumsum(np.minimum(letters / _LETTERS_PER_TOKEN, spec.caption_tokens))])
-    return np.diff(sums[catalog.offsets])
-
-
-def assign_titles(counts: Counter[str], shard_pairs: int, options: Mapping[str, float]) -> Assignment:
-    """Packs whole titles, in the order of their ids, into shards of about the same work.
-
-    Args:
-        options: cost of a title's options, which a shard computes once, in pairs; 0 for absent titles.
-    """
-    shard_of, shard, filled = {}, 0, 0
-    for title_id, count in sorted(counts.items()):
-        parts, work = math.ceil(count / shard_pairs), count + int(options.get(title_id, 0))
-        if filled and (parts > 1 or filled + work > shard_pairs):
-            shard, filled = shard + 1, 0
-        shard_of[title_id] = (shard, parts)
-        shard, filled = (shard + parts, 0) if parts > 1 else (shard, filled + work)
-    return Assignment(shard_of, shard + bool(filled))
-
-
-def assign_users(counts: Counter[str], shard_pairs: int) -> Assignment:
-    """Spreads whole users over shards of about `shard_pairs` pairs."""
-    shards = math.ceil(sum(counts.values()) / shard_pairs)
-    return Assignment(dict.fromkeys(counts, (0, shards)), shards)
 
 
 @dataclass(frozen=True)
@@ -136,6 +51,8 @@ class ShuffledRequests:
     """Spill files of the earlier run's predictions."""
     rejected_previous_rows: int
     """Earlier predictions that cannot be used; their pairs are scored."""
+    prior: list[str] = dataclasses.field(default_factory=list)
+    """Spill files of the prior's predictions."""
     rows: int = 0
     """Rows of the requests; 0 where an earlier version has written the spill files."""
 
@@ -151,34 +68,51 @@ class PartitionResult(NamedTuple):
 
 
 def shuffle_all(
-    output: str, files: list[str], assignment: Assignment, previous: str | None, limits: RowLimits = DEFAULT_LIMITS
-) -> ShuffledRequests:
-    """Writes the spill files of a run on Ray, or returns those that an interrupted run has written."""
+    output: str, files: list[str], assignment: Assignment, previous: list[str], prior: list[str],
+    limits: RowLimits = DEFAULT_LIMITS,
+) -> ShuffledRequests:  # fmt: skip
+    """Writes the spill files of a run on Ray, or returns those that an interrupted run has written.
+
+    Args:
+        previous: files of an earlier run's predictions.
+        prior: files of the prior's predictions.
+
+    Raises:
+        InputError: if a prediction of the prior is invalid.
+    """
     spill, invalid = storage.join(output, SPILL_FOLDER), storage.join(output, INVALID_FOLDER)
     known = storage.read_manifest(spill)
     if known is not None:
         return ShuffledRequests(**known)
     shared = ray.put(assignment)
-    parts = finished_parts(previous) if previous else []
-    slices = [parts[start : start + _PREVIOUS_PARTS] for start in range(0, len(parts), _PREVIOUS_PARTS)]
 
-    def move_previous(index: int) -> tuple[str, int]:
-        uri = storage.join(spill, f"previous-{index:05d}.arrow")
-        rejected = storage.join(invalid, f"previous-{index:05d}.parquet")
-        return uri, shuffle_previous(slices[index], uri, ray.get(shared), rejected)
+    def move_predictions(name: str, parts: list[str]) -> tuple[list[str], int]:
+        slices = [parts[start : start + _PREVIOUS_PARTS] for start in range(0, len(parts), _PREVIOUS_PARTS)]
+
+        def move(index: int) -> tuple[str, int]:
+            uri = storage.join(spill, f"{name}-{index:05d}.arrow")
+            rejected = storage.join(invalid, f"{name}-{index:05d}.parquet")
+            return uri, shuffle_previous(slices[index], uri, ray.get(shared), rejected)
+
+        moved = list(map_tasks(len(slices), move)) if slices else []
+        return sorted(uri for uri, _ in moved), sum(rows for _, rows in moved)
 
     groups = group_files(files)
     moved = list(
         map_tasks(groups, lambda group: shuffle_requests(files, group, ray.get(shared), spill, invalid, limits))
     )
-    earlier = list(map_tasks(len(slices), move_previous)) if slices else []
+    earlier, rejected_earlier = move_predictions("previous", previous)
+    of_prior, rejected_of_prior = move_predictions("prior", prior)
+    if rejected_of_prior:
+        raise InputError(f"--prior has {rejected_of_prior:,} invalid rows; see {invalid}/prior-*.parquet")
     shuffled = ShuffledRequests(
         uris=sorted(uri for part in moved for uri in part.uris),
         pairs=sum(part.pairs for part in moved),
         rejected_rows=sum(part.rejected_rows for part in moved),
         rejected_pairs=sum(part.rejected_pairs for part in moved),
-        previous=sorted(uri for uri, _ in earlier),
-        rejected_previous_rows=sum(rows for _, rows in earlier),
+        previous=earlier,
+        prior=of_prior,
+        rejected_previous_rows=rejected_earlier,
         rows=sum(part.rows for part in moved),
     )
     storage.write_manifest(spill, dataclasses.asdict(shuffled))

@@ -18,6 +18,7 @@ from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.runtime.engine_pool import GetEngine, Processed
 from artsel_ray.score.answer_spec import AnswerSpec
 from artsel_ray.score.predictions import predictions
+from artsel_ray.score.prior import with_prior
 from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer
 from artsel_ray.score.settings import ScoreEngines
 from artsel_ray.score.shard_pairs import refused
@@ -84,6 +85,9 @@ def score_shard(shard: RenderedShard, engine: Engine, answer_spec: AnswerSpec) -
         assert choices.distributions is not None  # the flags allow a prior with such decoders only
         divided = [label_prior.divide(each, answer_spec.label_prior) for each in choices.distributions]
         choices = most_likely(divided, questions.answers)
+    if answer_spec.prior:
+        assert shard.priors is not None
+        choices = with_prior(shard, choices, shard.priors, answer_spec.prior.weights)
     shown, kept = None, dict[str, int]()
     if rationales is not None:
         shown, kept = _drop_wrong(shard, questions.tokenizer, rationales, choices.candidates)

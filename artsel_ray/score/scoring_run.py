@@ -21,6 +21,7 @@ from artsel_ray.runtime.run import Run, begin, finished_parts
 from artsel_ray.runtime.sharded_job import InputRows, PrepareStage, ShardedJob, stage_seconds
 from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, REJECTED_ROWS
 from artsel_ray.score.answer_spec import AnswerSpec
+from artsel_ray.score.assignment import Assignment, assign, assign_titles, count_pairs
 from artsel_ray.score.network import (
     NetworkSource,
     NetworkSpec,
@@ -30,15 +31,7 @@ from artsel_ray.score.network import (
     network_vectors,
 )
 from artsel_ray.score.rendering import make_renderer
-from artsel_ray.score.requests import (
-    SPILL_FOLDER,
-    Assignment,
-    ShuffledRequests,
-    assign,
-    assign_titles,
-    count_pairs,
-    shuffle_all,
-)
+from artsel_ray.score.requests import SPILL_FOLDER, ShuffledRequests, shuffle_all
 from artsel_ray.score.scoring import EngineLoader, make_scorer
 from artsel_ray.score.serving import serve
 from artsel_ray.score.settings import ScoreConfig
@@ -86,7 +79,10 @@ class ScoringRun:
         }
         # Earlier runs do not have these in their identity.
         limits = {} if config.limits == DEFAULT_LIMITS else resolved(config.limits)
-        optional = {"permutation": config.permutation, "image_root": config.image_root, "limits": limits}
+        prior = storage.describe_files(config.prior) if config.prior else None
+        optional = {
+            "permutation": config.permutation, "image_root": config.image_root, "limits": limits, "prior_files": prior
+        }  # fmt: skip
         return identity | {name: value for name, value in optional.items() if value}
 
     def with_layout(self, layout: Layout) -> "ScoringRun":
@@ -137,7 +133,9 @@ def score_requests(run: ScoringRun) -> None:
     if run.auto_layout:
         run = run.with_layout(_cheapest_layout(run, counts))
     assignment = run.assign(counts)
-    shuffled = shuffle_all(output, run.files, assignment, run.config.previous, run.config.limits)
+    previous = finished_parts(run.config.previous) if run.config.previous else []
+    prior = storage.list_files(run.config.prior) if run.config.prior else []
+    shuffled = shuffle_all(output, run.files, assignment, previous, prior, run.config.limits)
     if not shuffled.pairs:
         raise InputError(f"{run.config.requests} asks for no title; {shuffled.rejected_rows} rows were rejected")
     seconds["shuffle"] = time.perf_counter() - shuffle_started
@@ -162,7 +160,9 @@ def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shar
     config, pool = run.config, run.config.engine_pool
     if isinstance(run.answer_spec, NetworkSpec):  # small, and faster without a GPU
         pool = dataclasses.replace(pool, gpus_per_engine=0, tensor_parallel=1)
-    prepare, engine = _stages(run, ShardSource(shuffled.uris, shuffled.previous, run.files, run.catalog))
+    prepare, engine = _stages(
+        run, ShardSource(shuffled.uris, shuffled.previous, run.files, run.catalog, shuffled.prior)
+    )
     return ShardedJob(
         run=claimed,
         table="predictions",

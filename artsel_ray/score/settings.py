@@ -94,6 +94,12 @@ class ScoreConfig:
     label_prior: tuple[Uri, ...] = ()
     """With --decoding labels: outputs of such runs over a few percent of the pairs, with several --permutation. How
     much the model prefers each number, whatever it stands for, is estimated from them and divided out (PriDe)."""
+    prior: Uri | None = None
+    """With a model that was trained with --prior, the prior's predictions for these requests, with all candidates'
+    probabilities: an output of jobs/score.py --decoding rank, or a folder with such a table."""
+    llm_share: Share = 1.0
+    """With --prior, the share of the pairs that the language model scores: those of which the prior is least sure. The
+    others get the prior's choice, at no cost."""
     estimate_cost: bool = False
     """Only estimate the cost and write it to OUTPUT/plan.json: tokens in both layouts, seconds, bytes."""
     tokens_per_second: Positive | None = None
@@ -117,6 +123,12 @@ class ScoreConfig:
         explore = self.serving.explore
         if explore != "none" and not DECODERS[self.decoding].gives_distribution:
             raise InputError(f"--explore {explore} needs every candidate's probability; add --decoding rank")
+        if self.prior and not DECODERS[self.decoding].gives_distribution:
+            raise InputError("--prior needs every candidate's probability; add --decoding rank")
+        if self.llm_share < 1 and not self.prior:
+            raise InputError(f"--llm-share is {self.llm_share:g}, and without --prior nothing else can choose; add it")
+        if self.llm_share < 1 and self.estimate_cost:
+            raise InputError("--estimate-cost is for all pairs, and --llm-share a share of them; leave --llm-share out")
         if self.label_prior and self.decoding != "labels":
             message = f"--label-prior needs --decoding labels, not {self.decoding}"
             raise InputError(message)

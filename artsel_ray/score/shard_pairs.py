@@ -28,6 +28,8 @@ class ShardSource:
     files: list[str]
     """The requests' own files, to name them in invalid rows."""
     catalog: Catalog
+    prior: Sequence[str] = ()
+    """Spill files of the prior's predictions."""
 
 
 @dataclass(frozen=True)
@@ -153,19 +155,24 @@ def without_reused(
     found = found.sort_by([("row", "ascending"), ("known", "ascending")])
     answered, first = np.unique(found["row"].to_numpy(), return_index=True)
 
-    # Drop these pairs from the groups and from all that has a row for each pair.
     is_new = np.ones(shard.sources.num_rows, dtype=bool)
     is_new[answered] = False
     owners = np.repeat(np.arange(len(shard.groups)), [group.users for group in shard.groups])
-    users = np.bincount(owners[is_new], minlength=len(shard.groups)).tolist()
-    reused = previous.take(found["known"].take(first))
+    reused = _undrawn(previous.take(found["known"].take(first)), [shard.groups[owners[row]] for row in answered])
     return dataclasses.replace(
-        keep(shard, pa.array(is_new)),
+        kept(shard, is_new, keep), reused=reused, counts={**shard.counts, "reused": len(answered)}
+    )
+
+
+def kept(shard: ShardT, is_kept: NDArray[np.bool_], keep: Callable[[ShardT, pa.Array], ShardT]) -> ShardT:
+    """Returns a shard with some of its pairs only; `keep` as for `without_reused`."""
+    owners = np.repeat(np.arange(len(shard.groups)), [group.users for group in shard.groups])
+    users = np.bincount(owners[is_kept], minlength=len(shard.groups)).tolist()
+    return dataclasses.replace(
+        keep(shard, pa.array(is_kept)),
         groups=[dataclasses.replace(group, users=n) for group, n in zip(shard.groups, users, strict=True) if n],
-        fingerprints=[each for each, new in zip(shard.fingerprints, is_new, strict=True) if new],
-        sources=shard.sources.filter(pa.array(is_new)),
-        reused=_undrawn(reused, [shard.groups[owners[row]] for row in answered]),
-        counts={**shard.counts, "reused": len(answered)},
+        fingerprints=[each for each, is_one in zip(shard.fingerprints, is_kept, strict=True) if is_one],
+        sources=shard.sources.filter(pa.array(is_kept)),
     )
 
 

@@ -12,8 +12,9 @@ from artsel_ray.data.catalog import read_catalog
 from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.models.load import Model
 from artsel_ray.score.answer_spec import AnswerSpec
+from artsel_ray.score.assignment import assign_titles, count_titles
 from artsel_ray.score.rendering import RenderedShard, render_shard
-from artsel_ray.score.requests import assign_titles, count_titles, shuffle_requests
+from artsel_ray.score.requests import shuffle_requests
 from artsel_ray.score.shard_pairs import ShardSource
 from tests.support import scoring_world
 

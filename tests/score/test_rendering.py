@@ -11,14 +11,16 @@ import pytest
 from artsel_ray import storage
 from artsel_ray.data.images import ArtworkImage
 from artsel_ray.models.load import Model
+from artsel_ray.models.prior_weights import PriorWeights
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Options
 from artsel_ray.score import rendering
-from artsel_ray.score.answer_spec import AnswerSpec
+from artsel_ray.score.answer_spec import AnswerSpec, PriorSpec
 from artsel_ray.score.rendering import PromptGroup, RenderedShard, prompt_tokenizer
 
 Render = Callable[[Path, AnswerSpec], RenderedShard]
 ANSWER_SPEC = AnswerSpec("smollm2", "smollm2@x", PromptSpec(), 8192, "choose")
+PRIOR = PriorSpec(PriorWeights((1.0, 1.0), (1.0, 1.0), frozenset(), ()))
 PIXELS = np.zeros((1, 1, 3), np.uint8)
 
 
@@ -55,19 +57,19 @@ def test_everything_that_reaches_the_engine_is_in_the_fingerprint() -> None:
     changes: list[dict[str, Any]] = [
         {}, {"model_id": "other"}, {"spec": PromptSpec(caption_tokens=9)}, {"max_model_length": 100},
         {"decoding": "rank"}, {"label_prior": (2.0, 0.5)}, {"engine": "transformers"}, {"dtype": "bfloat16"},
-        {"frame": "of another day"},
+        {"frame": "of another day"}, {"prior": PRIOR}, {"prior": replace(PRIOR, sure_above=0.9)},
     ]  # fmt: skip
-    found = [rendering._fingerprints(groups, histories, replace(ANSWER_SPEC, **each)) for each in changes]
+    found = [rendering._fingerprints(groups, histories, None, replace(ANSWER_SPEC, **each)) for each in changes]
     # Golden: an accidental change would score every pair again.
     assert found[0] == ["47f415fd3656d969d2c47d3721e6f366"]
     assert len({each for (each,) in found}) == len(changes)
     # One list decides both: a run's identity names every one of these settings.
     assert {field.name for field in fields(AnswerSpec)} - {"model", "spec", "model_id", "has_clock"} <= set(
-        replace(ANSWER_SPEC, label_prior=(1.0,)).identity()
+        replace(ANSWER_SPEC, label_prior=(1.0,), prior=PRIOR).identity()
     )
     for other_options in (replace(options, prefix=[1, 3]), replace(options, images=[ArtworkImage(PIXELS, "digest")])):
         groups = [PromptGroup("t1", ["a", "b"], users=1, options=other_options)]
-        assert rendering._fingerprints(groups, histories, ANSWER_SPEC) != found[0]
+        assert rendering._fingerprints(groups, histories, None, ANSWER_SPEC) != found[0]
 
 
 def test_user_first_layout_keeps_users_together(world: Path, smollm2: Model, render: Render) -> None:

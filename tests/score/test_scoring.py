@@ -68,7 +68,7 @@ def shard(answer_spec: AnswerSpec) -> RenderedShard:
     sources = {"user_id": users, "title_id": ["t1", "t1", "t2"], "row": [0, 1, 2], "row_share": [1.0, 0.5, 1.0]}
     return RenderedShard(
         groups, ["f1", "f2", "f3"], PREDICTIONS.empty_table(), INVALID_ROWS.empty_table(), {},
-        pa.table({**sources, "file": files}), histories, pa.array(["Heat", "Up"]),
+        pa.table({**sources, "file": files}), histories, None, pa.array(["Heat", "Up"]),
     )  # fmt: skip
 
 

@@ -14,8 +14,9 @@ from artsel_ray.models.load import Model
 from artsel_ray.prompts.tokenizer import Options
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score import shard_pairs
+from artsel_ray.score.assignment import assign_titles, count_titles
 from artsel_ray.score.rendering import PromptGroup, render_shard
-from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previous, shuffle_requests
+from artsel_ray.score.requests import shuffle_previous, shuffle_requests
 from artsel_ray.score.shard_pairs import ShardSource
 from tests.score.test_rendering import ANSWER_SPEC, Render, files
 

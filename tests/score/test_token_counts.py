@@ -14,8 +14,8 @@ from artsel_ray.decoding import trie
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.score.answer_spec import AnswerSpec
+from artsel_ray.score.assignment import count_titles
 from artsel_ray.score.rendering import RenderedShard, prompt_tokenizer
-from artsel_ray.score.requests import count_titles
 from artsel_ray.score.token_counts import LAYOUTS, TokenCounter, TokenCounts
 
 Render = Callable[[Path, AnswerSpec], RenderedShard]
