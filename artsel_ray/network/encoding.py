@@ -90,11 +90,16 @@ def encode(
         engagements_a=np.concatenate([[0], vocabulary.engagements_v])[id_a],
         captions_a=tf_idf(rows.captions, vocabulary.idf_w),
         name_i=lookup(rows.names, vocabulary.names),
-        name_terms_i=tf_idf(rows.names, np.ones(BUCKETS, np.float32)),
+        name_terms_i=_name_terms(rows.names),
         genres_i=_genre_shares(rows.genres, vocabulary.genres),
         vector_ae=standardized(vectors, rows.captions, vocabulary),
         vector_ie=standardized(vectors, rows.names, vocabulary),
     )
+
+
+def _name_terms(names: pa.Array) -> csr_matrix:
+    distinct = names.dictionary_encode()  # items differ in their genres too
+    return tf_idf(distinct.dictionary, np.ones(BUCKETS, np.float32))[distinct.indices.to_numpy()]
 
 
 def _caption_numbers(captions: pa.Array) -> IntArray:

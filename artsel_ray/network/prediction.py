@@ -62,15 +62,21 @@ def fingerprints(rows: ExampleArrays, history_hf: NDArray[np.float32], shared: o
         history_hf: the features of the history items, as `NetworkInputs` has them.
         shared: what all examples depend on: the network, above all.
     """
-    artworks, items = (_digests(*columns) for columns in ((rows.artwork_ids, rows.captions), (rows.names, rows.genres)))
+    artworks, items = _digests(rows.artwork_ids, rows.captions), _digests(rows.names, rows.genres)
     shared_bytes = storage.fingerprint(shared).encode()
+    titles, title_n = np.unique(rows.title_n, return_inverse=True)
+    digests = [hashlib.blake2b(shared_bytes + items[title].tobytes(), digest_size=16) for title in titles.tolist()]
+    # One string of bytes for all candidates, and one for all history items.
+    artwork_c = artworks[rows.artwork_c].tobytes()
+    item_h = np.empty(len(rows.item_h), dtype=[("item", "V16"), ("features", np.float32, history_hf.shape[1])])
+    item_h["item"], item_h["features"] = items[rows.item_h], history_hf
+    history, width = item_h.tobytes(), item_h.itemsize
     bounds = (itertools.pairwise([0, *np.cumsum(count).tolist()]) for count in (rows.candidates_n, rows.history_n))
-    artwork_c, item_h, title_n = artworks[rows.artwork_c], items[rows.item_h], items[rows.title_n]
     found = []
-    for title, (first, last), (oldest, end) in zip(title_n, *bounds, strict=True):
-        digest = hashlib.blake2b(shared_bytes, digest_size=16)
-        for part in (title, artwork_c[first:last], item_h[oldest:end], history_hf[oldest:end]):
-            digest.update(part.tobytes())
+    for title, (first, last), (oldest, end) in zip(title_n.tolist(), *bounds, strict=True):
+        digest = digests[title].copy()
+        digest.update(artwork_c[first * 16 : last * 16])
+        digest.update(history[oldest * width : end * width])
         found.append(digest.hexdigest())
     return found
 
