@@ -182,10 +182,11 @@ def write_object(uri: str, content: bytes | pa.Buffer) -> None:
                 stream.write(content)
 
 
-def create(uri: str, content: bytes) -> bool:
+def create(uri: str, content: bytes, is_private: bool = False) -> bool:
     """Writes one object if there is none, and returns whether it did; of several writers at once, one succeeds.
 
     Only local disks and S3 guarantee that: on other stores, writers that come at the same moment may all succeed.
+    Where files have modes, a private one is for its owner alone.
 
     Raises:
         InputError: if the storage refuses or does not answer.
@@ -195,15 +196,15 @@ def create(uri: str, content: bytes) -> bool:
     fs, path = filesystem(uri)
     with _as_input_error("write", uri):
         if isinstance(fs, pafs.LocalFileSystem):
-            return _create_local(path, content)
+            return _create_local(path, content, is_private)
         if isinstance(fs, pafs.S3FileSystem):
             return put_if_absent(fs, path, content, query=uri.partition("?")[2])
     write_object(uri, content)
     return True
 
 
-def _create_local(path: str, content: bytes) -> bool:
-    with _temporary_file(path, content) as temporary:
+def _create_local(path: str, content: bytes, is_private: bool) -> bool:
+    with _temporary_file(path, content, mode=0o600 if is_private else 0o666) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -214,11 +215,11 @@ def _create_local(path: str, content: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _temporary_file(path: str, content: bytes | pa.Buffer) -> Iterator[str]:
+def _temporary_file(path: str, content: bytes | pa.Buffer, mode: int = 0o666) -> Iterator[str]:
     temporary = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{uuid.uuid4().hex}"
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
-        with open(temporary, "wb") as stream:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

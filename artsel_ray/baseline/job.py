@@ -5,6 +5,7 @@ Suffixes: n examples, c candidates of all examples end to end, b examples of a b
 
 import dataclasses
 import json
+import secrets
 import time
 from datetime import UTC, datetime
 from threading import Thread
@@ -35,6 +36,7 @@ from artsel_ray.evaluation.examples import Examples
 from artsel_ray.evaluation.held_out import MAX_WEIGHT, selection_note, shown_metrics
 from artsel_ray.evaluation.logging_policy import log_warnings
 from artsel_ray.models.load import load as load_model
+from artsel_ray.runtime.fingerprint_key import with_key
 from artsel_ray.runtime.ray_cluster import own_queue, start_ray, wait_for_resources
 from artsel_ray.runtime.ray_train import Trainer, cause, restarts
 from artsel_ray.runtime.run import begin
@@ -178,7 +180,8 @@ def _write_predictions(
     network, _ = read_model(storage.join(output, "model"))
     counts = {}
     for name in _HELD_OUT:
-        table = make_predictions(network, inputs[name], rows[name], model_id)
+        # Nobody reuses these predictions: their key is thrown away.
+        table = make_predictions(network, inputs[name], rows[name], model_id, key=secrets.token_bytes(32))
         storage.write_table(storage.join(output, "predictions", name, "part-0.parquet"), table, "predictions")
         counts[name] = table.num_rows
     return counts
@@ -231,13 +234,20 @@ def _worker(settings: dict[str, Any]) -> Any:
     return [(save(weights), best, trials) for weights, best, trials in fitted]
 
 
-def make_predictions(network: AnyNetwork, inputs: NetworkInputs, rows: ExampleArrays, model_id: str) -> pa.Table:
-    """Returns one prediction, with all candidates' probabilities, for every user-title pair (its first example)."""
+def make_predictions(
+    network: AnyNetwork, inputs: NetworkInputs, rows: ExampleArrays, model_id: str, key: bytes = b""
+) -> pa.Table:
+    """Returns one prediction, with all candidates' probabilities, for every user-title pair (its first example).
+
+    Args:
+        key: of the fingerprints.
+    """
     probability_c, chosen_n, top_n = _choose(network, inputs)
     ids_c = rows.artwork_ids.take(pa.array(rows.artwork_c))
     offsets = pa.array(np.append(inputs.first_candidate_n, len(rows.artwork_c)).astype(np.int32))
     candidates = pa.StructArray.from_arrays([ids_c, pa.array(probability_c)], names=["artwork_id", "probability"])
     count = len(rows.label_n)
+    fingerprints = [_fingerprint(rows, inputs, n, model_id) for n in range(count)]
     table = pa.table(
         {
             "user_id": rows.user_ids,
@@ -248,7 +258,7 @@ def make_predictions(network: AnyNetwork, inputs: NetworkInputs, rows: ExampleAr
             "candidates": pa.ListArray.from_arrays(offsets, candidates),
             "rationale": pa.nulls(count, pa.string()),
             "model_id": pa.array([model_id] * count),
-            "fingerprint": pa.array([_fingerprint(rows, inputs, n, model_id) for n in range(count)]),
+            "fingerprint": pa.array(with_key(fingerprints, key), pa.string()),
             "scored_at": pa.array([datetime.now(UTC)] * count, pa.timestamp("us", "UTC")),
         }
     )

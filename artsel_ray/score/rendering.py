@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +19,7 @@ from artsel_ray.models import weights
 from artsel_ray.models.load import load_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Options, PromptTokenizer, tokenize_title
+from artsel_ray.runtime.fingerprint_key import with_key
 from artsel_ray.runtime.shards import REJECTED_ROWS
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.answer_spec import AnswerSpec
@@ -35,6 +36,10 @@ class ShardSource:
     files: list[str]
     """The requests' own files, to name them in invalid rows."""
     catalog: Catalog
+    key: bytes = field(default=b"", repr=False)
+    """Key of this run's fingerprints; see `fingerprint_key`."""
+    previous_key: bytes = field(default=b"", repr=False)
+    """Key of the earlier run's."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +105,12 @@ def render_shard(index: int, source: ShardSource, answer_spec: AnswerSpec) -> Re
 
     histories = tokenizer.histories(pairs["history"], budget)
     groups = _groups(catalog, titles, title, options)
+    fingerprints = _fingerprints(groups, histories.ids, answer_spec)
     shard = RenderedShard(
         groups=groups,
         user_ids=pairs["user_id"],
         histories=histories.ids,
-        fingerprints=_fingerprints(groups, histories.ids, answer_spec),
+        fingerprints=with_key(fingerprints, source.key),
         reused=PREDICTIONS.empty_table(),
         invalid=invalid,
         counts={
@@ -120,7 +126,8 @@ def render_shard(index: int, source: ShardSource, answer_spec: AnswerSpec) -> Re
     if not source.previous:
         return shard
     previous = shuffle.read_partition(source.previous, index)
-    return _reuse(shard, pairs["title_id"], _possible(previous, catalog, answer_spec.decoder.gives_distribution))
+    possible = _possible(previous, catalog, answer_spec.decoder.gives_distribution)
+    return _reuse(shard, pairs["title_id"], with_key(fingerprints, source.previous_key), possible)
 
 
 def _sources(pairs: pa.Table, files: list[str]) -> pa.Table:
@@ -218,10 +225,12 @@ def _possible(previous: pa.Table, catalog: Catalog, with_distribution: bool) -> 
     return previous.filter(pa.array(possible))
 
 
-def _reuse(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.Table) -> RenderedShard:
+def _reuse(
+    shard: RenderedShard, title_ids: pa.ChunkedArray, earlier_fingerprints: list[str], previous: pa.Table
+) -> RenderedShard:
     # Find each pair's first earlier prediction.
     keys = ["user_id", "title_id", "fingerprint"]
-    pairs = pa.table([shard.user_ids, title_ids, pa.array(shard.fingerprints, pa.string())], names=keys)
+    pairs = pa.table([shard.user_ids, title_ids, pa.array(earlier_fingerprints, pa.string())], names=keys)
     rows = pairs.append_column("row", pa.array(np.arange(pairs.num_rows)))
     known = previous.select(keys).append_column("known", pa.array(np.arange(previous.num_rows)))
     found = rows.join(known, keys, join_type="inner").sort_by([("row", "ascending"), ("known", "ascending")])
@@ -230,6 +239,9 @@ def _reuse(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.Table)
     # Drop these pairs from the groups and from all that has a row for each pair.
     is_new = np.ones(pairs.num_rows, dtype=bool)
     is_new[answered] = False
+    reused = previous.take(found["known"].take(first))
+    own = pa.array([shard.fingerprints[row] for row in answered], pa.string())
+    reused = reused.set_column(reused.column_names.index("fingerprint"), PREDICTIONS.field("fingerprint"), own)
     owners = np.repeat(np.arange(len(shard.groups)), [group.users for group in shard.groups])
     users = np.bincount(owners[is_new], minlength=len(shard.groups)).tolist()
     return dataclasses.replace(
@@ -239,7 +251,7 @@ def _reuse(shard: RenderedShard, title_ids: pa.ChunkedArray, previous: pa.Table)
         histories=shard.histories.filter(pa.array(is_new)),
         fingerprints=list(itertools.compress(shard.fingerprints, is_new)),
         sources=shard.sources.filter(pa.array(is_new)),
-        reused=_undrawn(previous.take(found["known"].take(first)), [shard.groups[owners[row]] for row in answered]),
+        reused=_undrawn(reused, [shard.groups[owners[row]] for row in answered]),
         counts={**shard.counts, "reused": len(answered)},
     )
 

@@ -15,6 +15,7 @@ from artsel_ray.config import DEFAULT_LIMITS, Layout, resolved
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
 from artsel_ray.runtime.engine_pool import EngineStage, gpus_per_engine
+from artsel_ray.runtime.fingerprint_key import finished_key, in_manifest, run_key
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin, finished_parts
 from artsel_ray.runtime.sharded_job import InputRows, PrepareStage, ShardedJob, stage_seconds
@@ -98,6 +99,8 @@ def score_requests(run: ScoringRun) -> None:
     # Earlier versions did not write the frame. They made the same one, unless their templates wrote the time.
     added = () if run.answer_spec.has_clock else ("frame",)
     claimed = begin(output, run.identity(), resolved(run.config), added)
+    key, previous = run_key(output, run.config.previous), run.config.previous
+    previous_key = finished_key(previous) if previous else b""
     start_ray()
     run = run.on_this_cluster()
     seconds = {"start": time.perf_counter() - run.started}
@@ -108,12 +111,13 @@ def score_requests(run: ScoringRun) -> None:
     if run.auto_layout:
         run = run.with_layout(_cheapest_layout(run, counts))
     assignment = run.assign(counts)
-    shuffled = shuffle_all(output, run.files, assignment, run.config.previous, run.config.limits)
+    shuffled = shuffle_all(output, run.files, assignment, previous, run.config.limits)
     if not shuffled.pairs:
         raise InputError(f"{run.config.requests} asks for no title; {shuffled.rejected_rows} rows were rejected")
     seconds["shuffle"] = time.perf_counter() - shuffle_started
 
-    job = _sharded_job(run, claimed, shuffled, assignment.shards)
+    source = ShardSource(shuffled.uris, shuffled.previous, run.files, run.catalog, key, previous_key)
+    job = _sharded_job(run, claimed, shuffled, source, assignment.shards)
     score_started = time.perf_counter()
     job.resume()
     seconds["score"] = time.perf_counter() - score_started
@@ -129,9 +133,10 @@ def _cheapest_layout(run: ScoringRun, counts: Counter[str]) -> Layout:
     return layout
 
 
-def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shards: int) -> ShardedJob:
+def _sharded_job(
+    run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, source: ShardSource, shards: int
+) -> ShardedJob:
     config, pool = run.config, run.config.engine_pool
-    source = ShardSource(shuffled.uris, shuffled.previous, run.files, run.catalog)
     max_candidates = int(np.diff(run.catalog.offsets).max(initial=1))
     load = EngineLoader(run.answer_spec, pool, max_candidates, config.tokens_per_second)
     return ShardedJob(
@@ -178,7 +183,7 @@ def _publish(run: ScoringRun, job: ShardedJob, shuffled: ShuffledRequests, secon
         longest = f"{answer_spec.max_model_length:,} tokens"
         print(f"{cut:,} histories lost their oldest items: prompt and answer have at most {longest}", flush=True)
     rejected = counted["rejected"] + shuffled.rejected_pairs
-    job.publish(summary, {"pairs": counted["pairs"], "rejected": rejected, **model})
+    job.publish(summary, {"pairs": counted["pairs"], "rejected": rejected, **model, **in_manifest(output)})
     storage.delete(storage.join(output, SPILL_FOLDER))
     share = totals["cached_tokens"] / max(totals["prompt_tokens"], 1)
     cached = f"{share:.0%} of {counted['prompt_tokens']:,} prompt tokens from cache"

@@ -15,6 +15,7 @@ from artsel_ray.data.images import ArtworkImage
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import Options
+from artsel_ray.runtime.fingerprint_key import with_key
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score import rendering
 from artsel_ray.score.answer_spec import AnswerSpec
@@ -23,6 +24,7 @@ from artsel_ray.score.requests import assign_titles, count_titles, shuffle_previ
 
 Render = Callable[[Path, AnswerSpec], RenderedShard]
 ANSWER_SPEC = AnswerSpec("smollm2", "smollm2@x", PromptSpec(), 8192, "choose")
+NOW = datetime.datetime.now(datetime.UTC)
 PIXELS = np.zeros((1, 1, 3), np.uint8)
 
 
@@ -148,6 +150,26 @@ def test_earlier_prediction_that_this_run_could_not_make_is_not_reused(
             shard = render_shard(0, ShardSource(uris, [f"{work}/p.arrow"], asked, catalog), answer_spec)
             outcomes.append((shard.counts["reused"], len(shard.fingerprints)))
         assert outcomes == [(1, 23), (0, 24), (0, 24), (1, 23) if decoding == "choose" else (0, 24)]
+
+
+def test_reused_prediction_is_found_under_the_earlier_key_and_gets_the_runs_own(
+    world: Path, smollm2: Model, render: Render
+) -> None:
+    plain = render(world, ANSWER_SPEC)
+    catalog, _ = read_catalog(files(world, "titles"), files(world, "artworks"))
+    asked, work = files(world, "requests"), str(world / "spill")
+    assignment = assign_titles(sum((count_titles(file) for file in asked), Counter()), 1000, {})
+    uris = storage.find_files(work, ".arrow")
+    for earlier, own in ((b"", b"1" * 32), (b"1" * 32, b"1" * 32), (b"1" * 32, b"2" * 32), (b"1" * 32, b"")):
+        row = {"user_id": "u00", "title_id": "t1", "artwork_id": "t1-0", "model_id": "m", "scored_at": NOW}
+        row |= {"fingerprint": with_key(plain.fingerprints, earlier)[0]}
+        storage.write_table(f"{world}/P/a.parquet", pa.Table.from_pylist([row], PREDICTIONS), "predictions")
+        shuffle_previous([f"{world}/P/a.parquet"], f"{work}/p", assignment, f"{work}/r.parquet")
+        for known, reused in ((earlier, 1), (b"3" * 32, 0)):
+            shard = render_shard(0, ShardSource(uris, [f"{work}/p"], asked, catalog, own, known), ANSWER_SPEC)
+            assert shard.fingerprints == with_key(plain.fingerprints, own)[reused:]
+            assert shard.reused["fingerprint"].to_pylist() == with_key(plain.fingerprints, own)[:reused]
+            assert "1111" not in repr(ShardSource(uris, [], asked, catalog, own, known))
 
 
 def test_reused_prediction_that_was_drawn_has_the_models_choice_again() -> None:
