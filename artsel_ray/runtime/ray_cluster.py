@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
@@ -47,7 +48,7 @@ def start_ray(dashboard: bool = False) -> None:
         logging.getLogger("ray").setLevel(logging.ERROR)
         # Without an address it never joins a cluster that another job has started for itself, and would end with it.
         try:
-            closed: AbstractContextManager[dict[str, str]] = closed_to_others() if _is_own else nullcontext({})
+            closed: AbstractContextManager[dict[str, Any]] = closed_to_others() if _is_own else nullcontext({})
             with _same_sigterm(), closed as own:
                 context = ray.init(
                     include_dashboard=dashboard,
