@@ -166,8 +166,10 @@ def read_object(uri: str) -> bytes:
         return file.read()
 
 
-def write_object(uri: str, content: bytes | pa.Buffer) -> None:
+def write_object(uri: str, content: bytes | pa.Buffer, is_private: bool = False) -> None:
     """Writes one object: a reader sees the old object or the new one, never a part.
+
+    Where files have modes, a private one is for its owner alone.
 
     Raises:
         InputError: if the storage refuses or does not answer.
@@ -175,7 +177,7 @@ def write_object(uri: str, content: bytes | pa.Buffer) -> None:
     fs, path = filesystem(uri)
     with _as_input_error("write", uri):
         if isinstance(fs, pafs.LocalFileSystem):
-            with _temporary_file(path, content) as temporary:
+            with _temporary_file(path, content, is_private) as temporary:
                 os.replace(temporary, path)
         else:
             with fs.open_output_stream(path) as stream:
@@ -186,7 +188,6 @@ def create(uri: str, content: bytes, is_private: bool = False) -> bool:
     """Writes one object if there is none, and returns whether it did; of several writers at once, one succeeds.
 
     Only local disks and S3 guarantee that: on other stores, writers that come at the same moment may all succeed.
-    Where files have modes, a private one is for its owner alone.
 
     Raises:
         InputError: if the storage refuses or does not answer.
@@ -204,7 +205,7 @@ def create(uri: str, content: bytes, is_private: bool = False) -> bool:
 
 
 def _create_local(path: str, content: bytes, is_private: bool) -> bool:
-    with _temporary_file(path, content, mode=0o600 if is_private else 0o666) as temporary:
+    with _temporary_file(path, content, is_private) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -215,8 +216,9 @@ def _create_local(path: str, content: bytes, is_private: bool) -> bool:
 
 
 @contextlib.contextmanager
-def _temporary_file(path: str, content: bytes | pa.Buffer, mode: int = 0o666) -> Iterator[str]:
+def _temporary_file(path: str, content: bytes | pa.Buffer, is_private: bool) -> Iterator[str]:
     temporary = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{uuid.uuid4().hex}"
+    mode = 0o600 if is_private else 0o666
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
         with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from artsel_ray.baseline.example_arrays import ExampleArrays, FloatArray, IntArray, split_genres
 from artsel_ray.baseline.text_vectors import NO_VECTORS, TextVectors
-from artsel_ray.baseline.vocabulary import BUCKETS, Vocabulary, lookup, standardized, tf_idf
+from artsel_ray.baseline.vocabulary import Vocabulary, lookup, standardized, tf_idf
 from artsel_ray.data import checks
 from artsel_ray.evaluation.examples import told_apart
 from artsel_ray.prompts.escaping import escape
@@ -90,7 +90,7 @@ def encode(
         engagements_a=np.concatenate([[0], vocabulary.engagements_v])[id_a],
         captions_a=tf_idf(rows.captions, vocabulary.idf_w),
         name_i=lookup(rows.names, vocabulary.names),
-        name_terms_i=tf_idf(rows.names, np.ones(BUCKETS, np.float32)),
+        name_terms_i=tf_idf(rows.names, (vocabulary.idf_w > 0).astype(np.float32)),
         genres_i=_genre_shares(rows.genres, vocabulary.genres),
         vector_ae=standardized(vectors, rows.captions, vocabulary),
         vector_ie=standardized(vectors, rows.names, vocabulary),
