@@ -11,7 +11,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from artsel_ray.config import FlagValueError, ModelName, Uri, flag
-from artsel_ray.console import end_on_signals, require_utf8, unbreakable_output, visible
+from artsel_ray.console import end_on_signals, require_utf8, unbreakable_output, visible, visible_output
 from artsel_ray.errors import InputError
 from artsel_ray.locations import check_output, check_scheme
 
@@ -49,7 +49,8 @@ def run(config_type: type[T], job: str) -> None:
 def _run(config_type: Any, job: str) -> None:
     try:
         config = parse(config_type, sys.argv[1:])
-        pkgutil.resolve_name(job)(config)
+        with visible_output():
+            pkgutil.resolve_name(job)(config)
     except InputError as error:
         print(visible(f"error: {error}"), file=sys.stderr)
         sys.exit(2 if isinstance(error, FlagValueError) else 1)

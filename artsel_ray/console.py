@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -41,14 +41,44 @@ def _end(signum: int, frame: object) -> None:
     raise KeyboardInterrupt(128 + signum)
 
 
-# Control characters but line breaks and tabs, and what changes the direction of text.
-_CONTROL = (*range(9), *range(11, 32), *range(127, 160), 0x200E, 0x200F, *range(0x202A, 0x202F))
-_INVISIBLE = dict.fromkeys((*_CONTROL, *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}")
+# Control characters but line breaks and tabs, what changes the direction of text, line breaks of Unicode's own, notes
+# between lines, and tags.
+_CONTROL = (*range(9), *range(11, 32), *range(127, 160))
+_DIRECTION = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x2070))
+_OTHER = (0x2028, 0x2029, *range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080))
+_INVISIBLE = dict.fromkeys((*_CONTROL, *_DIRECTION, *_OTHER), "\N{REPLACEMENT CHARACTER}")
 
 
 def visible(text: str) -> str:
     """Returns text in which ids and names out of data cannot move a terminal's cursor, or reorder a line."""
     return text.translate(_INVISIBLE)
+
+
+@contextlib.contextmanager
+def visible_output() -> Iterator[None]:
+    """Passes on what is printed as `visible` gives it: lines of every kind may name columns, ids and URIs."""
+    out, err = _Visible(sys.stdout), _Visible(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
+
+
+class _Visible:
+    """A stream to which nothing but visible text is written."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        # Libraries' progress bars go back to the start of their line first.
+        start = "\r" if text.startswith("\r") else ""
+        return self._stream.write(start + visible(text.removeprefix(start)))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 @contextlib.contextmanager

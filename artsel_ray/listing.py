@@ -117,4 +117,8 @@ def _listed(names: Iterable[str]) -> str:
 
 @functools.cache  # a job lists a folder several times
 def _report(line: str, severity: str) -> None:
-    print(severity + line, file=sys.stderr if severity else sys.stdout, flush=True)
+    print(
+        severity + line.replace("\n", "\N{REPLACEMENT CHARACTER}"),
+        file=sys.stderr if severity else sys.stdout,
+        flush=True,
+    )

@@ -166,8 +166,10 @@ def read_object(uri: str) -> bytes:
         return file.read()
 
 
-def write_object(uri: str, content: bytes | pa.Buffer) -> None:
+def write_object(uri: str, content: bytes | pa.Buffer, is_private: bool = False) -> None:
     """Writes one object: a reader sees the old object or the new one, never a part.
+
+    Where files have modes, a private one is for its owner alone.
 
     Raises:
         InputError: if the storage refuses or does not answer.
@@ -175,14 +177,14 @@ def write_object(uri: str, content: bytes | pa.Buffer) -> None:
     fs, path = filesystem(uri)
     with _as_input_error("write", uri):
         if isinstance(fs, pafs.LocalFileSystem):
-            with _temporary_file(path, content) as temporary:
+            with _temporary_file(path, content, is_private) as temporary:
                 os.replace(temporary, path)
         else:
             with fs.open_output_stream(path) as stream:
                 stream.write(content)
 
 
-def create(uri: str, content: bytes) -> bool:
+def create(uri: str, content: bytes, is_private: bool = False) -> bool:
     """Writes one object if there is none, and returns whether it did; of several writers at once, one succeeds.
 
     Only local disks and S3 guarantee that: on other stores, writers that come at the same moment may all succeed.
@@ -195,15 +197,15 @@ def create(uri: str, content: bytes) -> bool:
     fs, path = filesystem(uri)
     with _as_input_error("write", uri):
         if isinstance(fs, pafs.LocalFileSystem):
-            return _create_local(path, content)
+            return _create_local(path, content, is_private)
         if isinstance(fs, pafs.S3FileSystem):
             return put_if_absent(fs, path, content, query=uri.partition("?")[2])
     write_object(uri, content)
     return True
 
 
-def _create_local(path: str, content: bytes) -> bool:
-    with _temporary_file(path, content) as temporary:
+def _create_local(path: str, content: bytes, is_private: bool) -> bool:
+    with _temporary_file(path, content, is_private) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -214,11 +216,12 @@ def _create_local(path: str, content: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _temporary_file(path: str, content: bytes | pa.Buffer) -> Iterator[str]:
+def _temporary_file(path: str, content: bytes | pa.Buffer, is_private: bool) -> Iterator[str]:
     temporary = f"{os.path.dirname(path)}/.{os.path.basename(path)}.{uuid.uuid4().hex}"
+    mode = 0o600 if is_private else 0o666
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
-        with open(temporary, "wb") as stream:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

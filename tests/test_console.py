@@ -102,6 +102,25 @@ def test_names_and_output_are_utf8_in_any_locale(tmp_path: os.PathLike[str]) -> 
     assert result.stdout.decode() == f"{name} 夜 utf-8\n", result.stderr.decode()
 
 
+PRINT = """
+import sys
+from artsel_ray.console import unbreakable_output, visible_output
+with unbreakable_output():
+    with visible_output():
+        print("a\\x1b[2Jb", "\\u202ec\\nd")
+        sys.stderr.write("\\r50 %\\rx")
+        sys.stderr.writelines(["\\u061c\\n", "\\u2028"])
+        sys.stdout.flush()
+    print("\\x1b[1mhelp")
+"""
+
+
+def test_no_printed_line_moves_the_cursor() -> None:
+    result = subprocess.run([sys.executable, "-X", "utf8", "-c", PRINT], capture_output=True)
+    assert result.stdout.decode() == "a\ufffd[2Jb \ufffdc\nd\n\x1b[1mhelp\n"
+    assert result.stderr.decode() == "\r50 %\ufffdx\ufffd\n\ufffd"
+
+
 def test_control_sequences_and_overrides_of_direction_are_shown_as_such() -> None:
     assert visible("a\x1b[2Jb\x9b1A\u202ec\u2066d\r\x00") == "a\ufffd[2Jb\ufffd1A\ufffdc\ufffdd\ufffd\ufffd"
     assert visible("Amélie\n\t日本語 می\u200cخواهم") == "Amélie\n\t日本語 می\u200cخواهم"

@@ -52,7 +52,7 @@ def question(tokenizer: PromptTokenizer, options: Options, genres: Sequence[str]
         f"Write a brief for a new {tokenizer.spec.asset_kind} of this title that they would like, unlike those above. "
         "In two sentences: who or what it shows and where, in what light and mood."
     )
-    ids = [*tokenizer.head, *options.prefix, *tokenizer.encode([text])[0], *tokenizer.turn]
+    ids = [*tokenizer.head, *options.prefix, *tokenizer.encode_data([text])[0], *tokenizer.turn]
     return np.array(ids, dtype=np.int32)
 
 

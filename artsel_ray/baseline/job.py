@@ -5,6 +5,7 @@ Suffixes: n examples, c candidates of all examples end to end, b examples of a b
 
 import dataclasses
 import json
+import secrets
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +33,7 @@ from artsel_ray.network.prediction import choose, fingerprints
 from artsel_ray.network.text_vectors import NO_VECTORS, VECTORS, TextVectors, text_vectors
 from artsel_ray.network.towers import Sizes, Towers
 from artsel_ray.network.vocabulary import Vocabulary, make_vocabulary
+from artsel_ray.runtime.fingerprint_key import with_key
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import begin
 from artsel_ray.runtime.shards import INVALID_FOLDER
@@ -198,6 +200,9 @@ def _plain(trial: Trial) -> dict[str, float | None]:
 
 
 def _write_predictions(output: str, split: str, table: pa.Table) -> int:
+    # Nobody reuses these predictions: their key is thrown away.
+    keyed = pa.array(with_key(table["fingerprint"].to_pylist(), secrets.token_bytes(32)), pa.string())
+    table = table.set_column(table.column_names.index("fingerprint"), "fingerprint", keyed)
     storage.write_table(storage.join(output, "predictions", split, "part-0.parquet"), table, "predictions")
     return table.num_rows
 

@@ -1,7 +1,7 @@
 """The question that a vision-language model is asked about an artwork's image, and how its answer is cleaned.
 
 A question is the chat's head with the image and the instruction, the title's name, and the chat's tail. Each is
-tokenized by itself: the name is data, and is never given a special token's id.
+tokenized by itself: the name is data, and cannot spell the chat's markers.
 """
 
 import re
@@ -12,6 +12,7 @@ import numpy as np
 from artsel_ray.errors import InputError
 from artsel_ray.prompts import text as render
 from artsel_ray.prompts.escaping import escape
+from artsel_ray.prompts.markers import DataTokenizer
 from artsel_ray.prompts.tokenizer import Ids
 
 WORDING = "caption-1"
@@ -47,10 +48,12 @@ class CaptionPrompts:
             self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in (self.head, tail)
         )
 
+        self._names = DataTokenizer(self._tokenizer, [self.head.replace(_BEFORE, " "), tail.replace(_AFTER, " ")])
+
     def question(self, title_name: str | None) -> Ids:
         """Returns the ids of the question about an image of a title, with its name unless that is None."""
         name = f', called "{escape(title_name)}"' if title_name else ""
-        ids = self._tokenizer(name, add_special_tokens=False, split_special_tokens=True)["input_ids"] if name else []
+        ids = self._names.encode([name])[0] if name else []
         return np.array([*self._head, *ids, *self._tail], dtype=np.int32)
 
     def caption(self, ids: list[int], finished: bool) -> str:

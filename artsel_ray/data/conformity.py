@@ -35,10 +35,11 @@ def check_footers(
     problems: dict[tuple[str, str], list[str]] = {}
     for table, footer, wanted in read:
         for problem in _problems(footer, wanted, timezone):
-            problems.setdefault((table, problem), []).append(footer.uri)
+            problems.setdefault((table, " ".join(problem.split())), []).append(footer.uri)
     if problems:
         raise InputError(_message(problems))
-    lines = [f"{table}: {line}" for table, footer, wanted in read for line in _casts(footer, wanted, timezone)]
+    casts = [f"{table}: {line}" for table, footer, wanted in read for line in _casts(footer, wanted, timezone)]
+    lines = [" ".join(line.split()) for line in casts]  # a type names its fields, whatever they are called
     for line in dict.fromkeys(lines):
         if line not in _reported:
             _reported.add(line)

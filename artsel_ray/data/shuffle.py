@@ -40,7 +40,7 @@ def write_partitions(uri: str, table: pa.Table, partition: np.ndarray, partition
     with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         for batch in batches:
             writer.write_batch(batch)
-    storage.write_object(uri, sink.getvalue())
+    storage.write_object(uri, sink.getvalue(), is_private=True)  # histories, which are no output
 
 
 def read_partition(uris: list[str], partition: int) -> pa.Table:

@@ -81,7 +81,7 @@ def _explain(
 
 def _unsound(rationales: Sequence[str | None], prompts: TeacherPrompts, settings: TeacherSettings) -> list[_Fault]:
     words = [len(rationale_checks.words(rationale or "")) for rationale in rationales]
-    tokens = [len(ids) for ids in prompts.tokenizer.encode([f" {rationale or ''}" for rationale in rationales])]
+    tokens = [len(ids) for ids in prompts.tokenizer.encode_data([f" {rationale or ''}" for rationale in rationales])]
     return [
         (UNFINISHED, np.array([rationale is None for rationale in rationales], dtype=bool)),
         (TOO_SHORT, np.array([count < settings.min_words for count in words], dtype=bool)),

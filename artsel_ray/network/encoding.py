@@ -19,7 +19,7 @@ from artsel_ray.data import checks
 from artsel_ray.evaluation.examples import told_apart
 from artsel_ray.network.example_arrays import ExampleArrays, FloatArray, IntArray, split_genres
 from artsel_ray.network.text_vectors import NO_VECTORS, TextVectors
-from artsel_ray.network.vocabulary import BUCKETS, Vocabulary, lookup, standardized, tf_idf
+from artsel_ray.network.vocabulary import Vocabulary, lookup, standardized, tf_idf
 from artsel_ray.prompts.escaping import escape
 
 HISTORY_FEATURES = 4
@@ -90,16 +90,16 @@ def encode(
         engagements_a=np.concatenate([[0], vocabulary.engagements_v])[id_a],
         captions_a=tf_idf(rows.captions, vocabulary.idf_w),
         name_i=lookup(rows.names, vocabulary.names),
-        name_terms_i=_name_terms(rows.names),
+        name_terms_i=_name_terms(rows.names, vocabulary),
         genres_i=_genre_shares(rows.genres, vocabulary.genres),
         vector_ae=standardized(vectors, rows.captions, vocabulary),
         vector_ie=standardized(vectors, rows.names, vocabulary),
     )
 
 
-def _name_terms(names: pa.Array) -> csr_matrix:
+def _name_terms(names: pa.Array, vocabulary: Vocabulary) -> csr_matrix:
     distinct = names.dictionary_encode()  # items differ in their genres too
-    return tf_idf(distinct.dictionary, np.ones(BUCKETS, np.float32))[distinct.indices.to_numpy()]
+    return tf_idf(distinct.dictionary, (vocabulary.idf_w > 0).astype(np.float32))[distinct.indices.to_numpy()]
 
 
 def _caption_numbers(captions: pa.Array) -> IntArray:

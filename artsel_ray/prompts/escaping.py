@@ -38,7 +38,7 @@ def escape(text: str) -> str:
     - `Prediction:` and `Reason:` lose their colon.
     - Compatibility characters (NFKC), such as full-width letters, become plain where they spell one of these.
 
-    Tokenizing is the second defense: text from data never gets a special token's id (`PromptTokenizer.encode`).
+    Tokenizing is the second defense, which knows a model's normalizer and its template: `markers.DataTokenizer`.
     """
     shown = _one_line(text)
     if not shown.isascii():

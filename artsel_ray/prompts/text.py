@@ -23,6 +23,8 @@ REASON = "Reason:"
 # Chat templates write today's date, Llama 3's unless given one. A prompt must not change from one day to the next.
 _NOW = datetime.datetime(2024, 7, 26)
 
+_TEMPLATE_ERRORS = (TemplateError, ValueError, TypeError, KeyError)
+
 PLURALS: dict[AssetKind, str] = {"artwork": "artworks", "synopsis": "synopses", "trailer": "trailers"}
 
 
@@ -86,11 +88,25 @@ def chat_turn(renderer: Any, content: str | list[dict[str, str]]) -> str:
     Raises:
         InputError: if the template fails.
     """
-    messages = [{"role": "user", "content": content}]
+    try:
+        return _chat(renderer, [("user", content)])
+    except _TEMPLATE_ERRORS as error:
+        raise InputError(f"the model's chat template fails: {one_line(error)}; take another model") from None
+
+
+def chat_of_all_roles(renderer: Any, content: str | list[dict[str, str]]) -> str:
+    """Returns the text of a chat in which system, user and assistant say `content`, as far as a template takes them."""
+    for roles in (["system", "user", "assistant", "user"], ["user", "assistant", "user"]):
+        try:
+            return _chat(renderer, [(role, content) for role in roles])
+        except _TEMPLATE_ERRORS:
+            continue
+    return ""
+
+
+def _chat(renderer: Any, turns: Sequence[tuple[str, str | list[dict[str, str]]]]) -> str:
+    messages = [{"role": role, "content": content} for role, content in turns]
     pinned = {"date_string": _NOW.strftime("%d %b %Y"), "strftime_now": _NOW.strftime}
     # A processor warns about variables that its template does not use.
     used = {name: value for name, value in pinned.items() if name in str(renderer.chat_template)}
-    try:
-        return str(renderer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **used))
-    except (TemplateError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"the model's chat template fails: {one_line(error)}; take another model") from None
+    return str(renderer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **used))

@@ -1,12 +1,13 @@
 """From segments of a prompt to token ids and loss masks.
 
 Text from data and wording alike are tokenized as plain text: only this module's own code places the ids of `<option>`,
-`</option>`, chat markers and end tokens. Each segment is tokenized by itself, so it has the same ids in every prompt.
+`</option>`, chat markers and end tokens. Text from data cannot spell a template's markers either (`markers`). Each
+segment is tokenized by itself, so it has the same ids in every prompt.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from artsel_ray.prompts import text as render
 from artsel_ray.prompts.escaping import OPTION, OPTION_END
 from artsel_ray.prompts.histories import Histories, HistoryTokenizer
 from artsel_ray.prompts.images import ImagePlaceholders
+from artsel_ray.prompts.markers import DataTokenizer
 from artsel_ray.prompts.spec import PromptSpec
 
 if TYPE_CHECKING:
@@ -73,9 +75,11 @@ class PromptTokenizer:
         if OPTION not in added or OPTION_END not in added:
             raise InputError(f"the model's tokenizer has no {OPTION} and {OPTION_END}; load it with artsel_ray.models")
         self.option, self.option_end = added[OPTION], added[OPTION_END]
-        self._histories = HistoryTokenizer(self.encode, spec)
+        chat = self._chat()
+        self._data = DataTokenizer(tokenizer, chat)
+        self._histories = HistoryTokenizer(self.encode_data, spec)
         self.history_head, self.min_history_tokens = self._histories.head, self._histories.min_tokens
-        head, self.turn = self._frame()
+        head, self.turn = self._frame(chat)
         """Ids between the user's message and the model's: the chat template's, or a blank line."""
         segments = [render.instruction(spec.asset_kind), render.question(spec), render.REASON, render.PREDICTION, "\n"]
         instruction, question, reason, prediction, line_break = self.encode(segments)
@@ -92,33 +96,40 @@ class PromptTokenizer:
         """Ids that end an answer: `</option>` and the model's end of turn."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of each text; what looks like a special token stays text."""
+        """Returns the ids of each text, which is wording of ours; what looks like a special token stays text."""
         return self._ids(texts, split_special_tokens=True) if texts else []
+
+    def encode_data(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text, in which text from data is escaped; see `DataTokenizer`."""
+        return self._data.encode(texts)
 
     def _ids(self, texts: Sequence[str], split_special_tokens: bool) -> list[list[int]]:
         encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=split_special_tokens)
         return list(encoded["input_ids"])
 
-    def _frame(self) -> list[list[int]]:
-        """Returns the ids around the user's message: the chat template's, or a begin token and a blank line."""
-        if self.placeholders:
-            rendered = render.chat_turn(self.placeholders.processor, [{"type": "text", "text": _CONTENT}])
-        elif self.tokenizer.chat_template is None:
-            bos = self.tokenizer.bos_token_id
-            return [[] if bos is None else [bos], *self.encode(["\n\n"])]
-        else:
-            rendered = render.chat_turn(self.tokenizer, _CONTENT)
-        before, *rest = rendered.split(_CONTENT)
-        if len(rest) != 1:
+    def _chat(self) -> list[str]:
+        """Returns what a chat template writes: before and after a user's message, then around all roles' messages."""
+        if self.tokenizer.chat_template is None and not self.placeholders:
+            return []
+        renderer = self.placeholders.processor if self.placeholders else self.tokenizer
+        content: Any = [{"type": "text", "text": _CONTENT}] if self.placeholders else _CONTENT
+        turn = render.chat_turn(renderer, content).split(_CONTENT)
+        if len(turn) != 2:
             raise InputError("the model's chat template does not show a message once and as it is; take another model")
-        (after,) = rest
-        return self._ids([before, after], split_special_tokens=False)
+        return [*turn, *render.chat_of_all_roles(renderer, content).split(_CONTENT)]
+
+    def _frame(self, chat: Sequence[str]) -> list[list[int]]:
+        """Returns the ids around the user's message: the chat template's, or a begin token and a blank line."""
+        if chat:
+            return self._ids(chat[:2], split_special_tokens=False)
+        bos = self.tokenizer.bos_token_id
+        return [[] if bos is None else [bos], *self.encode(["\n\n"])]
 
     def options(self, name: str, genres: Sequence[str], captions: Sequence[str]) -> Options:
         """Tokenizes a title with its candidates' captions."""
         limit = self.spec.caption_tokens
         # A caption of which little is kept is not tokenized as a whole.
-        texts = self.encode([render.option_text(caption[: limit * _LETTERS_PER_TOKEN]) for caption in captions])
+        texts = self.encode_data([render.option_text(caption[: limit * _LETTERS_PER_TOKEN]) for caption in captions])
         contents = [ids[:limit] for ids in texts]
         prefix = self._prefix(name, genres, contents)
         answers = self._numbers(len(captions)) if self.spec.output == "number" else contents
@@ -132,7 +143,7 @@ class PromptTokenizer:
         return Options(prefix, self._numbers(len(images)), 0, len(prefix) + added, images)
 
     def _prefix(self, name: str, genres: Sequence[str], contents: list[list[int]]) -> list[int]:
-        prefix = self.encode([render.new_title(name, genres, self.spec.asset_kind)])[0]
+        prefix = self.encode_data([render.new_title(name, genres, self.spec.asset_kind)])[0]
         heads = self.encode([render.option_head(index, self.spec.output) for index in range(len(contents))])
         for head, ids in zip(heads, contents, strict=True):
             prefix += [*head, self.option, *ids, self.option_end]
@@ -216,7 +227,7 @@ class PromptTokenizer:
     def rationale(self, text: str) -> list[int]:
         """Returns the ids of a rationale, cut to `reason_tokens`."""
         shown = text[: self.spec.reason_tokens * _LETTERS_PER_TOKEN]
-        return self.encode([render.option_text(shown)])[0][: self.spec.reason_tokens]
+        return self.encode_data([render.option_text(shown)])[0][: self.spec.reason_tokens]
 
 
 def tokenize_title(tokenizer: PromptTokenizer, catalog: "Catalog", title: int) -> Options:

@@ -42,15 +42,10 @@ def render(template: str, **values: Any) -> str:
     """Returns a template of this package with its values filled in."""
     loader = PackageLoader("artsel_ray.report", ".")
     environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: visible(value) if isinstance(value, str) else value,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": _number, "percent": _percent, "with_breaks": _with_breaks}
-    return environment.get_template(template).render(values)
+    return visible(environment.get_template(template).render(values))
 
 
 def render_evaluation(metrics: dict[str, Any], shown: list[dict[str, Any]], sources: dict[str, str]) -> str:

@@ -16,8 +16,8 @@ _CONNECT_SECONDS, _PROBE_SECONDS, _BUSY_FACTOR = 4, 10, 6
 _CLIENT_PORT = 10001  # of `ray://` without a port
 # Connects as the job will, in a process of its own: some failures end a process, others wait for a minute.
 _PROBE = "import ray; print(flush=True); ray.init(log_to_driver=False, configure_logging=False)"
-# Ray's names of its sockets, with the longest process id: /ray/session_2026-11-28_01-35-28_121123_1234567/sockets/…
-_SOCKET_NAME_BYTES, _MAX_SOCKET_BYTES = 68, 107
+# Ray's names of its sockets, with the longest process id: /session_2026-11-28_01-35-28_121123_1234567/sockets/…
+_SOCKET_NAME_BYTES, _MAX_SOCKET_BYTES = 64, 107
 
 
 def check_address() -> bool:
@@ -105,10 +105,15 @@ def refusal(address: str, stderr: str) -> str:
 
 def _check_socket_names() -> None:
     folder = get_default_system_temp_dir()
-    if len(os.fsencode(folder)) + _SOCKET_NAME_BYTES > _MAX_SOCKET_BYTES:
+    if too_long(folder, "ray"):
         name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
-        most = _MAX_SOCKET_BYTES - _SOCKET_NAME_BYTES
+        most = _MAX_SOCKET_BYTES - _SOCKET_NAME_BYTES - len("/ray")
         raise InputError(
             f"{name} is {folder}, too long for the names of Ray's sockets; set RAY_TMPDIR to a local folder of at most "
             f"{most} letters, such as /tmp"
         )
+
+
+def too_long(folder: str, name: str) -> bool:
+    """Returns whether Ray's sockets would have too long names, if the folder `name` in this one is for Ray's files."""
+    return len(os.fsencode(os.path.join(folder, name))) + _SOCKET_NAME_BYTES > _MAX_SOCKET_BYTES

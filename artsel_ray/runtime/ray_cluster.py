@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayError
@@ -17,6 +18,7 @@ from ray.util.queue import Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from artsel_ray.errors import InputError, first_line
+from artsel_ray.runtime.own_ray import closed_to_others
 from artsel_ray.runtime.ray_address import check_address
 from artsel_ray.runtime.task_result import as_input_error
 
@@ -46,12 +48,14 @@ def start_ray(dashboard: bool = False) -> None:
         logging.getLogger("ray").setLevel(logging.ERROR)
         # Without an address it never joins a cluster that another job has started for itself, and would end with it.
         try:
-            with _same_sigterm():
+            closed: AbstractContextManager[dict[str, Any]] = closed_to_others() if _is_own else nullcontext({})
+            with _same_sigterm(), closed as own:
                 context = ray.init(
                     include_dashboard=dashboard,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     job_config=_without_working_folder(),
+                    **own,
                 )
         except Exception as error:  # noqa: BLE001  # it starts programs, reads files and asks servers
             raise InputError(f"Ray does not start: {first_line(error)}") from None

@@ -18,6 +18,7 @@ from artsel_ray.models.load import Model
 from artsel_ray.models.prior_weights import PriorWeights
 from artsel_ray.models.spec import resolve_prompt_spec
 from artsel_ray.prompts.spec import PromptSpec
+from artsel_ray.runtime.fingerprint_key import is_keyed
 from artsel_ray.runtime.run import CONFIG, finished_parts
 from artsel_ray.score.settings import ScorePrompt
 
@@ -78,6 +79,24 @@ class AnswerSpec:
         return identity
 
 
+@dataclass
+class _Asked:
+    """What a run of labels asked. Runs with keys of their own give equal questions different fingerprints."""
+
+    is_keyed: bool
+    orders: set[tuple[str, ...]] = dataclasses.field(default_factory=set)
+    fingerprints: set[tuple[str, ...]] = dataclasses.field(default_factory=set)
+
+    def add(self, row: dict[str, Any]) -> None:
+        pair = row["user_id"], row["title_id"]
+        self.orders.add((*pair, *(each["artwork_id"] for each in row["candidates"])))
+        self.fingerprints.add((*pair, row["fingerprint"]))
+
+    def same(self, other: "_Asked") -> bool:
+        has_key = self.is_keyed or other.is_keyed
+        return self.orders == other.orders and (has_key or self.fingerprints == other.fingerprints)
+
+
 def read_label_prior(uris: Sequence[str], model_id: str, spec: PromptSpec, auto_layout: bool) -> tuple[float, ...]:
     """Returns the prior of the option numbers, estimated from all predictions of some finished runs.
 
@@ -90,22 +109,22 @@ def read_label_prior(uris: Sequence[str], model_id: str, spec: PromptSpec, auto_
             prior divided out already, or asked what another one asked.
     """
     distributions: list[np.ndarray] = []
-    asked: dict[frozenset[str], str] = {}
+    asked: list[tuple[_Asked, str]] = []
     for uri in uris:
         _check_prior_run(uri, model_id, dataclasses.asdict(spec), {"layout"} if auto_layout else set())
-        questions = set()
+        questions = _Asked(is_keyed(uri))
         for file in finished_parts(uri):
-            columns = ["user_id", "title_id", "fingerprint", "candidates.probability"]
+            columns = ["user_id", "title_id", "fingerprint", "candidates"]
             for row in read_table(file, "predictions", columns).to_pylist():
                 if row["candidates"]:
-                    questions.add(repr((row["user_id"], row["title_id"], row["fingerprint"])))
+                    questions.add(row)
                     distributions.append(np.array([each["probability"] for each in row["candidates"]]))
-        if not questions:
+        if not questions.orders:
             raise InputError(f"--label-prior {uri} has no predictions; score some pairs with --decoding labels first")
-        if earlier := asked.get(frozenset(questions)):
+        if earlier := next((other for known, other in asked if questions.same(known)), None):
             raise InputError(f"--label-prior {uri} has the same pairs in the same order of candidates as {earlier}; "
                              "score them with another --permutation")  # fmt: skip
-        asked[frozenset(questions)] = uri
+        asked.append((questions, uri))
     return tuple(label_prior.prior(distributions).tolist())
 
 

@@ -16,6 +16,7 @@ from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
 from artsel_ray.network.text_vectors import VECTORS
 from artsel_ray.runtime.engine_pool import EngineStage, gpus_per_engine
+from artsel_ray.runtime.fingerprint_key import finished_key, in_manifest, run_key
 from artsel_ray.runtime.ray_cluster import start_ray
 from artsel_ray.runtime.run import Run, begin, finished_parts
 from artsel_ray.runtime.sharded_job import InputRows, PrepareStage, ShardedJob, stage_seconds
@@ -123,6 +124,8 @@ def score_requests(run: ScoringRun) -> None:
     has_clock = isinstance(run.answer_spec, AnswerSpec) and run.answer_spec.has_clock
     added = () if has_clock else ("frame",)
     claimed = begin(output, run.identity(), resolved(run.config), added)
+    key, previous = run_key(output, run.config.previous), run.config.previous
+    previous_key = finished_key(previous) if previous else b""
     start_ray()
     run = run.on_this_cluster()
     seconds = {"start": time.perf_counter() - run.started}
@@ -133,14 +136,17 @@ def score_requests(run: ScoringRun) -> None:
     if run.auto_layout:
         run = run.with_layout(_cheapest_layout(run, counts))
     assignment = run.assign(counts)
-    previous = finished_parts(run.config.previous) if run.config.previous else []
+    earlier = finished_parts(previous) if previous else []
     prior = storage.list_files(run.config.prior) if run.config.prior else []
-    shuffled = shuffle_all(output, run.files, assignment, previous, prior, run.config.limits)
+    shuffled = shuffle_all(output, run.files, assignment, earlier, prior, run.config.limits)
     if not shuffled.pairs:
         raise InputError(f"{run.config.requests} asks for no title; {shuffled.rejected_rows} rows were rejected")
     seconds["shuffle"] = time.perf_counter() - shuffle_started
 
-    job = _sharded_job(run, claimed, shuffled, assignment.shards)
+    source = ShardSource(
+        shuffled.uris, shuffled.previous, run.files, run.catalog, shuffled.prior, key, previous_key
+    )  # fmt: skip
+    job = _sharded_job(run, claimed, shuffled, source, assignment.shards)
     score_started = time.perf_counter()
     job.resume()
     seconds["score"] = time.perf_counter() - score_started
@@ -156,13 +162,13 @@ def _cheapest_layout(run: ScoringRun, counts: Counter[str]) -> Layout:
     return layout
 
 
-def _sharded_job(run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, shards: int) -> ShardedJob:
+def _sharded_job(
+    run: ScoringRun, claimed: Run, shuffled: ShuffledRequests, source: ShardSource, shards: int
+) -> ShardedJob:
     config, pool = run.config, run.config.engine_pool
     if isinstance(run.answer_spec, NetworkSpec):  # small, and faster without a GPU
         pool = dataclasses.replace(pool, gpus_per_engine=0, tensor_parallel=1)
-    prepare, engine = _stages(
-        run, ShardSource(shuffled.uris, shuffled.previous, run.files, run.catalog, shuffled.prior)
-    )
+    prepare, engine = _stages(run, source)
     return ShardedJob(
         run=claimed,
         table="predictions",
@@ -226,7 +232,7 @@ def _publish(run: ScoringRun, job: ShardedJob, shuffled: ShuffledRequests, secon
         longest = f"{run.prompted.max_model_length:,} tokens"
         print(f"{cut:,} histories lost their oldest items: prompt and answer have at most {longest}", flush=True)
     rejected = counted["rejected"] + shuffled.rejected_pairs
-    job.publish(summary, {"pairs": counted["pairs"], "rejected": rejected, **model})
+    job.publish(summary, {"pairs": counted["pairs"], "rejected": rejected, **model, **in_manifest(output)})
     storage.delete(storage.join(output, SPILL_FOLDER))
     print(f"{counted['pairs']:,} pairs scored, {rejected:,} rejected{_cached(totals)}; {output}", flush=True)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from artsel_ray.data import checks, shuffle
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.decoding import trie
+from artsel_ray.runtime.fingerprint_key import with_key
 from artsel_ray.runtime.shards import REJECTED_ROWS
 from artsel_ray.schema import PREDICTIONS
 
@@ -30,6 +31,10 @@ class ShardSource:
     catalog: Catalog
     prior: Sequence[str] = ()
     """Spill files of the prior's predictions."""
+    key: bytes = field(default=b"", repr=False)
+    """Key of this run's fingerprints; see `fingerprint_key`."""
+    previous_key: bytes = field(default=b"", repr=False)
+    """Key of the earlier run's."""
 
 
 @dataclass(frozen=True)
@@ -140,16 +145,20 @@ def without_reused(
 ) -> ShardT:
     """Returns a shard without the pairs that an earlier run has answered, whose predictions it then has.
 
+    Its fingerprints, without a key before, have the run's key.
+
     Args:
         with_distribution: whether only predictions with all candidates' probabilities can be reused.
         keep: returns a shard of which what only this kind of shard has is filtered by a mask of the pairs.
     """
+    plain, shard = shard.fingerprints, dataclasses.replace(shard, fingerprints=with_key(shard.fingerprints, source.key))
     if not source.previous:
         return shard
+    earlier = pa.array(with_key(plain, source.previous_key), pa.string())
     previous = _possible(shuffle.read_partition(source.previous, index), source.catalog, with_distribution)
     # Find each pair's first earlier prediction.
     keys, row_n = ["user_id", "title_id"], pa.array(np.arange(shard.sources.num_rows))
-    asked = shard.sources.select(keys).append_column("fingerprint", pa.array(shard.fingerprints, pa.string()))
+    asked = shard.sources.select(keys).append_column("fingerprint", earlier)
     known = previous.select([*keys, "fingerprint"]).append_column("known", pa.array(np.arange(previous.num_rows)))
     found = asked.append_column("row", row_n).join(known, [*keys, "fingerprint"], join_type="inner")
     found = found.sort_by([("row", "ascending"), ("known", "ascending")])
@@ -159,6 +168,8 @@ def without_reused(
     is_new[answered] = False
     owners = np.repeat(np.arange(len(shard.groups)), [group.users for group in shard.groups])
     reused = _undrawn(previous.take(found["known"].take(first)), [shard.groups[owners[row]] for row in answered])
+    own = pa.array([shard.fingerprints[row] for row in answered], pa.string())
+    reused = reused.set_column(reused.column_names.index("fingerprint"), PREDICTIONS.field("fingerprint"), own)
     return dataclasses.replace(
         kept(shard, is_new, keep), reused=reused, counts={**shard.counts, "reused": len(answered)}
     )

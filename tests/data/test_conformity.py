@@ -55,6 +55,13 @@ def test_wrong_type_is_one_line_with_its_remedy(changes: dict[str, pa.DataType],
     assert problem({**GOOD, **changes}) == f"logs/x.parquet is not a table of interactions: column {line}"
 
 
+def test_names_of_fields_stay_in_their_line(capsys: pytest.CaptureFixture[str]) -> None:
+    item = pa.struct({"title_name": pa.string(), "x\nerror: forged": pa.string()})
+    assert "\n" not in problem({"user_id": pa.string(), "history": item, "title_ids": TEXTS}, "requests")
+    check_footers({"requests": [footer({**schema_of("requests"), "user_id": pa.dictionary(pa.int8(), pa.int64())})]})
+    assert capsys.readouterr().out.count("\n") == 1
+
+
 def test_missing_and_repeated_columns_are_named() -> None:
     missing = {"user_id": pa.string(), "Title_ID": pa.string(), "timestamp": schema.TIMESTAMP}
     assert problem(missing).endswith(

@@ -23,6 +23,7 @@ def test_rows_keep_their_order_within_a_partition(tmp_path: Path) -> None:
     assert read_partition([first, second], 1)["value"].to_pylist() == [10, 12, 20, 21]
     assert read_partition([second, first], 1)["value"].to_pylist() == [20, 21, 10, 12]
     assert read_partition([first, second], 0).equals(_table([11]))
+    assert not (tmp_path / "a.arrow").stat().st_mode & 0o077  # for nobody else
 
 
 def test_empty_partition_has_the_columns_and_no_rows(tmp_path: Path) -> None:

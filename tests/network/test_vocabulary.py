@@ -9,13 +9,14 @@ from artsel_ray.network.encoding import encode
 from artsel_ray.network.example_arrays import read_example_arrays
 from artsel_ray.network.vocabulary import (
     BUCKETS,
+    MIN_USERS,
     count_terms,
     inverse_document_frequency,
     lookup,
     make_vocabulary,
     tf_idf,
 )
-from tests.support.network_examples import example, write_examples
+from tests.support.network_examples import example, watched, write_examples
 
 
 def test_popularity_and_vocabulary_come_from_train_alone(tmp_path: Path) -> None:
@@ -31,6 +32,43 @@ def test_popularity_and_vocabulary_come_from_train_alone(tmp_path: Path) -> None
     assert inputs.id_a[inputs.artwork_c[:3]].tolist() == [0, 2, 1]
     assert inputs.engagements_a[inputs.artwork_c[:3]].tolist() == [0, 1, 2]
     assert not inputs.engaged_c.any()
+
+
+def test_nothing_is_kept_of_fewer_than_the_fewest_users(tmp_path: Path) -> None:
+    # "rose" is in a caption of everybody's title, "tulip" in five captions of one user each, "lily" in four of them.
+    rows = [
+        example(
+            f"u{n}",
+            "t",
+            0,
+            [("p", "a rose"), ("q", "secret" if n == 0 else f"tulip {'lily' if n < 4 else ''}")],
+            title_name="Everybody's",
+            title_genres=["Drama"],
+            history=[watched("Rare Thing" if n < 4 else "Common Thing", ["Noir" if n < 4 else "Drama"], 3, 60.0)],
+        )
+        for n in range(6)
+    ] * 3  # examples are not users
+    for n, row in enumerate(rows):
+        row["candidates"][1]["artwork_id"] = f"q{n % 6}"
+    train = read_example_arrays(write_examples(tmp_path, rows))
+    vocabulary = make_vocabulary(train)
+    assert MIN_USERS == 5
+    assert vocabulary.names.to_pylist() == ["Everybody's"]
+    assert vocabulary.genres.to_pylist() == ["Drama"]
+    kept = {word for word in ("rose", "tulip", "lily", "secret", "rare", "common", "thing", "everybody", "never")
+            if vocabulary.idf_w[buckets(word)[0]]}  # fmt: skip
+    assert kept == {"rose", "tulip", "thing", "everybody"}
+    # What is left out reaches no weight: neither in captions nor in names.
+    inputs = encode(train, vocabulary, train=True)
+    left_out = {number for word in ("lily", "secret", "rare", "common") for number in buckets(word)}
+    assert not left_out & {*inputs.captions_a.indices.tolist(), *inputs.name_terms_i.indices.tolist()}
+    assert set(buckets("thing")) <= set(inputs.name_terms_i.indices.tolist())
+
+
+def test_a_world_of_few_users_keeps_what_all_of_them_have(tmp_path: Path) -> None:
+    rows = [example(user, "t", 0, [("p", "a rose"), (user, f"only {user}")]) for user in ("u1", "u2")]
+    vocabulary = make_vocabulary(read_example_arrays(write_examples(tmp_path, rows)))
+    assert [bool(vocabulary.idf_w[buckets(word)[0]]) for word in ("rose", "only", "u1")] == [True, True, False]
 
 
 def test_lookup_counts_from_one_and_gives_zero_to_unknown() -> None:

@@ -86,6 +86,14 @@ def test_the_same_run_twice_is_no_second_permutation(tmp_path: Path) -> None:
             read_label_prior([first, other, twice], "m", LABELS, False)
 
 
+def test_the_same_questions_are_known_under_keys_of_their_own(tmp_path: Path) -> None:
+    first, second = (write_labels(tmp_path / name, name) for name in ("first", "second"))
+    assert read_label_prior([first, second], "m", LABELS, False)
+    storage.write_manifest(second, {**(storage.read_manifest(second) or {}), "fingerprints": "keyed"})
+    with pytest.raises(InputError, match=r"has the same pairs in the same order of candidates as .*/first"):
+        read_label_prior([first, second], "m", LABELS, False)
+
+
 def test_prompt_of_a_trained_model_cannot_be_contradicted(smollm2: Model) -> None:
     trained = Model(smollm2.path, smollm2.model_id, PromptSpec(layout="user_first", history_length=7))
     assert spec_of(trained) == trained.spec

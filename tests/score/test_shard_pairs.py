@@ -12,6 +12,7 @@ from artsel_ray import storage
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.tokenizer import Options
+from artsel_ray.runtime.fingerprint_key import with_key
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score import shard_pairs
 from artsel_ray.score.assignment import assign_titles, count_titles
@@ -61,3 +62,24 @@ def test_reused_prediction_that_was_drawn_has_the_models_choice_again() -> None:
     assert [(each["artwork_id"], each["probability"], each["propensity"]) for each in found] == [
         ("a", 0.3, None), ("c", 0.4, None),
     ]  # fmt: skip
+
+
+def test_reused_prediction_is_found_under_the_earlier_key_and_gets_the_runs_own(
+    world: Path, smollm2: Model, render: Render
+) -> None:
+    plain = render(world, ANSWER_SPEC)
+    catalog, _ = read_catalog(files(world, "titles"), files(world, "artworks"))
+    asked, work = files(world, "requests"), str(world / "spill")
+    assignment = assign_titles(sum((count_titles(file) for file in asked), Counter()), 1000, {})
+    uris, now = storage.find_files(work, ".arrow"), datetime.datetime.now(datetime.UTC)
+    for earlier, own in ((b"", b"1" * 32), (b"1" * 32, b"1" * 32), (b"1" * 32, b"2" * 32), (b"1" * 32, b"")):
+        row = {"user_id": "u00", "title_id": "t1", "artwork_id": "t1-0", "model_id": "m", "scored_at": now}
+        row |= {"fingerprint": with_key(plain.fingerprints, earlier)[0]}
+        storage.write_table(f"{world}/P/a.parquet", pa.Table.from_pylist([row], PREDICTIONS), "predictions")
+        shuffle_previous([f"{world}/P/a.parquet"], f"{work}/p", assignment, f"{work}/r.parquet")
+        for known, reused in ((earlier, 1), (b"3" * 32, 0)):
+            source = ShardSource(uris, [f"{work}/p"], asked, catalog, key=own, previous_key=known)
+            shard = render_shard(0, source, ANSWER_SPEC)
+            assert shard.fingerprints == with_key(plain.fingerprints, own)[reused:]
+            assert shard.reused["fingerprint"].to_pylist() == with_key(plain.fingerprints, own)[:reused]
+            assert "1111" not in repr(source)
