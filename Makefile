@@ -82,4 +82,4 @@ format: setup  ## Format the code
 	$(BIN)/ruff format .
 
 clean:  ## Remove everything that make created here; the cache in ~/.cache/artsel-ray stays
-	rm -rf .venv $(DEMO) site *.egg-info
+	rm -rf .venv $(DEMO) site build *.egg-info
