@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -q --no-deps --no-compile
-TORCH := torch==2.13.0+cpu
+LOCKED := $(INSTALL) --require-hashes --only-binary :all:
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 DEMO := demo
 # adapters/smollm2-movielens was trained on this world's training pairs; its README has the command.
@@ -11,22 +11,32 @@ DEMO_WORLD := --source movielens --titles 40 --themes 3 --taste-strength 20 --en
 	--caption-tokens 8
 DEMO_SCORE := --requests $(DEMO)/data/requests/test --titles $(DEMO)/world/titles --artworks $(DEMO)/world/artworks \
 	--decoding rank --shard-pairs 150
+# What needs neither torch nor Ray: its tests, and the locked packages that they need.
+CORE_TESTS := tests/decoding tests/evaluation tests/data --ignore tests/data/test_catalog.py \
+	--ignore tests/data/test_images.py --ignore tests/data/test_image_files.py $(addprefix tests/test_,$(addsuffix .py, \
+	config console errors listing locations schema))
+CORE := aiohappyeyeballs|aiohttp|aiosignal|annotated-types|attrs|docstring-parser|execnet|filelock|frozenlist|$\
+	hypothesis|idna|iniconfig|jinja2|markupsafe|multidict|numpy|packaging|pillow|pluggy|propcache|pyarrow|pydantic|$\
+	pydantic-core|pygments|pytest|pytest-xdist|pyyaml|safetensors|sortedcontainers|typeguard|typing-extensions|$\
+	typing-inspection|tyro|yarl
 # Half of a test's time is one process that starts and others that wait for it.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 # Containers often set it. The tests start hundreds of processes, and each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup model demo test check docs format clean
+.PHONY: help setup model demo test check check-python docs format clean
 
 help:  ## Show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 15
 
-.venv/.installed: requirements/cpu.lock pyproject.toml
+.venv/.installed: requirements/torch-cpu.lock requirements/cpu.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14) and "artsel-ray needs Python 3.11, 3.12 or 3.13; make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv .venv
 	@echo "Installing 4 GB of packages, about 3 minutes; first the CPU build of torch."
-	$(INSTALL) '$(TORCH)' || $(INSTALL) --index-url $(TORCH_CPU_INDEX) '$(TORCH)'
-	$(INSTALL) -r requirements/cpu.lock
+	@# The index that pip is configured for may be a mirror that has it; PyPI has not. The hashes say which file it is.
+	$(LOCKED) -r requirements/torch-cpu.lock 2>/dev/null \
+		|| $(LOCKED) --index-url $(TORCH_CPU_INDEX) -r requirements/torch-cpu.lock
+	$(LOCKED) -r requirements/cpu.lock
 	$(INSTALL) --no-build-isolation -e .
 	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # on all cores, where pip takes one; some are templates
 	@touch $@
@@ -55,6 +65,15 @@ check: setup  ## Run the linter, the type checker and the fast tests
 test: check model  ## Run check, then the end-to-end tests on real engines
 	$(BIN)/pytest $(PARALLEL) -m slow
 
+check-python:  ## Run the fast tests that need neither torch nor Ray on another Python: PYTHON=python3.13
+	rm -rf build/core
+	$(PYTHON) -m venv build/core
+	sed -nE '/^($(CORE))==/,/^    #/p' requirements/cpu.lock > build/core/core.lock
+	build/core/bin/python -m pip --disable-pip-version-check install -q --no-deps --no-compile --require-hashes \
+		--only-binary :all: -r build/core/core.lock
+	build/core/bin/python -m pytest $(PARALLEL) -m "not slow" $(CORE_TESTS)
+	rm -rf build/core
+
 docs: setup  ## Build the documentation site in site/
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs . site
 
@@ -63,4 +82,4 @@ format: setup  ## Format the code
 	$(BIN)/ruff format .
 
 clean:  ## Remove everything that make created here; the cache in ~/.cache/artsel-ray stays
-	rm -rf .venv $(DEMO) site *.egg-info
+	rm -rf .venv $(DEMO) site build *.egg-info

@@ -1,6 +1,7 @@
 """Files from packages that pip can download, fetched once into a cache on this machine."""
 
 import errno
+import hashlib
 import os
 import re
 import subprocess
@@ -61,27 +62,30 @@ def _unwritable(error: Exception) -> InputError:
     )
 
 
-def package_files(requirement: str, names: list[str]) -> list[Path]:
+def package_files(requirement: str, sha256: str, names: list[str]) -> list[Path]:
     """Returns files of a wheel, fetched once with pip as configured and without its dependencies.
 
     Args:
         requirement: a pinned requirement, such as `recbole==1.2.1`.
+        sha256: the wheel's SHA-256 in hexadecimal. Name and version do not say which file an index has.
         names: ends of the wanted files' paths inside the wheel.
 
     Raises:
-        InputError: if pip cannot get it, or not exactly one file has a path with such an end.
+        InputError: if pip cannot get it, it is another wheel, or not exactly one file has a path with such an end.
     """
     folder = cache_folder() / "packages" / requirement
     if not os.path.isdir(folder):
         with locked(folder):
             if not folder.exists():
-                _unpack(requirement, names, folder)
+                _unpack(requirement, sha256, names, folder)
     return [next(path for path in folder.iterdir() if name.endswith(path.name)) for name in names]
 
 
-def _unpack(requirement: str, names: list[str], folder: Path) -> None:
+def _unpack(requirement: str, sha256: str, names: list[str], folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", scratch, requirement]
+        # Only wheels: pip runs the setup.py of a source distribution to learn its name.
+        options = ["-q", "--no-deps", "--only-binary", ":all:", "--dest", scratch]
+        command = [sys.executable, "-m", "pip", "download", *options, requirement]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             last_line = (done.stderr.strip() or "no message").splitlines()[-1]
@@ -89,6 +93,12 @@ def _unpack(requirement: str, names: list[str], folder: Path) -> None:
                 raise OSError(errno.ENOSPC, last_line)
             raise InputError(f"pip could not download {requirement}: {last_line}; check the network and pip's index")
         (wheel,) = Path(scratch).glob("*.whl")
+        with wheel.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != sha256:
+            raise InputError(
+                f"pip downloaded another {requirement} than expected: SHA-256 {found}, not {sha256}; check pip's index"
+            )
         unpacked = Path(scratch) / "unpacked"
         unpacked.mkdir()
         with zipfile.ZipFile(wheel) as archive:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from artsel_ray.models.load import SMOLLM2, Model, load
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 # spin while they wait for one another take from the others what the tiny models here need.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A machine that other tests keep busy is no error of the one that waits.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 # Modules whose tests take minutes, the longest first: started last, one worker would wait for another.
 _LONGEST = [

@@ -1,6 +1,7 @@
 """The files of cluster/ match their formats' schemas, and the commands in them parse."""
 
 import gzip
+import ipaddress
 import json
 import os
 import re
@@ -136,18 +137,124 @@ def test_head_needs_a_token_and_avoids_spot_machines(each: dict[str, Any]) -> No
     assert "spot" not in head["template"]["spec"]["nodeSelector"]["artsel/pool"]
 
 
-@pytest.mark.parametrize("each", of_kind("RayCluster", "RayJob", "CronJob"), ids=name)
-def test_every_pod_has_a_network_policy_and_resource_limits(each: dict[str, Any]) -> None:
-    selected = [policy["spec"]["podSelector"]["matchLabels"] for policy in of_kind("NetworkPolicy")]
+def is_head(pod: dict[str, Any]) -> bool:
+    return bool(pod["spec"]["containers"][0]["name"] == "ray-head")
+
+
+PODS = [(name(each), pod) for each in OBJECTS for pod in pods(each)]
+every_pod = pytest.mark.parametrize("pod", [pod for _, pod in PODS], ids=[source for source, _ in PODS])
+
+
+def test_every_pod_of_every_file_is_found() -> None:
+    assert {source for source, _ in PODS} == {name(each) for each in of_kind("CronJob", *KUBERAY)}
+    text = "\n".join(file.read_text() for file in CLUSTER.glob("kuberay/*.yaml"))
+    assert len(PODS) == len(re.findall(r"^ *containers:", text, re.MULTILINE)) == 17
+
+
+@every_pod
+def test_pod_has_an_account_a_priority_and_limits(pod: dict[str, Any]) -> None:
     accounts = {account["metadata"]["name"] for account in of_kind("ServiceAccount")}
     classes = {priority["metadata"]["name"] for priority in of_kind("PriorityClass")}
-    found = list(pods(each))
+    assert pod["spec"]["serviceAccountName"] in accounts
+    assert pod["spec"].get("priorityClassName", "artsel-head") in classes
+    assert all({"requests", "limits"} <= set(each["resources"]) for each in pod["spec"]["containers"])
+
+
+def containers(each: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields all containers in an object, and the autoscaler's settings, which become one in the head's pod."""
+    for pod in pods(each):
+        yield from pod["spec"].get("initContainers", []) + pod["spec"]["containers"]
+    if each["kind"] in KUBERAY and "autoscalerOptions" in ray_cluster(each):
+        yield ray_cluster(each)["autoscalerOptions"]
+
+
+@every_pod
+def test_pod_is_confined(pod: dict[str, Any]) -> None:
+    spec = pod["spec"]
+    user = spec["securityContext"]
+    assert (user["runAsNonRoot"], user["runAsUser"], user["seccompProfile"]) == (True, 1000, {"type": "RuntimeDefault"})
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+    assert all(set(volume) == {"name", "emptyDir"} for volume in spec["volumes"])
+    # Only a head's autoscaler talks to Kubernetes. A worker with its account could stop pods.
+    assert spec["automountServiceAccountToken"] is is_head(pod)
+    assert spec["serviceAccountName"] == ("artsel-head" if is_head(pod) else "artsel")
+
+
+@pytest.mark.parametrize("each", of_kind("CronJob", *KUBERAY), ids=name)
+def test_containers_are_confined_and_have_a_place_to_write(each: dict[str, Any]) -> None:
+    found = list(containers(each))
     assert found
-    for pod in found:
-        assert pod["metadata"]["labels"] in selected
-        assert pod["spec"]["serviceAccountName"] in accounts
-        assert pod["spec"].get("priorityClassName", "artsel-head") in classes
-        assert all({"requests", "limits"} <= set(each["resources"]) for each in pod["spec"]["containers"])
+    for container in found:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert {mount["mountPath"] for mount in container["volumeMounts"]} - {"/dev/shm"} == {"/tmp", "/home/ray"}
+
+
+def test_images_are_named_by_their_digest() -> None:
+    images = [each["image"] for item in OBJECTS for each in containers(item) if "image" in each]
+    images += [
+        RAY_UP["docker"]["image"],
+        *re.findall(r"^FROM (\S+)", (CLUSTER / "Dockerfile").read_text(), re.MULTILINE),
+    ]
+    assert len(images) == 19
+    assert [image for image in images if not re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image)] == []
+
+
+def policies(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the network policies that select a pod with the label that KubeRay gives a head."""
+    labels = {**pod["metadata"]["labels"], **({"ray.io/node-type": "head"} if is_head(pod) else {})}.items()
+    specs = [policy["spec"] for policy in of_kind("NetworkPolicy")]
+    return [spec for spec in specs if spec["podSelector"].get("matchLabels", {}).items() <= labels]
+
+
+def may_connect(pod: dict[str, Any], port: int, to: dict[str, Any] | str) -> bool:
+    """Returns whether a pod may connect to another pod of the namespace, to a namespace's pods, or to an address.
+
+    Args:
+        to: a pod; or the name of another namespace; or an IPv4 address.
+    """
+
+    def matches(peer: dict[str, Any]) -> bool:
+        if isinstance(to, dict):
+            labels = to["metadata"]["labels"].items()
+            return "podSelector" in peer and peer["podSelector"]["matchLabels"].items() <= labels
+        if not to[0].isdigit():
+            return peer.get("namespaceSelector") == {"matchLabels": {"kubernetes.io/metadata.name": to}}
+        block = peer.get("ipBlock", {"cidr": "0.0.0.0/32"})
+        inside, *outside = (ipaddress.ip_network(each) for each in [block["cidr"], *block.get("except", [])])
+        address = ipaddress.ip_address(to)
+        return address in inside and not any(address in each for each in outside)
+
+    rules = [rule for policy in policies(pod) for rule in policy.get("egress", [])]
+    return any(
+        any(matches(peer) for peer in rule["to"])
+        and port in [each["port"] for each in rule.get("ports", [{"port": port}])]
+        for rule in rules
+    )
+
+
+@every_pod
+def test_pod_connects_to_ray_dns_and_storage_only(pod: dict[str, Any]) -> None:
+    is_ray = pod["metadata"]["labels"]["app.kubernetes.io/name"] == "artsel-ray"
+    (head,) = [each for source, each in PODS if source == "RayCluster/artsel" and is_head(each)]
+    assert any(spec["policyTypes"] == ["Ingress", "Egress"] and "egress" not in spec for spec in policies(pod))
+    assert may_connect(pod, 53, "kube-system")
+    assert may_connect(pod, 8265, head)
+    assert may_connect(pod, 6379, head) == is_ray
+    assert may_connect(pod, 443, "52.216.0.1") == is_ray  # an object store
+    assert not may_connect(pod, 80, "52.216.0.1")
+    assert not may_connect(pod, 443, "169.254.169.254")  # the machine's own role
+    assert not may_connect(pod, 80, "169.254.169.254")
+    assert not may_connect(pod, 5432, "10.0.0.1")
+    assert may_connect(pod, 443, "10.0.0.1") == is_head(pod)  # the API of Kubernetes
+
+
+def test_namespace_refuses_unconfined_pods() -> None:
+    (namespace,) = of_kind("Namespace")
+    assert namespace["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 def test_no_file_contains_a_secret() -> None:

@@ -1,5 +1,7 @@
 import errno
+import hashlib
 import os
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -9,11 +11,13 @@ from safetensors import SafetensorError
 from artsel_ray.errors import InputError
 from artsel_ray.packages import cache_folder, locked, package_files
 
+WHEEL = "numbers-1.0-py3-none-any.whl"
+
 
 @pytest.fixture(autouse=True)
-def _wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes pip find one wheel in a folder, and the cache another folder."""
-    with zipfile.ZipFile(tmp_path / "numbers-1.0-py3-none-any.whl", "w") as wheel:
+def sha256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Makes pip find one wheel in a folder, and the cache another folder; returns the wheel's SHA-256."""
+    with zipfile.ZipFile(tmp_path / WHEEL, "w") as wheel:
         wheel.writestr("numbers/data/one.csv", "1")
         wheel.writestr("numbers/data/two.csv", "2")
         wheel.writestr("numbers/other/two.csv", "2")
@@ -23,15 +27,37 @@ def _wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("ARTSEL_RAY_CACHE", str(tmp_path / "cache"))
+    return hashlib.sha256((tmp_path / WHEEL).read_bytes()).hexdigest()
 
 
-def test_files_are_fetched_once(tmp_path: Path) -> None:
+def test_files_are_fetched_once(tmp_path: Path, sha256: str) -> None:
     names = ["numbers/data/two.csv", "one.csv"]
-    files = package_files("numbers==1.0", names)
+    files = package_files("numbers==1.0", sha256, names)
     assert [file.read_text() for file in files] == ["2", "1"]
     assert all(file.is_relative_to(cache_folder()) for file in files)
-    (tmp_path / "numbers-1.0-py3-none-any.whl").unlink()
-    assert package_files("numbers==1.0", names) == files
+    (tmp_path / WHEEL).unlink()
+    assert package_files("numbers==1.0", sha256, names) == files
+
+
+def test_another_wheel_of_the_same_name_and_version_is_refused(tmp_path: Path, sha256: str) -> None:
+    with zipfile.ZipFile(tmp_path / WHEEL, "a") as wheel:
+        wheel.writestr("numbers/data/one.csv.bak", "3")
+    other = hashlib.sha256((tmp_path / WHEEL).read_bytes()).hexdigest()
+    message = f"another numbers==1.0 than expected: SHA-256 {other}, not {sha256}; check pip's index"
+    with pytest.raises(InputError, match=message):
+        package_files("numbers==1.0", sha256, ["one.csv"])
+    assert not (cache_folder() / "packages" / "numbers==1.0").exists()
+
+
+def test_source_distribution_is_not_run(tmp_path: Path, sha256: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "0")  # so that pip needs nothing else to run it
+    (tmp_path / WHEEL).unlink()
+    (tmp_path / "setup.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with tarfile.open(tmp_path / "numbers-1.0.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "setup.py", "numbers-1.0/setup.py")
+    with pytest.raises(InputError, match="pip could not download"):
+        package_files("numbers==1.0", sha256, ["one.csv"])
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(
@@ -42,9 +68,9 @@ def test_files_are_fetched_once(tmp_path: Path) -> None:
         ("numbers==1.0", "three.csv", r"numbers==1.0 holds 0 files that end in three\.csv; expected one"),
     ],
 )
-def test_missing_packages_and_files_are_named(requirement: str, name: str, message: str) -> None:
+def test_missing_packages_and_files_are_named(requirement: str, name: str, message: str, sha256: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        package_files(requirement, [name])
+        package_files(requirement, sha256, [name])
     assert "\n" not in str(caught.value)
     assert not (cache_folder() / "packages" / requirement).exists()
 
@@ -54,7 +80,7 @@ def test_home_that_cannot_be_written_names_the_cache(home: str, monkeypatch: pyt
     monkeypatch.delenv("ARTSEL_RAY_CACHE")
     monkeypatch.setenv("HOME", home)
     with pytest.raises(InputError, match=f"cannot write to the cache {home}/.cache/artsel-ray: .*set ARTSEL_RAY_CACHE"):
-        package_files("numbers==1.0", ["one.csv"])
+        package_files("numbers==1.0", "", ["one.csv"])
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,10 @@ class Decoder(Protocol):
     """A way to choose a candidate."""
 
     @property
+    def description(self) -> str:
+        """What it does, for the help of --decoding."""
+
+    @property
     def gives_distribution(self) -> bool:
         """Whether `Choices.distributions` is set, which exploration needs."""
 

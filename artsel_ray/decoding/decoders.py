@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class Choose:
     """Greedy decoding, constrained to the candidates; one question for most pairs."""
 
+    description: str = "the best candidate"
     gives_distribution: bool = False
     output: Output | None = None
 
@@ -45,6 +46,7 @@ class Choose:
 class Rank:
     """Every candidate's probability: one question for each branch, all in one call of the engine."""
 
+    description: str = "also every candidate's probability"
     output: Output | None = None
     gives_distribution: bool = True
 
@@ -83,6 +85,6 @@ def _tries(questions: Questions) -> list[trie.Trie]:
 DECODERS: dict[str, Decoder] = {
     "choose": Choose(),
     "rank": Rank(),
-    "labels": Rank(output="number"),
+    "labels": Rank("rank by the candidates' numbers", output="number"),
     "freetext": FreeText(),
 }

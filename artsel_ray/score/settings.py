@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
+import tyro
 from annotated_types import Ge
 from pydantic import model_validator
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     DecodingName = str
 else:  # a new decoder is a line in `DECODERS` and nothing here
     DecodingName = Literal[tuple(DECODERS)]
+_DECODINGS = " ".join(f"{name}: {decoder.description}." for name, decoder in DECODERS.items())
 
 Exploration = Literal["none", "epsilon", "softmax"]
 
@@ -85,9 +87,7 @@ class ScoreConfig:
     image_root: tuple[Uri, ...] = ()
     """More folders or URIs that images may be read from: image_uri leads below the artworks' folder, or below one of
     these. With credentials of the environment, so name no more than the images' own."""
-    decoding: DecodingName = "choose"
-    """choose: the best candidate. rank: also every candidate's probability. labels: rank by the candidates' numbers.
-    freetext: the paper's way, write a caption and take the most similar candidate."""
+    decoding: Annotated[DecodingName, tyro.conf.arg(help=_DECODINGS)] = "choose"
     permutation: Annotated[int, Ge(0)] = 0
     """Number of the order in which each title's candidates are shown; 0 orders them by id. Use several, and
     jobs/evaluate.py --permutations, to measure position bias."""

@@ -15,6 +15,8 @@ import pyarrow as pa
 from artsel_ray import packages
 from artsel_ray.simulate.lexicon import THEMES, Theme
 
+_PACKAGE = "recbole==1.2.1"
+_PACKAGE_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
 GROUP_USERS = 10_000
 _GROUP_SCORES = 4_000_000  # of users for titles that are in memory at once
 _START_SECONDS, _YEAR_SECONDS = 1_672_531_200, 365 * 86_400  # 2023
@@ -153,7 +155,7 @@ def movielens_histories(users: int | None, titles: int | None, themes: int) -> H
     Raises:
         InputError: if the package cannot be fetched.
     """
-    files = packages.package_files("recbole==1.2.1", ["ml-100k/ml-100k.inter", "ml-100k/ml-100k.item"])
+    files = packages.package_files(_PACKAGE, _PACKAGE_SHA256, ["ml-100k/ml-100k.inter", "ml-100k/ml-100k.item"])
     # Quotes have no meaning, and no text means a missing value.
     types = {"release_year:token": str}
     ratings, items = (

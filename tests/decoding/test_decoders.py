@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -40,13 +41,14 @@ def questions(titles: list[list[list[int]]]) -> Questions:
     return Questions(word_tokenizer(), prompts, [answers for answers in titles for _ in range(2)])
 
 
-def test_properties_of_the_decoders() -> None:
-    assert {name: (each.gives_distribution, each.output) for name, each in DECODERS.items()} == {
-        "choose": (False, None),
-        "rank": (True, None),
-        "labels": (True, "number"),
-        "freetext": (False, None),
-    }
+@pytest.mark.parametrize(
+    ("name", "properties"),
+    {"choose": (False, None), "rank": (True, None), "labels": (True, "number"), "freetext": (False, None)}.items(),
+)
+def test_properties_and_cost_of_a_decoder(name: str, properties: tuple[bool, Output | None]) -> None:
+    decoder = DECODERS[name]
+    assert (decoder.gives_distribution, decoder.output) == properties
+    assert decoder.cost([[1], [2]], END) == QuestionCost(1, 0, 0)
 
 
 @given(TITLES)
@@ -116,13 +118,13 @@ def test_a_distribution_comes_with_every_decoder_that_promises_one(name: str) ->
     got = DECODERS[name].decode(WritingEngine([[1], [1]]), questions([[[1], [2]]]))
     assert (got.distributions is not None) == DECODERS[name].gives_distribution
     assert len(got.candidates) == len(got.probabilities) == 2
-    assert DECODERS[name].cost([[1], [2]], END) == QuestionCost(1, 0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Last:
     """Takes the last candidate; what a new decoder's module would hold."""
 
+    description: str = "whatever stands at the end"
     gives_distribution: bool = False
     output: Output | None = None
 
@@ -149,7 +151,9 @@ def test_a_new_decoder_needs_its_class_and_one_line(
     assert DECODERS[config.decoding].decode(HashEngine(), questions([[[1], [2]], [[1]]])).candidates == [1, 1, 0, 0]
     with pytest.raises(SystemExit, match="0"):
         parse(config_type, ["--help"])
-    assert "{choose,rank,labels,freetext,last}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "{choose,rank,labels,freetext,last}" in printed
+    assert "last: whatever stands at the end." in re.sub(r"[\s│]+", " ", printed)
 
 
 SHORT_ANSWERS = st.lists(st.lists(st.integers(0, 2), max_size=4), min_size=1, max_size=8)

@@ -9,6 +9,7 @@ from artsel_ray.evaluate.choices import read_choices
 from artsel_ray.evaluate.content import Findings, metrics_content
 from artsel_ray.evaluate.example_table import read_examples
 from artsel_ray.evaluate.policies import policies_of
+from artsel_ray.evaluation.metrics import METRICS
 from artsel_ray.evaluation.policies import EstimateSettings, evaluate_policies
 
 
@@ -32,9 +33,9 @@ def findings(small: Path) -> Findings:
 def test_keys_and_their_order(findings: Findings) -> None:
     content = metrics_content(findings)
     assert list(content) == [
-        "headline", "examples", "users", "snips_logged", "ips_logged", "accuracy", "ips", "snips", "dm",
-        "effective_sample_size", "warnings", "missing", "unknown_artwork", "other_predictions", "unusable_predictions",
-        "rejected_examples", "rejected_predictions", "known_propensities", "invalid_propensities", "max_weight",
+        "headline", "examples", "users", *(metric.name for metric in METRICS), "effective_sample_size",
+        "warnings", "missing", "unknown_artwork", "other_predictions", "unusable_predictions", "rejected_examples",
+        "rejected_predictions", "known_propensities", "invalid_propensities", "max_weight",
         "dm_left_out", "simulated", "note", "by_position", "relative", "difference", "references", "titles", "log",
         "permutations",
     ]  # fmt: skip
