@@ -9,7 +9,7 @@ from artsel_ray.caption.captioner import COUNTS, Captioner, load_engine, stop_to
 from artsel_ray.caption.loading import CaptionSettings, KnownCaptions, Sources, load_shard, read_title_names
 from artsel_ray.caption.prompts import WORDING, CaptionPrompts
 from artsel_ray.caption.settings import CaptionConfig
-from artsel_ray.config import resolved
+from artsel_ray.config import LIMIT_FLAGS, limits_identity, resolved
 from artsel_ray.data.checked_reader import row_ranges
 from artsel_ray.errors import InputError, one_line
 from artsel_ray.models.load import load
@@ -90,8 +90,10 @@ def resolve(config: CaptionConfig) -> CaptionSettings:
 
 
 def _identity(config: CaptionConfig, model_id: str) -> dict[str, Any]:
-    indifferent = ("model", "output", "image_root", "max_reject_rate", "tensor_parallel", *ENGINE_NOT_IDENTITY)
-    decisive = {name: value for name, value in resolved(config).items() if name not in indifferent}
+    indifferent = ("model", "output", "image_root", "max_reject_rate", "tensor_parallel")
+    left_out = (*indifferent, *ENGINE_NOT_IDENTITY, *LIMIT_FLAGS)
+    decisive = {name: value for name, value in resolved(config).items() if name not in left_out}
+    decisive |= limits_identity(config.limits)
     length = model_length(load(config.model, options=False).base)
     decisive["max_model_length"] = identity_length(config.engine_pool.max_model_length, length)
     titles = storage.describe_files(config.titles) if config.titles else None
@@ -101,6 +103,7 @@ def _identity(config: CaptionConfig, model_id: str) -> dict[str, Any]:
 
 def _read_sources(config: CaptionConfig, captioning: CaptionSettings, previous: list[str]) -> Sources:
     """Reads the titles' names and all captions that are known, those of this run's earlier drivers included."""
-    names = read_title_names(config.titles) if config.titles else None
-    known = KnownCaptions([*previous, *storage.find_files(config.output)])
-    return Sources((storage.folder(config.artworks), *config.image_root), names, known, captioning, config.max_pixels)
+    limits, roots = config.limits, (storage.folder(config.artworks), *config.image_root)
+    names = read_title_names(config.titles, limits) if config.titles else None
+    known = KnownCaptions([*previous, *storage.find_files(config.output)], limits)
+    return Sources(roots, names, known, captioning, config.max_pixels, limits)

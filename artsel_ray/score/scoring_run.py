@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from artsel_ray import storage
-from artsel_ray.config import DEFAULT_LIMITS, Layout, resolved
+from artsel_ray.config import Layout, limits_identity, resolved
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
 from artsel_ray.runtime.engine_pool import EngineStage, gpus_per_engine
@@ -61,9 +61,8 @@ class ScoringRun:
             "explore": [serving.explore, serving.epsilon, serving.temperature, serving.seed],
         }
         # Earlier runs do not have these in their identity.
-        limits = {} if config.limits == DEFAULT_LIMITS else resolved(config.limits)
-        optional = {"permutation": config.permutation, "image_root": config.image_root, "limits": limits}
-        return identity | {name: value for name, value in optional.items() if value}
+        optional = {"permutation": config.permutation, "image_root": config.image_root}
+        return identity | {name: value for name, value in optional.items() if value} | limits_identity(config.limits)
 
     def with_layout(self, layout: Layout) -> "ScoringRun":
         """Returns the run with this layout."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from artsel_ray import storage
+from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.data.checks import example_checks, without_propensity
 from artsel_ray.data.conformity import check_footers
@@ -83,6 +84,7 @@ class TrainingExamples:
     """Whether candidates have a new order in every epoch."""
     image_roots: Sequence[str] = ()
     """Folders outside of the examples' own that images may be in."""
+    limits: RowLimits = DEFAULT_LIMITS
     titles: list[Title] = field(default_factory=list)
     known_titles: dict[tuple[Any, ...], int] = field(default_factory=dict)
     """Index into `titles` by what they show."""
@@ -217,7 +219,7 @@ def check_columns(files: list[str], with_rationales: bool) -> None:
 
 def read_train(
     uri: str, tokenizer: PromptTokenizer, max_model_length: int, seed: int, shuffle_candidates: bool,
-    image_roots: Sequence[str] = (),
+    image_roots: Sequence[str] = (), limits: RowLimits = DEFAULT_LIMITS,
 ) -> TrainingExamples:  # fmt: skip
     """Reads the examples to learn from: all of them, for what prepare and distill write is valid.
 
@@ -228,7 +230,7 @@ def read_train(
     if storage.exists(storage.join(uri, "config.json")) and storage.read_manifest(uri) is None:
         raise InputError(f"{uri} is the output of a job that has not finished; run that job's command again")
     columns = [*COLUMNS, *(["rationale"] if tokenizer.spec.reason else [])]
-    examples = TrainingExamples(uri, tokenizer, seed, shuffle_candidates, image_roots)
+    examples = TrainingExamples(uri, tokenizer, seed, shuffle_candidates, image_roots, limits)
     return read_examples(examples, columns, max_model_length, None)
 
 
@@ -238,7 +240,9 @@ def read_examples(
     """Adds the first examples of its URI, at most `size`, to `examples`, and returns it; raises as `read_train`."""
     assets = examples.tokenizer.spec.assets
     files = storage.list_files(examples.uri)
-    reader = CheckedReader(files, "examples", columns, lambda rows: example_checks(rows, assets))
+    reader = CheckedReader(
+        files, "examples", columns, lambda rows: example_checks(rows, assets), limits=examples.limits
+    )
     for table in reader.valid_batches():
         left = len(table) if size is None else size - len(examples) - examples.too_long
         used = table.slice(0, max(left, 0))

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from transformers.integrations import is_mlflow_available
 
 from artsel_ray import storage
-from artsel_ray.config import resolved, unused_weighting
+from artsel_ray.config import LIMIT_FLAGS, resolved, unused_weighting
 from artsel_ray.errors import InputError
 from artsel_ray.evaluation import held_out
 from artsel_ray.models import adapter
@@ -47,8 +47,8 @@ _MAX_FAILURES = 3
 _STALLED = 0.01  # largest change of a loss, relative to where it begins, that is none
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
 METRICS = ("loss", *(f"{VALIDATION}{name}" for name in held_out.METRICS))  # what a training is judged by
-# Flags that do not change the result: where it goes and where it runs.
-NOT_IDENTITY = ("output", "image_root", "workers", "gpus_per_worker", "export_merged")
+# Flags that do not change the result: where it goes, where it runs, and which examples are refused.
+NOT_IDENTITY = ("output", "image_root", "workers", "gpus_per_worker", "export_merged", *LIMIT_FLAGS)
 
 
 def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> dict[str, float]:

@@ -55,9 +55,9 @@ def fit(
         prompts.tokenizer.pad_token = prompts.tokenizer.eos_token
     length = min(learning.max_model_length, model_length(base.base))
     train, validation = (storage.join(training.examples, split) for split in ("train", "validation"))
-    roots = training.image_root
-    examples = read_train(train, prompts, length, training.optimization.seed, learning.shuffle_candidates, roots)
-    held_out = read_validation(validation, prompts, length, learning.validation_size, roots)
+    of_rows = training.image_root, training.limits
+    examples = read_train(train, prompts, length, training.optimization.seed, learning.shuffle_candidates, *of_rows)
+    held_out = read_validation(validation, prompts, length, learning.validation_size, *of_rows)
     task = _task(training, base, examples, output_dir)
     trainer = pkgutil.resolve_name(METHODS[training.method])(task)
     stop = StopAtNonFinite()

@@ -8,6 +8,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 
+from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.decoding.base import Questions
 from artsel_ray.decoding.decoders import DECODERS
 from artsel_ray.engines.torch import TorchEngine
@@ -24,12 +25,12 @@ _EXAMPLES_WITH_IMAGES = 32
 
 
 def read_validation(
-    uri: str, tokenizer: PromptTokenizer, max_model_length: int, size: int, image_roots: Sequence[str] = ()
-) -> TrainingExamples:
+    uri: str, tokenizer: PromptTokenizer, max_model_length: int, size: int, image_roots: Sequence[str] = (),
+    limits: RowLimits = DEFAULT_LIMITS,
+) -> TrainingExamples:  # fmt: skip
     """Reads the first examples, at most `size`, to choose for: all must be valid, and none needs a rationale."""
-    examples = read_examples(
-        TrainingExamples(uri, tokenizer, image_roots=image_roots), [*COLUMNS], max_model_length, size
-    )
+    empty = TrainingExamples(uri, tokenizer, image_roots=image_roots, limits=limits)
+    examples = read_examples(empty, [*COLUMNS], max_model_length, size)
     right, label_n = [examples.right_answers(index) for index in range(len(examples))], np.array(examples.label_n)
     size_n, propensity_n = np.array([len(each) for each in right]), np.array(examples.propensity_n)
     text_c = np.concatenate([np.where(each, 0, 1 + np.arange(len(each))) for each in right])

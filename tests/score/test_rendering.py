@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from artsel_ray import storage
+from artsel_ray.config import DEFAULT_LIMITS
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.data.images import ArtworkImage
 from artsel_ray.models.load import Model
@@ -144,7 +145,12 @@ def test_earlier_prediction_that_this_run_could_not_make_is_not_reused(
         for change in changes:
             earlier = pa.Table.from_pylist([row | change], schema=PREDICTIONS)
             storage.write_table(f"{world}/P/a.parquet", earlier, "predictions")
-            assert shuffle_previous([f"{world}/P/a.parquet"], f"{work}/p.arrow", assignment, f"{work}/r.parquet") == 0
+            assert (
+                shuffle_previous(
+                    [f"{world}/P/a.parquet"], f"{work}/p.arrow", assignment, f"{work}/r.parquet", DEFAULT_LIMITS
+                )
+                == 0
+            )
             shard = render_shard(0, ShardSource(uris, [f"{work}/p.arrow"], asked, catalog), answer_spec)
             outcomes.append((shard.counts["reused"], len(shard.fingerprints)))
         assert outcomes == [(1, 23), (0, 24), (0, 24), (1, 23) if decoding == "choose" else (0, 24)]
