@@ -18,7 +18,7 @@ from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.report.html import render_proposals
 from artsel_ray.runtime.engine_pool import EngineStage
-from artsel_ray.runtime.run import ENGINE_NOT_IDENTITY, begin, finished_parts, identity_length
+from artsel_ray.runtime.run import ENGINE_NOT_IDENTITY, FRAME, begin, finished_parts, identity_length
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob
 
 _SHARD_PROPOSALS = 64
@@ -42,7 +42,9 @@ def propose(config: ProposeConfig) -> None:
     identity = {name: value for name, value in resolved(config).items() if name not in left_out}
     identity |= limits_identity(limits)
     identity["max_model_length"] = identity_length(pool.max_model_length, longest)
-    run = begin(config.output, {**identity, "model": model_id, "wording": WORDING}, resolved(config))
+    frame = storage.fingerprint(prompt_tokenizer(model.base, spec).frame())
+    identity |= {"model": model_id, "wording": WORDING, FRAME: frame}
+    run = begin(config.output, identity, resolved(config), added=(FRAME,))
 
     scored = read_scored_run(parts, storage.list_files(config.requests), catalog, True, config.min_users, limits)
     gaps = find_gaps(scored, config.share, config.min_users)[: config.max_proposals]

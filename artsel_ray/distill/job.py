@@ -21,7 +21,7 @@ from artsel_ray.models.load import load, load_tokenizer
 from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.runtime.engine_pool import EngineStage, GetEngine, Processed
-from artsel_ray.runtime.run import begin
+from artsel_ray.runtime.run import FRAME, begin
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob
 from artsel_ray.runtime.shards import INVALID_FOLDER
 
@@ -39,7 +39,8 @@ def distill(config: DistillConfig) -> None:
     files = storage.list_files(config.examples)
     shards = row_ranges(files, "examples", config.shard_examples)
     settings, pool = resolve(config), config.engine_pool
-    run = begin(config.output, _identity(config, settings), resolved(config))
+    frame = storage.fingerprint(_prompts(settings).tokenizer.frame())
+    run = begin(config.output, {**_identity(config, settings), FRAME: frame}, resolved(config), added=(FRAME,))
     job = ShardedJob(
         run, table="examples", unit="examples", shards=len(shards), rows=sum(shard.rows for shard in shards),
         model_id=settings.model_id, started=started, pool=pool,

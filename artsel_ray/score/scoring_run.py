@@ -16,7 +16,7 @@ from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
 from artsel_ray.runtime.engine_pool import EngineStage, gpus_per_engine
 from artsel_ray.runtime.ray_cluster import start_ray
-from artsel_ray.runtime.run import Run, begin, finished_parts
+from artsel_ray.runtime.run import FRAME, Run, begin, finished_parts
 from artsel_ray.runtime.sharded_job import InputRows, PrepareStage, ShardedJob, stage_seconds
 from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, REJECTED_ROWS
 from artsel_ray.score.answer_spec import AnswerSpec
@@ -95,7 +95,7 @@ def score_requests(run: ScoringRun) -> None:
     """
     output = run.config.output
     # Earlier versions did not write the frame. They made the same one, unless their templates wrote the time.
-    added = () if run.answer_spec.has_clock else ("frame",)
+    added = () if run.answer_spec.has_clock else (FRAME,)
     claimed = begin(output, run.identity(), resolved(run.config), added)
     start_ray()
     run = run.on_this_cluster()
