@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from artsel_ray.data.images import ArtworkImage, UnusableError, read_all
 from artsel_ray.errors import InputError
 from artsel_ray.prompts import text as render
+from artsel_ray.prompts.chat_template import chat_turn
 from artsel_ray.prompts.escaping import OPTION, OPTION_END
 from artsel_ray.prompts.histories import Histories, HistoryTokenizer
 from artsel_ray.prompts.images import ImagePlaceholders
@@ -102,12 +103,12 @@ class PromptTokenizer:
     def _frame(self) -> list[list[int]]:
         """Returns the ids around the user's message: the chat template's, or a begin token and a blank line."""
         if self.placeholders:
-            rendered = render.chat_turn(self.placeholders.processor, [{"type": "text", "text": _CONTENT}])
+            rendered = chat_turn(self.placeholders.processor, [{"type": "text", "text": _CONTENT}])
         elif self.tokenizer.chat_template is None:
             bos = self.tokenizer.bos_token_id
             return [[] if bos is None else [bos], *self.encode(["\n\n"])]
         else:
-            rendered = render.chat_turn(self.tokenizer, _CONTENT)
+            rendered = chat_turn(self.tokenizer, _CONTENT)
         before, *rest = rendered.split(_CONTENT)
         if len(rest) != 1:
             raise InputError("the model's chat template does not show a message once and as it is; take another model")
