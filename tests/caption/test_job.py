@@ -175,7 +175,7 @@ def busy_store(content: bytes, is_busy: threading.Event) -> Iterator[str]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        options = f"endpoint_override=127.0.0.1:{server.server_port}&scheme=http&region=x&retry_limit_seconds=1"
+        options = f"endpoint_override=127.0.0.1:{server.server_port}&scheme=http&region=us-east-1"
         yield f"s3://bucket/images?{options}"
         server.shutdown()
 
