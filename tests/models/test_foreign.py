@@ -115,7 +115,7 @@ def test_adapter_of_another_base_is_refused(base: Path, tmp_path: Path) -> None:
     save_file({name: value for name, value in weights.items() if "layers.1" not in name}, file)
     with pytest.raises(InputError, match=r"the adapter cannot be merged into its base .*missing adapter keys"):
         load(str(tmp_path / "adapter"))
-    save_file({name: torch.ones(3, 3) for name in weights}, file)
+    save_file({name: torch.ones(4, 3) for name in weights}, file)
     with pytest.raises(InputError, match=r"the adapter cannot be merged into its base .*size mismatch") as raised:
         load(str(tmp_path / "adapter"))
     assert "\n" not in str(raised.value)
