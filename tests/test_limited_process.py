@@ -22,7 +22,7 @@ def test_result_is_what_the_function_returns() -> None:
         ("json:loads", "{", "fails: Expecting property name"),
         ("builtins:exec", "while True: pass", "takes more than 1 seconds"),
         ("builtins:exec", "9 ** 9 ** 9 ** 9", "takes more than "),
-        ("builtins:exec", "x = bytearray(1 << 36)", "takes more than 1,024 MiB"),
+        ("builtins:exec", "x = bytearray(1 << 36)", "takes more than (1,024 MiB|1 seconds)"),
         ("builtins:exec", "raise BaseException('panic  of Rust')", "fails: panic of Rust"),
         ("os:_exit", 3, "ends its process"),
     ],

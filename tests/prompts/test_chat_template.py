@@ -58,9 +58,12 @@ def test_a_template_without_a_date_gets_none(tokenizer: PreTrainedTokenizerBase)
 ENDLESS = {
     "loops": ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "1 seconds"),
     "power": ("{% set n = 10 %}{{ n ** (n ** (n - 1)) }}", "1 seconds"),
-    "text": ("{{ 'a' * 10**10 }}", "1,024 MiB"),
-    "doubling": ("{% set n = namespace(s='x') %}{% for a in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}", "MiB"),
-    "padding": ("{{ '%9999999999d' | format(1) }}", "MiB"),
+    "text": ("{{ 'a' * 10**10 }}", "(1 seconds|1,024 MiB)"),
+    "doubling": (
+        "{% set n = namespace(s='x') %}{% for a in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+        "(1 seconds|1,024 MiB)",
+    ),
+    "padding": ("{{ '%9999999999d' | format(1) }}", "(1 seconds|1,024 MiB)"),
 }
 
 
@@ -71,7 +74,7 @@ def test_template_without_end_is_stopped_and_named(
     monkeypatch.setattr(module, "_SECONDS", 1)
     other, started = copy.deepcopy(llama_3), time.process_time()
     other.chat_template, other.name_or_path = template, "/models/evil"
-    with pytest.raises(InputError, match=f"^/models/evil: the model's chat template takes more than .*{limit}; take"):
+    with pytest.raises(InputError, match=f"^/models/evil: the model's chat template takes more than {limit}; take"):
         chat_turn(other, "Hello")
     assert time.process_time() - started < 2  # of this process
 
