@@ -55,15 +55,16 @@ def test_a_template_without_a_date_gets_none(tokenizer: PreTrainedTokenizerBase)
     assert chat_turn(tokenizer, "Hello").endswith("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")
 
 
+EITHER = "(1 seconds|1,024 MiB)"
 ENDLESS = {
     "loops": ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "1 seconds"),
     "power": ("{% set n = 10 %}{{ n ** (n ** (n - 1)) }}", "1 seconds"),
-    "text": ("{{ 'a' * 10**10 }}", "(1 seconds|1,024 MiB)"),
+    "text": ("{{ 'a' * 10**10 }}", EITHER),
     "doubling": (
         "{% set n = namespace(s='x') %}{% for a in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
         "(1 seconds|1,024 MiB)",
     ),
-    "padding": ("{{ '%9999999999d' | format(1) }}", "(1 seconds|1,024 MiB)"),
+    "padding": ("{{ '%9999999999d' | format(1) }}", EITHER),
 }
 
 
