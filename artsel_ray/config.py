@@ -168,6 +168,12 @@ class RowLimits:
 
 
 DEFAULT_LIMITS = RowLimits()
+LIMIT_FLAGS = tuple(field.name for field in dataclasses.fields(RowLimits))
+
+
+def limits_identity(limits: RowLimits) -> dict[str, Any]:
+    """Returns limits as a part of a run's identity: none if they are the defaults, as in versions without them."""
+    return {} if limits == DEFAULT_LIMITS else {"limits": resolved(limits)}
 
 
 @settings

@@ -27,6 +27,7 @@ _AUTHORITY = re.compile(r"([\w.-]+@)?([\w.-]*|\[[\da-fA-F:.]+\])(:\d{1,5})?")
 
 # `s3:/bucket`, `s3:bucket`, `s3//bucket`; no drive letter.
 _HALF_TYPED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(:/*|[;,]?//+)")
+_ON_HUB = re.compile(r"(hf|huggingface):/*(models/)?|https?://(www\.)?(huggingface\.co|hf\.co)/", re.IGNORECASE)
 
 
 def is_uri(text: str) -> bool:
@@ -79,6 +80,12 @@ def check_scheme(name: str, flag: str) -> None:
         if head in _BUCKETS and not rest.partition("/")[0]:
             raise InputError(f"{flag} is {shown}, which names no bucket; write {head}://BUCKET/PATH")
         return
+    if (on_hub := _ON_HUB.match(shown)) and not os.path.exists(name):
+        hub_id = shown[on_hub.end() :] or "OWNER/NAME"
+        raise InputError(
+            f"{flag} is {shown}, an address of the Hugging Face hub, which is no storage; a model is named by its hub "
+            f"id alone, such as {hub_id}, and tables are copied to a storage first"
+        )
     half = _HALF_TYPED.match(name)
     scheme = (head if has_scheme else half[1] if half else "").strip().lower()
     known = scheme if scheme in SCHEMES else _ALIASES.get(scheme)

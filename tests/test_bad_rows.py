@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from artsel_ray import schema, storage
+from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.data import shuffle
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.data.checked_reader import group_ranges, read_table, row_ranges
@@ -35,6 +36,7 @@ from artsel_ray.score.assignment import assign_titles, count_titles
 from artsel_ray.score.rendering import ShardSource, prompt_tokenizer, render_shard
 from artsel_ray.score.requests import shuffle_previous, shuffle_requests
 from artsel_ray.train.reading import read_train
+from artsel_ray.train.validation import read_validation
 
 Row = dict[str, Any]
 Outcome = tuple[Any, list[Row], int]
@@ -371,7 +373,7 @@ def read_predicted(folder: Path) -> Outcome:
 def read_previous(folder: Path) -> Outcome:
     uri, invalid = str(folder / "previous.arrow"), str(folder / "rejected.parquet")
     assignment = assign_titles(count_titles(files(folder, "requests")[0]), 100, {})
-    left_out = shuffle_previous(files(folder, "predictions"), uri, assignment, invalid)
+    left_out = shuffle_previous(files(folder, "predictions"), uri, assignment, invalid, DEFAULT_LIMITS)
     kept = shuffle.read_partition([uri], 0).to_pylist()
     return kept, invalid_rows(Path(invalid)), len(kept) + left_out
 
@@ -447,3 +449,26 @@ def test_training_stops_at_a_row_that_other_jobs_reject(
 
 def test_at_least_twenty_kinds_of_invalid_rows_are_covered() -> None:
     assert len({(reader, column, reason) for reader, kinds in KINDS.items() for _, column, reason in kinds}) >= 20
+
+
+def test_examples_under_raised_limits_are_read_by_every_later_job(tmp_path: Path, smollm2: Model) -> None:
+    genres, long = ["Crime"] * 101, "A red tower. " * 20_000
+    wide = example(0, title_genres=genres, candidates=[{"artwork_id": "a", "caption": long}, CANDIDATES[1]], label=0)
+    write(tmp_path, "examples", [wide, example(1)])
+    uri, asked = str(tmp_path / "examples"), files(tmp_path, "examples")
+    raised = RowLimits(max_text_bytes=10**6, max_genres=101)
+    teacher = TeacherSettings("smollm2", "m", PromptSpec(reason=True), 0.6, 0.95, 0, 7, 64, 2048, 5, 6)
+    teacher_prompts = TeacherPrompts(prompt_tokenizer("smollm2", teacher.spec))
+    prompts = prompt_tokenizer("smollm2", PromptSpec())
+    (rows,) = row_ranges(asked, "examples", 10)
+    reads: list[Callable[[RowLimits], int]] = [
+        lambda limits: len(read_example_arrays(uri, limits).label_n),
+        lambda limits: len(prepare_shard(asked, rows, teacher_prompts, teacher, limits).questions),
+        lambda limits: len(read_train(uri, prompts, 2048, 0, False, limits=limits)),
+        lambda limits: len(read_validation(uri, prompts, 2048, 9, limits=limits)),
+    ]
+    assert [read(raised) for read in reads] == [2, 2, 2, 2]
+    assert [read(DEFAULT_LIMITS) for read in reads[:2]] == [1, 1]
+    for read in reads[2:]:
+        with pytest.raises(InputError, match=r"'title_genres': more than 100 items \(--max-genres\); fix the row"):
+            read(DEFAULT_LIMITS)

@@ -17,7 +17,17 @@ from artsel_ray.audience.settings import ExplainConfig, ProposeConfig
 from artsel_ray.baseline.settings import BaselineConfig
 from artsel_ray.caption.settings import CaptionConfig
 from artsel_ray.command_line import parse, run
-from artsel_ray.config import EngineSettings, FlagValueError, Uri, from_flags, resolved, settings
+from artsel_ray.config import (
+    DEFAULT_LIMITS,
+    EngineSettings,
+    FlagValueError,
+    RowLimits,
+    Uri,
+    from_flags,
+    limits_identity,
+    resolved,
+    settings,
+)
 from artsel_ray.decoding.decoders import DECODERS
 from artsel_ray.distill.settings import DistillConfig
 from artsel_ray.errors import InputError
@@ -398,3 +408,16 @@ def test_help_is_grouped_and_documents_every_flag(config_type: Any, capsys: pyte
     for field in dataclasses.fields(config_type):
         if dataclasses.is_dataclass(field.default):
             assert f"{field.name.replace('_', '-')} options" in shown
+
+
+def test_every_job_that_reads_tables_has_the_limits_of_a_row() -> None:
+    for config_type in CONFIGS:
+        if config_type not in (SimulateConfig, ReproduceConfig):  # they read what they have simulated
+            config = from_flags(config_type, **required(config_type), max_text_bytes=10**6)
+            assert config.limits == RowLimits(max_text_bytes=10**6)
+
+
+def test_only_raised_limits_are_part_of_a_runs_identity() -> None:
+    assert limits_identity(DEFAULT_LIMITS) == {}
+    raised = {"max_text_bytes": 200_000, "max_row_items": 10_000, "max_genres": 101}
+    assert limits_identity(RowLimits(max_genres=101)) == {"limits": raised}

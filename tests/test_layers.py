@@ -21,7 +21,7 @@ LAYERS = [
     {"console", "locations"},
     {"config", "schema"},
     {"command_line"},
-    {"s3", "listing", "storage", "packages"},
+    {"s3", "listing", "storage", "packages", "limited_process"},
     {"runtime"},
     {"data"},
     {"prompts", "evaluation"},

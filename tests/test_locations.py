@@ -169,6 +169,15 @@ def test_other_schemes_are_no_storage(uri: str) -> None:
         filesystem(uri)
 
 
+@pytest.mark.parametrize(
+    "uri", ["hf://org/name", "hf://models/org/name", "HF:/org/name", "https://huggingface.co/org/name"]
+)
+def test_address_of_the_hub_is_answered_with_the_models_name(uri: str) -> None:
+    message = "^--model is .*, an address of the Hugging Face hub, .* such as org/name, and tables"
+    with pytest.raises(InputError, match=message):
+        check_scheme(uri, "--model")
+
+
 def test_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "real/sub").mkdir(parents=True)
     os.symlink(tmp_path / "real", tmp_path / "link")

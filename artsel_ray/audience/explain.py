@@ -9,7 +9,7 @@ from artsel_ray import storage
 from artsel_ray.audience.scored_run import asset_kind_of, read_scored_run
 from artsel_ray.audience.settings import ExplainConfig
 from artsel_ray.audience.user_segments import find_segments
-from artsel_ray.config import resolved
+from artsel_ray.config import LIMIT_FLAGS, limits_identity, resolved
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.report.html import render_user_segments
@@ -28,15 +28,16 @@ def explain(config: ExplainConfig) -> None:
     started = time.perf_counter()
     parts = finished_parts(config.predictions)
     titles, artworks = storage.list_files(config.titles), storage.list_files(config.artworks)
-    catalog, _ = read_catalog(titles, artworks, asset_kind_of(config.predictions), assets=None)
-    identity = {name: value for name, value in resolved(config).items() if name != "output"}
-    run = begin(config.output, identity, resolved(config))
-    scored = read_scored_run(parts, storage.list_files(config.requests), catalog, False, config.min_users)
+    limits, kind = config.limits, asset_kind_of(config.predictions)
+    catalog, _ = read_catalog(titles, artworks, kind, assets=None, limits=limits)
+    identity = {name: value for name, value in resolved(config).items() if name not in ("output", *LIMIT_FLAGS)}
+    run = begin(config.output, identity | limits_identity(limits), resolved(config))
+    scored = read_scored_run(parts, storage.list_files(config.requests), catalog, False, config.min_users, limits)
     rows = [dataclasses.asdict(segment) for segment in find_segments(scored, catalog, config.min_users)]
     storage.write_table(storage.join(config.output, _TABLE), pa.Table.from_pylist(rows, USER_SEGMENTS), "user_segments")
     names = dict(zip(catalog.title_ids.to_pylist(), catalog.names.to_pylist(), strict=True))
     # A run that chose among images may have no captions.
-    captioned = CheckedReader(artworks, "artworks", ["artwork_id", "caption"]).all().valid
+    captioned = CheckedReader(artworks, "artworks", ["artwork_id", "caption"], limits=limits).all().valid
     captions = dict(zip(captioned["artwork_id"].to_pylist(), captioned["caption"].to_pylist(), strict=True))
     page = render_user_segments(rows, names, captions, config.min_users)
     storage.write_object(storage.join(config.output, _PAGE), page.encode())

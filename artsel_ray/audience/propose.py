@@ -9,7 +9,7 @@ from artsel_ray.audience.briefs import WORDING, BriefWriter, brief_request
 from artsel_ray.audience.scored_run import asset_kind_of, read_scored_run
 from artsel_ray.audience.settings import ProposeConfig
 from artsel_ray.audience.user_segments import find_gaps
-from artsel_ray.config import resolved
+from artsel_ray.config import LIMIT_FLAGS, limits_identity, resolved
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.engines.vllm import VllmEngine
@@ -18,7 +18,7 @@ from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.report.html import render_proposals
 from artsel_ray.runtime.engine_pool import EngineStage
-from artsel_ray.runtime.run import ENGINE_NOT_IDENTITY, begin, finished_parts, identity_length
+from artsel_ray.runtime.run import ENGINE_NOT_IDENTITY, FRAME, begin, finished_parts, identity_length
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob
 
 _SHARD_PROPOSALS = 64
@@ -33,15 +33,20 @@ def propose(config: ProposeConfig) -> None:
     started = time.perf_counter()
     parts = finished_parts(config.predictions)
     spec = PromptSpec(asset_kind=asset_kind_of(config.predictions))
-    catalog, _ = read_catalog(storage.list_files(config.titles), storage.list_files(config.artworks), spec.asset_kind)
+    titles, artworks, limits = storage.list_files(config.titles), storage.list_files(config.artworks), config.limits
+    catalog, _ = read_catalog(titles, artworks, spec.asset_kind, limits=limits)
     model = load(config.model)
     pool = config.engine_pool
     model_id, longest = model.model_id + pool.precision, model_length(model.base)
-    identity = {name: value for name, value in resolved(config).items() if name not in ("output", *ENGINE_NOT_IDENTITY)}
+    left_out = ("output", *ENGINE_NOT_IDENTITY, *LIMIT_FLAGS)
+    identity = {name: value for name, value in resolved(config).items() if name not in left_out}
+    identity |= limits_identity(limits)
     identity["max_model_length"] = identity_length(pool.max_model_length, longest)
-    run = begin(config.output, {**identity, "model": model_id, "wording": WORDING}, resolved(config))
+    frame = storage.fingerprint(prompt_tokenizer(model.base, spec).frame())
+    identity |= {"model": model_id, "wording": WORDING, FRAME: frame}
+    run = begin(config.output, identity, resolved(config), added=(FRAME,))
 
-    scored = read_scored_run(parts, storage.list_files(config.requests), catalog, True, config.min_users)
+    scored = read_scored_run(parts, storage.list_files(config.requests), catalog, True, config.min_users, limits)
     gaps = find_gaps(scored, config.share, config.min_users)[: config.max_proposals]
     print(f"{len(gaps):,} titles have users whom none of their artworks suits", flush=True)
     requests = [brief_request(gap, catalog, config.seed) for gap in gaps]
@@ -59,12 +64,12 @@ def propose(config: ProposeConfig) -> None:
     )  # fmt: skip
     job.resume()
     # An earlier driver's proposals are on the page too.
-    proposals = CheckedReader(storage.find_files(config.output), "proposals").valid_batches()
+    proposals = CheckedReader(storage.find_files(config.output), "proposals", limits=limits).valid_batches()
     names = dict(zip(catalog.title_ids.to_pylist(), catalog.names.to_pylist(), strict=True))
     html = render_proposals([row for batch in proposals for row in batch.to_pylist()], names, config.min_users)
     page = storage.join(config.output, "report.html")
     storage.write_object(page, html.encode())
-    pairs, titles, users = len(scored.user_n), len(np.unique(scored.title_n)), sum(gap.users for gap in gaps)
-    counts = {"pairs": pairs, "titles": titles, "proposals": len(gaps), "users": users}
+    pairs, scored_titles, users = len(scored.user_n), len(np.unique(scored.title_n)), sum(gap.users for gap in gaps)
+    counts = {"pairs": pairs, "titles": scored_titles, "proposals": len(gaps), "users": users}
     job.publish(job.summary(counts, job.totals()), {"proposals": len(gaps)})
     print(f"{len(gaps):,} proposals for {users:,} users; {page}", flush=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from artsel_ray import storage
-from artsel_ray.config import AssetKind
+from artsel_ray.config import DEFAULT_LIMITS, AssetKind, RowLimits
 from artsel_ray.data import checks
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.data.checked_reader import CheckedReader
@@ -67,7 +67,7 @@ def asset_kind_of(predictions: str) -> AssetKind:
     return prompt.get("asset_kind", "artwork")
 
 
-def read_user_genres(files: list[str], min_users: int = 1) -> UserGenres:
+def read_user_genres(files: list[str], min_users: int = 1, limits: RowLimits = DEFAULT_LIMITS) -> UserGenres:
     """Reads the requests' histories; all rows of a user count together. Leaves out invalid rows: scoring rejected them.
 
     Genres that fewer than `min_users` have are left out, too: they could tell who a user is.
@@ -81,7 +81,8 @@ def read_user_genres(files: list[str], min_users: int = 1) -> UserGenres:
 
     users, first = [pa.array([], pa.string())], 0
     watched = [pa.table({"row": pa.array([], pa.int64()), "genre": users[0], "count_all": pa.array([], pa.int64())})]
-    for batch in CheckedReader(files, "requests", ["user_id", "history.genres"], row_checks).batches():
+    reader = CheckedReader(files, "requests", ["user_id", "history.genres"], row_checks, limits=limits)
+    for batch in reader.batches():
         lists, row_of_item = checks.items(batch.valid["history"], "genres")
         row = first + row_of_item[pc.list_parent_indices(lists).to_numpy()]
         items = pa.table({"row": row, "genre": pc.list_flatten(lists)}).filter(pc.field("genre").is_valid())
@@ -103,18 +104,19 @@ def read_user_genres(files: list[str], min_users: int = 1) -> UserGenres:
 
 
 def read_scored_run(
-    parts: list[str], requests: list[str], catalog: Catalog, ranked: bool, min_users: int = 1
-) -> ScoredRun:
+    parts: list[str], requests: list[str], catalog: Catalog, ranked: bool, min_users: int = 1,
+    limits: RowLimits = DEFAULT_LIMITS,
+) -> ScoredRun:  # fmt: skip
     """Reads the files of a run's predictions and requests; `kl_divergence_n` only if `ranked`.
 
     Raises:
         InputError: if a prediction's id is in no table, or if `ranked` and it has no candidates' probabilities.
     """
-    user_genres = read_user_genres(requests, min_users)
+    user_genres = read_user_genres(requests, min_users, limits)
     columns = ["user_id", "title_id", "artwork_id", "rationale", *(["candidates"] if ranked else [])]
     mean_a = _mean_probabilities(parts, catalog) if ranked else np.zeros(0)
     codes, divergences, rationales = [np.zeros((3, 0), np.int64)], [np.zeros(0)], [pa.array([], pa.string())]
-    for batch in CheckedReader(parts, "predictions", columns).valid_batches():
+    for batch in CheckedReader(parts, "predictions", columns, limits=limits).valid_batches():
         codes.append(_codes(batch, parts, catalog, user_genres))
         divergences.append(_kl_divergence(batch, catalog, mean_a) if ranked else np.zeros(batch.num_rows))
         rationales += batch["rationale"].chunks

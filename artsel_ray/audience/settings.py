@@ -4,7 +4,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Lt
 
-from artsel_ray.config import Count, EngineSettings, ModelName, Seed, Uri, settings
+from artsel_ray.config import DEFAULT_LIMITS, Count, EngineSettings, ModelName, RowLimits, Seed, Uri, settings
 
 # A segment of one user would identify that user.
 MinUsers = Annotated[int, Ge(2)]
@@ -31,6 +31,7 @@ class ExplainConfig:
     min_users: MinUsers = 10
     """Minimum users of everything that is said: on both sides of a comparison, per genre, and rationales per term.
     Smaller segments show only a count."""
+    limits: RowLimits = DEFAULT_LIMITS
 
 
 @settings
@@ -62,4 +63,5 @@ class ProposeConfig:
     """Maximum length of a brief, in tokens."""
     seed: Seed = 0
     """Seed of the sampling of briefs."""
+    limits: RowLimits = DEFAULT_LIMITS
     engine_pool: EngineSettings = EngineSettings()

@@ -19,7 +19,7 @@ from artsel_ray.baseline.fitting import Task, fit, network_of
 from artsel_ray.baseline.folds import fold_n, subset
 from artsel_ray.baseline.settings import BaselineConfig
 from artsel_ray.baseline.trials import Fitted, Recipe, Trial, encoder_recipe, measure
-from artsel_ray.config import resolved, unused_weighting
+from artsel_ray.config import LIMIT_FLAGS, limits_identity, resolved, unused_weighting
 from artsel_ray.data.checks import require_propensities
 from artsel_ray.errors import InputError
 from artsel_ray.evaluation.examples import Examples
@@ -53,7 +53,7 @@ def baseline(config: BaselineConfig) -> None:
     output = config.output
     splits = {name: storage.join(config.examples, name) for name in (_TRAIN, *_HELD_OUT)}
     identity = _identity(config, splits)  # before reading: a file that changes meanwhile makes another run
-    rows = {name: read_example_arrays(uri) for name, uri in splits.items()}
+    rows = {name: read_example_arrays(uri, config.limits) for name, uri in splits.items()}
     if len(rows[_TRAIN].label_n) < config.workers:
         raise InputError(f"{splits[_TRAIN]} has fewer examples than --workers {config.workers}; use fewer workers")
     if config.weight_by_propensity:
@@ -155,12 +155,12 @@ def _identity(config: BaselineConfig, splits: dict[str, str]) -> dict[str, Any]:
     """Returns what decides the result, as JSON reads it back: all flags but the output, and the files read."""
     files = {name: storage.describe_files(uri) for name, uri in splits.items()}
     flags = resolved(config)
-    left_out = ["output", "vectors", "encoders", "gpus_per_encoder", *unused_weighting(flags)]
+    left_out = ["output", "vectors", "encoders", "gpus_per_encoder", *unused_weighting(flags), *LIMIT_FLAGS]
     if config.encoder:
         flags["encoder"] = load_model(config.encoder, options=False).model_id
     left_out += [name for name in ("encoder", "folds") if not flags[name]]  # as in earlier versions
     identity = {name: value for name, value in flags.items() if name not in left_out} | {"files": files}
-    return json.loads(json.dumps(identity))
+    return json.loads(json.dumps(identity | limits_identity(config.limits)))
 
 
 def _read_vectors(config: BaselineConfig, rows: dict[str, ExampleArrays]) -> TextVectors:

@@ -5,7 +5,18 @@ from typing import Annotated, Self
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import model_validator
 
-from artsel_ray.config import Count, ModelName, Positive, Seed, Share, Uri, check_weighting, settings
+from artsel_ray.config import (
+    DEFAULT_LIMITS,
+    Count,
+    ModelName,
+    Positive,
+    RowLimits,
+    Seed,
+    Share,
+    Uri,
+    check_weighting,
+    settings,
+)
 from artsel_ray.errors import InputError
 
 
@@ -54,6 +65,7 @@ class BaselineConfig:
     not what the log showed. Every example needs a propensity."""
     max_weight: Positive | None = None
     """With --weight-by-propensity, the largest weight, where 1 is that of an example of a uniform log. Default: 10."""
+    limits: RowLimits = DEFAULT_LIMITS
     seed: Seed = 0
     """Seed of the initial weights, the order of examples and the hidden ids: same seed, same predictions."""
 

@@ -14,7 +14,7 @@ from artsel_ray.caption.prompts import CaptionPrompts
 from artsel_ray.config import EngineSettings
 from artsel_ray.data import checks
 from artsel_ray.data.image_files import TRANSIENT
-from artsel_ray.engines.base import Engine
+from artsel_ray.engines.base import Engine, RefusedError
 from artsel_ray.engines.vision import TransformersVisionEngine
 from artsel_ray.engines.vllm import VllmEngine
 from artsel_ray.errors import InputError
@@ -87,7 +87,7 @@ class Captioner:
         shown = [[each.image] for each in images if each.image is not None]
         try:
             return [*engine.generate(questions, self.captioning.caption_tokens, stop, images=shown)]
-        except ValueError:  # the engine refuses a batch for one of its images
+        except RefusedError:  # a batch for one of its images
             return [None] if len(images) == 1 else [ids for each in images for ids in self._generate(engine, [each])]
 
 

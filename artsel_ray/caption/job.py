@@ -9,13 +9,13 @@ from artsel_ray.caption.captioner import COUNTS, Captioner, load_engine, stop_to
 from artsel_ray.caption.loading import CaptionSettings, KnownCaptions, Sources, load_shard, read_title_names
 from artsel_ray.caption.prompts import WORDING, CaptionPrompts
 from artsel_ray.caption.settings import CaptionConfig
-from artsel_ray.config import resolved
+from artsel_ray.config import LIMIT_FLAGS, limits_identity, resolved
 from artsel_ray.data.checked_reader import row_ranges
-from artsel_ray.errors import InputError, one_line
+from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
-from artsel_ray.models.weights import model_length, read_processor
+from artsel_ray.models.weights import model_length, read_config, read_processor
 from artsel_ray.runtime.engine_pool import EngineStage
-from artsel_ray.runtime.run import ENGINE_NOT_IDENTITY, begin, finished_parts, identity_length
+from artsel_ray.runtime.run import ENGINE_NOT_IDENTITY, FRAME, begin, finished_parts, identity_length
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob
 
 
@@ -30,7 +30,7 @@ def caption(config: CaptionConfig) -> None:
     shards = row_ranges(files, "artworks", config.shard_artworks)
     captioning = resolve(config)
     previous = finished_parts(config.previous) if config.previous else []
-    run = begin(config.output, _identity(config, captioning.model_id), resolved(config))
+    run = begin(config.output, _identity(config, captioning.model_id), resolved(config), added=(FRAME,))
     job = ShardedJob(
         run, table="captioned", unit="artworks", shards=len(shards), rows=sum(shard.rows for shard in shards),
         model_id=captioning.model_id, started=started, pool=config.engine_pool, max_reject_rate=config.max_reject_rate,
@@ -69,13 +69,8 @@ def resolve(config: CaptionConfig) -> CaptionSettings:
     Raises:
         InputError: if there is no such model, it takes no images, or the engine does not have it.
     """
-    from transformers import AutoConfig
-
     model = load(config.model, options=False)
-    try:
-        settings = AutoConfig.from_pretrained(model.base, trust_remote_code=False)
-    except (ValueError, OSError, KeyError) as error:
-        raise InputError(f"{config.model}: transformers cannot read its config: {one_line(error)}") from None
+    settings = read_config(model.base)
     if getattr(settings, "vision_config", None) is None:
         raise InputError(
             f"{config.model} takes no images: its config has no vision_config; take a vision-language model"
@@ -90,17 +85,22 @@ def resolve(config: CaptionConfig) -> CaptionSettings:
 
 
 def _identity(config: CaptionConfig, model_id: str) -> dict[str, Any]:
-    indifferent = ("model", "output", "image_root", "max_reject_rate", "tensor_parallel", *ENGINE_NOT_IDENTITY)
-    decisive = {name: value for name, value in resolved(config).items() if name not in indifferent}
-    length = model_length(load(config.model, options=False).base)
+    indifferent = ("model", "output", "image_root", "max_reject_rate", "tensor_parallel")
+    left_out = (*indifferent, *ENGINE_NOT_IDENTITY, *LIMIT_FLAGS)
+    decisive = {name: value for name, value in resolved(config).items() if name not in left_out}
+    decisive |= limits_identity(config.limits)
+    base = load(config.model, options=False).base
+    frame, length = CaptionPrompts(read_processor(base)).frame(), model_length(base)
     decisive["max_model_length"] = identity_length(config.engine_pool.max_model_length, length)
     titles = storage.describe_files(config.titles) if config.titles else None
     described = {"artworks": storage.describe_files(config.artworks), "titles": titles}
-    return {**decisive, **described, "model_id": model_id, "wording": WORDING}
+    fixed = {"model_id": model_id, "wording": WORDING, FRAME: storage.fingerprint(frame)}
+    return {**decisive, **described, **fixed}
 
 
 def _read_sources(config: CaptionConfig, captioning: CaptionSettings, previous: list[str]) -> Sources:
     """Reads the titles' names and all captions that are known, those of this run's earlier drivers included."""
-    names = read_title_names(config.titles) if config.titles else None
-    known = KnownCaptions([*previous, *storage.find_files(config.output)])
-    return Sources((storage.folder(config.artworks), *config.image_root), names, known, captioning, config.max_pixels)
+    limits, roots = config.limits, (storage.folder(config.artworks), *config.image_root)
+    names = read_title_names(config.titles, limits) if config.titles else None
+    known = KnownCaptions([*previous, *storage.find_files(config.output)], limits)
+    return Sources(roots, names, known, captioning, config.max_pixels, limits)

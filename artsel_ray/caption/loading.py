@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from artsel_ray import storage
 from artsel_ray.caption.prompts import WORDING
+from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader, RowRange
 from artsel_ray.data.image_files import UnusableError, fetch, locate
@@ -43,9 +44,9 @@ class CaptionSettings:
 class KnownCaptions:
     """Captions by fingerprint, as arrays that processes share through Ray's object store."""
 
-    def __init__(self, files: list[str]) -> None:
+    def __init__(self, files: list[str], limits: RowLimits = DEFAULT_LIMITS) -> None:
         """Reads the parts of earlier runs; an `InputError` if one is broken or has no captioned artworks."""
-        reader = CheckedReader(files, "captioned", ["fingerprint", "caption"])
+        reader = CheckedReader(files, "captioned", ["fingerprint", "caption"], limits=limits)
         table = reader.all().valid.drop_null().sort_by("fingerprint").combine_chunks()
         self._fingerprints = np.array(table["fingerprint"].to_pylist(), dtype="S32")
         self._captions = table["caption"]
@@ -89,6 +90,7 @@ class Sources:
     known: KnownCaptions
     captioning: CaptionSettings
     max_pixels: int
+    limits: RowLimits = DEFAULT_LIMITS
 
 
 def load_shard(files: list[str], rows: RowRange, sources: Sources) -> LoadedShard:
@@ -97,7 +99,8 @@ def load_shard(files: list[str], rows: RowRange, sources: Sources) -> LoadedShar
     Raises:
         InputError: if the file is broken or is not a table of artworks.
     """
-    batch = CheckedReader(files, "artworks", row_checks=partial(_row_checks, sources.title_names)).rows(rows)
+    row_checks = partial(_row_checks, sources.title_names)
+    batch = CheckedReader(files, "artworks", row_checks=row_checks, limits=sources.limits).rows(rows)
     uris, title_ids = batch.valid["image_uri"].to_pylist(), batch.valid["title_id"].to_pylist()
     with ThreadPoolExecutor(_THREADS) as pool:
         images = list(pool.map(partial(_load_image, sources), uris, title_ids))
@@ -107,14 +110,15 @@ def load_shard(files: list[str], rows: RowRange, sources: Sources) -> LoadedShar
     return LoadedShard(usable, [i for i in images if not i.fault], pa.concat_tables([batch.invalid, unusable]))
 
 
-def read_title_names(titles: str) -> dict[str, str]:
+def read_title_names(titles: str, limits: RowLimits = DEFAULT_LIMITS) -> dict[str, str]:
     """Returns the names of titles by their ids; of a repeated id the first row counts.
 
     Raises:
         InputError: if nothing is there, or a file is broken or is not a table of titles.
     """
     required = partial(_required, ["title_id", "name"])
-    valid = CheckedReader(storage.list_files(titles), "titles", ["title_id", "name"], required).all().valid
+    reader = CheckedReader(storage.list_files(titles), "titles", ["title_id", "name"], required, limits=limits)
+    valid = reader.all().valid
     pairs = list(zip(valid["title_id"].to_pylist(), valid["name"].to_pylist(), strict=True))
     return dict(reversed(pairs))
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from artsel_ray.errors import InputError
-from artsel_ray.prompts import text as render
+from artsel_ray.prompts.chat_template import chat_turn
 from artsel_ray.prompts.escaping import escape
 from artsel_ray.prompts.markers import DataTokenizer
 from artsel_ray.prompts.tokenizer import Ids
@@ -41,14 +41,17 @@ class CaptionPrompts:
         if not processor.chat_template:
             raise InputError("the model has no chat template, so it cannot be prompted; take an instruct model")
         content = [{"type": "image"}, {"type": "text", "text": f"{_BEFORE}{_NAME}{_AFTER}"}]
-        self.head, found, tail = render.chat_turn(processor, content).partition(_NAME)
+        self.head, found, tail = chat_turn(processor, content).partition(_NAME)
         if not found:
             raise InputError("the model's chat template leaves out the question; take another model")
         self._head, self._tail = (
             self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in (self.head, tail)
         )
-
         self._names = DataTokenizer(self._tokenizer, [self.head.replace(_BEFORE, " "), tail.replace(_AFTER, " ")])
+
+    def frame(self) -> list[list[int]]:
+        """Returns the ids that all questions share: template, image placeholder and wording."""
+        return [self._head, self._tail]
 
     def question(self, title_name: str | None) -> Ids:
         """Returns the ids of the question about an image of a title, with its name unless that is None."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from annotated_types import Ge, Le
 from pydantic import model_validator
 
-from artsel_ray.config import Count, EngineSettings, ModelName, Share, Uri, settings
+from artsel_ray.config import DEFAULT_LIMITS, Count, EngineSettings, ModelName, RowLimits, Share, Uri, settings
 
 Pixels = Annotated[int, Ge(256), Le(10**9)]
 
@@ -42,6 +42,7 @@ class CaptionConfig:
     """Artworks per shard: the unit that is redone after a failure, and whose images are in memory together."""
     max_reject_rate: Share = 0.05
     """Stop, with exit code 1, if a larger share of the artworks is invalid."""
+    limits: RowLimits = DEFAULT_LIMITS
     engine_pool: EngineSettings = EngineSettings()
 
     @model_validator(mode="after")

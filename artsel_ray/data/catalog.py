@@ -18,6 +18,7 @@ from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.data.image_files import TRANSIENT, UnusableError, fetch, locate
 from artsel_ray.data.images import MAX_PIXELS, decode
+from artsel_ray.data.limits import MAX_CANDIDATES
 from artsel_ray.errors import InputError
 from artsel_ray.runtime.ray_cluster import start_ray
 
@@ -63,7 +64,8 @@ def read_catalog(
     title_ids = _combined(valid_titles["title_id"])
     all_kinds, invalid = _read_artworks(artworks, title_ids, assets, limits)
     is_wanted = pc.equal(pc.fill_null(all_kinds["asset_kind"], "artwork"), asset_kind)
-    valid = all_kinds.filter(is_wanted)
+    valid, crowded = _few_of_each_title(all_kinds.filter(is_wanted), artworks, title_ids)
+    invalid = pa.concat_tables([invalid, crowded])
     if assets == "image":
         valid, unusable = _locate_images(valid, artworks, image_roots)
         invalid = pa.concat_tables([invalid, unusable])
@@ -127,6 +129,13 @@ def _read_unique(reader: CheckedReader, key: str) -> tuple[pa.Table, pa.Table]:
     repeated = (key, "repeated id; the first row is kept", checks.repeated(batch.valid[key]))
     valid, more = checks.split_valid(batch.valid, reader.table, reader.files, [repeated])
     return valid, pa.concat_tables([batch.invalid, more])
+
+
+def _few_of_each_title(table: pa.Table, files: list[str], title_ids: pa.Array) -> tuple[pa.Table, pa.Table]:
+    title = checks.codes(table["title_id"], title_ids)
+    too_many = np.bincount(title, minlength=len(title_ids))[title] > MAX_CANDIDATES
+    reason = f"its title has more than {MAX_CANDIDATES:,} artworks"
+    return checks.split_valid(table, "artworks", files, [("title_id", reason, too_many)])
 
 
 def _locate_images(table: pa.Table, files: list[str], roots: Sequence[str]) -> tuple[pa.Table, pa.Table]:

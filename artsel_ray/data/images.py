@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from hashlib import blake2b
+from threading import Lock
 
 import numpy as np
+from cachetools import LRUCache, cached
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -26,6 +28,7 @@ MAX_SCANS, MAX_SCANNED_PIXELS = 100, 1_200_000_000
 DECODE_SECONDS = 20.0
 _BAND_PIXELS = 1 << 20
 _THREADS = 8  # images that are read at once
+_CACHE_BYTES = 512 << 20  # of decoded images that are kept, in each process
 
 UNKNOWN_FORMAT = "no JPEG, PNG, WebP or GIF"
 TOO_MANY_PIXELS = "more pixels than are decoded"
@@ -47,7 +50,7 @@ class ArtworkImage:
     """Hash of the file's content and of the pixels that it was resized to."""
 
 
-@lru_cache(maxsize=512)
+@cached(LRUCache(_CACHE_BYTES, getsizeof=lambda image: image.pixels.nbytes), lock=Lock())
 def read(uri: str, resize_to_pixels: int) -> ArtworkImage:
     """Returns an image at a location that `locate` returned, resized to at most about `resize_to_pixels`."""
     try:

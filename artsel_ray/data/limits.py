@@ -18,7 +18,9 @@ _PART_BYTES = 128 << 20
 # Values of one column that are decoded together.
 _BATCH_VALUES = 1 << 25
 _SHORT_TEXT_BYTES = 4096  # of ids and URIs
-_NAME_BYTES, _GENRE_BYTES, _CANDIDATES = 2048, 256, 2000
+_NAME_BYTES, _GENRE_BYTES = 2048, 256
+MAX_CANDIDATES = 2000
+"""Of a title, and so of an example and of a prediction."""
 _LONG_TEXTS = ("caption", "synopsis", "rationale", "brief")
 _GENRES = ("genres", "title_genres")
 _CANDIDATE_LISTS = ("candidates", "image_uris", "artwork_ids", "propensities", "engagement_probabilities")
@@ -36,7 +38,7 @@ def max_bytes(column: str, limits: RowLimits) -> int:
 def max_items(column: str, limits: RowLimits) -> int:
     """Returns the most items of a list of that name."""
     if column in _CANDIDATE_LISTS:
-        return _CANDIDATES
+        return MAX_CANDIDATES
     return limits.max_genres if column in _GENRES else limits.max_row_items
 
 
@@ -164,13 +166,15 @@ def too_long(table: pa.Table, limits: RowLimits) -> list[tuple[str, str, np.ndar
 
 def _too_long(values: pa.Array, name: str, limits: RowLimits) -> list[tuple[str, np.ndarray]]:
     if pa.types.is_string(values.type):
-        return _over(pc.binary_length(values), max_bytes(name, limits), "a text of more than {:,} bytes")
+        flag = " (--max-text-bytes)" if name in _LONG_TEXTS else ""
+        return _over(pc.binary_length(values), max_bytes(name, limits), "a text of more than {:,} bytes" + flag)
     if pa.types.is_struct(values.type):
         fields = (values.type.field(index).name for index in range(values.type.num_fields))
         return [each for field in fields for each in _too_long(pc.struct_field(values, field), field, limits)]
     if not is_list(values.type):
         return []
-    found = _over(pc.list_value_length(values), max_items(name, limits), "more than {:,} items")
+    flag = "" if name in _CANDIDATE_LISTS else f" ({'--max-genres' if name in _GENRES else '--max-row-items'})"
+    found = _over(pc.list_value_length(values), max_items(name, limits), "more than {:,} items" + flag)
     inner = _too_long(values.flatten(), name, limits)
     if inner:
         owners = pc.list_parent_indices(values).to_numpy()

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from artsel_ray import storage
+from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.errors import InputError
@@ -48,13 +49,13 @@ class Prior:
         return np.asarray(found / found.sum())
 
 
-def read_prior(uri: str) -> Prior:
+def read_prior(uri: str, limits: RowLimits = DEFAULT_LIMITS) -> Prior:
     """Reads a prior's predictions.
 
     Raises:
         InputError: if there are none, or one has no probabilities of its candidates.
     """
-    reader = CheckedReader(storage.list_files(uri), "predictions", COLUMNS, checks.prediction_checks)
+    reader = CheckedReader(storage.list_files(uri), "predictions", COLUMNS, checks.prediction_checks, limits=limits)
     batch = reader.all()
     if batch.invalid.num_rows:
         first = batch.invalid.slice(0, 1).to_pylist()[0]

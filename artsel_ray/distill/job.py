@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from artsel_ray import storage
-from artsel_ray.config import EngineSettings, resolved
+from artsel_ray.config import EngineSettings, RowLimits, limits_identity, resolved
 from artsel_ray.data.checked_reader import RowRange, row_ranges
 from artsel_ray.distill.prompts import WORDING, TeacherPrompts
 from artsel_ray.distill.questions import PreparedShard, TeacherSettings, prepare_shard
@@ -21,7 +21,7 @@ from artsel_ray.models.load import load, load_tokenizer
 from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.runtime.engine_pool import EngineStage, GetEngine, Processed
-from artsel_ray.runtime.run import begin
+from artsel_ray.runtime.run import FRAME, begin
 from artsel_ray.runtime.sharded_job import PrepareStage, ShardedJob
 from artsel_ray.runtime.shards import INVALID_FOLDER
 
@@ -39,11 +39,12 @@ def distill(config: DistillConfig) -> None:
     files = storage.list_files(config.examples)
     shards = row_ranges(files, "examples", config.shard_examples)
     settings, pool = resolve(config), config.engine_pool
-    run = begin(config.output, _identity(config, settings), resolved(config))
+    frame = storage.fingerprint(_prompts(settings).tokenizer.frame())
+    run = begin(config.output, {**_identity(config, settings), FRAME: frame}, resolved(config), added=(FRAME,))
     job = ShardedJob(
         run, table="examples", unit="examples", shards=len(shards), rows=sum(shard.rows for shard in shards),
         model_id=settings.model_id, started=started, pool=pool,
-        prepare=PrepareStage("prepare", partial(_preparer, files, shards, settings)),
+        prepare=PrepareStage("prepare", partial(_preparer, files, shards, settings, config.limits)),
         engine=EngineStage("explain", partial(_explainer, files, settings), partial(_load_teacher, settings, pool)),
     )  # fmt: skip
     job.resume()
@@ -88,16 +89,19 @@ def _load_teacher(settings: TeacherSettings, pool: EngineSettings) -> Engine:
 def _identity(config: DistillConfig, settings: TeacherSettings) -> dict[str, Any]:
     decisive = {name: value for name, value in dataclasses.asdict(settings).items() if name != "teacher"}
     examples = storage.describe_files(config.examples)
-    return {**decisive, "wording": WORDING, "shard_examples": config.shard_examples, "examples": examples}
+    fixed = {"wording": WORDING, "shard_examples": config.shard_examples, "examples": examples}
+    return {**decisive, **fixed, **limits_identity(config.limits)}
 
 
 def _prompts(settings: TeacherSettings) -> TeacherPrompts:
     return TeacherPrompts(prompt_tokenizer(load_tokenizer(settings.teacher), settings.spec))
 
 
-def _preparer(files: list[str], shards: list[RowRange], settings: TeacherSettings) -> Callable[[int], PreparedShard]:
+def _preparer(
+    files: list[str], shards: list[RowRange], settings: TeacherSettings, limits: RowLimits
+) -> Callable[[int], PreparedShard]:
     prompts = _prompts(settings)
-    return lambda index: prepare_shard(files, shards[index], prompts, settings)
+    return lambda index: prepare_shard(files, shards[index], prompts, settings, limits)
 
 
 def _explainer(files: list[str], settings: TeacherSettings) -> Callable[[PreparedShard, GetEngine], Processed]:

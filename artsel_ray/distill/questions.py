@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader, RowRange
 from artsel_ray.distill.prompts import TeacherPrompts
@@ -59,14 +60,15 @@ class PreparedShard:
 
 
 def prepare_shard(
-    files: list[str], rows: RowRange, prompts: TeacherPrompts, settings: TeacherSettings
-) -> PreparedShard:
+    files: list[str], rows: RowRange, prompts: TeacherPrompts, settings: TeacherSettings,
+    limits: RowLimits = DEFAULT_LIMITS,
+) -> PreparedShard:  # fmt: skip
     """Reads and tokenizes a shard's examples; those that cannot be used, or exceed the model, are invalid.
 
     Raises:
         InputError: if the file is broken or is not a table of examples.
     """
-    batch = CheckedReader(files, "examples", row_checks=checks.example_checks).rows(rows)
+    batch = CheckedReader(files, "examples", row_checks=checks.example_checks, limits=limits).rows(rows)
     # Examples of a title follow one another, so that the engine finds their options in its cache.
     usable = batch.valid.sort_by("title_id")
     columns = [usable[name].to_pylist() for name in ("title_name", "title_genres", "candidates")]

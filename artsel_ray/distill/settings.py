@@ -4,7 +4,17 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from artsel_ray.config import AssetKind, Count, EngineSettings, ModelName, Seed, Uri, settings
+from artsel_ray.config import (
+    DEFAULT_LIMITS,
+    AssetKind,
+    Count,
+    EngineSettings,
+    ModelName,
+    RowLimits,
+    Seed,
+    Uri,
+    settings,
+)
 
 
 @settings
@@ -43,4 +53,5 @@ class DistillConfig:
     """Examples per shard: the unit that is redone after a failure."""
     seed: Seed = 0
     """Seed of the sampling; each example has its own, derived from this one and its id."""
+    limits: RowLimits = DEFAULT_LIMITS
     engine_pool: EngineSettings = EngineSettings()

@@ -19,6 +19,21 @@ Images = Sequence[Sequence[ArtworkImage]]
 NOT_A_NUMBER = "the model answers with NaN: its weights are damaged, or overflow; take another --dtype or another model"
 
 
+class RefusedError(Exception):
+    """A library's refusal of what an engine asks it, which would be the same at any other try."""
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Makes a `ValueError` of the library that is asked in the `with` block a `RefusedError`, without its message: it
+    may quote a prompt.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise RefusedError(type(error).__name__).with_traceback(error.__traceback__) from None
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are sampled. Without it, decoding is greedy."""

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from artsel_ray.config import Dtype
-from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter, check_finite
+from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter, check_finite, refusals
 from artsel_ray.models.load import Model
 from artsel_ray.models.weights import read_model
 from artsel_ray.prompts.images import ImagePlaceholders
@@ -39,7 +39,8 @@ class TorchEngine:
                 # Some vision-language models compute the positions of images themselves.
                 if self._placeholders is None:
                     inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
-                logits = self._model(**inputs, logits_to_keep=1).logits[:, -1]
+                with refusals():
+                    logits = self._model(**inputs, logits_to_keep=1).logits[:, -1]
                 logprobs = logits.float().log_softmax(-1).cpu().numpy()
                 for row, index in enumerate(batch):
                     answers[index] = logprobs[row, allowed[index]].astype(np.float64)
@@ -112,16 +113,17 @@ def generate(
 
     Raises:
         InputError: if the model answers with NaN.
+        RefusedError: if transformers refuses the prompts.
     """
     # PEFT's own `generate` would leave the config that it is given in the base model.
     inner = without_peft(model)
     ends: dict[str, Any] = {"eos_token_id": stop, "pad_token_id": stop[0]}
     settings = GenerationConfig(max_new_tokens=max_tokens, do_sample=bool(sampling), num_beams=1, **ends, **sampling)
     own, inner.generation_config = inner.generation_config, GenerationConfig()
+    checks = LogitsProcessorList([_CheckFinite()])
     try:
-        return inner.generate(
-            **inputs, generation_config=settings, logits_processor=LogitsProcessorList([_CheckFinite()])
-        )
+        with refusals():
+            return inner.generate(**inputs, generation_config=settings, logits_processor=checks)
     finally:
         inner.generation_config = own
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from artsel_ray.config import Dtype
-from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter
+from artsel_ray.engines.base import Images, Prompts, Sampling, UsageCounter, refusals
 from artsel_ray.engines.torch import device_and_dtype, generate, left_padded, model_inputs, until_stop
 from artsel_ray.models.weights import read_model, read_processor
 from artsel_ray.prompts.images import PER_TOKEN
@@ -55,14 +55,15 @@ class TransformersVisionEngine:
         A processor takes text, in which a title's name could spell a special token. So it sees the head alone. The ids
         after the head are text like the head's last token, and get the values of that in masks and token types.
         """
-        made = self._processor(
-            text=[self._head] * len(prompts),
-            images=[[Image.fromarray(image.pixels) for image in shown] for shown in images],
-            padding=True,
-            padding_side="left",
-            add_special_tokens=False,
-            return_tensors="pt",
-        )
+        with refusals():
+            made = self._processor(
+                text=[self._head] * len(prompts),
+                images=[[Image.fromarray(image.pixels) for image in shown] for shown in images],
+                padding=True,
+                padding_side="left",
+                add_special_tokens=False,
+                return_tensors="pt",
+            )
         rests = [torch.from_numpy(prompt[self._head_length :]).long() for prompt in prompts]
         inputs = dict(made)
         for name in PER_TOKEN & inputs.keys():

@@ -11,7 +11,7 @@ import psutil
 from PIL import Image
 
 from artsel_ray.config import EngineSettings
-from artsel_ray.engines.base import NOT_A_NUMBER, Images, Prompts, Sampling, UsageCounter
+from artsel_ray.engines.base import NOT_A_NUMBER, Images, Prompts, Sampling, UsageCounter, refusals
 from artsel_ray.engines.vllm_arguments import (
     UTILIZATION,
     cpu_cache_gib,
@@ -151,7 +151,8 @@ class VllmEngine:
     def _answers(self, inputs: list[Any], params: list[Any]) -> list[Any]:
         """Returns vLLM's outputs; the parameters are complete, so that a model's generation config changes nothing."""
         try:
-            return self._llm.generate(inputs, params, use_tqdm=False, lora_request=self._lora)
+            with refusals():
+                return self._llm.generate(inputs, params, use_tqdm=False, lora_request=self._lora)
         except RuntimeError as error:
             if "NaNs detected in logits" in str(error):
                 raise InputError(NOT_A_NUMBER) from None

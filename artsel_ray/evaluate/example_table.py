@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from artsel_ray import storage
+from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.errors import InputError
@@ -101,8 +102,10 @@ def find(wanted: IntArray, keys: IntArray) -> IntArray:
     return np.where(keys[index] == wanted, index, UNKNOWN)
 
 
-def read_examples(uri: str) -> ExampleTable:
+def read_examples(uri: str, limits: RowLimits = DEFAULT_LIMITS) -> ExampleTable:
     """Reads the examples that can be evaluated, and counts the propensities that cannot be used.
+
+    Captions count as the same that are so as far as the limits go.
 
     Raises:
         InputError: if there is no example that can be evaluated, or an example_id occurs twice.
@@ -118,14 +121,14 @@ def read_examples(uri: str) -> ExampleTable:
         several = f"{len(repeated)} example_ids occur more than once, such as {repeated[0].as_py()!r}"
         raise InputError(f"{uri}: {several}; keep one row of each")
     invalid = batch.invalid.sort_by([("file", "ascending"), ("row", "ascending")])
-    return number_ids(batch.valid, invalid, _read_texts(files))
+    return number_ids(batch.valid, invalid, _read_texts(files, limits))
 
 
-def _read_texts(files: list[str]) -> pa.Table:
+def _read_texts(files: list[str], limits: RowLimits) -> pa.Table:
     """Returns artwork_id and a digest `caption` of all candidates that are shown by their captions, each once."""
     found = [pa.table({name: pa.array([], pa.string()) for name in ("artwork_id", "caption")})]
     captioned = [file for file in files if _has_captions(file)]
-    for batch in CheckedReader(captioned, "examples", ["candidates", "image_uris"]).batches(_BATCH_ROWS):
+    for batch in CheckedReader(captioned, "examples", ["candidates", "image_uris"], limits=limits).batches(_BATCH_ROWS):
         # Rows as read: a caption that is not UTF-8 is no reason to leave an example out.
         lists = batch.read["candidates"].combine_chunks()
         is_text = pc.is_null(batch.read["image_uris"].combine_chunks()).take(pc.list_parent_indices(lists))

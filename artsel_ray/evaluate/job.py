@@ -42,7 +42,7 @@ def evaluate(config: EvaluateConfig) -> None:
     refuse_other_jobs(config.output, {"predictions", "resamples"})
 
     # Inputs are read before any bootstrap, so that wrong ones fail early.
-    table = read_examples(config.examples)
+    table = read_examples(config.examples, config.limits)
     choices = {"model": read_choices(config.predictions, table)}
     if config.baseline:
         choices["baseline"] = read_choices(config.baseline, table, ranked=True)

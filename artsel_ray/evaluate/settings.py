@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from artsel_ray.config import Count, Positive, Seed, Uri, settings
+from artsel_ray.config import DEFAULT_LIMITS, Count, Positive, RowLimits, Seed, Uri, settings
 from artsel_ray.errors import InputError
 
 
@@ -34,6 +34,7 @@ class EvaluateConfig:
     """Clip importance weights by logged propensities at this value: less variance, some bias. Default: not clipped."""
     resamples: Count = 2_000
     """Bootstrap resamples of users."""
+    limits: RowLimits = DEFAULT_LIMITS
     seed: Seed = 0
     """Seed of the bootstrap."""
 

@@ -168,6 +168,6 @@ def name_base(adapter: Path, base: str) -> None:
 def base_of(adapter: Path) -> str:
     """Returns the name of the model that a saved adapter was trained on; raises an InputError if it names none."""
     base = read_object(adapter / ADAPTER_CONFIG).get(_BASE)
-    if not isinstance(base, str) or not base:
+    if not isinstance(base, str) or not base or "\0" in base:
         raise InputError(f"{adapter / ADAPTER_CONFIG} names no {_BASE}; the adapter's files are damaged")
     return base

@@ -5,12 +5,14 @@ Only JSON files and the headers of the weights are read, so that every process c
 
 import re
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from artsel_ray.errors import InputError, one_line
 from artsel_ray.models.files import WEIGHTS, is_multimodal, model_files, read_object
+from artsel_ray.models.tokenizer_check import check_tokenizer
 
 INDEX = f"{WEIGHTS}.index.json"
 # Files next to config.json whose `auto_map` would also name code.
@@ -26,6 +28,17 @@ _LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 _QUANTIZED_PARTS = re.compile(r"\.(qweight|qzeros|weight_packed|weight_scale(_inv)?|absmax|SCB|quant_state\..*)$")
 _FULL = {"F64", "F32", "F16", "BF16"}
 
+# What this package reads of config.json, and of its text_config.
+_NUMBERS = (*_LAYERS, "hidden_size", "vocab_size", "num_attention_heads", "num_key_value_heads", "head_dim",
+            "num_nextn_predict_layers", "word_embed_proj_dim")  # fmt: skip
+_TYPES: dict[str, tuple[type | UnionType, str]] = {
+    "model_type": (str, "text"), "architectures": (list | str, "a list"),
+    **dict.fromkeys(("text_config", "vision_config", "rope_scaling", "rope_parameters"), (dict, "an object")),
+    **dict.fromkeys(_NUMBERS, (int, "a whole number")),
+}  # fmt: skip
+# Numbers of parts, each of which costs time and memory before any weight is read; no model has as many.
+_PARTS, _MAX_PARTS = re.compile(r"(layers?|depths?|blocks?|experts?|heads?|labels)$"), 4096
+
 Header = dict[str, tuple[str, list[int]]]
 """Each tensor's number format and shape."""
 
@@ -39,6 +52,22 @@ def check_settings(folder: Path, name: str) -> None:
     for settings in (config, *(folder / f"{each}_config.json" for each in _SETTINGS)):
         if settings.is_file() and "auto_map" in read_object(settings):
             raise InputError(f"{name} needs code that comes with the model, which is never run; take one without it")
+    _check_values(read_object(config), name)
+    check_tokenizer(folder, name)
+
+
+def _check_values(config: dict[str, Any], name: str) -> None:
+    """Checks the types of what is read here of a config, and its numbers of parts, also in the configs inside of it."""
+    for key, value in config.items():
+        kind, words = _TYPES.get(key, (object, ""))
+        if value is not None and not isinstance(value, kind):
+            raise InputError(f"{name}: in config.json {key} must be {words}; copy or download the model again")
+        if _PARTS.search(key) and isinstance(value, int | float) and not value <= _MAX_PARTS:
+            raise InputError(
+                f"{name}: in config.json {key} is {str(value)[:20]}; more than {_MAX_PARTS:,} are not read"
+            )
+        if isinstance(value, dict):
+            _check_values(value, name)
 
 
 def check_pointers(folder: Path, name: str) -> None:

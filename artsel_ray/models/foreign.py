@@ -8,8 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from artsel_ray.errors import InputError, one_line
-from artsel_ray.models import checks
+from artsel_ray.models import adapter_config, checks
 from artsel_ray.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS, cached, digest, model_files, read_object
+from artsel_ray.models.tokenizer_check import check_tokenizer
 
 # Complete embeddings in an adapter: trained, or saved because the vocabulary was extended.
 _EMBEDDING = re.compile(r"\.(embed_tokens|lm_head|wte|embed_in|embed_out|word_embeddings)(\.modules_to_save)?\.weight$")
@@ -27,28 +28,20 @@ def is_adapter(folder: Path) -> bool:
 def find_adapter(folder: Path, name: str) -> None:
     """Raises an InputError, with the user's name of an adapter, unless its weights are there."""
     checks.check_pointers(folder, name)
-    if read_object(folder / ADAPTER_CONFIG).get("layer_replication"):
-        # Its ranges can repeat a layer any number of times: a small file would take all memory.
-        raise InputError(f"{name}: adapters with layer_replication are not supported; merge it, and take the result")
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise InputError(
             f"{name}: no {ADAPTER_WEIGHTS} there, and no merged model next to it; save the adapter as safetensors: "
             "pickled weights are never read"
         )
+    adapter_config.check_settings(read_object(folder / ADAPTER_CONFIG), name)
+    check_tokenizer(folder, name)
 
 
-def check_adapter(folder: Path, name: str) -> None:
-    """Raises an InputError, with the user's name of an adapter, unless PEFT can merge adapters of its kind."""
-    from peft import PeftType
-    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
-
-    kind = read_object(folder / ADAPTER_CONFIG).get("peft_type")
-    tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(PeftType(kind)) if kind in list(PeftType) else None
-    if tuner is None or not hasattr(tuner, "merge_and_unload"):
-        raise InputError(
-            f"{name}: adapters of type {kind} cannot be merged into their base; take a LoRA, or a complete model"
-        )
-    checks.read_file_header(folder / ADAPTER_WEIGHTS, name)
+def check_adapter(folder: Path, base: Path, name: str) -> None:
+    """Raises an InputError, with the user's name of an adapter, unless its settings fit its weights and its base's."""
+    weights = checks.read_file_header(folder / ADAPTER_WEIGHTS, name)
+    settings = read_object(folder / ADAPTER_CONFIG)
+    adapter_config.check_fit(settings, weights, checks.read_header(base, name), name)
 
 
 def merge_adapter(base: Path, folder: Path, to: Path, name: str) -> None:
@@ -66,7 +59,9 @@ def merge_adapter(base: Path, folder: Path, to: Path, name: str) -> None:
             with_rows = _with_rows(base, folder, name, Path(scratch))
             if adapter.merge(with_rows, folder, to) > adapter.MAX_MERGE_LOSS:
                 adapter.merge(with_rows, folder, to, "float32")
-        except (ValueError, RuntimeError, KeyError, AttributeError, TypeError, Warning) as error:
+        except (InputError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001  # PEFT checks little of what it is told
             raise InputError(
                 f"{name}: the adapter cannot be merged into its base {adapter.base_of(folder)}: {one_line(error)}"
             ) from None

@@ -199,7 +199,7 @@ def _merge(folder: Path, name: str) -> Path:
     """Returns an adapter from elsewhere merged into its base."""
     foreign.find_adapter(folder, name)
     base = load(_base_of(folder, name, is_own=False), options=has_options(folder), of=(name,))
-    foreign.check_adapter(folder, name)
+    foreign.check_adapter(folder, base.path, name)
     key = storage.fingerprint(base.model_id, digest(folder))
     merged = cached(f"merged/{key}", lambda to: foreign.merge_adapter(base.path, folder, to, name))
     foreign.warn_of_widening(base.path, merged, name)

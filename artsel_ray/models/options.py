@@ -158,9 +158,11 @@ def _as_its_file(source: Path, by_class: Any, problem: str = "it cannot be conve
             raise InputError(f"{source} has no tokenizer.json, and its tokenizer cannot be read otherwise: {problem}")
         return by_class
     by_file = weights.read_tokenizer(source)
-    if by_class is None or by_class.eos_token_id is None or _probed(by_class) != _probed(by_file):
-        return by_file
-    return by_class
+    try:
+        differ = by_class is None or by_class.eos_token_id is None or _probed(by_class) != _probed(by_file)
+    except Exception as error:  # noqa: BLE001  # what tokenizer_config.json says is of any type
+        raise InputError(f"{source}: its tokenizer fails: {one_line(error)}; take another model") from None
+    return by_file if differ else by_class
 
 
 def _probed(tokenizer: Any) -> list[Any]:

@@ -4,13 +4,14 @@ A tokenizer alone loads in a second. The `Auto` classes take four seconds and 30
 where they are needed.
 """
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerFast
 
 from artsel_ray.errors import InputError, one_line, without_advice
-from artsel_ray.models.checks import refuse_quantized
+from artsel_ray.models.checks import read_header, refuse_quantized
 from artsel_ray.models.files import is_multimodal, read_object
 from artsel_ray.prompts.images import ImagePlaceholders
 from artsel_ray.prompts.spec import PromptSpec
@@ -24,6 +25,9 @@ _LENGTHS = (
     "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_sequence_length",
     "max_seq_length", "seq_len", "n_ctx",
 )  # fmt: skip
+_MAX_LENGTH = 10**9
+# Numbers that a model may compute when it is made, such as masks: 256 MB.
+_MADE_UP = 1 << 26
 
 
 def model_length(path: Path) -> int:
@@ -33,25 +37,48 @@ def model_length(path: Path) -> int:
         InputError: if its config does not say it.
     """
     config = read_object(path / "config.json")
-    text = config.get("text_config", config)
+    text = config.get("text_config") or config
     length = next((text[name] for name in _LENGTHS if isinstance(text.get(name), int)), None)
     if length is None:
         length = _class_default(path)
     # Other kinds of scaling are in the length already, or change with a prompt's own length.
     scaling = text.get("rope_scaling") or text.get("rope_parameters") or {}
     is_linear = (scaling.get("rope_type") or scaling.get("type")) == "linear"
-    return int(length * float(scaling.get("factor") or 1)) if is_linear else int(length)
+    factor = (scaling.get("factor") or 1) if is_linear else 1
+    is_number = isinstance(factor, int | float) and 1 <= length <= _MAX_LENGTH
+    if not is_number or not 1 <= length * factor <= _MAX_LENGTH:
+        raise InputError(
+            f"{path / 'config.json'} says that prompts have {str(length)[:20]} tokens at most, scaled by "
+            f"{str(factor)[:20]}; it must be from 1 to {_MAX_LENGTH:,}"
+        )
+    return int(length * factor)
 
 
 def _class_default(path: Path) -> int:
-    from transformers import AutoConfig
-
     # Some files, such as Gemma 3's, leave out what is their class's default.
-    text = AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
+    text = read_config(path).get_text_config()
     lengths = [value for value in (getattr(text, name, None) for name in _LENGTHS) if isinstance(value, int)]
     if not lengths:
         raise InputError(f"{path / 'config.json'} does not say how long a prompt may be; add max_position_embeddings")
     return lengths[0]
+
+
+def read_config(path: Path) -> Any:
+    """Reads a model's config, without what only its user may say: how attention and experts are computed.
+
+    Names of implementations there can be those of code on the hub.
+
+    Raises:
+        InputError: if transformers cannot read it.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  # each family of models fails in its own way
+        raise InputError(f"{path}: transformers cannot read its config: {without_advice(one_line(error))}") from None
+    config._attn_implementation = config._experts_implementation = None
+    return config
 
 
 def read_model(path: Path, dtype: Any) -> "PreTrainedModel":
@@ -69,18 +96,21 @@ def read_model(path: Path, dtype: Any) -> "PreTrainedModel":
     refuse_quantized(path, str(path), "transformers (for training, and for --engine transformers)")
     auto: Any = AutoModelForImageTextToText if is_multimodal(path) else AutoModelForCausalLM
     refuse_unknown(path)
+    config = read_config(path)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its report of a model that does not fit is many lines, and ours is one
     try:
+        _refuse_larger(path, auto, config)
         model, found = auto.from_pretrained(
             path,
+            config=config,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
         )
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, InputError):
         raise
     except Exception as error:  # noqa: BLE001  # each family of models fails in its own way
         reason = without_advice(one_line(error))
@@ -97,6 +127,24 @@ def read_model(path: Path, dtype: Any) -> "PreTrainedModel":
     _keep_own_head(model)
     _make_savable(model)
     return model
+
+
+def _refuse_larger(path: Path, auto: Any, config: Any) -> None:
+    """Raises an InputError if a config describes far more than the weights are: it would all be made up."""
+    import torch
+
+    try:
+        with torch.device("meta"):  # nothing is allocated
+            described = auto.from_config(config)
+    except Exception:  # noqa: BLE001  # whoever reads the weights will say it
+        return
+    numbers = sum(each.numel() for each in (*described.parameters(), *described.buffers()))
+    found = sum(math.prod(shape) for _, shape in read_header(path, str(path)).values())
+    if numbers > 2 * found + _MADE_UP:
+        raise InputError(
+            f"{path}: its config.json describes a model of {numbers:,} numbers, and the weights have {found:,}; take "
+            "both from one model"
+        )
 
 
 def refuse_unknown(path: Path) -> None:
@@ -187,9 +235,12 @@ def read_processor(path: Path) -> Any:
     from transformers import AutoProcessor
 
     try:
-        return AutoProcessor.from_pretrained(path, trust_remote_code=False)
-    except (ImportError, OSError, ValueError) as error:
+        processor = AutoProcessor.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  # each family of models fails in its own way
         raise InputError(f"{path.name}: its processor cannot be loaded: {without_advice(one_line(error))}") from None
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        raise InputError(f"{path.name}: it has a vision_config, and no processor of images; take a complete model")
+    return processor
 
 
 def prompt_tokenizer(path: Path, spec: PromptSpec) -> PromptTokenizer:

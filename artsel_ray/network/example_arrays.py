@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from artsel_ray import storage
+from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.errors import InputError
@@ -102,7 +103,7 @@ class Codes:
         return self._left.values.take(pa.array(codes >> 32)), self._right.values.take(pa.array(codes & 0xFFFFFFFF))
 
 
-def read_example_arrays(uri: str) -> ExampleArrays:
+def read_example_arrays(uri: str, limits: RowLimits = DEFAULT_LIMITS) -> ExampleArrays:
     """Reads the examples below `uri`; memory grows with their number, not with the length of captions.
 
     Raises:
@@ -110,7 +111,7 @@ def read_example_arrays(uri: str) -> ExampleArrays:
     """
     artworks, items = Codes(), Codes()
     parts, invalid, without_propensity = [], [INVALID_ROWS.empty_table()], Counter[str]()
-    reader = CheckedReader(storage.list_files(uri), "examples", _COLUMNS, _row_checks)
+    reader = CheckedReader(storage.list_files(uri), "examples", _COLUMNS, _row_checks, limits=limits)
     for batch in reader.batches(_BATCH_ROWS):
         invalid.append(batch.invalid)
         without_propensity += checks.without_propensity(batch.valid, reader.files)

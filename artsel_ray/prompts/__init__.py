@@ -5,7 +5,8 @@ Read in this order:
 - `spec`: what decides how a prompt reads; stored with a trained model.
 - `escaping`: the option tokens, the labels of options, and the escaping of text from data.
 - `markers`: text from data as ids, without what a model's chat template writes.
-- `text`: the text of each prompt segment, and of a turn in a model's chat template.
+- `text`: the text of each prompt segment.
+- `chat_template`: the text of a turn by a model's chat template, made in a process with limits.
 - `tokenizer`: from segments, and titles of the catalog, to token ids and loss masks.
 - `histories`: watch histories to token ids, by column.
 - `packing`: rows that share prefixes as one sequence, for training.

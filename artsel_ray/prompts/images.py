@@ -13,7 +13,7 @@ from PIL import Image
 
 from artsel_ray.data.images import ArtworkImage
 from artsel_ray.errors import InputError
-from artsel_ray.prompts import text as render
+from artsel_ray.prompts.chat_template import chat_turn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ class ImagePlaceholders:
         if not processor.chat_template:
             raise InputError("the model has no chat template, which says where images go; take an instruct model")
         parts = [{"type": "text", "text": _BEFORE}, {"type": "image"}, {"type": "text", "text": _AFTER}]
-        self._placeholder = render.chat_turn(processor, parts).partition(_BEFORE)[2].partition(_AFTER)[0]
+        self._placeholder = chat_turn(processor, parts).partition(_BEFORE)[2].partition(_AFTER)[0]
         self.ids: list[int] = processor.tokenizer(self._placeholder, add_special_tokens=False)["input_ids"]
         """Ids of one placeholder, not expanded."""
         if not self.ids:

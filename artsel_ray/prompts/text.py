@@ -6,12 +6,8 @@ that a title's options and a user's history are tokenized once and joined as ids
 
 import datetime
 from collections.abc import Sequence
-from typing import Any
-
-from jinja2 import TemplateError
 
 from artsel_ray.config import AssetKind, Output
-from artsel_ray.errors import InputError, one_line
 from artsel_ray.prompts.escaping import escape, label
 from artsel_ray.prompts.spec import PromptSpec
 
@@ -19,11 +15,6 @@ HISTORY_HEAD = "\n\nWatch history, oldest first:"
 HISTORY_EMPTY = "\n- nothing watched yet"
 PREDICTION = "Prediction: "
 REASON = "Reason:"
-
-# Chat templates write today's date, Llama 3's unless given one. A prompt must not change from one day to the next.
-_NOW = datetime.datetime(2024, 7, 26)
-
-_TEMPLATE_ERRORS = (TemplateError, ValueError, TypeError, KeyError)
 
 PLURALS: dict[AssetKind, str] = {"artwork": "artworks", "synopsis": "synopses", "trailer": "trailers"}
 
@@ -77,36 +68,3 @@ def option_text(caption: str) -> str:
 def answer_text(index: int, caption: str, output: Output) -> str:
     """Returns the segment between the answer's two tokens."""
     return f" {label(index)}" if output == "number" else option_text(caption)
-
-
-def chat_turn(renderer: Any, content: str | list[dict[str, str]]) -> str:
-    """Returns the text of a user's message and of the start of the model's answer, by a chat template.
-
-    Args:
-        content: text, or for processors its parts, `{"type": "text", "text": …}` or `{"type": "image"}`.
-
-    Raises:
-        InputError: if the template fails.
-    """
-    try:
-        return _chat(renderer, [("user", content)])
-    except _TEMPLATE_ERRORS as error:
-        raise InputError(f"the model's chat template fails: {one_line(error)}; take another model") from None
-
-
-def chat_of_all_roles(renderer: Any, content: str | list[dict[str, str]]) -> str:
-    """Returns the text of a chat in which system, user and assistant say `content`, as far as a template takes them."""
-    for roles in (["system", "user", "assistant", "user"], ["user", "assistant", "user"]):
-        try:
-            return _chat(renderer, [(role, content) for role in roles])
-        except _TEMPLATE_ERRORS:
-            continue
-    return ""
-
-
-def _chat(renderer: Any, turns: Sequence[tuple[str, str | list[dict[str, str]]]]) -> str:
-    messages = [{"role": role, "content": content} for role, content in turns]
-    pinned = {"date_string": _NOW.strftime("%d %b %Y"), "strftime_now": _NOW.strftime}
-    # A processor warns about variables that its template does not use.
-    used = {name: value for name, value in pinned.items() if name in str(renderer.chat_template)}
-    return str(renderer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **used))

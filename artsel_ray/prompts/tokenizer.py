@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from artsel_ray.data.images import ArtworkImage, UnusableError, read_all
 from artsel_ray.errors import InputError
 from artsel_ray.prompts import text as render
+from artsel_ray.prompts.chat_template import chat_of_all_roles, chat_turn
 from artsel_ray.prompts.escaping import OPTION, OPTION_END
 from artsel_ray.prompts.histories import Histories, HistoryTokenizer
 from artsel_ray.prompts.images import ImagePlaceholders
@@ -113,10 +114,10 @@ class PromptTokenizer:
             return []
         renderer = self.placeholders.processor if self.placeholders else self.tokenizer
         content: Any = [{"type": "text", "text": _CONTENT}] if self.placeholders else _CONTENT
-        turn = render.chat_turn(renderer, content).split(_CONTENT)
+        turn = chat_turn(renderer, content).split(_CONTENT)
         if len(turn) != 2:
             raise InputError("the model's chat template does not show a message once and as it is; take another model")
-        return [*turn, *render.chat_of_all_roles(renderer, content).split(_CONTENT)]
+        return [*turn, *chat_of_all_roles(renderer, content).split(_CONTENT)]
 
     def _frame(self, chat: Sequence[str]) -> list[list[int]]:
         """Returns the ids around the user's message: the chat template's, or a begin token and a blank line."""

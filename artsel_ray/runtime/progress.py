@@ -23,6 +23,7 @@ class Progress:
         """Counts one more shard."""
         self._done_shards += 1
         self._done_units += int(statistics[self._unit])
+        # Rows where a row becomes many units. All shards here are of this version, which counts them for all or none.
         self.invalid += statistics.get(REJECTED_ROWS, statistics["rejected"])
         self._restarts += int(statistics.get(RESTARTS, 0))
         now = time.perf_counter()

@@ -22,6 +22,9 @@ ENGINE_NOT_IDENTITY = (
     "engines", "gpus_per_engine", "gpu_memory_utilization", "max_num_seqs", "quantization", "kv_cache_dtype",
 )  # fmt: skip
 _EARLIER_LENGTH = 8192
+FRAME = "frame"
+"""Field of an identity: a digest of the token ids that all of a run's prompts share. Runs of earlier versions lack it.
+"""
 
 
 @dataclass(frozen=True)

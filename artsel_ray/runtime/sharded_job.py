@@ -115,7 +115,7 @@ class ShardedJob:
         Raises:
             InputError: as `process` does, and if too many units were rejected before the first shard.
         """
-        self._check_invalid(0)
+        self._check_invalid(0, self.inputs)
         done = done_shards(self.run.output)
         if self.redo_transient:
             statistics = {index: read_statistics(self.run.output, index) for index in done}
@@ -150,7 +150,7 @@ class ShardedJob:
                     progress.add(statistics)
                     metrics.add(statistics, progress.seconds_left)
                     self.run.check()
-                    self._check_invalid(progress.invalid)
+                    self._check_invalid(progress.invalid, self.inputs)
             except ActorError as error:
                 if len(left) == before:
                     raise
@@ -166,7 +166,8 @@ class ShardedJob:
             InputError: for too many invalid rows.
         """
         totals = sum_statistics(self.run.output, self.shards)
-        self._check_invalid(totals[REJECTED_ROWS] if self.inputs else totals["rejected"])
+        by_rows = self.inputs if REJECTED_ROWS in totals else None
+        self._check_invalid(totals[REJECTED_ROWS if by_rows else "rejected"], by_rows)
         return totals
 
     def summary(self, counts: Mapping[str, Any], totals: Mapping[str, float]) -> dict[str, Any]:
@@ -185,9 +186,9 @@ class ShardedJob:
         self.run.publish({"parts": [part_name(index) for index in range(self.shards)], **manifest})
         report_published(self.run.output)
 
-    def _check_invalid(self, in_shards: float) -> None:
-        known = self.inputs.invalid if self.inputs else self.known_invalid
-        rows, unit = (self.inputs.rows, self.inputs.unit) if self.inputs else (self.rows + known, self.unit)
+    def _check_invalid(self, in_shards: float, inputs: InputRows | None) -> None:
+        known = inputs.invalid if inputs else self.known_invalid
+        rows, unit = (inputs.rows, inputs.unit) if inputs else (self.rows + known, self.unit)
         invalid = in_shards + known
         if invalid > self.max_reject_rate * rows:
             raise InputError(

@@ -67,12 +67,18 @@ def read_statistics(output: str, index: int) -> Statistics:
 
 
 def sum_statistics(output: str, shards: int) -> collections.Counter[str]:
-    """Returns the statistics of all shards together: sums, and the maximum of the engines' memory."""
+    """Returns the statistics of all shards together: sums, and the maximum of the engines' memory.
+
+    `REJECTED_ROWS` is among them only if all shards count it: those of earlier versions do not.
+    """
     totals: collections.Counter[str] = collections.Counter()
-    memory = 0.0
+    memory, counts_rows = 0.0, True
     for index in range(shards):
         statistics = read_statistics(output, index)
         memory = max(memory, statistics.pop(MEMORY, 0.0))
+        counts_rows = counts_rows and REJECTED_ROWS in statistics
         totals.update(statistics)
     totals[MEMORY] = memory  # type: ignore[assignment]
+    if not counts_rows:
+        totals.pop(REJECTED_ROWS, None)
     return totals

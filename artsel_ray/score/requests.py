@@ -92,7 +92,7 @@ def shuffle_all(
         def move(index: int) -> tuple[str, int]:
             uri = storage.join(spill, f"{name}-{index:05d}.arrow")
             rejected = storage.join(invalid, f"{name}-{index:05d}.parquet")
-            return uri, shuffle_previous(slices[index], uri, ray.get(shared), rejected)
+            return uri, shuffle_previous(slices[index], uri, ray.get(shared), rejected, limits)
 
         moved = list(map_tasks(len(slices), move)) if slices else []
         return sorted(uri for uri, _ in moved), sum(rows for _, rows in moved)
@@ -144,9 +144,9 @@ def shuffle_requests(
     return PartitionResult(uris, moved, rows.num_rows, lost, asked)
 
 
-def shuffle_previous(parts: list[str], uri: str, assignment: Assignment, invalid: str) -> int:
+def shuffle_previous(parts: list[str], uri: str, assignment: Assignment, invalid: str, limits: RowLimits) -> int:
     """Writes an earlier run's predictions of requested titles as one spill file; returns the number of invalid rows."""
-    read = CheckedReader(parts, "predictions", row_checks=checks.prediction_checks).all()
+    read = CheckedReader(parts, "predictions", row_checks=checks.prediction_checks, limits=limits).all()
     if read.invalid.num_rows:
         storage.write_table(invalid, read.invalid, "invalid_rows")
     rows = read.valid.select(PREDICTIONS.names).cast(PREDICTIONS)

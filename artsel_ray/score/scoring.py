@@ -11,7 +11,7 @@ import pyarrow as pa
 from artsel_ray.decoding import label_prior
 from artsel_ray.decoding.base import Questions
 from artsel_ray.decoding.decoders import most_likely
-from artsel_ray.engines.base import Engine
+from artsel_ray.engines.base import Engine, RefusedError
 from artsel_ray.models.load import load
 from artsel_ray.prompts import rationale_checks
 from artsel_ray.prompts.tokenizer import PromptTokenizer
@@ -62,9 +62,9 @@ def make_scorer(answer_spec: AnswerSpec) -> Callable[[RenderedShard, GetEngine],
         engine = get_engine()
         try:
             rows, counts = score_shard(shard, engine, answer_spec)
-        except ValueError as error:  # about a prompt: it would be the same at any other try
+        except RefusedError as error:
             traceback.print_tb(error.__traceback__)
-            shard = refused(shard, f"the engine refuses a prompt of its shard ({type(error).__name__})")
+            shard = refused(shard, f"the engine refuses a prompt of its shard ({error})")
             return Processed(shard.reused, shard.invalid, {**shard.counts, "unmatched": 0})
         return Processed(pa.concat_tables([rows, shard.reused]), shard.invalid, {**shard.counts, **counts})
 

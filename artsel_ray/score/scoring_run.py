@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from artsel_ray import storage
-from artsel_ray.config import DEFAULT_LIMITS, Layout, resolved
+from artsel_ray.config import Layout, limits_identity, resolved
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
 from artsel_ray.network.text_vectors import VECTORS
 from artsel_ray.runtime.engine_pool import EngineStage, gpus_per_engine
 from artsel_ray.runtime.fingerprint_key import finished_key, in_manifest, run_key
 from artsel_ray.runtime.ray_cluster import start_ray
-from artsel_ray.runtime.run import Run, begin, finished_parts
+from artsel_ray.runtime.run import FRAME, Run, begin, finished_parts
 from artsel_ray.runtime.sharded_job import InputRows, PrepareStage, ShardedJob, stage_seconds
 from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, REJECTED_ROWS
 from artsel_ray.score.answer_spec import AnswerSpec
@@ -79,12 +79,9 @@ class ScoringRun:
             "explore": [serving.explore, serving.epsilon, serving.temperature, serving.seed],
         }
         # Earlier runs do not have these in their identity.
-        limits = {} if config.limits == DEFAULT_LIMITS else resolved(config.limits)
         prior = storage.describe_files(config.prior) if config.prior else None
-        optional = {
-            "permutation": config.permutation, "image_root": config.image_root, "limits": limits, "prior_files": prior
-        }  # fmt: skip
-        return identity | {name: value for name, value in optional.items() if value}
+        optional = {"permutation": config.permutation, "image_root": config.image_root, "prior_files": prior}
+        return identity | {name: value for name, value in optional.items() if value} | limits_identity(config.limits)
 
     def with_layout(self, layout: Layout) -> "ScoringRun":
         """Returns the run with this layout."""
@@ -122,7 +119,7 @@ def score_requests(run: ScoringRun) -> None:
     output = run.config.output
     # Earlier versions did not write the frame. They made the same one, unless their templates wrote the time.
     has_clock = isinstance(run.answer_spec, AnswerSpec) and run.answer_spec.has_clock
-    added = () if has_clock else ("frame",)
+    added = () if has_clock else (FRAME,)
     claimed = begin(output, run.identity(), resolved(run.config), added)
     key, previous = run_key(output, run.config.previous), run.config.previous
     previous_key = finished_key(previous) if previous else b""

@@ -11,6 +11,7 @@ import torch
 from ray.exceptions import RayError
 
 from artsel_ray import storage
+from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.data.footers import read_footers
 from artsel_ray.engines.torch import load_torch_engine
 from artsel_ray.errors import InputError
@@ -49,7 +50,7 @@ def copy_best(output: str, rate: float) -> None:
 
 def measure_on_test(
     trained: str, examples: str, size: int, max_model_length: int, gpus: int | None, is_sharded: bool,
-    image_roots: Sequence[str] = (),
+    image_roots: Sequence[str] = (), limits: RowLimits = DEFAULT_LIMITS,
 ) -> dict[str, Any]:  # fmt: skip
     """Returns the number of test examples and a trial's metrics on them, or only `left_out`: why there are none.
 
@@ -64,7 +65,7 @@ def measure_on_test(
         return {"left_out": "a model trained with --fsdp may fit on no single GPU"}
     uri, size = storage.join(examples, "test"), max(size, _MIN_EXAMPLES)
     try:
-        return _kept_or_measured(trained, uri, size, max_model_length, gpus, image_roots)
+        return _kept_or_measured(trained, uri, size, max_model_length, gpus, image_roots, limits)
     except (InputError, RayError) as error:  # the sweep has its result without it
         cause = str(error) if isinstance(error, InputError) else type(error).__name__
         print(f"warning: the best trial was not measured on test examples: {cause}", flush=True)
@@ -72,15 +73,16 @@ def measure_on_test(
 
 
 def _kept_or_measured(
-    trained: str, uri: str, size: int, max_model_length: int, gpus: int | None, image_roots: Sequence[str]
-) -> dict[str, Any]:
+    trained: str, uri: str, size: int, max_model_length: int, gpus: int | None, image_roots: Sequence[str],
+    limits: RowLimits,
+) -> dict[str, Any]:  # fmt: skip
     files = storage.find_files(uri)
     found = sum(sum(footer.group_rows) for footer in read_footers(files))
     if found < _MIN_EXAMPLES:
         return {"left_out": f"the folder test/ has {found:,} examples, fewer than {_MIN_EXAMPLES}"}
     kept, identity = storage.join(trained, _MEASURED), [storage.describe(files, uri), size, max_model_length]
     if not storage.exists(kept) or storage.read_json(kept)["of"] != identity:
-        measured = _on_ray(gpus, trained, uri, size, max_model_length, image_roots)
+        measured = _on_ray(gpus, trained, uri, size, max_model_length, image_roots, limits)
         storage.write_json(kept, {"of": identity, "measured": measured})
     return storage.read_json(kept)["measured"]
 
@@ -98,8 +100,9 @@ def _on_ray(gpus: int | None, *arguments: Any) -> dict[str, Any]:
 
 
 def measure(
-    trained: str, uri: str, size: int, max_model_length: int, image_roots: Sequence[str] = ()
-) -> dict[str, Any]:
+    trained: str, uri: str, size: int, max_model_length: int, image_roots: Sequence[str] = (),
+    limits: RowLimits = DEFAULT_LIMITS,
+) -> dict[str, Any]:  # fmt: skip
     """Returns how many examples were measured, and the metrics of `held_out_metrics` of a model's choices for them.
 
     Raises:
@@ -109,7 +112,8 @@ def measure(
     model = load(trained)
     assert model.spec is not None
     prompts = prompt_tokenizer(model.base, model.spec)
-    examples = read_validation(uri, prompts, min(max_model_length, model_length(model.base)), size, image_roots)
+    length = min(max_model_length, model_length(model.base))
+    examples = read_validation(uri, prompts, length, size, image_roots, limits)
     metrics = validate(load_torch_engine(model, "auto", prompts.placeholders), examples)
     return {"examples": len(examples), **{name.removeprefix(VALIDATION): value for name, value in metrics.items()}}
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.data.image_files import UnusableError
 from artsel_ray.data.images import ArtworkImage, read_all
 from artsel_ray.data.priors import Prior
@@ -75,6 +76,7 @@ class TrainingExamples:
     """Whether candidates have a new order in every epoch."""
     image_roots: Sequence[str] = ()
     """Folders outside of the examples' own that images may be in."""
+    limits: RowLimits = DEFAULT_LIMITS
     prior: Prior | None = None
     title_ids: list[str] = field(default_factory=list)
     """[N] with a prior only, as the next."""

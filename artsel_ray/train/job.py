@@ -23,32 +23,35 @@ from safetensors import SafetensorError
 from transformers.integrations import is_mlflow_available
 
 from artsel_ray import storage
-from artsel_ray.config import resolved, unused_weighting
+from artsel_ray.config import LIMIT_FLAGS, PromptSettings, resolved, unused_weighting
 from artsel_ray.errors import InputError
 from artsel_ray.evaluation import held_out
 from artsel_ray.models import adapter
 from artsel_ray.models.files import read_object
-from artsel_ray.models.load import ADAPTER, MERGED, check_base, load
-from artsel_ray.models.weights import copy_processor, model_length
+from artsel_ray.models.load import ADAPTER, MERGED, Model, check_base, load
+from artsel_ray.models.spec import resolve_prompt_spec
+from artsel_ray.models.weights import copy_processor, model_length, prompt_tokenizer
+from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.report.model_card import write_card
 from artsel_ray.runtime.ray_cluster import gpus_per_worker, own_queue, start_ray, wait_for_resources
 from artsel_ray.runtime.ray_train import Trainer, cause, restarts
-from artsel_ray.runtime.run import CONFIG, Run, begin, identity_length
+from artsel_ray.runtime.run import CONFIG, FRAME, Run, begin, identity_length
 from artsel_ray.train.callbacks import is_complete, newest_complete
 from artsel_ray.train.loop import fit, upload
 from artsel_ray.train.reading import check_columns
 from artsel_ray.train.settings import TrainConfig
-from artsel_ray.train.trainers import MLFLOW
+from artsel_ray.train.trainers import MLFLOW, SCHEDULE
 from artsel_ray.train.training import Fitted, Training
 from artsel_ray.train.validation import VALIDATION
 
 CHECKPOINTS = "checkpoints"  # folder of a training's output
+_SCHEDULE = "schedule"  # of learning rates, in identities
 _MAX_FAILURES = 3
 _STALLED = 0.01  # largest change of a loss, relative to where it begins, that is none
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
 METRICS = ("loss", *(f"{VALIDATION}{name}" for name in held_out.METRICS))  # what a training is judged by
-# Flags that do not change the result: where it goes and where it runs.
-NOT_IDENTITY = ("output", "image_root", "workers", "gpus_per_worker", "export_merged")
+# Flags that do not change the result: where it goes, where it runs, and which examples are refused.
+NOT_IDENTITY = ("output", "image_root", "workers", "gpus_per_worker", "export_merged", *LIMIT_FLAGS)
 
 
 def train(config: TrainConfig, callbacks: list[UserCallback] | None = None) -> dict[str, float]:
@@ -157,13 +160,24 @@ def begin_training(flags: dict[str, Any], not_identity: tuple[str, ...]) -> Run:
     check_columns(validation_files, with_rationales=False)
     length = identity_length(flags["max_model_length"], model_length(model.base))
     identity |= {"model": model.model_id, "max_model_length": length}
+    added = {
+        "example_files": storage.describe([*train_files, *validation_files], flags["examples"]),
+        FRAME: storage.fingerprint(_prompts(model, flags).frame()),
+        _SCHEDULE: SCHEDULE,
+    }
     begun = _begun(flags["output"])
-    if begun is None or "example_files" in begun:  # earlier versions did not look
-        identity["example_files"] = storage.describe([*train_files, *validation_files], flags["examples"])
     if flags["prior"]:
         splits = [storage.join(flags["prior"], split) for split in ("train", "validation")]
         identity["prior"] = [storage.describe_files(split) for split in splits]
-    return begin(flags["output"], identity, flags)
+    if begun is not None and _SCHEDULE not in begun and storage.read_manifest(flags["output"]) is None:
+        known = "an earlier version, perhaps with other learning rates, began"
+        print(f"warning: {known} {flags['output']}; give another --output to train all with these", flush=True)
+    return begin(flags["output"], identity | added, flags, added)
+
+
+def _prompts(model: Model, flags: dict[str, Any]) -> PromptTokenizer:
+    settings = PromptSettings(**{field.name: flags[field.name] for field in dataclasses.fields(PromptSettings)})
+    return prompt_tokenizer(model.base, resolve_prompt_spec(model.spec, settings, reason=flags["reason"] or None))
 
 
 def nothing_learned(method: str, history: list[dict[str, float]]) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow.fs as pafs
 import torch
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils.logging import disable_progress_bar
 
 from artsel_ray import storage
@@ -60,12 +61,14 @@ def fit(
         prompts.tokenizer.pad_token = prompts.tokenizer.eos_token
     length = min(learning.max_model_length, model_length(base.base))
     train, validation = (storage.join(training.examples, split) for split in ("train", "validation"))
-    roots = training.image_root
+    roots, limits = training.image_root, training.limits
     if learning.prior and spec.assets == "image":
         raise InputError("--prior is for captions, and the prompt shows images; leave --prior out")
-    prior, held_out_prior = read_priors(learning.prior)
-    examples = read_train(train, prompts, length, training.optimization.seed, learning.shuffle_candidates, roots, prior)
-    held_out = read_validation(validation, prompts, length, learning.validation_size, roots, held_out_prior)
+    prior, held_out_prior = read_priors(learning.prior, limits)
+    examples = read_train(
+        train, prompts, length, training.optimization.seed, learning.shuffle_candidates, roots, limits, prior
+    )
+    held_out = read_validation(validation, prompts, length, learning.validation_size, roots, limits, held_out_prior)
     task = _task(training, base, examples, output_dir)
     trainer = pkgutil.resolve_name(METHODS[training.method])(task)
     stop = StopAtNonFinite()
@@ -159,6 +162,8 @@ def _run(
     if checkpoint and any(Path(checkpoint).glob(_FSDP_WEIGHTS)) != trainer.is_fsdp_enabled:
         made = "without --fsdp" if trainer.is_fsdp_enabled else "with --fsdp"
         raise InputError(f"the last checkpoint in {output} was made {made}; train on as it began, or delete it")
+    if checkpoint:
+        check_state(checkpoint, output)
     for callback in callbacks:
         trainer.add_callback(callback)
     trainer.callback_handler.callbacks.insert(0, first)  # MLflow's closes its run at the end of training
@@ -169,6 +174,29 @@ def _run(
         raise InputError(
             f"a checkpoint in {output} holds more than tensors, which is never read; delete its checkpoints"
         ) from None
+
+
+def check_state(checkpoint: str, output: str) -> None:
+    """Raises an InputError unless a checkpoint's trainer_state.json is what transformers wrote: it checks nothing."""
+    try:
+        state = TrainerState.load_from_json(f"{checkpoint}/{TRAINER_STATE_NAME}")
+        plain = [*map(_is_plain, vars(state).items()), all(isinstance(entry, dict) for entry in state.log_history)]
+        is_right = all(plain) and 0 <= state.global_step <= state.max_steps
+    except Exception:  # noqa: BLE001  # whatever JSON can hold meets code that expects something else
+        is_right = False
+    if not is_right:
+        raise InputError(
+            f"{TRAINER_STATE_NAME} of the last checkpoint in {output} is damaged; delete that checkpoint: the same "
+            "command resumes from the one before"
+        )
+
+
+def _is_plain(field: tuple[str, Any]) -> bool:
+    """Tells whether a field of a state has a value of its default's type."""
+    name, value = field
+    default = getattr(TrainerState(), name)
+    kinds = (int, float) if isinstance(default, int | float) else type(default)
+    return default is None or isinstance(value, kinds)
 
 
 def export(trainer: Trainer, training: Training, base: Model, spec: PromptSpec) -> None:

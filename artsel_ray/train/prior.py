@@ -8,6 +8,7 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 
 from artsel_ray import storage
+from artsel_ray.config import RowLimits
 from artsel_ray.data.priors import Prior, read_prior
 from artsel_ray.decoding.base import Questions
 from artsel_ray.decoding.decoders import DECODERS
@@ -19,7 +20,7 @@ from artsel_ray.models.prior_weights import write_prior_weights
 from artsel_ray.train.examples import TrainingExamples
 
 
-def read_priors(uri: str | None) -> tuple[Prior | None, Prior | None]:
+def read_priors(uri: str | None, limits: RowLimits) -> tuple[Prior | None, Prior | None]:
     """Returns the priors of train and validation.
 
     Raises:
@@ -27,7 +28,7 @@ def read_priors(uri: str | None) -> tuple[Prior | None, Prior | None]:
     """
     if uri is None:
         return None, None
-    return read_prior(storage.join(uri, "train")), read_prior(storage.join(uri, "validation"))
+    return read_prior(storage.join(uri, "train"), limits), read_prior(storage.join(uri, "validation"), limits)
 
 
 def notices(train: TrainingExamples, validation: TrainingExamples) -> list[str]:

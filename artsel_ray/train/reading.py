@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from artsel_ray import storage
+from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.data.checks import example_checks, without_propensity
 from artsel_ray.data.conformity import check_footers
@@ -34,7 +35,7 @@ def check_columns(files: list[str], with_rationales: bool) -> None:
 
 def read_train(
     uri: str, tokenizer: PromptTokenizer, max_model_length: int, seed: int, shuffle_candidates: bool,
-    image_roots: Sequence[str] = (), prior: Prior | None = None,
+    image_roots: Sequence[str] = (), limits: RowLimits = DEFAULT_LIMITS, prior: Prior | None = None,
 ) -> TrainingExamples:  # fmt: skip
     """Reads the examples to learn from: all of them, for what prepare and distill write is valid.
 
@@ -45,7 +46,7 @@ def read_train(
     if storage.exists(storage.join(uri, "config.json")) and storage.read_manifest(uri) is None:
         raise InputError(f"{uri} is the output of a job that has not finished; run that job's command again")
     columns = [*COLUMNS, *(["rationale"] if tokenizer.spec.reason else [])]
-    examples = TrainingExamples(uri, tokenizer, seed, shuffle_candidates, image_roots, prior)
+    examples = TrainingExamples(uri, tokenizer, seed, shuffle_candidates, image_roots, limits, prior)
     return read_examples(examples, columns, max_model_length, None)
 
 
@@ -56,7 +57,9 @@ def read_examples(
     assets = examples.tokenizer.spec.assets
     files = storage.list_files(examples.uri)
     columns = [*columns, "user_id"] if examples.prior else columns
-    reader = CheckedReader(files, "examples", columns, lambda rows: example_checks(rows, assets))
+    reader = CheckedReader(
+        files, "examples", columns, lambda rows: example_checks(rows, assets), limits=examples.limits
+    )
     for table in reader.valid_batches():
         left = len(table) if size is None else size - len(examples) - examples.too_long
         used = table.slice(0, max(left, 0))

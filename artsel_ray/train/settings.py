@@ -7,7 +7,18 @@ import tyro
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import model_validator
 
-from artsel_ray.config import Count, ModelName, Positive, PromptSettings, Seed, Uri, check_weighting, settings
+from artsel_ray.config import (
+    DEFAULT_LIMITS,
+    Count,
+    ModelName,
+    Positive,
+    PromptSettings,
+    RowLimits,
+    Seed,
+    Uri,
+    check_weighting,
+    settings,
+)
 from artsel_ray.errors import InputError
 
 # A new training method is a module with such a function, from `trainers.TrainingTask` to a trainer, and a line here.
@@ -129,6 +140,7 @@ class TrainConfig:
     optimization: OptimizationSettings = OptimizationSettings()
     learning: LearningSettings = LearningSettings()
     prompt: PromptSettings = PromptSettings()
+    limits: RowLimits = DEFAULT_LIMITS
     export_merged: bool = False
     """Also write merged/, for other tools: the complete model in the base's number format. Not written if that format
     loses more than 5 % of what LoRA has changed."""

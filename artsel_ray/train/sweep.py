@@ -24,7 +24,7 @@ from ray.util.state import list_actors
 from ray.util.state.exception import RayStateApiException
 
 from artsel_ray import schema, storage
-from artsel_ray.config import resolved
+from artsel_ray.config import LIMIT_FLAGS, RowLimits, resolved
 from artsel_ray.errors import InputError
 from artsel_ray.evaluation.held_out import headline_of, selection_note, shown_metrics
 from artsel_ray.report.html import render_sweep
@@ -186,7 +186,7 @@ def _measure_again(output: str, rate: float, trials: int, flags: dict[str, Any])
         return note, None
     on_test = measure_on_test(
         trial_output(output, rate), flags["examples"], flags["validation_size"], flags["max_model_length"],
-        flags["gpus_per_worker"], flags["fsdp"], flags["image_root"],
+        flags["gpus_per_worker"], flags["fsdp"], flags["image_root"], RowLimits(**{n: flags[n] for n in LIMIT_FLAGS}),
     )  # fmt: skip
     note = f"{note}: {describe_measured(on_test)}"
     add_note(storage.join(output, BEST), f"Its validation metrics are {note}.")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from artsel_ray.config import PromptSettings
+from artsel_ray.config import DEFAULT_LIMITS, PromptSettings, RowLimits
 from artsel_ray.train.settings import LearningSettings, Method, OptimizationSettings
 
 
@@ -19,6 +19,7 @@ class Training:
     learning: LearningSettings
     prompt: PromptSettings
     image_root: tuple[str, ...] = ()
+    limits: RowLimits = DEFAULT_LIMITS
 
 
 @dataclass

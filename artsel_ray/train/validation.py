@@ -8,6 +8,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import reduce
 
+from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.data.priors import Prior
 from artsel_ray.decoding.base import Questions
 from artsel_ray.decoding.decoders import DECODERS
@@ -29,12 +30,11 @@ _EXAMPLES_WITH_IMAGES = 32
 
 def read_validation(
     uri: str, tokenizer: PromptTokenizer, max_model_length: int, size: int, image_roots: Sequence[str] = (),
-    prior: Prior | None = None,
+    limits: RowLimits = DEFAULT_LIMITS, prior: Prior | None = None,
 ) -> TrainingExamples:  # fmt: skip
     """Reads the first examples, at most `size`, to choose for: all must be valid, and none needs a rationale."""
-    examples = read_examples(
-        TrainingExamples(uri, tokenizer, image_roots=image_roots, prior=prior), [*COLUMNS], max_model_length, size
-    )
+    empty = TrainingExamples(uri, tokenizer, image_roots=image_roots, limits=limits, prior=prior)
+    examples = read_examples(empty, [*COLUMNS], max_model_length, size)
     right, label_n = [examples.right_answers(index) for index in range(len(examples))], np.array(examples.label_n)
     size_n, propensity_n = np.array([len(each) for each in right]), np.array(examples.propensity_n)
     text_c = np.concatenate([np.where(each, 0, 1 + np.arange(len(each))) for each in right])

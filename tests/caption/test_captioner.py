@@ -11,7 +11,7 @@ from artsel_ray.caption.captioner import NO_TEXT, REFUSED, Captioner, fill, stop
 from artsel_ray.caption.loading import CaptionSettings, LoadedImage, LoadedShard
 from artsel_ray.data.checked_reader import with_source_rows
 from artsel_ray.data.images import ArtworkImage
-from artsel_ray.engines.base import Engine, Sampling, UsageCounter
+from artsel_ray.engines.base import Engine, RefusedError, Sampling, UsageCounter
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.tokenizer import Ids
 from tests.support.tiny_vision import write_tiny_vision
@@ -61,7 +61,7 @@ class RefusingEngine:
     ) -> list[list[int]]:
         assert len(prompts) == len(images)
         if any(each.digest == "bad" for shown in images for each in shown):
-            raise ValueError("prompt is too long")
+            raise RefusedError("ValueError")
         return [self.ids[:max_tokens]] * len(prompts)
 
     def logprobs(self, *args: Any, **values: Any) -> list[np.ndarray]:

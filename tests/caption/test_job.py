@@ -1,4 +1,8 @@
+import contextlib
 import io
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,11 @@ from artsel_ray.config import from_flags
 from artsel_ray.data import images
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.data.checked_reader import read_table
-from artsel_ray.data.image_files import MISSING_FILE
+from artsel_ray.data.image_files import MISSING_FILE, TRANSIENT
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
 from artsel_ray.runtime.shards import INVALID_FOLDER
-from artsel_ray.schema import ARTWORKS
+from artsel_ray.schema import ARTWORKS, CAPTIONED
 from tests.support.canary import logged
 from tests.support.photo import PHOTO
 from tests.support.tiny_vision import write_tiny_vision
@@ -147,6 +151,67 @@ def test_vllm_captions_and_a_resumed_run_starts_no_engine(
     assert captioned(config.output) == first
     assert storage.read_manifest(config.output) is not None
     assert not logged(word="Written by hand")
+
+
+@contextlib.contextmanager
+def busy_store(content: bytes, is_busy: threading.Event) -> Iterator[str]:
+    """An S3 of one object, on loopback, that answers 503 while it is busy."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503 if is_busy.is_set() else 200)
+            shown = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+            body = shown if is_busy.is_set() else content
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Last-Modified", "Wed, 01 May 2024 00:00:00 GMT")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        options = f"endpoint_override=127.0.0.1:{server.server_port}&scheme=http&region=us-east-1"
+        yield f"s3://bucket/images?{options}"
+        server.shutdown()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_image_of_a_busy_storage_is_transient_and_tried_again_by_the_same_command(
+    world: Path, smollm2: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_tiny_vision("mllama", smollm2.path, world / "mllama")
+    uri = "s3://bucket/images/photo.jpg"
+    write_artworks(world, [("a1", "t1", None, uri), ("a2", "t1", "Written by hand.", None)])
+    is_busy, content = threading.Event(), PHOTO.read_bytes()
+    is_busy.set()
+    with busy_store(content, is_busy) as root:
+        flags: dict[str, Any] = {"engine": "transformers", "image_root": (root,), "previous": str(world / "known")}
+        config = config_of(world, model, **flags)
+        # A caption that is known, so that no engine is started.
+        fingerprint = resolve(config).fingerprint(content, "Up")
+        row = {"artwork_id": "x", "title_id": "t1", "caption": "A photo.", "image_uri": uri, "fingerprint": fingerprint}
+        known = pa.Table.from_pylist([row | {"model_id": "m"}], CAPTIONED)
+        storage.write_table(str(world / "known/part-000000.parquet"), known, "captioned")
+        storage.write_manifest(str(world / "known"), {"parts": ["part-000000.parquet"]})
+        caption(config)
+        (invalid,) = read_table(storage.join(config.output, INVALID_FOLDER), "invalid_rows").to_pylist()
+        assert (invalid["artwork_id"], invalid["column"], invalid["reason"]) == ("a1", "image_uri", TRANSIENT)
+        summary = storage.read_json(f"{config.output}/summary.json")
+        assert [summary[name] for name in ("kept", "rejected", "transient")] == [1, 1, 1]
+        assert "1 images could not be read this time; the same command tries them again" in capsys.readouterr().out
+        is_busy.clear()
+        caption(config)
+    assert {row["artwork_id"]: row["caption"] for row in captioned(config.output)} == {
+        "a1": "A photo.", "a2": "Written by hand.",
+    }  # fmt: skip
+    summary = storage.read_json(f"{config.output}/summary.json")
+    assert [summary[name] for name in ("reused", "rejected", "transient")] == [1, 0, 0]
+    assert not storage.find_files(storage.join(config.output, INVALID_FOLDER))
 
 
 @pytest.mark.parametrize(

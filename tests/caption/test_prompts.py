@@ -14,10 +14,8 @@ from tests.support.tiny_vision import CHAT_TEMPLATE
 
 def prompts_of(smollm2: Model, template: str | None = CHAT_TEMPLATE) -> CaptionPrompts:
     tokenizer: Any = AutoTokenizer.from_pretrained(smollm2.path)
-    tokenizer.chat_template = template and template.replace("PLACEHOLDER", "<option>")
-    return CaptionPrompts(
-        SimpleNamespace(tokenizer=tokenizer, chat_template=template, apply_chat_template=tokenizer.apply_chat_template)
-    )
+    template = template and template.replace("PLACEHOLDER", "<option>")
+    return CaptionPrompts(SimpleNamespace(tokenizer=tokenizer, chat_template=template))
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,19 @@ def test_invalid_row_does_not_hide_a_valid_one_with_its_id(tmp_path: Path) -> No
     assert [(row["row"], row["column"]) for row in invalid.to_pylist()] == [(0, "name"), (2, "title_id")]
 
 
+def test_title_with_more_artworks_than_examples_may_have_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_CANDIDATES", 2)
+    titles = [_write(tmp_path / "t", [{"title_id": id_, "name": "N", "genres": []} for id_ in "ab"], "titles")]
+    rows = [{"artwork_id": f"{id_}{n}", "title_id": id_, "caption": "c"} for id_, n in ("a2", "b1", "a0", "b0", "a1")]
+    rows.append({"artwork_id": "b2", "title_id": "b", "caption": "s", "asset_kind": "synopsis"})
+    catalog, invalid = read_catalog(titles, [_write(tmp_path / "a", rows, "artworks")])
+    assert (catalog.artwork_ids.to_pylist(), catalog.offsets.tolist()) == (["b0", "b1"], [0, 0, 2])
+    assert invalid["row"].to_pylist() == [0, 2, 4]
+    assert set(invalid["reason"].to_pylist()) == {"its title has more than 2 artworks"}
+
+
 def test_only_assets_of_the_requested_kind_are_candidates(tmp_path: Path) -> None:
     titles = [_write(tmp_path / "t", [{"title_id": "a", "name": "A", "genres": []}], "titles")]
     kinds = {"1": None, "2": "artwork", "3": "synopsis", "4": "trailer", "5": "poster"}

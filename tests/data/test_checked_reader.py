@@ -320,3 +320,26 @@ def test_source_rows_count_from_the_first_row() -> None:
     expected: list[dict[str, Any]] = [{"a": "x", "file": 3, "row": 7}, {"a": "y", "file": 3, "row": 8}]
     assert table.to_pylist() == expected
     assert table.schema.types[1:] == [pa.int32(), pa.int64()]
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata"),
+    [
+        ("arrow.fixed_shape_tensor", "{broken"), ("arrow.fixed_shape_tensor", '{"shape": [3]}'),
+        ("arrow.fixed_shape_tensor", "[" * 200_000), ("arrow.opaque", '{"type_name": 1}'), ("arrow.uuid", ""),
+    ],
+)  # fmt: skip
+def test_broken_metadata_of_an_extension_type_is_one_line(tmp_path: Path, name: str, metadata: str) -> None:
+    described = {"ARROW:extension:name": name, "ARROW:extension:metadata": metadata}
+    other = pa.field("other", pa.list_(pa.float64(), 2), metadata=described)
+    columns = [["t"], ["n"], [["g"]], pa.array([[1.0, 2.0]], other.type)]
+    fields = [
+        pa.field("title_id", pa.string()),
+        pa.field("name", pa.string()),
+        pa.field("genres", pa.list_(pa.string())),
+    ]
+    file = f"{tmp_path}/a.parquet"
+    pq.write_table(pa.table(columns, schema=pa.schema([*fields, other])), file)
+    with pytest.raises(InputError, match=f"^cannot read {file} as Parquet: ") as raised:
+        CheckedReader([file], "titles").all()
+    assert "\n" not in str(raised.value)

@@ -162,6 +162,16 @@ def test_image_is_read_once_and_its_digest_depends_on_content_and_size(tmp_path:
     assert images.read(str(tmp_path / "b.jpg"), 5_000).digest != first.digest
 
 
+def test_kept_images_are_bounded_by_their_bytes(tmp_path: Path) -> None:
+    cache: Any = images.read.cache
+    cache.clear()
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jpg").write_bytes(PHOTO)
+        images.read(str(tmp_path / f"{name}.jpg"), 10_000)
+    assert cache.currsize == sum(image.pixels.nbytes for image in cache.values()) > 0
+    assert cache.maxsize == 1 << 29
+
+
 def test_unusable_image_is_named_without_the_settings_of_its_storage() -> None:
     with pytest.raises(UnusableError, match=f"^ftp://host/a.jpg: {UNREADABLE_FILE}$"):
         images.read("ftp://host/a.jpg?key=secret", 1_000)

@@ -33,9 +33,9 @@ def request(user: str = "u", items: int = 1, titles: int = 1, **changes: Any) ->
 @pytest.mark.parametrize(
     ("bad", "column", "reason"),
     [
-        (request(titles=4), "title_ids", "more than 3 items"),
-        (request(items=4), "history", "more than 3 items"),
-        (request(genres=("g",) * 3), "history", "more than 2 items"),
+        (request(titles=4), "title_ids", "more than 3 items (--max-row-items)"),
+        (request(items=4), "history", "more than 3 items (--max-row-items)"),
+        (request(genres=("g",) * 3), "history", "more than 2 items (--max-genres)"),
         (request(genres=("g" * 257,)), "history", "a text of more than 256 bytes"),
         (request(name="é" * 1025), "history", "a text of more than 2,048 bytes"),
         (request(user="u" * 4097), "user_id", "a text of more than 4,096 bytes"),
@@ -58,7 +58,7 @@ def test_caption_has_the_limit_of_the_flag(tmp_path: Path) -> None:
     artworks = [{"artwork_id": str(n), "title_id": "t", "caption": "c" * n} for n in (30, 31)]
     batch = CheckedReader([write(tmp_path / "a.parquet", artworks, "artworks")], "artworks", limits=FEW).all()
     assert batch.valid["artwork_id"].to_pylist() == ["30"]
-    assert batch.invalid["reason"].to_pylist() == ["a text of more than 30 bytes"]
+    assert batch.invalid["reason"].to_pylist() == ["a text of more than 30 bytes (--max-text-bytes)"]
 
 
 def test_repeated_long_value_costs_what_one_does(tmp_path: Path) -> None:
@@ -122,4 +122,4 @@ def test_texts_that_are_bytes_are_cut_too(tmp_path: Path) -> None:
     reader = CheckedReader([str(tmp_path / "a.parquet")], "artworks", table.column_names, limits=FEW)
     batch = reader.all()
     assert batch.valid["artwork_id"].to_pylist() == ["a", "c"]
-    assert batch.invalid["reason"].to_pylist() == ["a text of more than 30 bytes"]
+    assert batch.invalid["reason"].to_pylist() == ["a text of more than 30 bytes (--max-text-bytes)"]

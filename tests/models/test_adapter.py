@@ -222,7 +222,7 @@ def test_pickle_in_adapter_folder_is_never_executed(tiny_llama: Tiny, tmp_path: 
 def test_adapter_that_cannot_be_merged_is_named(tmp_path: Path) -> None:
     write_spec(str(tmp_path), PromptSpec())
     settings = str(tmp_path / "adapter/adapter_config.json")
-    storage.write_json(settings, {"base_model_name_or_path": None})
+    storage.write_json(settings, {"peft_type": "LORA", "base_model_name_or_path": None})
     with pytest.raises(InputError, match=r"no adapter_model\.safetensors there, and no merged model next to it"):
         load(str(tmp_path))
     weights = tmp_path / "adapter/adapter_model.safetensors"
@@ -232,6 +232,6 @@ def test_adapter_that_cannot_be_merged_is_named(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, weights)
     with pytest.raises(InputError, match="names no base_model_name_or_path"):
         load(str(tmp_path))
-    storage.write_json(settings, {"base_model_name_or_path": str(tmp_path / "gone")})
+    storage.write_json(settings, {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / "gone")})
     with pytest.raises(InputError, match="gone' is neither 'smollm2', nor a folder, nor available from the hub"):
         load(str(tmp_path))

@@ -247,3 +247,26 @@ def test_quantized_model_that_needs_no_more_tokens_is_left_to_its_engine(ready_m
     assert load(str(ready_model)).path == ready_model
     with pytest.raises(InputError, match=r"\(for training, and for --engine transformers\) needs full ones"):
         read_model(ready_model, "auto")
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; "),
+        ({"text_config": {"num_hidden_layers": 10**9}}, "num_hidden_layers is 1000000000; "),
+        ({"vision_config": {"depth": 10**400}}, "depth is 1"),
+        ({"num_labels": 10**8}, "num_labels is "),
+        ({"num_local_experts": float("nan")}, "num_local_experts is nan"),
+        ({"hidden_size": "64"}, "hidden_size must be a whole number"),
+        ({"hidden_size": [64]}, "hidden_size must be a whole number"),
+        ({"architectures": 5}, "architectures must be a list"),
+        ({"model_type": ["llama"]}, "model_type must be text"),
+        ({"text_config": [1]}, "text_config must be an object"),
+        ({"rope_scaling": "x"}, "rope_scaling must be an object"),
+    ],
+)
+def test_value_that_no_config_has_is_one_line(bare_model: Path, values: dict[str, Any], problem: str) -> None:
+    config = json.loads((bare_model / "config.json").read_text())
+    (bare_model / "config.json").write_text(json.dumps(config | values))
+    with pytest.raises(InputError, match=f"^{bare_model}: in config.json {problem}"):
+        checks.check_model(bare_model, str(bare_model))

@@ -65,3 +65,42 @@ def test_length_that_no_config_says_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bloom"}))
     with pytest.raises(InputError, match="does not say how long a prompt may be; add max_position_embeddings"):
         model_length(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"max_position_embeddings": -1}, {"max_position_embeddings": 10**12}, {"n_positions": 10**400},
+        {"max_position_embeddings": 300, "rope_scaling": {"type": "linear", "factor": 1e300}},
+        {"max_position_embeddings": 300, "rope_scaling": {"type": "linear", "factor": float("nan")}},
+        {"max_position_embeddings": 300, "rope_scaling": {"type": "linear", "factor": {"x": 1}}},
+    ],
+)  # fmt: skip
+def test_length_that_no_model_has_is_refused(tmp_path: Path, config: dict[str, Any]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"config\.json says that prompts have .* it must be from 1 to 1,000,000,000"):
+        model_length(tmp_path)
+
+
+def change(folder: Path, **values: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+
+
+@pytest.mark.parametrize("name", ["_attn_implementation", "attn_implementation", "_experts_implementation"])
+def test_implementations_are_not_taken_from_a_models_folder(ready_model: Path, name: str) -> None:
+    own = read_model(ready_model, torch.float32).config._attn_implementation
+    change(ready_model, **{name: "kernels-community/evil"})
+    assert read_model(ready_model, torch.float32).config._attn_implementation == own == "sdpa"
+
+
+@pytest.mark.parametrize("name", ["intermediate_size", "head_dim"])
+def test_model_much_larger_than_its_weights_is_not_made(ready_model: Path, name: str) -> None:
+    change(ready_model, **{name: 10**9})
+    with pytest.raises(InputError, match=r"describes a model of [\d,]+ numbers, and the weights have 6,"):
+        read_model(ready_model, torch.float32)
+
+
+def test_model_that_says_it_takes_images_and_has_no_processor_is_refused(ready_model: Path) -> None:
+    with pytest.raises(InputError, match="has a vision_config, and no processor of images"):
+        read_processor(ready_model)

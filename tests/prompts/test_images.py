@@ -103,10 +103,7 @@ def test_a_chat_template_without_images_is_refused(model: Path) -> None:
     processor = read_processor(model)
 
     def without(template: Any) -> Any:
-        def apply(*arguments: Any, **settings: Any) -> str:
-            return str(processor.apply_chat_template(*arguments, **settings, chat_template=template))
-
-        return SimpleNamespace(tokenizer=processor.tokenizer, chat_template=template, apply_chat_template=apply)
+        return SimpleNamespace(tokenizer=processor.tokenizer, chat_template=template)
 
     with pytest.raises(InputError, match="no chat template"):
         ImagePlaceholders(without(None))

@@ -1,10 +1,7 @@
-import copy
 import datetime
 
 import pytest
-from transformers import PreTrainedTokenizerBase
 
-from artsel_ray.errors import InputError
 from artsel_ray.prompts import text as render
 from artsel_ray.prompts.spec import Output, PromptSpec
 
@@ -46,42 +43,3 @@ def test_answer_in_text_is_the_options_text() -> None:
     assert render.answer_text(4, "A <b>tower</b>", "text") == render.option_text("A <b>tower</b>") == " A ‹b›tower‹/b›"
     assert render.answer_text(4, "A tower", "number") == " 5"
     assert render.option_head(4, "number") == "\n5. "
-
-
-def test_a_turn_is_the_users_message_and_the_start_of_the_answer(llama_3: PreTrainedTokenizerBase) -> None:
-    text = render.chat_turn(llama_3, "Hello")
-    assert text.endswith(
-        "<|start_header_id|>user<|end_header_id|>\n\nHello<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
-    )
-
-
-def test_a_template_with_a_date_gets_the_same_one_every_day(llama_3: PreTrainedTokenizerBase) -> None:
-    assert "Today Date: 26 Jul 2024" in render.chat_turn(llama_3, "Hello")
-
-
-@pytest.mark.parametrize("template", [
-    "{{ strftime_now('%d %b %Y, %H:%M:%S.%f') }}|{{ messages[0].content }}",
-    "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}|"
-    "{{ messages[0].content }}",
-])  # fmt: skip
-def test_template_that_asks_for_the_date_gets_the_same_one_every_day(
-    llama_3: PreTrainedTokenizerBase, template: str
-) -> None:
-    other = copy.deepcopy(llama_3)
-    other.chat_template = template
-    assert render.chat_turn(other, "Hello").partition("|")[0] in ("26 Jul 2024", "26 Jul 2024, 00:00:00.000000")
-
-
-@pytest.mark.parametrize(
-    "template", ["{{ raise_exception('no') }}", "{{ messages[3].content }}", "{% if %}", "{{ 1 + '' }}"]
-)
-def test_template_that_fails_is_one_line(llama_3: PreTrainedTokenizerBase, template: str) -> None:
-    other = copy.deepcopy(llama_3)
-    other.chat_template = template
-    with pytest.raises(InputError, match="the model's chat template fails: ") as raised:
-        render.chat_turn(other, "Hello")
-    assert "\n" not in str(raised.value)
-
-
-def test_a_template_without_a_date_gets_none(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert render.chat_turn(tokenizer, "Hello").endswith("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")

@@ -7,6 +7,7 @@ from artsel_ray.data.checked_reader import read_table
 from artsel_ray.runtime.shards import (
     INVALID_FOLDER,
     MEMORY,
+    REJECTED_ROWS,
     Shard,
     done_shards,
     part_name,
@@ -54,3 +55,11 @@ def test_statistics_are_summed_and_memory_is_the_maximum(tmp_path: Path) -> None
     write(tmp_path, 0, pairs=3, rejected=1, **{MEMORY: 1.5})
     write(tmp_path, 1, pairs=4, rejected=0, **{MEMORY: 1.0})
     assert sum_statistics(str(tmp_path), 2) == {"pairs": 7, "rejected": 1, MEMORY: 1.5}
+
+
+def test_rejected_rows_are_summed_only_if_all_shards_count_them(tmp_path: Path) -> None:
+    write(tmp_path, 0, pairs=3, rejected=4, **{REJECTED_ROWS: 0.5})
+    write(tmp_path, 1, pairs=4, rejected=2, **{REJECTED_ROWS: 1.5})
+    write(tmp_path, 2, pairs=4, rejected=2)
+    assert sum_statistics(str(tmp_path), 2)[REJECTED_ROWS] == 2
+    assert REJECTED_ROWS not in sum_statistics(str(tmp_path), 3)

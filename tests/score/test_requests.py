@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from artsel_ray import storage
+from artsel_ray.config import DEFAULT_LIMITS
 from artsel_ray.data import shuffle
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.schema import PREDICTIONS
@@ -28,7 +29,7 @@ def test_earlier_predictions_meet_their_pairs_in_the_same_shard(world: Path) -> 
         table = pa.Table.from_pylist(rows, schema=PREDICTIONS)
         storage.write_table(str(folder / "P/part.parquet"), table, "predictions")
         previous, invalid = str(folder / "previous.arrow"), str(folder / "previous.parquet")
-        assert shuffle_previous([str(folder / "P/part.parquet")], previous, assignment, invalid) == 0
+        assert shuffle_previous([str(folder / "P/part.parquet")], previous, assignment, invalid, DEFAULT_LIMITS) == 0
         found = 0
         for shard in range(assignment.shards):
             asked, known = (

@@ -10,7 +10,7 @@ import pytest
 import ray
 import torch
 
-from artsel_ray.engines.base import Sampling, UsageCounter
+from artsel_ray.engines.base import Sampling, UsageCounter, refusals
 from artsel_ray.engines.fake import FakeEngine
 from artsel_ray.engines.torch import TorchEngine
 from artsel_ray.engines.vllm import VllmEngine
@@ -23,6 +23,7 @@ from artsel_ray.runtime.engine_pool import EngineActor, EngineStage, Item
 from artsel_ray.runtime.starts import Starts
 from artsel_ray.runtime.task_result import unwrap, wrap
 from artsel_ray.schema import INVALID_ROWS, PREDICTIONS
+from artsel_ray.score import scoring
 from artsel_ray.score.answer_spec import AnswerSpec
 from artsel_ray.score.rendering import PromptGroup, RenderedShard, prompt_tokenizer
 from artsel_ray.score.scoring import EngineLoader, make_scorer, score_shard
@@ -178,7 +179,8 @@ def test_scorer_adds_reused_predictions_and_their_counts(smollm2: Model) -> None
 def test_shard_with_a_prompt_that_the_engine_refuses_is_rejected_with_its_rows(smollm2: Model) -> None:
     class Refusing(Scripted):
         def logprobs(self, *_: Any, **__: Any) -> list[np.ndarray]:
-            raise ValueError("private words of a prompt")
+            with refusals():
+                raise ValueError("private words of a prompt")
 
     fresh, _ = score_shard(shard(ANSWER_SPEC), Scripted(), ANSWER_SPEC)
     counts = {"pairs": 4, "rejected": 1, "rejected_rows": 0.5, "reused": 1}
@@ -192,6 +194,15 @@ def test_shard_with_a_prompt_that_the_engine_refuses_is_rejected_with_its_rows(s
     ]  # fmt: skip
     expected = {"pairs": 1, "rejected": 4, "rejected_rows": 3.0, "reused": 1, "unmatched": 0}
     assert processed.counts == expected
+
+
+def test_error_of_our_own_is_no_refusal_of_the_engine(smollm2: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise ValueError("zip() argument 2 is shorter than argument 1")
+
+    monkeypatch.setattr(scoring, "_predictions", broken)
+    with pytest.raises(ValueError, match="is shorter"):
+        make_scorer(ANSWER_SPEC)(shard(ANSWER_SPEC), Scripted)
 
 
 def test_empty_shard_is_an_empty_table(smollm2: Model) -> None:

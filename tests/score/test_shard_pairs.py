@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from artsel_ray import storage
+from artsel_ray.config import DEFAULT_LIMITS
 from artsel_ray.data.catalog import read_catalog
 from artsel_ray.models.load import Model
 from artsel_ray.prompts.tokenizer import Options
@@ -45,7 +46,12 @@ def test_earlier_prediction_that_this_run_could_not_make_is_not_reused(
         for change in changes:
             earlier = pa.Table.from_pylist([row | change], schema=PREDICTIONS)
             storage.write_table(f"{world}/P/a.parquet", earlier, "predictions")
-            assert shuffle_previous([f"{world}/P/a.parquet"], f"{work}/p.arrow", assignment, f"{work}/r.parquet") == 0
+            assert (
+                shuffle_previous(
+                    [f"{world}/P/a.parquet"], f"{work}/p.arrow", assignment, f"{work}/r.parquet", DEFAULT_LIMITS
+                )
+                == 0
+            )
             shard = render_shard(0, ShardSource(uris, [f"{work}/p.arrow"], asked, catalog), answer_spec)
             outcomes.append((shard.counts["reused"], len(shard.fingerprints)))
         assert outcomes == [(1, 23), (0, 24), (0, 24), (1, 23) if decoding == "choose" else (0, 24)]
@@ -76,7 +82,7 @@ def test_reused_prediction_is_found_under_the_earlier_key_and_gets_the_runs_own(
         row = {"user_id": "u00", "title_id": "t1", "artwork_id": "t1-0", "model_id": "m", "scored_at": now}
         row |= {"fingerprint": with_key(plain.fingerprints, earlier)[0]}
         storage.write_table(f"{world}/P/a.parquet", pa.Table.from_pylist([row], PREDICTIONS), "predictions")
-        shuffle_previous([f"{world}/P/a.parquet"], f"{work}/p", assignment, f"{work}/r.parquet")
+        shuffle_previous([f"{world}/P/a.parquet"], f"{work}/p", assignment, f"{work}/r.parquet", DEFAULT_LIMITS)
         for known, reused in ((earlier, 1), (b"3" * 32, 0)):
             source = ShardSource(uris, [f"{work}/p"], asked, catalog, key=own, previous_key=known)
             shard = render_shard(0, source, ANSWER_SPEC)

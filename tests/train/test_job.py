@@ -304,6 +304,27 @@ def test_training_does_not_go_on_with_other_examples(tiny_llama: TinyLlama, tmp_
     begin_training(flags, NOT_IDENTITY)
 
 
+def test_training_does_not_go_on_with_another_template_or_schedule(
+    examples: str, tiny_llama: TinyLlama, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = resolved(config_for(examples, tiny_llama(True), tmp_path / "T"))
+    path = storage.join(begin_training(flags, NOT_IDENTITY).output, "config.json")
+    begun = storage.read_json(path)
+    for name, other in (("frame", "0" * 32), ("schedule", {"warmup_steps": 3})):
+        storage.write_json(path, begun | {"run": begun["run"] | {name: other}})
+        with pytest.raises(InputError, match=f"differs in: {name}"):
+            begin_training(flags, NOT_IDENTITY)
+    capsys.readouterr()
+    # As an earlier version wrote it.
+    earlier = {name: value for name, value in begun["run"].items() if name not in ("frame", "schedule")}
+    storage.write_json(path, begun | {"run": earlier})
+    begin_training(flags, NOT_IDENTITY)
+    assert "earlier version, perhaps with other learning rates, began" in capsys.readouterr().out
+    storage.write_manifest(flags["output"], {})
+    begin_training(flags, NOT_IDENTITY)
+    assert capsys.readouterr().out == ""
+
+
 def test_training_that_began_without_groups_goes_on_without(
     examples: str, tiny_llama: TinyLlama, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """One worker's training without Ray, with the real TRL and PEFT on a tiny Llama."""
 
+import json
 import math
 import os
 from pathlib import Path
@@ -10,7 +11,14 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 from trl import SFTConfig, SFTTrainer
 
 from artsel_ray.config import Dtype
@@ -24,7 +32,7 @@ from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.prompts.tokenizer import PromptTokenizer
 from artsel_ray.train import loop
 from artsel_ray.train.job import training_of
-from artsel_ray.train.loop import export
+from artsel_ray.train.loop import check_state, export
 from artsel_ray.train.orders import Order
 from artsel_ray.train.reading import read_train
 from artsel_ray.train.trainers import SCHEDULE
@@ -242,6 +250,24 @@ def test_pickle_in_a_checkpoint_is_never_executed(
     with pytest.raises(InputError, match="holds more than tensors"):
         fit_in(tmp_path / "scratch", config)
     assert not (tmp_path / "ran").exists()
+
+
+BROKEN_STATES: dict[str, Any] = {
+    "cut": '{"global_step": 2, "log_', "list": "[]", "deep": "[" * 200_000, "unknown field": '{"x": 1}',
+    "text": json.dumps({"global_step": "2", "max_steps": 4}), "beyond": json.dumps({"global_step": 9, "max_steps": 4}),
+    "history": json.dumps({"global_step": 2, "max_steps": 4, "log_history": [1]}),
+    "callbacks": json.dumps({"global_step": 2, "max_steps": 4, "stateful_callbacks": [1]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", BROKEN_STATES.values(), ids=BROKEN_STATES)
+def test_damaged_state_of_a_trainer_is_one_line(content: str, tmp_path: Path) -> None:
+    state = tmp_path / "trainer_state.json"
+    TrainerState(global_step=2, max_steps=4, log_history=[{"loss": 1.0, "step": 1}]).save_to_json(str(state))
+    check_state(str(tmp_path), "O")
+    state.write_text(content)
+    with pytest.raises(InputError, match=r"^trainer_state\.json of the last checkpoint in O is damaged; delete"):
+        check_state(str(tmp_path), "O")
 
 
 def test_rationales_are_learned_and_validated(examples: str, tiny_llama: TinyLlama, tmp_path: Path) -> None:

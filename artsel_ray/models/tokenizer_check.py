@@ -1,0 +1,45 @@
+"""Tries a model's tokenizer in a process of its own: its patterns are programs, and its files ask for any memory."""
+
+import string
+from contextlib import suppress
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from artsel_ray import limited_process
+from artsel_ray.errors import InputError
+from artsel_ray.models.files import digest
+from artsel_ray.packages import cache_folder
+
+_SECONDS = 10
+_FILES = ["tokenizer*", "special_tokens_map.json", "added_tokens.json"]
+# More than prompts hold of any one text; patterns that go back and forth do so in texts that repeat themselves.
+_LETTERS = 16_384
+_REPEATED = ("a", "A", " ", "7", ".", "\n", "é", "ab ", "a1 B.\n", "七", "_-", string.printable)
+
+_tried: set[str] = set()  # digests of tokenizers that are right
+
+
+def check_tokenizer(folder: Path, name: str) -> None:
+    """Raises an InputError, with the user's name of a model, if its tokenizer fails on texts or takes too much."""
+    tried = digest(folder, _FILES)
+    # Tried once on a machine where the cache can be written, else once in each process.
+    mark = cache_folder() / "tokenizers" / tried
+    if tried in _tried or not (folder / "tokenizer.json").is_file() or mark.exists():
+        return
+    try:
+        limited_process.call(f"{__name__}:encode", _SECONDS, str(folder))
+    except limited_process.LimitError as error:
+        raise InputError(f"{name}: tokenizer.json cannot be used: it {error}; take another model") from None
+    _tried.add(tried)
+    with suppress(OSError):
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+
+
+def encode(folder: str) -> None:
+    """Reads a tokenizer, and encodes and decodes texts. Only for a process with limits."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    for text in _REPEATED:
+        ids = tokenizer([text * (_LETTERS // len(text))], split_special_tokens=True)["input_ids"]
+        tokenizer.batch_decode(ids)
