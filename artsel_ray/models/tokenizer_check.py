@@ -30,7 +30,9 @@ def check_tokenizer(folder: Path, name: str) -> None:
     try:
         limited_process.call(f"{__name__}:encode", _SECONDS, str(folder))
     except limited_process.LimitError as error:
-        raise InputError(f"{name}: tokenizer.json cannot be used: it {error}; take another model") from None
+        raise InputError(
+            f"{name}: the tokenizer of tokenizer.json and the files next to it {error}; take another model"
+        ) from None
     _tried.add(tried)
     with suppress(OSError):
         mark.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@
 - `sft`, `dpo`, `choice`: the methods, each as its trainer and how it renders a batch; `settings.METHODS` names them.
 - `choice_objective`: the loss of `choice`, on what `rank` scores with.
 - `callbacks`: what happens between steps, and which checkpoints are complete.
+- `history`: what the history of a training says at its end.
 - `validation`: choices for held-out examples, and their metrics.
 - `prior`: choices on top of another model's, and the weights of both.
 - `sweep`: the sweep job.

@@ -1,7 +1,6 @@
 """The training job: in this process or on Ray Train's workers, and what is published at the end."""
 
 import dataclasses
-import math
 import os
 import shutil
 import time
@@ -37,6 +36,7 @@ from artsel_ray.runtime.ray_cluster import gpus_per_worker, own_queue, start_ray
 from artsel_ray.runtime.ray_train import Trainer, cause, restarts
 from artsel_ray.runtime.run import CONFIG, FRAME, Run, begin, identity_length
 from artsel_ray.train.callbacks import is_complete, newest_complete
+from artsel_ray.train.history import final_metrics, nothing_learned
 from artsel_ray.train.loop import fit, upload
 from artsel_ray.train.reading import check_columns
 from artsel_ray.train.settings import TrainConfig
@@ -47,9 +47,7 @@ from artsel_ray.train.validation import VALIDATION
 CHECKPOINTS = "checkpoints"  # folder of a training's output
 _SCHEDULE = "schedule"  # of learning rates, in identities
 _MAX_FAILURES = 3
-_STALLED = 0.01  # largest change of a loss, relative to where it begins, that is none
 ConfigT = TypeVar("ConfigT", bound=TrainConfig)
-METRICS = ("loss", *(f"{VALIDATION}{name}" for name in held_out.METRICS))  # what a training is judged by
 # Flags that do not change the result: where it goes, where it runs, and which examples are refused.
 NOT_IDENTITY = ("output", "image_root", "workers", "gpus_per_worker", "export_merged", *LIMIT_FLAGS)
 
@@ -178,25 +176,6 @@ def begin_training(flags: dict[str, Any], not_identity: tuple[str, ...]) -> Run:
 def _prompts(model: Model, flags: dict[str, Any]) -> PromptTokenizer:
     settings = PromptSettings(**{field.name: flags[field.name] for field in dataclasses.fields(PromptSettings)})
     return prompt_tokenizer(model.base, resolve_prompt_spec(model.spec, settings, reason=flags["reason"] or None))
-
-
-def nothing_learned(method: str, history: list[dict[str, float]]) -> str:
-    """Returns a warning if the losses of all steps show that a training has learned nothing, else an empty text."""
-    losses = [entry["loss"] for entry in history if "loss" in entry]
-    if len(losses) < 2:
-        return ""
-    if method == "dpo" and max(abs(loss - math.log(2)) for loss in losses) < _STALLED * math.log(2):
-        stayed = f"within {_STALLED:.0%} of log 2, which is where DPO begins"
-    elif max(losses) - min(losses) <= 1e-6 * max(losses):
-        stayed = "the same"
-    else:
-        return ""
-    return f"warning: the loss stayed {stayed}: next to nothing was learned; raise --learning-rate or train longer"
-
-
-def final_metrics(history: list[dict[str, float]]) -> dict[str, float]:
-    """Returns the last value of each metric that a training is judged by."""
-    return {name: entry[name] for name in METRICS for entry in history if name in entry}
 
 
 def _fit_here(training: Training) -> Fitted:

@@ -33,7 +33,8 @@ from artsel_ray.runtime.ray_cluster import gpus_per_worker, start_ray, wait_for_
 from artsel_ray.runtime.run import Run
 from artsel_ray.train.best_trial import BEST, copy_best, describe_measured, measure_on_test
 from artsel_ray.train.callbacks import VALIDATED_STEP
-from artsel_ray.train.job import METRICS, NOT_IDENTITY, as_it_began, begin_training, export_merged, train
+from artsel_ray.train.history import METRICS
+from artsel_ray.train.job import NOT_IDENTITY, as_it_began, begin_training, export_merged, train
 from artsel_ray.train.settings import SweepConfig, TrainConfig
 from artsel_ray.train.trial_records import (
     RECORD,

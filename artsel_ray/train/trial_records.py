@@ -5,7 +5,7 @@ from typing import Literal
 
 from artsel_ray import storage
 from artsel_ray.evaluation.metrics import headline
-from artsel_ray.train.job import METRICS
+from artsel_ray.train.history import METRICS
 from artsel_ray.train.validation import VALIDATION
 
 TRIALS, RECORD = "trials", "trial.json"

@@ -22,21 +22,13 @@ from ray.cluster_utils import Cluster
 from safetensors.numpy import load_file
 
 from artsel_ray import storage
-from artsel_ray.config import resolved
+from artsel_ray.config import LIMIT_FLAGS, resolved
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import load
 from artsel_ray.models.weights import read_model
 from artsel_ray.schema import ARTWORKS, EXAMPLES, REQUESTS, TITLES
-from artsel_ray.train.job import (
-    NOT_IDENTITY,
-    as_it_began,
-    begin_training,
-    final_metrics,
-    nothing_learned,
-    train,
-    training_failed,
-)
+from artsel_ray.train.job import NOT_IDENTITY, as_it_began, begin_training, train, training_failed
 from artsel_ray.train.settings import TrainConfig
 from tests.support.training import TinyLlama, changed, example_row, losses_of, train_config, write_half_base
 
@@ -89,7 +81,7 @@ def test_fsdp_is_part_of_a_trainings_identity_and_where_it_runs_is_not(
 ) -> None:
     config = config_for(examples, tiny_llama(True), tmp_path / "T", workers=2)
     later = {"output", "workers", "fsdp", "gpus_per_worker", "export_merged", "weight_by_propensity", "max_weight"}
-    later |= {"group_size", "negatives", "image_root"}
+    later |= {"group_size", "negatives", "image_root", "prior", "prior_in_loss", *LIMIT_FLAGS}
     earlier = {name: value for name, value in resolved(config).items() if name not in later}
     earlier |= {"model": load(config.model).model_id, "max_model_length": 8192}
     storage.write_json(str(tmp_path / "T/config.json"), {"run": earlier})
@@ -223,17 +215,6 @@ def test_merged_model_is_exported_on_request_unless_its_number_format_loses_the_
     )
 
 
-def test_last_value_of_each_metric_is_final() -> None:
-    first = {"step": 1, "loss": 0.5, "validation_accuracy": 0.1, "validation_ips": 1.0}
-    assert final_metrics([first, {"step": 2, "loss": 0.25}]) == {
-        "loss": 0.25,
-        "validation_accuracy": 0.1,
-        "validation_ips": 1.0,
-    }
-    logged = {"validation_snips_logged": 0.2, "validation_snips_logged_random": 0.25}
-    assert final_metrics([first, {"step": 2, **logged}]).items() >= logged.items()
-
-
 def test_weighting_belongs_to_the_identity_only_where_it_is_on(
     examples: str, tiny_llama: TinyLlama, tmp_path: Path
 ) -> None:
@@ -268,23 +249,6 @@ def test_casts_of_examples_are_reported_where_the_job_starts(
     )
     begin_training(resolved(changed(config, reason=True, output=str(tmp_path / "R"))), NOT_IDENTITY)
     assert capsys.readouterr().out == "examples: column 'rationale' is cast from int64 to string\n"
-
-
-@pytest.mark.parametrize(
-    ("method", "losses", "learned"),
-    [
-        ("dpo", [0.6931, 0.6932, 0.6930], False),
-        ("dpo", [0.6931, 0.66], True),
-        ("sft", [0.6931, 0.6930, 0.6929], True),
-        ("sft", [2.5, 2.5, 2.5], False),
-        ("sft", [2.5], True),
-    ],
-)
-def test_loss_that_does_not_move_is_a_warning(method: str, losses: list[float], learned: bool) -> None:
-    history = [{"step": float(step), "loss": loss} for step, loss in enumerate(losses)]
-    found = nothing_learned(method, [*history, {"step": 9.0, "validation_ips": 1.0}])
-    assert found.startswith("warning: the loss stayed") != learned
-    assert bool(found) != learned
 
 
 def test_training_does_not_go_on_with_other_examples(tiny_llama: TinyLlama, tmp_path: Path) -> None:
