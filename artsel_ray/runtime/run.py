@@ -80,8 +80,8 @@ def begin(output: str, identity: dict[str, Any], config: dict[str, Any], added: 
         raise InputError(f"{output} holds Parquet files but no {CONFIG} of a run; give another --output")
     if not storage.create(path, storage.to_json({"run": identity, "config": config})):
         known = storage.read_json(path).get("run")
-        other = known if isinstance(known, dict) else {}
-        if known is None or {name: identity[name] for name in added} | other != identity:
+        other = {name: identity[name] for name in added} | (known if isinstance(known, dict) else {})
+        if known is None or other != identity:
             differing = sorted(key for key in identity | other if other.get(key) != identity.get(key))
             raise InputError(
                 f"{output} holds another run, which differs in: {', '.join(differing)}; "
