@@ -15,9 +15,9 @@ DEMO_SCORE := --requests $(DEMO)/data/requests/test --titles $(DEMO)/world/title
 CORE_TESTS := tests/decoding tests/evaluation tests/data --ignore tests/data/test_catalog.py \
 	--ignore tests/data/test_images.py --ignore tests/data/test_image_files.py $(addprefix tests/test_,$(addsuffix .py, \
 	config console errors listing locations schema))
-CORE := aiohappyeyeballs|aiohttp|aiosignal|annotated-types|attrs|docstring-parser|execnet|filelock|frozenlist|$\
+CORE := aiohappyeyeballs|aiohttp|aiosignal|annotated-types|attrs|cachetools|docstring-parser|execnet|filelock|frozenlist|$\
 	hypothesis|idna|iniconfig|jinja2|markupsafe|multidict|numpy|packaging|pillow|pluggy|propcache|pyarrow|pydantic|$\
-	pydantic-core|pygments|pytest|pytest-xdist|pyyaml|safetensors|sortedcontainers|typeguard|typing-extensions|$\
+	pydantic-core|pygments|pytest|pytest-xdist|pyyaml|safetensors|tokenizers|sortedcontainers|scipy|typeguard|typing-extensions|$\
 	typing-inspection|tyro|yarl
 # Half of a test's time is one process that starts and others that wait for it.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder

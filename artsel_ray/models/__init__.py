@@ -4,6 +4,7 @@
 - `files`: which files make a model, how they get here, and the digest that identifies them.
 - `hub`: models from the Hugging Face hub, and why one cannot be had.
 - `checks`: what is refused: incomplete, unsafe or contradictory files, and what generates no text.
+- `tokenizer_trial`: that process.
 - `tokenizer_check`: tries a tokenizer in a process with limits.
 - `options`: adds the option tokens to a model or to its tokenizer.
 - `foreign`: PEFT adapters from elsewhere, alone or left next to a model's weights.

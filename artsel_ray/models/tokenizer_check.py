@@ -1,22 +1,15 @@
 """Tries a model's tokenizer in a process of its own: its patterns are programs, and its files ask for any memory."""
 
-import string
 from contextlib import suppress
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerFast
 
 from artsel_ray import limited_process
 from artsel_ray.errors import InputError
 from artsel_ray.models.files import digest
 from artsel_ray.packages import cache_folder
 
-_SECONDS = 10
+_TRIAL, _SECONDS = "artsel_ray.models.tokenizer_trial:encode", 10
 _FILES = ["tokenizer*", "special_tokens_map.json", "added_tokens.json"]
-# More than prompts hold of any one text; patterns that go back and forth do so in texts that repeat themselves.
-_LETTERS = 16_384
-_REPEATED = ("a", "A", " ", "7", ".", "\n", "é", "ab ", "a1 B.\n", "七", "_-", string.printable)
-
 _tried: set[str] = set()  # digests of tokenizers that are right
 
 
@@ -28,7 +21,7 @@ def check_tokenizer(folder: Path, name: str) -> None:
     if tried in _tried or not (folder / "tokenizer.json").is_file() or mark.exists():
         return
     try:
-        limited_process.call(f"{__name__}:encode", _SECONDS, str(folder))
+        limited_process.call(_TRIAL, _SECONDS, str(folder))
     except limited_process.LimitError as error:
         raise InputError(
             f"{name}: the tokenizer of tokenizer.json and the files next to it {error}; take another model"
@@ -37,11 +30,3 @@ def check_tokenizer(folder: Path, name: str) -> None:
     with suppress(OSError):
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
-
-
-def encode(folder: str) -> None:
-    """Reads a tokenizer, and encodes and decodes texts. Only for a process with limits."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    for text in _REPEATED:
-        ids = tokenizer([text * (_LETTERS // len(text))], split_special_tokens=True)["input_ids"]
-        tokenizer.batch_decode(ids)

@@ -7,6 +7,7 @@ Read in this order:
 - `markers`: text from data as ids, without what a model's chat template writes.
 - `text`: the text of each prompt segment.
 - `chat_template`: the text of a turn by a model's chat template, made in a process with limits.
+- `chat_rendering`: that process.
 - `tokenizer`: from segments, and titles of the catalog, to token ids and loss masks.
 - `histories`: watch histories to token ids, by column.
 - `packing`: rows that share prefixes as one sequence, for training.

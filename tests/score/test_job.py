@@ -1,4 +1,3 @@
-import datetime
 import shutil
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from artsel_ray import storage
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.errors import InputError
 from artsel_ray.models.load import Model
-from artsel_ray.prompts import text
 from artsel_ray.score import job
 from artsel_ray.score.scoring_run import ScoringRun
 from tests.support.scoring_world import score_config
@@ -40,13 +38,13 @@ def test_flags_become_a_run(world: Path, smollm2: Model, called: list[tuple[str,
 
 
 def test_date_that_the_template_writes_is_part_of_the_identity(
-    world: Path, smollm2: Model, called: list[tuple[str, ScoringRun]], monkeypatch: pytest.MonkeyPatch
+    world: Path, smollm2: Model, called: list[tuple[str, ScoringRun]]
 ) -> None:
-    dated = shutil.copytree(smollm2.path, world / "dated")
-    template = "{{ strftime_now('%d %b %Y') }} {{ messages[0].content }} "
-    (dated / "chat_template.jinja").write_text(template)
-    for model, day in (("smollm2", 1), ("smollm2", 2), (str(dated), 1), (str(dated), 2)):
-        monkeypatch.setattr(text, "_NOW", datetime.datetime(2024, 7, day))
+    dated, dated_otherwise = (shutil.copytree(smollm2.path, world / name) for name in ("dated", "otherwise"))
+    for folder, form in ((dated, "%d %b %Y"), (dated_otherwise, "%d %B %Y")):
+        template = f"{{{{ strftime_now('{form}') }}}} {{{{ messages[0].content }}}} "
+        (folder / "chat_template.jinja").write_text(template)
+    for model in ("smollm2", "smollm2", str(dated), str(dated_otherwise)):
         job.score(score_config(world, model=model))
     frames = [run.identity()["frame"] for _, run in called]
     assert (frames[0] == frames[1], frames[2] == frames[3], len(set(frames))) == (True, False, 3)
