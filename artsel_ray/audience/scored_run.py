@@ -61,10 +61,10 @@ def asset_kind_of(predictions: str) -> AssetKind:
     Raises:
         InputError: if this is no output of `jobs/score.py`.
     """
-    prompt = storage.read_json(storage.join(predictions, CONFIG))["run"].get("prompt")
-    if prompt is None:
+    run = storage.read_json(storage.join(predictions, CONFIG))["run"]
+    if not {"prompt", "decoding"} & run.keys():
         raise InputError(f"{predictions} is no output of jobs/score.py")
-    return prompt.get("asset_kind", "artwork")
+    return run.get("prompt", run).get("asset_kind", "artwork")  # a network has no prompt
 
 
 def read_user_genres(files: list[str], min_users: int = 1, limits: RowLimits = DEFAULT_LIMITS) -> UserGenres:

@@ -11,17 +11,21 @@ from artsel_ray.network.encoding import ranges
 from artsel_ray.network.example_arrays import ExampleArrays, IntArray
 
 
-def fold_n(rows: ExampleArrays, folds: int, uri: str) -> IntArray:
+def fold_n(rows: ExampleArrays, folds: int, workers: int, uri: str) -> IntArray:
     """Returns each example's fold, which depends on its title alone: [N].
 
     Raises:
-        InputError: if a fold, or all other folds together, would be empty.
+        InputError: if a fold would be empty, or all others together have fewer examples than workers.
     """
     titles = rows.title_ids.dictionary_encode()
     of_title = np.array([int(storage.fingerprint(each), 16) % folds for each in titles.dictionary.to_pylist()])
     found = of_title[titles.indices.to_numpy()]
     if len(np.unique(found)) < folds:
         raise InputError(f"{uri} has {len(of_title)} titles, too few for --folds {folds}; lower it, or leave it out")
+    if len(found) - np.bincount(found).max() < workers:
+        raise InputError(
+            f"{uri} without a fold has fewer examples than --workers {workers}; use fewer workers or folds"
+        )
     return found
 
 

@@ -27,7 +27,7 @@ from artsel_ray.evaluation.held_out import MAX_WEIGHT, selection_note, shown_met
 from artsel_ray.evaluation.logging_policy import log_warnings
 from artsel_ray.models.load import load as load_model
 from artsel_ray.network.encoding import NetworkInputs, encode
-from artsel_ray.network.example_arrays import ExampleArrays, read_example_arrays
+from artsel_ray.network.example_arrays import ExampleArrays, IntArray, read_example_arrays
 from artsel_ray.network.network_files import MODEL, AnyNetwork, read_model, write_model
 from artsel_ray.network.prediction import choose, fingerprints
 from artsel_ray.network.text_vectors import NO_VECTORS, VECTORS, TextVectors, text_vectors
@@ -59,6 +59,7 @@ def baseline(config: BaselineConfig) -> None:
     if config.weight_by_propensity:
         for name in (_TRAIN, "validation"):
             require_propensities(rows[name].without_propensity)
+    of_fold_n = fold_n(rows[_TRAIN], config.folds, config.workers, splits[_TRAIN]) if config.folds else None
     run = begin(output, identity, resolved(config))
     if storage.read_manifest(output) is not None:
         print(f"{output} is complete already", flush=True)
@@ -91,8 +92,8 @@ def baseline(config: BaselineConfig) -> None:
         name: _write_predictions(output, name, make_predictions(network, inputs[name], rows[name], model_id))
         for name in _HELD_OUT
     }
-    if config.folds:
-        out_of_fold = _out_of_fold(config, rows, vectors, [each.best for each in fitted], model_id)
+    if of_fold_n is not None:
+        out_of_fold = _out_of_fold(config, rows, vectors, [each.best for each in fitted], model_id, of_fold_n)
         counts[_TRAIN] = _write_predictions(output, _TRAIN, out_of_fold)
     seconds = {"read": encoded - started, "train": trained - encoded, "total": time.monotonic() - started}
     summary = {
@@ -121,7 +122,12 @@ def _recipes(config: BaselineConfig, vocabulary: Vocabulary, vectors: TextVector
 
 
 def _out_of_fold(
-    config: BaselineConfig, rows: dict[str, ExampleArrays], vectors: TextVectors, best: list[Trial], model_id: str
+    config: BaselineConfig,
+    rows: dict[str, ExampleArrays],
+    vectors: TextVectors,
+    best: list[Trial],
+    model_id: str,
+    of_fold_n: IntArray,
 ) -> pa.Table:
     """Returns predictions of the train examples, each by a network that was trained without the example's title.
 
@@ -129,7 +135,6 @@ def _out_of_fold(
         best: of each recipe the trial whose learning rate and weight decay all folds take.
     """
     train, folds = rows[_TRAIN], config.folds
-    of_fold_n = fold_n(train, folds, storage.join(config.examples, _TRAIN))
     print(f"{folds} folds: {folds} networks, each without the titles that it predicts", flush=True)
     held_out, vocabularies, tasks = [], [], []
     for fold in range(folds):

@@ -50,7 +50,7 @@ class BaselineConfig:
     that were not in train. `smollm2`, a hub id, or a folder. Not trained, and slow the first time."""
     vectors: Uri | None = None
     """With --encoder, where its vectors are kept, so that each text is computed once for all runs: a path or URI.
-    Default: vectors/ in --output."""
+    Default: _vectors/ in --output."""
     encoders: Count = 1
     """With --encoder, processes that compute vectors."""
     gpus_per_encoder: Annotated[float, Ge(0), Le(1000)] = 0.0

@@ -1,6 +1,7 @@
 """Priors: another model's predictions, with the probabilities of all candidates."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,15 @@ from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.errors import InputError
 
 COLUMNS = ["user_id", "title_id", "artwork_id", "probability", "candidates", "model_id"]
+
+
+class KnownPrior(NamedTuple):
+    """What a prior says of a pair."""
+
+    probability_m: NDArray[np.float64]
+    """[M] of the candidates asked for, which sum to 1."""
+    top: float
+    """Probability of its most likely candidate, as the table has it."""
 
 
 class Prior:
@@ -34,8 +44,8 @@ class Prior:
     def __len__(self) -> int:
         return len(self._row)
 
-    def of(self, user_id: str, title_id: str, artwork_ids: Sequence[str]) -> NDArray[np.float64] | None:
-        """Returns the candidates' probabilities, or None for an unknown pair, or one without any of these candidates.
+    def row(self, user_id: str, title_id: str, artwork_ids: Sequence[str]) -> KnownPrior | None:
+        """Returns what the prior says, or None for an unknown pair, or one without any of these candidates.
 
         A candidate that the prior does not know is as likely as those that it knows are on average.
         """
@@ -46,7 +56,12 @@ class Prior:
         if np.isnan(found).all() or not np.nansum(found):
             return None
         found = np.where(np.isnan(found), np.nanmean(found), found)
-        return np.asarray(found / found.sum())
+        return KnownPrior(found / found.sum(), float(self._probability_c[slice(*span)].max()))
+
+    def of(self, user_id: str, title_id: str, artwork_ids: Sequence[str]) -> NDArray[np.float64] | None:
+        """Returns the candidates' probabilities alone; see `row`."""
+        found = self.row(user_id, title_id, artwork_ids)
+        return None if found is None else found.probability_m
 
 
 def read_prior(uri: str, limits: RowLimits = DEFAULT_LIMITS) -> Prior:

@@ -18,6 +18,7 @@ from artsel_ray.errors import InputError
 from artsel_ray.evaluate.example_table import ExampleTable, codes, list_lengths
 from artsel_ray.evaluate.exploration import ExploredRows, explores
 from artsel_ray.evaluation.examples import UNKNOWN, FloatArray, IntArray
+from artsel_ray.runtime.run import prediction_files
 from artsel_ray.runtime.shards import INVALID_FOLDER
 from artsel_ray.schema import INVALID_ROWS
 
@@ -151,24 +152,6 @@ def check_belongs(uri: str, choices: PredictedChoices, table: ExampleTable) -> N
     if choices.unknown_artwork == count - missing:
         unknown = f"none of the {choices.unknown_artwork:,} chosen artworks is a candidate of its example"
         raise InputError(f"{uri}: {unknown}; check that both have the same artworks")
-
-
-def prediction_files(uri: str) -> list[str]:
-    """Lists the files that a finished run's manifest names, or else all files of a folder of predictions.
-
-    Raises:
-        InputError: if the run has not finished, a part is absent, or nothing is there.
-    """
-    manifest, config = storage.read_manifest(uri), storage.join(uri, "config.json")
-    if manifest is None and storage.exists(config) and {"run", "decoding"} & set(storage.read_json(config)):
-        raise InputError(f"{uri}: the run has not finished (no {storage.MANIFEST}); run the same jobs/score.py again")
-    if manifest is None or "parts" not in manifest:
-        return storage.list_files(uri)
-    files = [storage.join(uri, name) for name in manifest["parts"]]
-    if absent := set(files) - set(storage.find_files(uri)):
-        lacking = f"{len(absent)} of the {len(files)} files in {storage.MANIFEST} are not there, such as {min(absent)}"
-        raise InputError(f"{uri}: {lacking}; copy the complete folder, or score again into another --output")
-    return files
 
 
 def count_invalid(uri: str) -> int:

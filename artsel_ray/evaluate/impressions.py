@@ -13,13 +13,14 @@ from artsel_ray import storage
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.errors import InputError
-from artsel_ray.evaluate.choices import prediction_files, read_choices
+from artsel_ray.evaluate.choices import read_choices
 from artsel_ray.evaluate.example_table import ExampleTable, list_lengths, number_ids
 from artsel_ray.evaluate.policies import SERVED
 from artsel_ray.evaluation.examples import UNKNOWN, FloatArray
 from artsel_ray.evaluation.off_policy import Log, Terms, selection_warnings
 from artsel_ray.evaluation.policies import EstimateSettings, LogResults, evaluate_log, without_direct_method
 from artsel_ray.evaluation.reward_model import gain_on_log, slope_on_log, why_left_out, why_not_calibrated
+from artsel_ray.runtime.run import prediction_files
 
 _REQUIRED = ["user_id", "title_id", "artwork_id", "engaged"]
 _COLUMNS = [*_REQUIRED, "timestamp", "propensity"]

@@ -45,6 +45,9 @@ def read_prior_weights(uri: str) -> PriorWeights | None:
         InputError: if it is none of ours.
     """
     path = storage.join(uri, PRIOR)
+    parent, _, last = uri.rstrip("/").rpartition("/")
+    if last in ("merged", "adapter") and not storage.exists(path):  # a part of a training's output
+        path = storage.join(parent, PRIOR)
     if not storage.exists(path):
         return None
     content = storage.read_json(path)

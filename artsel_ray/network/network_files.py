@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from artsel_ray import storage
-from artsel_ray.errors import InputError
+from artsel_ray.errors import InputError, one_line
 from artsel_ray.models.load import load as load_model
 from artsel_ray.network.encoder_network import Fusion
 from artsel_ray.network.towers import Sizes, Towers
@@ -98,13 +99,29 @@ def read_model(uri: str) -> tuple[AnyNetwork, Vocabulary]:
     """Reads a model that `write_model` wrote, ready to predict.
 
     Raises:
-        InputError: if a file is absent.
+        InputError: if a file is absent, or the files are not of one network.
     """
-    network = make_network(read_config(uri).sizes)
-    weights = _ABSENT | load(storage.read_object(storage.join(uri, _WEIGHTS)))
-    numbers = {name: weights.pop(name).numpy() for name in _NUMBERS}
+    config, content = read_config(uri), storage.read_object(storage.join(uri, _WEIGHTS))
+    strings = storage.read_json(storage.join(uri, _VOCABULARY))
+    try:
+        return _model(config, content, {name: pa.array(strings[name], pa.string()) for name in _STRINGS})
+    except (SafetensorError, pa.ArrowException, KeyError, TypeError, ValueError, RuntimeError) as error:
+        problem = f"its files are damaged, or of several networks ({one_line(error)})"
+        raise InputError(f"{uri}: {problem}; copy the complete folder, or train it again") from None
+
+
+def _model(config: NetworkConfig, content: bytes, strings: dict[str, pa.Array]) -> tuple[AnyNetwork, Vocabulary]:
+    weights = _ABSENT | load(content)
+    vocabulary = Vocabulary(**strings, **{name: weights.pop(name).numpy() for name in _NUMBERS})
+    with torch.device("meta"):  # takes no memory, whatever the config says
+        network = make_network(config.sizes)
     if isinstance(network, Towers):
         weights = {"sharpness": torch.tensor(1.0), **weights}
-    network.load_state_dict(weights)
-    strings = storage.read_json(storage.join(uri, _VOCABULARY))
-    return network.eval(), Vocabulary(**{name: pa.array(strings[name], pa.string()) for name in _STRINGS}, **numbers)
+    expected = {name: value.shape for name, value in network.state_dict().items()}
+    if {name: value.shape for name, value in weights.items()} != expected:
+        raise ValueError("the weights have other shapes than config.json says")
+    sizes, counts = config.sizes, [len(strings[name]) for name in _STRINGS]
+    if counts != [sizes.artworks, sizes.names, sizes.genres] or len(vocabulary.engagements_v) != sizes.artworks:
+        raise ValueError("the vocabulary has another size than config.json says")
+    network.load_state_dict(weights, assign=True)
+    return network.eval(), vocabulary

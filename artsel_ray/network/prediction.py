@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from artsel_ray import storage
+from artsel_ray.engines.base import check_finite
 from artsel_ray.network.encoding import NetworkInputs, make_batch
 from artsel_ray.network.example_arrays import ExampleArrays, IntArray
 from artsel_ray.network.network_files import AnyNetwork
@@ -46,13 +47,19 @@ def predict(network: Network | AnyNetwork, inputs: NetworkInputs) -> Iterator[tu
 
 
 def choose(network: AnyNetwork, inputs: NetworkInputs) -> Predicted:
-    """Returns each example's distribution and choice."""
+    """Returns each example's distribution and choice.
+
+    Raises:
+        InputError: if the network answers with NaN.
+    """
     parts, chosen = [np.empty(0)], [np.empty(0, np.int64)]
     for picked_b, log_bm in predict(network, inputs):
         probability_bm = log_bm.double().exp().numpy()
         parts.append(probability_bm[np.arange(probability_bm.shape[1]) < inputs.candidates_n[picked_b][:, None]])
         chosen.append(probability_bm.argmax(axis=1) + inputs.first_candidate_n[picked_b])
-    return Predicted(np.concatenate(parts), np.concatenate(chosen))
+    probability_c = np.concatenate(parts)
+    check_finite(probability_c)
+    return Predicted(probability_c, np.concatenate(chosen))
 
 
 def fingerprints(rows: ExampleArrays, history_hf: NDArray[np.float32], shared: object) -> list[str]:

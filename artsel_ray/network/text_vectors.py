@@ -19,7 +19,7 @@ from artsel_ray.network.example_arrays import FloatArray
 from artsel_ray.runtime.engine_pool import actor_options
 from artsel_ray.runtime.task_result import capture, results, wrap
 
-VECTORS = "vectors"
+VECTORS = "_vectors"
 """Folder of a run's output where its vectors are kept, if no other is named."""
 
 _PART_TEXTS = 2_048  # what a run that is killed loses

@@ -120,3 +120,21 @@ def finished_parts(output: str) -> list[str]:
     if manifest is None:
         raise InputError(f"{output} has no {storage.MANIFEST}: that run is not finished or does not exist")
     return [storage.join(output, part) for part in manifest["parts"]]
+
+
+def prediction_files(uri: str) -> list[str]:
+    """Lists the files that a finished run's manifest names, or else all files of a folder of predictions.
+
+    Raises:
+        InputError: if the run has not finished, a part is absent, or nothing is there.
+    """
+    manifest, config = storage.read_manifest(uri), storage.join(uri, CONFIG)
+    if manifest is None and storage.exists(config) and {"run", "decoding"} & set(storage.read_json(config)):
+        raise InputError(f"{uri}: the run has not finished (no {storage.MANIFEST}); run the same jobs/score.py again")
+    if manifest is None or "parts" not in manifest:
+        return storage.list_files(uri)
+    files = [storage.join(uri, name) for name in manifest["parts"]]
+    if absent := set(files) - set(storage.find_files(uri)):
+        lacking = f"{len(absent)} of the {len(files)} files in {storage.MANIFEST} are not there, such as {min(absent)}"
+        raise InputError(f"{uri}: {lacking}; copy the complete folder, or score again into another --output")
+    return files

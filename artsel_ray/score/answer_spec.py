@@ -10,6 +10,7 @@ import numpy as np
 
 from artsel_ray import storage
 from artsel_ray.data.checked_reader import read_table
+from artsel_ray.data.priors import KnownPrior
 from artsel_ray.decoding import label_prior
 from artsel_ray.decoding.base import Decoder
 from artsel_ray.decoding.decoders import DECODERS
@@ -30,6 +31,10 @@ class PriorSpec:
     weights: PriorWeights
     sure_above: float = math.inf
     """The prior alone chooses where its most likely candidate is more probable than this."""
+
+    def is_sure(self, known: KnownPrior | None) -> bool:
+        """Whether the prior alone chooses for a pair."""
+        return known is not None and known.top > self.sure_above
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class AnswerSpec:
             identity["label_prior"] = list(self.label_prior)
         if self.prior:
             weights = self.prior.weights
-            identity["prior"] = [*weights.known, *weights.new, min(self.prior.sure_above, 1.0)]
+            identity["prior"] = [*weights.known, *weights.new]
         return identity
 
 

@@ -1,11 +1,12 @@
 """The entry point of the score job: flags become one `ScoringRun`, which is scored or priced."""
 
+import dataclasses
 import time
 
 import numpy as np
 
 from artsel_ray import storage
-from artsel_ray.config import flag, resolved
+from artsel_ray.config import RowLimits, flag, resolved
 from artsel_ray.data.catalog import Catalog, permuted, read_catalog
 from artsel_ray.data.conformity import check_footers
 from artsel_ray.data.footers import read_footers
@@ -14,10 +15,11 @@ from artsel_ray.models.load import load
 from artsel_ray.models.prior_weights import read_prior_weights
 from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.network.network_files import find_network
+from artsel_ray.runtime.run import prediction_files
 from artsel_ray.score.answer_spec import AnswerSpec, PriorSpec, prompt_spec, read_label_prior
 from artsel_ray.score.cost_estimate import estimate_cost
 from artsel_ray.score.network import NetworkSpec, network_spec
-from artsel_ray.score.prior import sure_above
+from artsel_ray.score.prior import survey
 from artsel_ray.score.scoring_run import ScoringRun, score_requests
 from artsel_ray.score.settings import ScoreConfig, ScorePrompt
 
@@ -33,13 +35,16 @@ def score(config: ScoreConfig) -> None:
     check_footers({"requests": read_footers(files)})  # on the driver: the output of Ray's workers is not shown
     if network := find_network(config.model):
         check_flags(config, network)
-        answer_spec: AnswerSpec | NetworkSpec = network_spec(network, config.decoding)
-        catalog, invalid = read_catalog(titles, artworks, limits=config.limits)
+        kind = config.prompt.asset_kind or "artwork"
+        answer_spec: AnswerSpec | NetworkSpec = network_spec(network, config.decoding, kind)
+        catalog, invalid = read_catalog(titles, artworks, kind, limits=config.limits)
     else:
         answer_spec = resolve_answer_spec(config)
         spec, roots = answer_spec.spec, (storage.folder(config.artworks), *config.image_root)
         catalog, invalid = read_catalog(titles, artworks, spec.asset_kind, spec.assets, roots, config.limits)
         _warn_beyond_prior(answer_spec.label_prior, catalog)
+    if config.vectors and not (isinstance(answer_spec, NetworkSpec) and answer_spec.encoder):
+        raise InputError(f"--vectors is for networks that were trained with --encoder, and {config.model} was not")
     catalog = permuted(catalog, config.permutation)
     run = ScoringRun(config, files, catalog, invalid, answer_spec, config.prompt.layout == "auto", started)
     if config.estimate_cost:
@@ -69,12 +74,12 @@ def resolve_answer_spec(config: ScoreConfig) -> AnswerSpec:
         engine=config.engine_pool.engine,
         dtype=config.engine_pool.dtype,
         frame=storage.fingerprint(prompts.frame()),
-        prior=_prior_spec(config.model, config.prior, config.llm_share),
+        prior=_prior_spec(config.model, config.prior, config.llm_share, config.limits),
         has_clock=prompts.writes_time,
     )
 
 
-def _prior_spec(model: str, prior: str | None, llm_share: float) -> PriorSpec | None:
+def _prior_spec(model: str, prior: str | None, llm_share: float, limits: RowLimits) -> PriorSpec | None:
     weights = read_prior_weights(model)
     if prior is None:
         if weights:
@@ -84,7 +89,13 @@ def _prior_spec(model: str, prior: str | None, llm_share: float) -> PriorSpec | 
     if weights is None:
         how = "train it with --prior (with --no-prior-in-loss only the weights are fitted)"
         raise InputError(f"{model} was trained without --prior, and nothing says how much each counts; {how}")
-    return PriorSpec(weights, sure_above(prior, llm_share))
+    found = survey(prediction_files(prior), limits)
+    if other := sorted(found.model_ids - set(weights.prior_ids)):
+        known = ", ".join(weights.prior_ids)
+        print(
+            f"warning: --prior is of {', '.join(other)}, and the weights of {model} were fitted for {known}", flush=True
+        )
+    return PriorSpec(weights, found.sure_above(llm_share))
 
 
 def check_flags(config: ScoreConfig, network: str) -> None:
@@ -93,9 +104,12 @@ def check_flags(config: ScoreConfig, network: str) -> None:
     Raises:
         InputError: naming the first such flag.
     """
-    prompt = [name for name, value in resolved(config.prompt).items() if value != getattr(ScorePrompt(), name)]
+    flags = resolved(dataclasses.replace(config.prompt, asset_kind=None))
+    prompt = [name for name, value in flags.items() if value != getattr(ScorePrompt(), name)]
     if prompt:
         raise InputError(f"{flag(prompt[0])} is for prompts, and {network} is a network, which has none; leave it out")
+    if config.engine_pool.engine == "fake":
+        raise InputError(f"--engine fake stands for a language model, and {network} is a network; leave it out")
     if config.prior:
         raise InputError(f"--prior is for language models, and {network} is a network; leave it out")
     if config.estimate_cost:

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from artsel_ray.config import RowLimits
+from artsel_ray.config import AssetKind, RowLimits
 from artsel_ray.data.catalog import Catalog
 from artsel_ray.data.checked_reader import CheckedReader, group_files
 from artsel_ray.decoding.base import Choices
 from artsel_ray.engines.base import UsageCounter
 from artsel_ray.errors import InputError
+from artsel_ray.locations import is_uri, store_of
 from artsel_ray.models.load import load
 from artsel_ray.network.encoding import NetworkInputs, encode
 from artsel_ray.network.network_files import AnyNetwork, read_config, read_model
@@ -46,10 +47,11 @@ class NetworkSpec:
     encoder: str | None
     """Name of the language model that gives texts their vectors."""
     decoding: str
+    asset_kind: AssetKind
 
     def identity(self) -> dict[str, Any]:
         """Returns what answers depend on apart from the data, for a run's identity and a pair's fingerprint."""
-        return {"model": self.model_id, "decoding": self.decoding}
+        return {"model": self.model_id, "decoding": self.decoding, "asset_kind": self.asset_kind}
 
 
 @dataclass(frozen=True)
@@ -75,19 +77,23 @@ class LoadedNetwork:
     usage: UsageCounter = dataclasses.field(default_factory=UsageCounter)
 
 
-def network_spec(uri: str, decoding: str) -> NetworkSpec:
+def network_spec(uri: str, decoding: str, asset_kind: AssetKind = "artwork") -> NetworkSpec:
     """Returns what the answers of a network's folder depend on.
 
     Raises:
-        InputError: if an earlier version has trained it, or its language model has other weights by now.
+        InputError: if an earlier version has trained it, or its language model is on another storage, which a file may
+            not lead to, or has other weights by now.
     """
     config = read_config(uri)
     if config.history_length is None:
         raise InputError(f"{uri} was trained by an earlier version, which took ages of a history from another day; "
                          "train it again with jobs/baseline.py")  # fmt: skip
+    if config.encoder and is_uri(config.encoder) and store_of(config.encoder) != store_of(uri):
+        raise InputError(f"{uri}: its config.json names a language model on another storage, which is not connected to "
+                         "because a file says so; train the network again with a copy on its own storage")  # fmt: skip
     if config.encoder and config.encoder_id != (found := load(config.encoder, options=False).model_id):
         raise InputError(f"{uri} was trained with vectors of {config.encoder_id}, and {config.encoder} is {found} now")
-    return NetworkSpec(uri, config.model_id, config.history_length, config.encoder, decoding)
+    return NetworkSpec(uri, config.model_id, config.history_length, config.encoder, decoding, asset_kind)
 
 
 def network_vectors(

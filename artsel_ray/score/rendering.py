@@ -34,10 +34,12 @@ class PromptGroup(TitleGroup):
 
     options: Options
 
+    has_prior: bool = False
+
     @property
     def leaves(self) -> list[int]:
-        """See `TitleGroup`: candidates of one answer."""
-        return trie.leaves(self.options.answers)
+        """See `TitleGroup`: candidates of one answer, which only a prior tells apart."""
+        return super().leaves if self.has_prior else trie.leaves(self.options.answers)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def render_shard(index: int, source: ShardSource, answer_spec: AnswerSpec) -> Re
     title, budget = title[budget >= 0], budget[budget >= 0]
 
     histories = tokenizer.histories(pairs["history"], budget)
-    groups = _groups(catalog, titles, title, options)
+    groups = _groups(catalog, titles, title, options, answer_spec.prior is not None)
     priors = read_priors(index, source, groups, pairs) if answer_spec.prior else None
     shard = RenderedShard(
         groups=groups,
@@ -100,7 +102,7 @@ def render_shard(index: int, source: ShardSource, answer_spec: AnswerSpec) -> Re
             **shard_pairs.counts(pairs, invalid, all_shares),
             "histories_cut": int((histories.items_cut > 0).sum()),
             "captions_cut": sum(each.captions_cut for each in options),
-            **({"without_prior": sum(prior_m is None for prior_m in priors)} if priors is not None else {}),
+            **({"without_prior": priors.count(None)} if priors is not None else {}),
         },
         sources=shard_pairs.sources(pairs, source.files),
         names=_names(pairs["history"], catalog) if spec.reason else pa.array([], pa.string()),
@@ -118,9 +120,8 @@ def _without_sure(shard: RenderedShard, answer_spec: AnswerSpec) -> RenderedShar
     """Returns a shard without the pairs of which the prior is sure, whose predictions, the prior's own, it then has."""
     assert answer_spec.prior is not None
     assert shard.priors is not None
-    limit = answer_spec.prior.sure_above
-    is_sure = np.array([prior_m is not None and prior_m.max() > limit for prior_m in shard.priors], dtype=bool)
-    sure_n = [prior_m for prior_m, is_one in zip(shard.priors, is_sure, strict=True) if prior_m is not None and is_one]
+    is_sure = np.array([answer_spec.prior.is_sure(prior) for prior in shard.priors], dtype=bool)
+    sure_n = [prior.probability_m for prior in itertools.compress(shard.priors, is_sure) if prior is not None]
     best = [int(prior_m.argmax()) for prior_m in sure_n]
     choices = Choices(best, [float(p[i]) for p, i in zip(sure_n, best, strict=True)], sure_n)
     rows = predictions(shard_pairs.kept(shard, is_sure, _filtered), choices, None, answer_spec.model_id)
@@ -131,12 +132,14 @@ def _without_sure(shard: RenderedShard, answer_spec: AnswerSpec) -> RenderedShar
     )
 
 
-def _groups(catalog: Catalog, titles: np.ndarray, title: np.ndarray, options: list[Options]) -> list[PromptGroup]:
+def _groups(
+    catalog: Catalog, titles: np.ndarray, title: np.ndarray, options: list[Options], has_prior: bool
+) -> list[PromptGroup]:
     groups = []
     for code, users in shard_pairs.title_spans(title):
         number = titles[code]
         artwork_ids = shard_pairs.candidates_of(catalog, number)
-        groups.append(PromptGroup(catalog.title_ids[number].as_py(), artwork_ids, users, options[code]))
+        groups.append(PromptGroup(catalog.title_ids[number].as_py(), artwork_ids, users, options[code], has_prior))
     return groups
 
 
@@ -164,7 +167,7 @@ def _fingerprints(
         for start, end in itertools.islice(bounds, group.users):
             digest = of_title[group.title_id].copy()
             digest.update(values[start:end].tobytes())
-            if (prior_m := next(prior_n, None)) is not None:
-                digest.update(prior_m.tobytes())
+            if answer_spec.prior and (prior := next(prior_n)) is not None:
+                digest.update(prior.probability_m.tobytes() + bytes([answer_spec.prior.is_sure(prior)]))
             digests.append(digest.hexdigest())
     return digests

@@ -18,7 +18,7 @@ from artsel_ray.network.text_vectors import VECTORS
 from artsel_ray.runtime.engine_pool import EngineStage, gpus_per_engine
 from artsel_ray.runtime.fingerprint_key import finished_key, in_manifest, run_key
 from artsel_ray.runtime.ray_cluster import start_ray
-from artsel_ray.runtime.run import FRAME, Run, begin, finished_parts
+from artsel_ray.runtime.run import FRAME, Run, begin, finished_parts, prediction_files
 from artsel_ray.runtime.sharded_job import InputRows, PrepareStage, ShardedJob, stage_seconds
 from artsel_ray.runtime.shards import INVALID_FOLDER, MEMORY, REJECTED_ROWS
 from artsel_ray.score.answer_spec import AnswerSpec
@@ -79,8 +79,10 @@ class ScoringRun:
             "explore": [serving.explore, serving.epsilon, serving.temperature, serving.seed],
         }
         # Earlier runs do not have these in their identity.
-        prior = storage.describe_files(config.prior) if config.prior else None
-        optional = {"permutation": config.permutation, "image_root": config.image_root, "prior_files": prior}
+        optional = {"permutation": config.permutation, "image_root": config.image_root}
+        if config.prior:
+            optional["prior_files"] = storage.describe(prediction_files(config.prior), config.prior)
+            optional["llm_share"] = config.llm_share
         return identity | {name: value for name, value in optional.items() if value} | limits_identity(config.limits)
 
     def with_layout(self, layout: Layout) -> "ScoringRun":
@@ -134,7 +136,7 @@ def score_requests(run: ScoringRun) -> None:
         run = run.with_layout(_cheapest_layout(run, counts))
     assignment = run.assign(counts)
     earlier = finished_parts(previous) if previous else []
-    prior = storage.list_files(run.config.prior) if run.config.prior else []
+    prior = prediction_files(run.config.prior) if run.config.prior else []
     shuffled = shuffle_all(output, run.files, assignment, earlier, prior, run.config.limits)
     if not shuffled.pairs:
         raise InputError(f"{run.config.requests} asks for no title; {shuffled.rejected_rows} rows were rejected")
@@ -225,6 +227,8 @@ def _publish(run: ScoringRun, job: ShardedJob, shuffled: ShuffledRequests, secon
         MEMORY: round(totals[MEMORY], 2),
         "seconds": {**seconds, "stages": stage_seconds(totals)},
     }
+    if run.config.prior:
+        _report_prior(run.config.prior, run.config.llm_share, counted)
     if cut := counted["histories_cut"]:
         longest = f"{run.prompted.max_model_length:,} tokens"
         print(f"{cut:,} histories lost their oldest items: prompt and answer have at most {longest}", flush=True)
@@ -232,6 +236,18 @@ def _publish(run: ScoringRun, job: ShardedJob, shuffled: ShuffledRequests, secon
     job.publish(summary, {"pairs": counted["pairs"], "rejected": rejected, **model, **in_manifest(output)})
     storage.delete(storage.join(output, SPILL_FOLDER))
     print(f"{counted['pairs']:,} pairs scored, {rejected:,} rejected{_cached(totals)}; {output}", flush=True)
+
+
+def _report_prior(prior: str, llm_share: float, counted: dict[str, int]) -> None:
+    """Prints for how many pairs the prior chose, or knew nothing; raises an InputError if it knew none."""
+    asked, unknown = counted["pairs"] - counted.get("reused", 0), counted["without_prior"]
+    if counted["pairs"] and unknown == counted["pairs"]:
+        raise InputError(f"--prior {prior} knows none of the pairs; was it made for these requests?")
+    if unknown:
+        print(f"warning: --prior does not know {unknown:,} of {counted['pairs']:,} pairs", flush=True)
+    if llm_share < 1 and asked:
+        share = 1 - counted["by_prior"] / asked
+        print(f"the language model was asked for {share:.1%} of the pairs (--llm-share {llm_share:g})", flush=True)
 
 
 def _cached(totals: Counter[str]) -> str:

@@ -83,7 +83,7 @@ class ScoreConfig:
     jobs/baseline.py (whose network then scores, on CPUs)."""
     vectors: Uri | None = None
     """With a network that was trained with --encoder, where the vectors of texts are kept, so that each is computed
-    once for all runs: a path or URI. Default: vectors/ in --output."""
+    once for all runs: a path or URI. Default: _vectors/ in --output."""
     image_root: tuple[Uri, ...] = ()
     """More folders or URIs that images may be read from: image_uri leads below the artworks' folder, or below one of
     these. With credentials of the environment, so name no more than the images' own."""

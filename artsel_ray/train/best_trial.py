@@ -17,6 +17,7 @@ from artsel_ray.engines.torch import load_torch_engine
 from artsel_ray.errors import InputError
 from artsel_ray.evaluation.held_out import shown_metrics
 from artsel_ray.models.load import load
+from artsel_ray.models.prior_weights import read_prior_weights
 from artsel_ray.models.weights import model_length, prompt_tokenizer
 from artsel_ray.runtime.ray_cluster import gpus_per_worker, start_ray, wait_for_resources
 from artsel_ray.runtime.run import DRIVER
@@ -63,6 +64,8 @@ def measure_on_test(
     """
     if is_sharded:
         return {"left_out": "a model trained with --fsdp may fit on no single GPU"}
+    if read_prior_weights(trained):
+        return {"left_out": "the model was trained with --prior, and is judged together with it"}
     uri, size = storage.join(examples, "test"), max(size, _MIN_EXAMPLES)
     try:
         return _kept_or_measured(trained, uri, size, max_model_length, gpus, image_roots, limits)

@@ -79,8 +79,13 @@ def fit(
     if prior:
         known, weights = frozenset(examples.title_ids), Weights() if learning.prior_in_loss else _MODEL_ALONE
         chooser, last_chooser = ChooserWithPrior(weights, known), FittingChooser(weights, known)
+
+    def told(line: str) -> None:
+        notices.append(line)
+        report(line)
+
     own = [Validate(trainer, held_out, training.optimization.checkpoint_steps, chooser), stop, progress]
-    last = _ExportAndValidate(trainer, training, base, held_out, stop, last_chooser)
+    last = _ExportAndValidate(trainer, training, base, held_out, stop, last_chooser, told)
     _run(trainer, [*own, SealCheckpoints(), *callbacks], last, checkpoint, training.output)
     return Fitted(trainer.state.log_history, stop.error, examples.too_long, notices)
 
@@ -110,10 +115,10 @@ class _ExportAndValidate(TrainerCallback):
 
     def __init__(
         self, trainer: Trainer, training: Training, base: Model, examples: TrainingExamples, stop: StopAtNonFinite,
-        fitting: FittingChooser | None,
+        fitting: FittingChooser | None, report: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._trainer, self._training, self._base, self._examples, self._stop = trainer, training, base, examples, stop
-        self._fitting = fitting
+        self._fitting, self._report = fitting, report
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called after the last checkpoint."""
@@ -131,9 +136,9 @@ class _ExportAndValidate(TrainerCallback):
         trained.to("cpu")
         exported = load_torch_engine(load(self._training.output), "auto", tokenizer.placeholders)
         self._trainer.log(validate(exported, self._examples, choose=self._fitting or choose))
-        if self._fitting and state.is_world_process_zero:
+        if self._fitting and state.is_world_process_zero and not self._stop.error:
             assert self._examples.prior is not None
-            print(write_fitted(self._training.output, self._fitting, self._examples.prior), flush=True)
+            self._report(write_fitted(self._training.output, self._fitting, self._examples.prior))
         if self._stop.error and state.is_world_process_zero:  # the model answers with NaN, and must not score
             storage.delete(storage.join(self._training.output, SPEC))
 

@@ -116,6 +116,8 @@ def write_fitted(uri: str, fitted: FittingChooser, prior: Prior) -> str:
 
 def _ranked(engine: TorchEngine, examples: TrainingExamples, indices: Sequence[int]) -> list[NDArray[np.float64]]:
     """Returns the log-probabilities of each example's candidates."""
+    if not indices:
+        return []
     prompts, answers = [examples.prompt(i) for i in indices], [examples.answers(i) for i in indices]
     found = DECODERS["rank"].decode(engine, Questions(examples.tokenizer, prompts, answers)).distributions
     assert found is not None

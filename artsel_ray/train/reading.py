@@ -98,7 +98,9 @@ def _add_prior(examples: TrainingExamples, prior: Prior, row: dict[str, Any]) ->
     found = prior.of(row["user_id"], row["title_id"], artwork_ids)
     examples.without_prior += found is None
     examples.title_ids.append(row["title_id"])
-    examples.prior_n.append(log_probabilities(np.ones(len(artwork_ids)) if found is None else found))
+    examples.prior_n.append(
+        log_probabilities(np.full(len(artwork_ids), 1 / len(artwork_ids)) if found is None else found)
+    )
 
 
 def _title(examples: TrainingExamples, row: dict[str, Any]) -> int:

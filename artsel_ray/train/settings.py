@@ -155,6 +155,10 @@ class TrainConfig:
     def _prior_is_for_choice(self) -> Self:
         if self.learning.prior and self.method != "choice":
             raise InputError(f"--prior is for --method choice, and --method is {self.method}; leave one of them out")
+        if self.learning.prior and self.optimization.fsdp:
+            raise InputError(
+                "--prior fits its weights with the complete model, and --fsdp shards it; leave one of them out"
+            )
         if not self.learning.prior_in_loss and not self.learning.prior:
             raise InputError("--no-prior-in-loss is for --prior; add it, or leave --no-prior-in-loss out")
         return self

@@ -75,7 +75,8 @@ def validate(
     own = range(state.process_index % workers, len(examples), workers)
     at_once = _EXAMPLES_WITH_IMAGES if examples.tokenizer.placeholders else max(len(own), 1)
     hits: list[float] = []
-    for start in range(0, len(own), at_once):
+    # Once also without an example of its own: a chooser may wait for all workers.
+    for start in range(0, max(len(own), 1), at_once):
         some = own[start : start + at_once]
         try:
             chosen = zip(choose(engine, examples, some), some, strict=True)

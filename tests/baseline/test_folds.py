@@ -16,14 +16,14 @@ from tests.support.network_examples import genre_fans, write_examples
 
 def test_fold_follows_the_title_alone(world: dict[str, ExampleArrays]) -> None:
     rows = world["train"]
-    found = fold_n(rows, 3, "E/train")
+    found = fold_n(rows, 3, 1, "E/train")
     assert set(found.tolist()) == {0, 1, 2}
     titles = rows.title_ids.to_pylist()
     assert len({(title, fold) for title, fold in zip(titles, found.tolist(), strict=True)}) == len(set(titles)) == 8
     backwards = subset(rows, np.arange(len(titles))[::2])
-    assert fold_n(backwards, 3, "E/train").tolist() == found[::2].tolist()
+    assert fold_n(backwards, 3, 1, "E/train").tolist() == found[::2].tolist()
     with pytest.raises(InputError, match="E/train has 8 titles, too few for --folds 50; lower it, or leave it out"):
-        fold_n(rows, 50, "E/train")
+        fold_n(rows, 50, 1, "E/train")
 
 
 def test_subset_is_what_reading_only_its_examples_gives(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_two_workers_train_as_one_process_would_and_evaluate_reads_that_they_bea
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
     # Each train example is predicted by a network that has not seen its title, whose artworks' ids mean nothing to it.
-    first = fold_n(rows["train"], 2, "train") == 0
+    first = fold_n(rows["train"], 2, 1, "train") == 0
     others, own = (subset(rows["train"], np.flatnonzero(of_fold)) for of_fold in (~first, first))
     vocabulary = make_vocabulary(others)
     part, held_out = encode(others, vocabulary, train=True), encode(rows["validation"], vocabulary)

@@ -204,7 +204,10 @@ BROKEN: dict[str, tuple[Break, str]] = {
         change_weights(lambda w: w.update({"model.layers.0.mlp.up_proj.weight_scale": torch.ones(1)})),
         "its weights are quantized",
     ),
-    "tokenizer that is none": (lambda model: (model / "tokenizer.json").write_text("{}"), "tokenizer.json cannot be"),
+    "tokenizer that is none": (
+        lambda model: (model / "tokenizer.json").write_text("{}"),
+        "tokenizer.json and the files next to it",
+    ),
     "no tokenizer": (lambda model: (model / "tokenizer.json").unlink(), "has no tokenizer.json"),
 }
 

@@ -1,6 +1,7 @@
 """A network's files: what is written is read back, and files of earlier versions are."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from artsel_ray.network.encoder_network import Fusion
 from artsel_ray.network.encoding import NetworkInputs, encode
 from artsel_ray.network.example_arrays import ExampleArrays
 from artsel_ray.network.network_files import make_network, read_model, write_model
+from artsel_ray.network.prediction import choose
 from artsel_ray.network.towers import Towers
 from artsel_ray.network.vocabulary import Vocabulary
 from tests.support.network_examples import sized
@@ -67,3 +69,35 @@ def test_files_without_vectors_and_temperature_are_read(tmp_path: Path, vocabula
     read, known = read_model(str(tmp_path))
     assert isinstance(read, Towers)
     assert (float(read.sharpness), known.vector_mean_e.size, known.vector_scale.tolist()) == (1, 0, [1])
+
+
+def test_damaged_or_mixed_files_are_one_line(tmp_path: Path, vocabulary: Vocabulary) -> None:
+    recipe = sized(vocabulary)
+    write_model(str(tmp_path), recipe.sizes, Towers(recipe.sizes).state_dict(), vocabulary, 3)
+    config, words, content = (
+        (tmp_path / name).read_bytes() for name in ("config.json", "vocabulary.json", "model.safetensors")
+    )
+    described = json.loads(config)
+    huge = json.dumps(described | {"sizes": described["sizes"] | {"width": 10**9}}).encode()
+    text = json.dumps(described | {"sizes": described["sizes"] | {"width": "64"}}).encode()
+    fewer = json.dumps(json.loads(words) | {"names": []}).encode()
+    for name, damaged, right in (
+        ("config.json", huge, config),
+        ("config.json", text, config),
+        ("vocabulary.json", fewer, words),
+        ("vocabulary.json", b"{}", words),
+        ("model.safetensors", content[: len(content) // 2], content),
+    ):
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(InputError, match="its files are damaged, or of several networks") as caught:
+            read_model(str(tmp_path))
+        assert "\n" not in str(caught.value)
+        (tmp_path / name).write_bytes(right)
+    read_model(str(tmp_path))
+
+
+def test_network_that_answers_nan_is_an_error(vocabulary: Vocabulary, inputs: dict[str, NetworkInputs]) -> None:
+    network = Towers(sized(vocabulary).sizes)
+    torch.nn.init.constant_(network.popularity, float("nan"))
+    with pytest.raises(InputError, match="the model answers with NaN"):
+        choose(network, inputs["unseen"])

@@ -21,6 +21,7 @@ from artsel_ray.network.vocabulary import make_vocabulary
 from artsel_ray.schema import ARTWORKS, REQUESTS, TITLES
 from artsel_ray.score.job import score
 from artsel_ray.score.network import network_spec
+from artsel_ray.score.settings import ScoreConfig
 from tests.support.network_examples import genre_fans, sized, write_examples
 from tests.support.scoring_world import score_config
 
@@ -49,6 +50,10 @@ def write_world(folder: Path, rows: list[dict[str, Any]]) -> None:
         storage.write_table(f"{folder}/{name}/a.parquet", pa.Table.from_pylist(content, schema), name)
 
 
+def network_config(world: Path, **flags: Any) -> ScoreConfig:
+    return score_config(world, **{"model": str(world / "network"), "engine": "vllm", **flags})
+
+
 @pytest.fixture
 def network(tmp_path: Path) -> pa.Table:
     """Writes network/ and a world; returns what the network says of the examples that the world's requests are of."""
@@ -66,7 +71,7 @@ def network(tmp_path: Path) -> pa.Table:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_network_scores_as_in_its_training_and_a_second_run_reuses_all(network: pa.Table, tmp_path: Path) -> None:
-    config = score_config(tmp_path, model=str(tmp_path / "network"), decoding="rank", output=str(tmp_path / "P"))
+    config = network_config(tmp_path, decoding="rank")
     score(config)
     found, keys = read_table(str(tmp_path / "P"), "predictions"), [("user_id", "ascending"), ("title_id", "ascending")]
     ours, theirs = (table.sort_by(keys).to_pylist() for table in (found, network))
@@ -78,7 +83,7 @@ def test_network_scores_as_in_its_training_and_a_second_run_reuses_all(network: 
     summary = storage.read_json(f"{tmp_path}/P/summary.json")
     assert (summary["pairs"], summary["rejected"], "layout" in summary) == (60, 0, False)
 
-    again = score_config(
+    again = network_config(
         tmp_path, model=str(tmp_path / "network/model"), decoding="rank", output=str(tmp_path / "P2"),
         previous=str(tmp_path / "P"), explore="epsilon", epsilon=0.5,
     )  # fmt: skip
@@ -93,13 +98,15 @@ def test_network_scores_as_in_its_training_and_a_second_run_reuses_all(network: 
     [
         ({"layout": "user_first"}, "--layout is for prompts, and {} is a network, which has none; leave it out"),
         ({"history_length": 4}, "--history-length is for prompts"),
+        ({"engine": "fake"}, "--engine fake stands for a language model, and {} is a network; leave it out"),
+        ({"vectors": "V"}, "--vectors is for networks that were trained with --encoder"),
         ({"estimate_cost": True}, "--estimate-cost counts tokens, and {} is a network, which takes none; leave it out"),
         ({"decoding": "freetext"}, "--decoding freetext is for language models, and {} is a network; take rank"),
     ],
 )
 @pytest.mark.usefixtures("network")
 def test_flags_of_language_models_are_refused(flags: dict[str, Any], message: str, tmp_path: Path) -> None:
-    config = score_config(tmp_path, model=str(tmp_path / "network"), output=str(tmp_path / "P"), **flags)
+    config = network_config(tmp_path, **flags)
     with pytest.raises(InputError, match=re.escape(message.format(tmp_path / "network/model"))):
         score(config)
 
@@ -111,6 +118,10 @@ def test_network_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
     del config["history_length"]
     storage.write_json(f"{uri}/config.json", config)
     with pytest.raises(InputError, match=r"was trained by an earlier version, .*; train it again"):
+        network_spec(uri, "rank")
+    config |= {"history_length": 3, "encoder": "s3://elsewhere/model", "encoder_id": "x@1"}
+    storage.write_json(f"{uri}/config.json", config)
+    with pytest.raises(InputError, match="names a language model on another storage, which is not connected to"):
         network_spec(uri, "rank")
     storage.write_json(f"{uri}/config.json", {"hidden_size": 64})
     with pytest.raises(InputError, match=r"config\.json is not the config of a network"):

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pytest
 
 from artsel_ray import storage
+from artsel_ray.config import DEFAULT_LIMITS
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.errors import InputError
 from artsel_ray.models.prior_weights import write_prior_weights
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.job import score
-from artsel_ray.score.prior import most_likely
+from artsel_ray.score.prior import survey
 from tests.support.scoring_world import score_config
 from tests.support.training import TinyLlama, write_random_adapter
 
@@ -121,9 +122,10 @@ def test_model_that_was_trained_without_a_prior_is_refused(world: Path, tiny_lla
         score(score_config(world, model=uri, decoding="rank", prior=str(world / "prior")))
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_prior_without_probabilities_is_refused(tmp_path: Path) -> None:
     row = {"user_id": "u", "title_id": "t", "artwork_id": "a", "model_id": "m", "fingerprint": "f"}
     table = pa.Table.from_pylist([{**row, "scored_at": datetime.datetime.now(datetime.UTC)}], PREDICTIONS)
     storage.write_table(str(tmp_path / "a.parquet"), table, "predictions")
     with pytest.raises(InputError, match="--prior has predictions without their candidates' probabilities"):
-        most_likely([str(tmp_path / "a.parquet")])
+        survey([str(tmp_path / "a.parquet")], DEFAULT_LIMITS)

@@ -200,7 +200,7 @@ def test_error_of_our_own_is_no_refusal_of_the_engine(smollm2: Model, monkeypatc
     def broken(*_: Any) -> Any:
         raise ValueError("zip() argument 2 is shorter than argument 1")
 
-    monkeypatch.setattr(scoring, "_predictions", broken)
+    monkeypatch.setattr(scoring, "predictions", broken)
     with pytest.raises(ValueError, match="is shorter"):
         make_scorer(ANSWER_SPEC)(shard(ANSWER_SPEC), Scripted)
 
