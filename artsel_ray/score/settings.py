@@ -98,8 +98,8 @@ class ScoreConfig:
     """With a model that was trained with --prior, the prior's predictions for these requests, with all candidates'
     probabilities: an output of jobs/score.py --decoding rank, or a folder with such a table."""
     llm_share: Share = 1.0
-    """With --prior, the share of the pairs that the language model scores: those of which the prior is least sure. The
-    others get the prior's choice, at no cost."""
+    """With --prior, the share of the prior's pairs that the language model scores: those of which the prior is least
+    sure. The others get the prior's choice, at no cost."""
     estimate_cost: bool = False
     """Only estimate the cost and write it to OUTPUT/plan.json: tokens in both layouts, seconds, bytes."""
     tokens_per_second: Positive | None = None
