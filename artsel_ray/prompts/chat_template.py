@@ -5,11 +5,14 @@ insides, but not from endless loops and texts.
 """
 
 import json
+from contextlib import suppress
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
-from artsel_ray import limited_process
+from artsel_ray import limited_process, storage
 from artsel_ray.errors import InputError
+from artsel_ray.packages import cache_folder
 
 _RENDER, _SECONDS = "artsel_ray.prompts.chat_rendering:render", 3
 
@@ -51,5 +54,13 @@ def _chats(renderer: Any, content: Content) -> tuple[str, str]:
 
 @lru_cache(maxsize=64)
 def _rendered(*arguments: str) -> tuple[str, str]:
+    # Kept on the machine: the other process takes a second, and every actor would start one.
+    name = storage.fingerprint(version("transformers"), *arguments)
+    kept = str(cache_folder() / "chat_templates" / f"{name}.json")
+    with suppress(InputError, ValueError):  # not there, or damaged
+        turn, of_all_roles = storage.read_json(kept)
+        return turn, of_all_roles
     turn, of_all_roles = limited_process.call(_RENDER, _SECONDS, *arguments)
+    with suppress(InputError, OSError):  # the cache may be read-only
+        storage.write_json(kept, [turn, of_all_roles])
     return turn, of_all_roles

@@ -102,3 +102,21 @@ def test_turn_is_what_transformers_renders(llama_3: PreTrainedTokenizerBase, smo
     processor = read_processor(Path(write_tiny_vision("idefics3", smollm2.path, tmp_path / "tiny")))
     shown = [{"role": "user", "content": parts}]
     assert chat_turn(processor, parts) == processor.apply_chat_template(shown, add_generation_prompt=True)
+
+
+def test_template_is_rendered_once_on_a_machine(
+    llama_3: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARTSEL_RAY_CACHE", str(tmp_path))
+    module._rendered.cache_clear()
+    first = chat_turn(llama_3, "Hello")
+    (kept,) = tmp_path.glob("chat_templates/*.json")
+    module._rendered.cache_clear()
+    monkeypatch.setattr(module, "_RENDER", "artsel_ray.no_module:render")
+    assert chat_turn(llama_3, "Hello") == first
+    module._rendered.cache_clear()
+    kept.write_text("[]")  # damaged: rendered again
+    monkeypatch.undo()
+    monkeypatch.setenv("ARTSEL_RAY_CACHE", str(tmp_path))
+    assert chat_turn(llama_3, "Hello") == first
+    module._rendered.cache_clear()
