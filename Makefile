@@ -59,8 +59,9 @@ demo: setup model  ## Run the demo: from real viewing histories to chosen artwor
 check: setup  ## Run the linter, the type checker and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/pytest $(PARALLEL) -m "not slow"
+	@# Types next to the tests, half of whose time is processes that wait for one another.
+	@$(BIN)/mypy & types=$$!; status=0; echo '$(BIN)/pytest $(PARALLEL) -m "not slow"'; \
+		$(BIN)/pytest $(PARALLEL) -m "not slow" || status=1; wait $$types || status=1; exit $$status
 
 test: check model  ## Run check, then the end-to-end tests on real engines
 	$(BIN)/pytest $(PARALLEL) -m slow
