@@ -137,9 +137,9 @@ class Machines:
 
 
 def rows_of(output: str) -> pa.Table:
-    """Returns a run's rows in the order of their pairs, without the time of scoring."""
+    """Returns a run's rows in the order of their pairs, without the time of scoring and what the run's own key makes."""
     order = [("user_id", "ascending"), ("title_id", "ascending")]
-    return read_table(output, "predictions").drop(["scored_at", "fingerprint"])  # each run has a key of its own.sort_by(order)
+    return read_table(output, "predictions").drop(["scored_at", "fingerprint"]).sort_by(order)
 
 
 def kill(target: str, driver: subprocess.Popen[bytes], machines: Machines, rng: random.Random) -> bool:
