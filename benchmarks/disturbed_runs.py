@@ -137,7 +137,7 @@ class Machines:
 
 
 def rows_of(output: str) -> pa.Table:
-    """Returns a run's rows in the order of their pairs, without the time of scoring and what the run's own key makes."""
+    """Returns a run's rows in the order of their pairs, without the time of scoring and what its own key makes."""
     order = [("user_id", "ascending"), ("title_id", "ascending")]
     return read_table(output, "predictions").drop(["scored_at", "fingerprint"]).sort_by(order)
 
