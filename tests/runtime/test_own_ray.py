@@ -16,7 +16,10 @@ from artsel_ray.runtime.own_ray import closed_to_others, private_temp_dir
 _START = """
 import os, psutil, ray
 from artsel_ray.runtime.ray_cluster import start_ray
-from tests.runtime.test_own_ray import umask
+def umask():  # of this script: workers cannot import the tests
+    had = os.umask(0o077)
+    os.umask(had)
+    return had
 os.umask(0o027)
 start_ray(dashboard=True)
 print(umask(), ray.get(ray.remote(umask).remote()), os.environ.get("ARTSEL_RAY_UMASK"))
