@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from artsel_ray import storage
 from artsel_ray.config import DEFAULT_LIMITS, RowLimits
 from artsel_ray.data import checks
 from artsel_ray.data.checked_reader import CheckedReader
 from artsel_ray.errors import InputError
+from artsel_ray.runtime.run import prediction_files
 
-COLUMNS = ["user_id", "title_id", "artwork_id", "probability", "candidates", "model_id"]
+_COLUMNS = ["user_id", "title_id", "artwork_id", "probability", "candidates", "model_id"]
 
 
 class KnownPrior(NamedTuple):
@@ -41,9 +41,6 @@ class Prior:
             self._row.setdefault(pair, (bounds[row], bounds[row + 1]))
         self.model_ids = sorted(set(predictions["model_id"].to_pylist()))
 
-    def __len__(self) -> int:
-        return len(self._row)
-
     def row(self, user_id: str, title_id: str, artwork_ids: Sequence[str]) -> KnownPrior | None:
         """Returns what the prior says, or None for an unknown pair, or one without any of these candidates.
 
@@ -68,9 +65,9 @@ def read_prior(uri: str, limits: RowLimits = DEFAULT_LIMITS) -> Prior:
     """Reads a prior's predictions.
 
     Raises:
-        InputError: if there are none, or one has no probabilities of its candidates.
+        InputError: if there are none, if they are of an unfinished run, or one has no probabilities of its candidates.
     """
-    reader = CheckedReader(storage.list_files(uri), "predictions", COLUMNS, checks.prediction_checks, limits=limits)
+    reader = CheckedReader(prediction_files(uri), "predictions", _COLUMNS, checks.prediction_checks, limits=limits)
     batch = reader.all()
     if batch.invalid.num_rows:
         first = batch.invalid.slice(0, 1).to_pylist()[0]

@@ -4,7 +4,6 @@ Suffixes: n examples, m candidates of one, k models (the language model, then th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,19 +19,11 @@ _MAX_WEIGHT = 10.0
 _MIN_EXAMPLES = 20
 
 
-@dataclass(frozen=True)
-class Weights:
-    """What the language model's and the prior's log-probabilities count, for titles of train and for new ones."""
-
-    known: tuple[float, float] = (1.0, 1.0)
-    new: tuple[float, float] = (1.0, 1.0)
-
-    def of(self, is_known: bool) -> tuple[float, float]:
-        """Returns the weights of one kind of titles."""
-        return self.known if is_known else self.new
+Weights = tuple[float, float]
+"""What the language model's and the prior's log-probabilities count."""
 
 
-def fused(log_km: NDArray[np.float64], weights: tuple[float, float]) -> NDArray[np.float64]:
+def fused(log_km: NDArray[np.float64], weights: Weights) -> NDArray[np.float64]:
     """Returns the softmax of a weighted sum of two models' log-probabilities: [M]."""
     score_m = np.array(weights) @ log_km
     probability_m = np.exp(score_m - score_m.max())
@@ -44,20 +35,23 @@ def log_probabilities(probability_m: NDArray[np.float64]) -> NDArray[np.float64]
     return np.log(np.maximum(probability_m, SMALLEST))
 
 
-def fit_weights(model_n: Logs, prior_n: Logs, label_n: Sequence[int], is_known_n: Sequence[bool]) -> Weights:
-    """Returns the weights with the lowest mean of `-log p(label)`, of known and of new titles apart.
+def fit_weights(
+    model_n: Logs, prior_n: Logs, label_n: Sequence[int], is_known_n: Sequence[bool]
+) -> tuple[Weights, Weights]:
+    """Returns the weights with the lowest mean of `-log p(label)`: of known titles, and of new ones.
 
     A kind with fewer than 20 examples has the weights of all examples together.
     """
     known_n = np.array(is_known_n, dtype=bool)
-    found = {}
-    for name, of_kind in (("known", known_n), ("new", ~known_n)):
+
+    def fit(of_kind: NDArray[np.bool_]) -> Weights:
         picked = np.flatnonzero(of_kind if of_kind.sum() >= _MIN_EXAMPLES else np.ones(len(known_n), dtype=bool))
-        found[name] = _fit([np.stack([model_n[n], prior_n[n]]) for n in picked], [label_n[n] for n in picked])
-    return Weights(**found)
+        return _fit([np.stack([model_n[n], prior_n[n]]) for n in picked], [label_n[n] for n in picked])
+
+    return fit(known_n), fit(~known_n)
 
 
-def _fit(log_nkm: list[NDArray[np.float64]], label_n: list[int]) -> tuple[float, float]:
+def _fit(log_nkm: list[NDArray[np.float64]], label_n: list[int]) -> Weights:
     # Examples of equal numbers of candidates are computed together.
     by_size: dict[int, list[int]] = {}
     for n, log_km in enumerate(log_nkm):

@@ -61,7 +61,7 @@ def merge_adapter(base: Path, folder: Path, to: Path, name: str) -> None:
                 adapter.merge(with_rows, folder, to, "float32")
         except (InputError, OSError):
             raise
-        except Exception as error:  # noqa: BLE001  # PEFT checks little of what it is told
+        except Exception as error:  # noqa: BLE001  # PEFT checks few of its settings
             raise InputError(
                 f"{name}: the adapter cannot be merged into its base {adapter.base_of(folder)}: {one_line(error)}"
             ) from None

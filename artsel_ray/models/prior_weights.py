@@ -1,6 +1,6 @@
 """`prior.json`: what a model that was trained with a prior, and its prior, count when both score."""
 
-from collections.abc import Iterable
+import dataclasses
 from dataclasses import dataclass
 
 from artsel_ray import storage
@@ -26,16 +26,10 @@ class PriorWeights:
         return self.known if title_id in self.known_titles else self.new
 
 
-def write_prior_weights(
-    uri: str,
-    known: tuple[float, float],
-    new: tuple[float, float],
-    known_titles: Iterable[str],
-    prior_ids: Iterable[str],
-) -> None:
+def write_prior_weights(uri: str, weights: PriorWeights) -> None:
     """Writes a model folder's `prior.json`."""
-    content = {"known": known, "new": new, "known_titles": sorted(known_titles), "prior_ids": list(prior_ids)}
-    storage.write_json(storage.join(uri, PRIOR), content)
+    titles = {"known_titles": sorted(weights.known_titles)}
+    storage.write_json(storage.join(uri, PRIOR), dataclasses.asdict(weights) | titles)
 
 
 def read_prior_weights(uri: str) -> PriorWeights | None:

@@ -1,7 +1,7 @@
 """What every job stands on. Read in this order:
 
 - `run`: an output folder belongs to one run and one driver; resume and publish.
-- `fingerprint_key`: the key of a run's fingerprints, without which nobody can tell what they are of.
+- `fingerprint_key`: the key of a run's fingerprints, without which they cannot be guessed.
 - `ray_address`: where Ray is, and whether it answers.
 - `own_ray`: a Ray that a job starts for itself, closed to other users and machines.
 - `ray_cluster`: the Ray cluster that a job runs on, and waiting for its CPUs and GPUs.

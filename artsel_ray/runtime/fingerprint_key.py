@@ -1,4 +1,4 @@
-"""A run's key of fingerprints, in a file of its own: without it nobody can guess what a fingerprint is of."""
+"""A run's key of fingerprints, in a file of its own: without it, what a fingerprint stands for cannot be guessed."""
 
 import hashlib
 import secrets

@@ -34,7 +34,7 @@ def score(config: ScoreConfig) -> None:
     files, titles, artworks = (storage.list_files(uri) for uri in (config.requests, config.titles, config.artworks))
     check_footers({"requests": read_footers(files)})  # on the driver: the output of Ray's workers is not shown
     if network := find_network(config.model):
-        check_flags(config, network)
+        _check_flags(config, network)
         kind = config.prompt.asset_kind or "artwork"
         answer_spec: AnswerSpec | NetworkSpec = network_spec(network, config.decoding, kind)
         catalog, invalid = read_catalog(titles, artworks, kind, limits=config.limits)
@@ -98,7 +98,7 @@ def _prior_spec(model: str, prior: str | None, llm_share: float, limits: RowLimi
     return PriorSpec(weights, found.sure_above(llm_share))
 
 
-def check_flags(config: ScoreConfig, network: str) -> None:
+def _check_flags(config: ScoreConfig, network: str) -> None:
     """Makes sure that no flag is given that means nothing to a network.
 
     Raises:

@@ -4,6 +4,7 @@ It knows artworks by their captions and ids, and users by what they watched; it 
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -107,14 +108,8 @@ def network_vectors(
     """
     if spec.encoder is None:
         return NO_VECTORS
-    watched = pa.chunked_array(
-        [
-            names
-            for group in map_tasks(group_files(files), lambda group: _watched(files, group, limits))
-            for names in group
-        ],
-        pa.string(),
-    )
+    found = map_tasks(group_files(files), lambda group: _watched(files, group, limits))
+    watched = pa.chunked_array(itertools.chain.from_iterable(found), pa.string())
     texts = pc.unique(pa.chunked_array([catalog.contents.cast(pa.string()), catalog.names, *watched.chunks]))
     return text_vectors(spec.encoder, texts.drop_null(), kept, encoders, gpus)
 
@@ -123,7 +118,7 @@ def _watched(files: list[str], group: range, limits: RowLimits) -> list[pa.Array
     """Returns the distinct names in the histories of some files."""
     found = []
     for index in group:
-        for batch in CheckedReader([files[index]], "requests", ["history"], limits=limits).batches():
+        for batch in CheckedReader([files[index]], "requests", ["history.title_name"], limits=limits).batches():
             names = pc.struct_field(pc.list_flatten(batch.valid["history"].combine_chunks()), "title_name")
             found.append(pc.unique(names))
     return found

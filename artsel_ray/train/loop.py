@@ -15,17 +15,17 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils.logging import disable_progress_bar
 
 from artsel_ray import storage
-from artsel_ray.decoding.fusion import Weights
 from artsel_ray.engines.torch import load_torch_engine
 from artsel_ray.errors import InputError
 from artsel_ray.models import adapter
 from artsel_ray.models.load import ADAPTER, MERGED, Model, load
+from artsel_ray.models.prior_weights import PriorWeights, write_prior_weights
 from artsel_ray.models.spec import SPEC, resolve_prompt_spec, write_spec
 from artsel_ray.models.weights import copy_processor, model_length, prompt_tokenizer, read_model
 from artsel_ray.prompts.spec import PromptSpec
 from artsel_ray.train.callbacks import ReportProgress, SealCheckpoints, StopAtNonFinite, Validate
 from artsel_ray.train.examples import TrainingExamples
-from artsel_ray.train.prior import ChooserWithPrior, FittingChooser, read_priors, write_fitted
+from artsel_ray.train.prior import ChooserWithPrior, FittingChooser, describe_weights, read_priors
 from artsel_ray.train.prior import notices as prior_notices
 from artsel_ray.train.reading import read_train
 from artsel_ray.train.settings import METHODS
@@ -35,7 +35,6 @@ from artsel_ray.train.validation import Chooser, choose, read_validation, valida
 
 # TRL's own files: its arguments are a pickle, its card knows nothing of this project.
 _NOT_EXPORTED = {"training_args.bin", "README.md"}
-_MODEL_ALONE = Weights((1.0, 0.0), (1.0, 0.0))
 _FSDP_WEIGHTS = "pytorch_model_fsdp*"  # in a checkpoint of FSDP, as accelerate 1.15 names them
 
 
@@ -76,16 +75,17 @@ def fit(
     progress = ReportProgress(report, notices)
     chooser: Chooser = choose
     last_chooser = None
-    if prior:
-        known, weights = frozenset(examples.title_ids), Weights() if learning.prior_in_loss else _MODEL_ALONE
-        chooser, last_chooser = ChooserWithPrior(weights, known), FittingChooser(weights, known)
+    if prior and held_out_prior:
+        both = (1.0, 1.0 if learning.prior_in_loss else 0.0)
+        weights = PriorWeights(both, both, frozenset(examples.title_ids), tuple(held_out_prior.model_ids))
+        chooser, last_chooser = ChooserWithPrior(weights), FittingChooser(weights)
 
-    def told(line: str) -> None:
+    def report_and_keep(line: str) -> None:
         notices.append(line)
         report(line)
 
     own = [Validate(trainer, held_out, training.optimization.checkpoint_steps, chooser), stop, progress]
-    last = _ExportAndValidate(trainer, training, base, held_out, stop, last_chooser, told)
+    last = _ExportAndValidate(trainer, training, base, held_out, stop, last_chooser, report_and_keep)
     _run(trainer, [*own, SealCheckpoints(), *callbacks], last, checkpoint, training.output)
     return Fitted(trainer.state.log_history, stop.error, examples.too_long, notices)
 
@@ -137,8 +137,8 @@ class _ExportAndValidate(TrainerCallback):
         exported = load_torch_engine(load(self._training.output), "auto", tokenizer.placeholders)
         self._trainer.log(validate(exported, self._examples, choose=self._fitting or choose))
         if self._fitting and state.is_world_process_zero and not self._stop.error:
-            assert self._examples.prior is not None
-            self._report(write_fitted(self._training.output, self._fitting, self._examples.prior))
+            write_prior_weights(self._training.output, self._fitting.weights)
+            self._report(describe_weights(self._fitting.weights))
         if self._stop.error and state.is_world_process_zero:  # the model answers with NaN, and must not score
             storage.delete(storage.join(self._training.output, SPEC))
 

@@ -12,11 +12,11 @@ from artsel_ray.config import RowLimits
 from artsel_ray.data.priors import Prior, read_prior
 from artsel_ray.decoding.base import Questions
 from artsel_ray.decoding.decoders import DECODERS
-from artsel_ray.decoding.fusion import Weights, fit_weights, fused, log_probabilities
+from artsel_ray.decoding.fusion import fit_weights, fused, log_probabilities
 from artsel_ray.engines.base import NOT_A_NUMBER
 from artsel_ray.engines.torch import TorchEngine
 from artsel_ray.errors import InputError
-from artsel_ray.models.prior_weights import write_prior_weights
+from artsel_ray.models.prior_weights import PriorWeights
 from artsel_ray.train.examples import TrainingExamples
 
 
@@ -63,9 +63,7 @@ def _mean_log(examples: TrainingExamples) -> float:
 class ChooserWithPrior:
     """Chooses by a model's and a prior's log-probabilities, added with weights."""
 
-    weights: Weights
-    known_titles: frozenset[str]
-    """Titles of the train examples."""
+    weights: PriorWeights
 
     def __call__(self, engine: TorchEngine, examples: TrainingExamples, indices: Sequence[int]) -> list[int]:
         """Returns the most likely candidate of each example."""
@@ -76,7 +74,7 @@ class ChooserWithPrior:
     ) -> list[int]:
         chosen = []
         for index, log_m in zip(indices, ranked, strict=True):
-            weights = self.weights.of(examples.title_ids[index] in self.known_titles)
+            weights = self.weights.of(examples.title_ids[index])
             chosen.append(int(fused(np.stack([log_m, examples.prior_n[index]]), weights).argmax()))
         return chosen
 
@@ -98,20 +96,20 @@ class FittingChooser(ChooserWithPrior):
         if any(np.isnan(log_m).any() for _, log_m in everyone):
             raise InputError(NOT_A_NUMBER)
         numbers = [index for index, _ in everyone]
-        self.weights = fit_weights(
+        known, new = fit_weights(
             [log_m for _, log_m in everyone],
             [examples.prior_n[index] for index in numbers],
             [examples.label_n[index] for index in numbers],
-            [examples.title_ids[index] in self.known_titles for index in numbers],
+            [examples.title_ids[index] in self.weights.known_titles for index in numbers],
         )
+        self.weights = dataclasses.replace(self.weights, known=known, new=new)
         return self._chosen(examples, indices, ranked)
 
 
-def write_fitted(uri: str, fitted: FittingChooser, prior: Prior) -> str:
-    """Writes a training's `prior.json`, and returns a line about it."""
-    write_prior_weights(uri, fitted.weights.known, fitted.weights.new, fitted.known_titles, prior.model_ids)
-    shown = {name: "{:.2f} and {:.2f}".format(*weights) for name, weights in dataclasses.asdict(fitted.weights).items()}
-    return f"model and prior count {shown['known']} for known titles, {shown['new']} for new ones"
+def describe_weights(weights: PriorWeights) -> str:
+    """Returns how much model and prior count, in words."""
+    known, new = ("{:.2f} and {:.2f}".format(*each) for each in (weights.known, weights.new))
+    return f"model and prior count {known} for known titles, {new} for new ones"
 
 
 def _ranked(engine: TorchEngine, examples: TrainingExamples, indices: Sequence[int]) -> list[NDArray[np.float64]]:

@@ -36,7 +36,7 @@ def test_candidates_are_found_by_their_ids(tmp_path: Path) -> None:
     assert new is not None
     np.testing.assert_allclose(new, [1 / 3] * 3)
     assert prior.of("w", "t", ["a"]) is prior.of("u", "s", ["a"]) is prior.of("u", "t", ["x"]) is None
-    assert (len(prior), prior.model_ids) == (2, ["net@1", "net@2"])
+    assert prior.model_ids == ["net@1", "net@2"]
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,10 @@ def test_candidates_are_found_by_their_ids(tmp_path: Path) -> None:
 def test_prior_without_probabilities_is_refused(row: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         read_prior(write(tmp_path, [prediction("v", "t", {"a": 1.0}), row]))
+
+
+def test_unfinished_run_is_no_prior(tmp_path: Path) -> None:
+    uri = write(tmp_path, [prediction("u", "t", {"a": 1.0})])
+    storage.write_json(f"{uri}/config.json", {"run": {"decoding": "rank"}})
+    with pytest.raises(InputError, match="the run has not finished"):
+        read_prior(uri)

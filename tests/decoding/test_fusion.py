@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from artsel_ray.decoding.fusion import Weights, fit_weights, fused, log_probabilities
+from artsel_ray.decoding.fusion import fit_weights, fused, log_probabilities
 
 
 def test_fused_is_the_softmax_of_the_weighted_sum() -> None:
@@ -38,15 +38,15 @@ def simulated(count: int, sharpness: float, seed: int) -> tuple[list[NDArray[np.
 def test_temperature_of_a_model_is_found() -> None:
     model_n, label_n = simulated(4000, 2.0, 0)
     nothing_n = [np.zeros(len(log_m)) for log_m in model_n]
-    found = fit_weights(model_n, nothing_n, label_n, [True] * len(label_n))
-    assert found.known[0] == pytest.approx(2.0, abs=0.1)
+    known, _ = fit_weights(model_n, nothing_n, label_n, [True] * len(label_n))
+    assert known[0] == pytest.approx(2.0, abs=0.1)
 
 
 def test_shuffled_prior_counts_next_to_nothing() -> None:
     model_n, label_n = simulated(4000, 1.0, 1)
     shuffled = [model_n[(n + 2) % len(model_n)] for n in range(len(model_n))]
     found = fit_weights(model_n, shuffled, label_n, [n % 4 < 2 for n in range(len(label_n))])
-    for model, prior in (found.known, found.new):
+    for model, prior in found:
         assert model == pytest.approx(1.0, abs=0.1)
         assert prior == pytest.approx(0.0, abs=0.08)
 
@@ -59,7 +59,7 @@ def test_kinds_are_fitted_apart_and_a_rare_one_with_all() -> None:
     models = [noise_n[n] if known else model_n[n] for n, known in enumerate(is_known_n)]
     priors = [model_n[n] if known else noise_n[n] for n, known in enumerate(is_known_n)]
     found = fit_weights(models, priors, label_n, is_known_n)
-    np.testing.assert_allclose([found.known, found.new], [[0, 1], [1, 0]], atol=0.15)
-    rare = fit_weights(models, priors, label_n, [n > 2 for n in range(2000)])
-    assert rare.new == fit_weights(models, priors, label_n, [True] * 2000).known
-    assert Weights().of(True) == Weights().of(False) == (1.0, 1.0)
+    np.testing.assert_allclose(found, [[0, 1], [1, 0]], atol=0.15)
+    _, rare = fit_weights(models, priors, label_n, [n > 2 for n in range(2000)])
+    everything, _ = fit_weights(models, priors, label_n, [True] * 2000)
+    assert rare == everything

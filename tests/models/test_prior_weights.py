@@ -9,9 +9,10 @@ from artsel_ray.models.prior_weights import PriorWeights, read_prior_weights, wr
 
 def test_weights_are_read_back_and_belong_to_kinds_of_titles(tmp_path: Path) -> None:
     assert read_prior_weights(str(tmp_path)) is None
-    write_prior_weights(str(tmp_path), (0.5, 0.9), (1.2, 0.3), {"t2", "t1"}, ["net@1"])
+    weights = PriorWeights((0.5, 0.9), (1.2, 0.3), frozenset({"t1", "t2"}), ("net@1",))
+    write_prior_weights(str(tmp_path), weights)
     found = read_prior_weights(str(tmp_path))
-    assert found == PriorWeights((0.5, 0.9), (1.2, 0.3), frozenset({"t1", "t2"}), ("net@1",))
+    assert found == weights
     assert (found.of("t1"), found.of("t3")) == ((0.5, 0.9), (1.2, 0.3))
 
 

@@ -12,7 +12,7 @@ from artsel_ray import storage
 from artsel_ray.config import DEFAULT_LIMITS
 from artsel_ray.data.checked_reader import read_table
 from artsel_ray.errors import InputError
-from artsel_ray.models.prior_weights import write_prior_weights
+from artsel_ray.models.prior_weights import PriorWeights, write_prior_weights
 from artsel_ray.schema import PREDICTIONS
 from artsel_ray.score.job import score
 from artsel_ray.score.prior import survey
@@ -53,7 +53,7 @@ def write_prior(uri: str, of: Distributions) -> str:
 @pytest.fixture
 def model(tiny_llama: TinyLlama, tmp_path: Path) -> str:
     uri = write_random_adapter(tmp_path / "T", tiny_llama(True))
-    write_prior_weights(uri, KNOWN, NEW, ["t1"], ["net@1"])
+    write_prior_weights(uri, PriorWeights(KNOWN, NEW, frozenset({"t1"}), ("net@1",)))
     return uri
 
 
